@@ -1,0 +1,1 @@
+"""How the seconds of a run are planned. No torch, no sleeping: an injected clock."""

@@ -1,0 +1,200 @@
+"""The settings of a run: one frozen tree, unknown keys are errors.
+
+Layers, later ones win: defaults, the machine preset (machines/NAME.toml), the recipe preset (recipes/NAME.toml),
+`--set key=value`. Presets hold any subset of the tree.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from solver.arc.view import TRANSFORMS, ColourMode, Transform
+from solver.errors import InputError
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSettings(_Settings):
+    """How task files are read."""
+
+    on_bad_task: Literal["error", "fallback"] = "error"
+
+
+class ModelSettings(_Settings):
+    """The base model and how it is loaded."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bf16 where this device multiplies it faster
+    quantization: Literal["none", "nf4"] = "none"
+    context: int = Field(8192, ge=64)  # tokens; longer prompts lose demonstrations
+    device: str = "auto"
+    threads: int = Field(0, ge=0)  # 0: all cores
+
+
+class DataSettings(_Settings):
+    """TTT examples made from the demonstrations of a task."""
+
+    scheme: Literal["loo", "e2e", "n-1", "n-2"] = "loo"
+    max_sequences: int = Field(250, ge=1)
+    transforms: tuple[Transform, ...] = TRANSFORMS
+    colours: ColourMode = "permute"
+    shuffle: bool = True  # permute the demonstrations
+    augmenters: tuple[str, ...] = ()  # names of ttt_data.AUGMENTERS, on top of transforms
+    loss_on_demonstrations: bool = True  # every output after the first shown
+    loss_on_answer: bool = True
+
+
+class TrainSettings(_Settings):
+    """How adapters are fitted."""
+
+    trainer: Literal["auto", "peft", "full", "stacked"] = "auto"
+    shared: bool = False  # one adapter for all tasks, fitted first; tasks then infer with it
+    rank: int = Field(16, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    rslora: bool = False
+    dropout: float = Field(0.0, ge=0, lt=1)
+    lr: float = Field(1e-3, gt=0)
+    warmup: float = Field(0.1, ge=0, le=1)  # share of the steps
+    cooldown: float = Field(0.3, ge=0, le=1)  # share of the steps, linear to zero
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)  # gradient norm
+    batch_sequences: int = Field(4, ge=1)
+    batch_tokens: int = Field(16384, ge=64)  # padded tokens a forward pass may hold; more are accumulated
+    checkpointing: bool = False  # gradient checkpointing
+    steps: int | None = Field(60, ge=0)  # optimizer steps per task under the fixed policy
+    epochs: float | None = Field(None, gt=0)  # instead of steps: passes over the task's sequences
+
+
+class InferSettings(_Settings):
+    """How answers are produced."""
+
+    engine: Literal["auto", "hf"] = "auto"
+    mode: Literal["greedy", "sample", "search"] = "greedy"
+    transforms: tuple[Transform, ...] = TRANSFORMS
+    permutations: int = Field(1, ge=1)  # colour and order draws per transform
+    colours: ColourMode = "permute"
+    shuffle: bool = True
+    keep_identity: bool = True  # the first draw of each transform keeps colours and order
+    samples: int = Field(1, ge=1)  # per view, mode "sample"
+    temperature: float = Field(1.0, gt=0)  # mode "sample"
+    min_prob: float = Field(0.1, gt=0, lt=1)  # mode "search"
+    grammar: bool = True  # only grids can be written
+    score: bool = True  # score candidates under every view
+    batch_tokens: int = Field(32768, ge=64)  # key/value positions a batch may hold
+    score_candidates: int = Field(4, ge=1)  # per query, the most voted ones
+
+
+class SelectSettings(_Settings):
+    """How two attempts are chosen from the candidates."""
+
+    rule: str = "product_of_experts"
+
+
+class BudgetSettings(_Settings):
+    """How seconds are spent."""
+
+    policy: Literal["fixed", "uniform"] = "uniform"
+    reserve: float = Field(8.0, ge=0)  # seconds kept for the last write, kill and report
+    chunk: int = Field(1, ge=1)  # tasks per work item
+    heartbeat: float = Field(120.0, gt=0)  # seconds of silence after which a worker counts as lost
+
+
+class Settings(_Settings):
+    """The whole tree."""
+
+    seed: int = Field(0, ge=0)
+    input: InputSettings = InputSettings()
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    infer: InferSettings = InferSettings()
+    select: SelectSettings = SelectSettings()
+    budget: BudgetSettings = BudgetSettings()
+
+
+def preset_names(kind: Literal["machines", "recipes"]) -> list[str]:
+    """The shipped presets of a kind, sorted."""
+    return sorted(f.name.removesuffix(".toml") for f in _folder(kind).iterdir() if f.name.endswith(".toml"))
+
+
+def load_settings(machine: str | None = None, recipe: str | None = None, overrides: Iterable[str] = ()) -> Settings:
+    """Settings from presets and `key=value` overrides. Raises InputError naming the unknown preset, key or bad value."""
+    tree: dict[str, Any] = {}
+    if machine is not None:
+        _merge(tree, _preset("machines", machine))
+    if recipe is not None:
+        _merge(tree, _preset("recipes", recipe))
+    for text in overrides:
+        _merge(tree, _override(text))
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        what = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(f"setting {name}: {what}") from None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90s", "5m", "11h30m" or a bare number of seconds. Raises InputError for anything else, zero included."""
+    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
+    parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
+    seconds = sum(float(number) * units[unit] for number, unit in parts)
+    if "".join(number + unit for number, unit in parts) != text:
+        if not re.fullmatch(r"\d+(\.\d+)?", text):
+            raise InputError(f"{text!r} is not a duration; write it as 90s, 5m or 11h30m")
+        seconds = float(text)
+    if seconds <= 0:
+        raise InputError(f"{text!r} is not a positive duration")
+    return seconds
+
+
+def _folder(kind: str) -> Any:
+    return resources.files("solver").joinpath(kind)
+
+
+def _preset(kind: Literal["machines", "recipes"], name: str) -> dict[str, Any]:
+    if name not in preset_names(kind):
+        raise InputError(f"unknown {kind[:-1]} {name!r}; there are: {', '.join(preset_names(kind))}")
+    return tomllib.loads(_folder(kind).joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def _override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {text}: write it as key=value, for example train.rank=32")
+    try:
+        parsed = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        parsed = None if value == "none" and key in _NULLABLE else value  # a bare word is a string
+    for part in reversed(key.split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+_NULLABLE = ("train.steps", "train.epochs")
+
+
+def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a user's file. Raises InputError naming it if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise InputError(f"{path}: cannot read the {what}: {reason}") from None

@@ -1,0 +1,22 @@
+"""The contract of inference engines."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
+
+
+class Engine(Protocol):
+    """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes."""
+
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
+        """`n` sampled (or one greedy) completions per request."""
+        ...
+
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
+        """Every completion with probability >= min_prob per request, most probable first."""
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
+        """The given completions with their log-probabilities."""
+        ...

@@ -1,0 +1,1 @@
+"""Base models: loading by path, the embedded default and its card."""

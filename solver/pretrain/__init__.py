@@ -1,0 +1,1 @@
+"""Making and continuing the base model."""

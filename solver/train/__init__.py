@@ -1,0 +1,1 @@
+"""Trainers: jobs of token sequences to adapters."""
