@@ -1,0 +1,57 @@
+"""Which number format this device multiplies fastest, by measuring it: CPUs without bf16 units are ~50x slower in it."""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import torch
+
+from solver.config import ModelSettings
+from solver.errors import InputError
+
+_SIDE = 256  # of the measured square matrices: 34 MFLOP, about a millisecond in fp32 on one core
+_GAIN = 1.2  # bf16 has to be this much faster than fp32 to be worth its rounding
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting; "auto" is the first CUDA device, else the CPU. Raises InputError if it does not exist."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"setting model.device: {name!r} is no device; write cpu, cuda or cuda:1") from None
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"setting model.device: {name!r} is not supported; use cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"setting model.device: {name!r} asked for, but this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def pick_dtype(settings: ModelSettings, device: torch.device) -> torch.dtype:
+    """The dtype of the settings; "auto" asks the device."""
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    return named[settings.dtype] if settings.dtype != "auto" else fastest_dtype(device)
+
+
+@cache
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the device has units for it, fp16 on CUDA devices before them, fp32 elsewhere. Measured once a process."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    gain = _matmul_seconds(torch.float32, device) / _matmul_seconds(torch.bfloat16, device)
+    return torch.bfloat16 if gain >= _GAIN else torch.float32
+
+
+def _matmul_seconds(dtype: torch.dtype, device: torch.device) -> float:
+    a = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(4):  # the first one warms up
+        start = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,182 @@
+"""Load a base model from a folder: without network, without pickles, without code from the folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
+from solver.config import ModelSettings, read_text
+from solver.errors import InputError
+from solver.model.dtype import pick_device, pick_dtype
+
+# before transformers is imported: it reads them once
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+EMBEDDED = Path(__file__).parent / "embedded"  # the base model that ships with the package
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A base model ready for use: eval mode, every weight frozen. Nobody changes its weights or modules; see `share`."""
+
+    model: PreTrainedModel
+    codec: Codec
+    device: torch.device
+    dtype: torch.dtype  # of activations; under NF4 the weights are 4 bits
+    path: Path
+    context: int  # tokens: the setting, or less if the model has less
+    quantized: bool = False
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return int(self.model.num_parameters())
+
+
+def load_base(path: Path | None, settings: ModelSettings) -> Base:
+    """The model of a folder in Hugging Face format; None: the embedded one.
+
+    A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer.
+    Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
+    has a vocabulary that grids cannot be written in.
+    """
+    folder = EMBEDDED if path is None else Path(path)
+    _check_folder(folder)
+    device = pick_device(settings.device)
+    dtype = pick_dtype(settings, device)
+    codec = _read_codec(folder)
+    model = _load_model(folder, settings, device, dtype)
+    embeddings = model.get_input_embeddings().num_embeddings
+    if codec is not None and embeddings != len(GRID_VOCABULARY):
+        raise InputError(
+            f"{folder}: wrong vocabulary: codec.json asks for {len(GRID_VOCABULARY)} tokens, the model has {embeddings}"
+        )
+    if codec is None:
+        codec = _load_text_codec(folder)
+        if max(codec.cells) >= embeddings:
+            raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
+    limit = getattr(model.config, "max_position_embeddings", None) or settings.context
+    return Base(model, codec, device, dtype, folder, min(settings.context, limit), settings.quantization != "none")
+
+
+def share(model: Any) -> Any:
+    """A second tree of modules over the same weight tensors: modules may be replaced or wrapped without touching `model`."""
+    from itertools import chain
+
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
+    for module in model.modules():  # bitsandbytes keeps the scales of a 4-bit weight beside it
+        state = getattr(module, "quant_state", None)
+        if state is not None:
+            memo[id(state)] = state
+    return copy.deepcopy(model, memo)
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model folder")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: not a model folder: config.json is missing")
+    try:
+        config = json.loads(read_text(folder / "config.json", "model configuration"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{folder / 'config.json'}: not JSON (line {error.lineno})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / 'config.json'}: not a model configuration")
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
+        if pickles:
+            raise InputError(f"{folder}: holds pickled weights ({pickles[0]}); only safetensors are loaded")
+        raise InputError(f"{folder}: holds no weights (*.safetensors)")
+
+
+def _read_codec(folder: Path) -> Codec | None:
+    """The grid codec if the folder is marked as a grid model, else None."""
+    file = folder / "codec.json"
+    if not file.exists():
+        return None
+    try:
+        name = json.loads(read_text(file, "codec version"))["codec"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise InputError(f"{file}: does not name a codec") from None
+    codec = grid_codec()
+    if name != codec.name:
+        raise InputError(f"{file}: the model was trained with codec {name!r}, this package writes {codec.name!r}")
+    return codec
+
+
+def _load_text_codec(folder: Path) -> Codec:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"{folder}: cannot load the tokenizer: {_one_line(error)}") from None
+    try:
+        return text_codec(tokenizer)
+    except ValueError as error:
+        raise InputError(f"{folder}: wrong vocabulary: {error}") from None
+
+
+def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    import transformers
+
+    options: dict[str, Any] = {}
+    if settings.quantization == "nf4":
+        options["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+        options["device_map"] = {"": device}
+    with _quiet(transformers):
+        try:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation="sdpa",
+                output_loading_info=True,
+                **options,
+            )
+        except Exception as error:  # a folder of any content may raise anything; all of it is the user's input
+            raise InputError(f"{folder}: cannot load the model: {_one_line(error)}") from None
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info[kind]:
+            raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
+    if settings.quantization == "none":
+        model.to(device)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+class _quiet:
+    """transformers without progress bars and below-error log lines, for the length of a block."""
+
+    def __init__(self, transformers: Any) -> None:
+        self._logging = transformers.utils.logging
+
+    def __enter__(self) -> None:
+        self._level, self._bars = self._logging.get_verbosity(), self._logging.is_progress_bar_enabled()
+        self._logging.set_verbosity_error()
+        self._logging.disable_progress_bar()
+
+    def __exit__(self, *exc: object) -> None:
+        self._logging.set_verbosity(self._level)
+        if self._bars:
+            self._logging.enable_progress_bar()
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
