@@ -1,0 +1,45 @@
+# make run    solve real ARC-AGI-1 evaluation tasks with the embedded model, inside five minutes
+# make test   every test, the slow ones included
+# make lint   ruff and mypy
+# make bench  the speed and memory ratios that README shows
+# The virtual environment .venv is made at first use and again when the lock or pyproject.toml changes.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench clean
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+BUDGET ?= 4m50s
+OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+run: .venv/stamp
+	@$(BIN)/solver run --out $(OUT) --budget $(BUDGET)
+
+test: .venv/stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/stamp
+	$(BIN)/python -m pytest tests/benchmarks -s
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# The stamp is written last: an interrupted installation is taken up again by the next make.
+.venv/stamp: requirements/cpu.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv was found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "installing the locked environment into .venv with $(PYTHON) (once; a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/cpu.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
