@@ -1,0 +1,48 @@
+"""Reading the JSON files of users: everything wrong with one is an InputError of one line that says where."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from solver.config import read_text
+from solver.errors import InputError
+
+
+class RepeatedKeys(dict[str, Any]):
+    """A JSON object in which the keys `repeated` occur more than once; the last value of a key is the one kept."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = {key for key, count in Counter(key for key, _ in pairs).items() if count > 1}
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The parsed file; objects with a repeated key come back as `RepeatedKeys`.
+
+    Raises InputError naming file, line and column if it cannot be read or is not JSON.
+    """
+    text = read_text(path, what)
+    if not text.strip():
+        raise InputError(f"{path}: the {what} is empty")
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        hint = "; the file seems to be cut off" if cut else ""
+        raise InputError(f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}{hint}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested lists
+        raise InputError(f"{path}: not usable JSON: {error}") from None
+
+
+def kind(value: Any) -> str:
+    """The JSON name of a parsed value's type."""
+    names = {dict: "an object", RepeatedKeys: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    plain = dict(pairs)
+    return plain if len(plain) == len(pairs) else RepeatedKeys(pairs)
