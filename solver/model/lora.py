@@ -1,0 +1,227 @@
+"""Low-rank adapters on the attention and MLP projections, one or many stacked in the same model, in PEFT's on-disk format.
+
+A stack of n adapters holds its matrices as (n, rank, in) and (n, out, rank); every row of a batch uses its own adapter's.
+The model's weights and modules are left alone: a stack lives on a second tree of modules over the same tensors.
+
+Source: LoRA (Hu et al. 2021), section 4.1; rank-stabilised scaling (Kalajdzievski 2023), section 3.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from solver.errors import InputError
+from solver.model.load import Base, share
+from solver.types import AdapterRef
+
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """What all adapters of a stack share."""
+
+    rank: int
+    alpha: float
+    rslora: bool = False
+    dropout: float = 0.0
+
+    @property
+    def scaling(self) -> float:
+        """The factor on B A x."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+class Rows:
+    """Which adapter each row of the running batch uses; shared by all layers of a stack. None: all use the only one."""
+
+    index: Tensor | None = None  # (rows,) int64
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear layer plus scaling * B A x, with A (n, rank, in) and B (n, out, rank) in fp32."""
+
+    def __init__(self, base: nn.Module, shape: LoraShape, slots: int, rows: Rows, device: torch.device) -> None:
+        super().__init__()
+        self.base = base
+        self.shape = shape
+        self.rows = rows
+        self.a = nn.Parameter(torch.zeros(slots, shape.rank, int(base.in_features), device=device))  # type: ignore[arg-type]
+        self.b = nn.Parameter(torch.zeros(slots, int(base.out_features), shape.rank, device=device))  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(rows, tokens, in) -> (rows, tokens, out), both in the dtype of the model."""
+        dropped = functional.dropout(x, self.shape.dropout, self.training) if self.shape.dropout else x
+        if self.rows.index is not None:
+            a, b = (matrix.to(x.dtype)[self.rows.index] for matrix in (self.a, self.b))
+            return torch.baddbmm(self.base(x), dropped @ a.mT, b.mT, alpha=self.shape.scaling)
+        if self.mergeable and dropped is x:
+            return _MergedLora.apply(x, self.base.weight, self.base.bias, self.a[0], self.b[0], self.shape.scaling)
+        a, b = self.a[0].to(x.dtype), self.b[0].to(x.dtype)
+        frozen = self.base(x)
+        low = functional.linear(dropped, a).flatten(0, -2)
+        return torch.addmm(frozen.flatten(0, -2), low, b.T, alpha=self.shape.scaling).view_as(frozen)
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether B A may be added to the weight itself: coarser formats would round small updates away."""
+        weight = self.base.weight
+        return isinstance(weight, Tensor) and weight.dtype == torch.float32
+
+    def merged(self) -> Tensor:
+        """(out, in): the weight of the layer that does the same without an adapter. For stacks of one."""
+        assert isinstance(self.base.weight, Tensor)
+        return torch.addmm(self.base.weight, self.b[0], self.a[0], alpha=self.shape.scaling)
+
+
+class _MergedLora(torch.autograd.Function):
+    """y = x (W + s B A)^T: one product over the tokens forward and one for dx, instead of three and three.
+
+    The gradients of A and B need W's dense gradient dy^T x only through s B^T (dy^T x) and s (dy^T x) A^T, which are
+    computed from the right end: rank-wide products, never an (out, in) one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float) -> Tensor:
+        merged = torch.addmm(weight, b, a, alpha=scaling)
+        ctx.save_for_backward(x, merged, a, b)
+        ctx.scaling = scaling
+        return functional.linear(x, merged, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, merged, a, b = ctx.saved_tensors
+        grad = grads[0]
+        grad_x = grad @ merged if ctx.needs_input_grad[0] else None
+        grad_rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
+        grad_a = (grad_rows @ (b * ctx.scaling)).T @ x_rows
+        grad_b = grad_rows.T @ (x_rows @ (a.T * ctx.scaling))
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+@dataclass(frozen=True, eq=False)
+class LoraStack:
+    """`slots` adapters on one model. `model` is used like the base's; `base.model` itself stays as it is."""
+
+    model: Any
+    layers: dict[str, LoraLinear]  # by the name of the layer in the base model
+    shape: LoraShape
+    slots: int
+    rows: Rows
+    base: Base
+
+    def set_rows(self, index: Tensor | Sequence[int] | None) -> None:
+        """Say which slot each row of the coming batches uses: (rows,) ints. None: the only one, the fast path of stacks of one."""
+        if index is None and self.slots != 1:
+            raise ValueError(f"a stack of {self.slots} adapters has to be told which row uses which")
+        self.rows.index = None if index is None else torch.as_tensor(index, dtype=torch.long, device=self.base.device)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The matrices, each (slots, ...), in a fixed order."""
+        return [matrix for layer in self.layers.values() for matrix in (layer.a, layer.b)]
+
+    @torch.no_grad()
+    def reset(self, slot: int, seed: int) -> None:
+        """A fresh adapter: A uniform in +-1/sqrt(in) from `seed` alone, B zero, as PEFT draws them."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.layers.values():
+            bound = 1 / math.sqrt(layer.a.shape[2])
+            layer.a[slot] = torch.empty(layer.a.shape[1:]).uniform_(-bound, bound, generator=generator).to(layer.a.device)
+            layer.b[slot] = 0
+
+    @torch.no_grad()
+    def load(self, slot: int, folder: Path) -> None:
+        """Read an adapter of this shape. Projections it leaves out get none. Raises InputError if it does not fit."""
+        found = read_shape(folder)
+        if (found.rank, found.scaling) != (self.shape.rank, self.shape.scaling):
+            raise InputError(f"{folder}: adapter has rank {found.rank} and scaling {found.scaling:g}, not {self.shape}")
+        weights = _read_weights(folder)
+        for name, layer in self.layers.items():
+            for letter, matrix in (("A", layer.a), ("B", layer.b)):
+                value = weights.pop(f"{_PREFIX}{name}.lora_{letter}.weight", None)
+                if value is not None and value.shape != matrix.shape[1:]:
+                    raise InputError(f"{folder}: adapter does not fit the model: {name} is {tuple(value.shape)}")
+                matrix[slot] = 0 if value is None else value.to(matrix.device, matrix.dtype)
+        if weights:
+            raise InputError(f"{folder}: adapter does not fit the model: it changes {min(weights)}")
+
+    def save(self, slot: int, folder: Path) -> None:
+        """Write one adapter as PEFT does (fp32); PEFT, vLLM and `load` read it."""
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {
+            f"{_PREFIX}{name}.lora_{letter}.weight": matrix[slot].detach().cpu().contiguous()
+            for name, layer in self.layers.items()
+            for letter, matrix in (("A", layer.a), ("B", layer.b))
+        }
+        config = {
+            "peft_type": "LORA",
+            "task_type": "CAUSAL_LM",
+            "base_model_name_or_path": str(self.base.path),
+            "r": self.shape.rank,
+            "lora_alpha": self.shape.alpha,
+            "use_rslora": self.shape.rslora,
+            "lora_dropout": self.shape.dropout,
+            "target_modules": sorted({name.rsplit(".", 1)[-1] for name in self.layers}),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+        (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+
+
+def attach(base: Base, shape: LoraShape, slots: int) -> LoraStack:
+    """A stack of `slots` adapters that change nothing yet. Raises InputError if the model has no layer named as in TARGETS."""
+    model = share(base.model)
+    rows = Rows()
+    layers: dict[str, LoraLinear] = {}
+    for name, module in list(model.named_modules()):
+        if name.rsplit(".", 1)[-1] in TARGETS and hasattr(module, "in_features"):
+            layers[name] = LoraLinear(module, shape, slots, rows, base.device)
+            model.set_submodule(name, layers[name])
+    if not layers:
+        raise InputError(f"{base.path}: no layer of the model is called {', '.join(TARGETS)}")
+    return LoraStack(model.eval(), layers, shape, slots, rows, base)
+
+
+def load_stack(base: Base, refs: Sequence[AdapterRef | None]) -> LoraStack:
+    """Adapters of one shape, ready to infer: slot i is refs[i], None is the bare base. Raises InputError for a bad folder."""
+    shapes = [read_shape(ref.path) for ref in refs if ref is not None]
+    stack = attach(base, shapes[0] if shapes else LoraShape(1, 1.0), len(refs))
+    for slot, ref in enumerate(refs):
+        if ref is not None:
+            stack.load(slot, ref.path)
+    for matrix in stack.parameters():
+        matrix.requires_grad_(False)
+    return stack
+
+
+def read_shape(folder: Path) -> LoraShape:
+    """The shape of an adapter on disk, without dropout. Raises InputError if there is none that this module serves."""
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        shape = LoraShape(int(config["r"]), float(config["lora_alpha"]), bool(config.get("use_rslora", False)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: not a LoRA adapter: {_CONFIG}: {type(error).__name__}: {error}") from None
+    if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise InputError(f"{folder}: adapters with DoRA or per-layer ranks are not supported")
+    return shape
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(folder / _WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: corrupt adapter: {_WEIGHTS}: {str(error).splitlines()[0]}") from None
