@@ -104,7 +104,9 @@ class BudgetSettings(_Settings):
     policy: Literal["fixed", "uniform"] = "uniform"
     reserve: float = Field(8.0, ge=0)  # seconds kept for the last write, kill and report
     chunk: int = Field(1, ge=1)  # tasks per work item
+    floor: float = Field(10.0, ge=0)  # seconds a work item gets at least under "uniform"; the longest tasks may get none
     heartbeat: float = Field(120.0, gt=0)  # seconds of silence after which a worker counts as lost
+    grace: float = Field(15.0, ge=0)  # seconds past its deadline after which a work item's worker is killed
 
 
 class Settings(_Settings):

@@ -200,6 +200,7 @@ class TaskWork:
     task: Task  # without answers
     plan: TaskPlan
     start: AdapterRef | None = None
+    known: tuple[tuple[Candidate, ...], ...] = ()  # per query, of earlier waves: to be scored with the newest adapter, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +211,8 @@ class WorkItem:
     wave: int
     tasks: tuple[TaskWork, ...]
     deadline_at: float
+    kind: Literal["solve", "shared"] = "solve"  # shared: fit one adapter on all tasks of the item, infer nothing
+    halvings: int = 0  # how often batches are halved, after a worker was lost over this work
 
 
 @dataclass(frozen=True, eq=False)
