@@ -1,8 +1,10 @@
-"""Reading the JSON files of users: everything wrong with one is an InputError of one line that says where."""
+"""JSON files: read from users, where everything wrong is an InputError of one line that says where, and written atomically."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,27 @@ def read_json(path: Path, what: str) -> Any:
         raise InputError(f"{path}: not usable JSON: {error}") from None
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by the JSON of `value`: at every instant, power cuts included, the old or the new file is whole.
+
+    One writer per path at a time. Raises OSError (full or read-only disk) with the old file untouched.
+    """
+    # always the same name, so that a killed writer leaves at most one such file, and the next write takes it over
+    temporary = path.with_name(f".{path.name}.tmp")
+    data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
 def kind(value: Any) -> str:
     """The JSON name of a parsed value's type."""
     names = {dict: "an object", RepeatedKeys: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
@@ -46,3 +69,13 @@ def kind(value: Any) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     plain = dict(pairs)
     return plain if len(plain) == len(pairs) else RepeatedKeys(pairs)
+
+
+def _sync_folder(folder: Path) -> None:
+    # the new name reaches the disk with its folder; file systems that cannot sync folders have replaced the file all the same
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

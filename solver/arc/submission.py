@@ -1,0 +1,162 @@
+"""Submissions: two attempts for every test input, written atomically, checked against the challenges, scored.
+
+The file's form is `{id: [{"attempt_1": grid, "attempt_2": grid}, ...]}`, one entry per test input in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solver.arc.datasets import TaskSet
+from solver.arc.grid import Grid, GridError, grid_json, grid_key, parse_grid
+from solver.arc.jsonfile import RepeatedKeys, kind, read_json, write_json
+from solver.arc.task import Task
+from solver.errors import InputError
+
+ATTEMPTS = ("attempt_1", "attempt_2")
+
+Attempts = tuple[Grid, Grid]
+Submission = dict[str, tuple[Attempts, ...]]  # task id -> two attempts per test input
+
+_LAST_RESORT = (np.zeros((1, 1), dtype=np.uint8), np.ones((1, 1), dtype=np.uint8))
+
+
+def two_attempts(ranked: Sequence[Grid], task: Task | None, index: int) -> Attempts:
+    """The best two of `ranked`, filled up with fallback guesses for test input `index`, so that the two always differ.
+
+    Guesses, in order: the test input itself, the outputs of the demonstrations, single cells; `task` is None if it could
+    not be read.
+    """
+    guesses = [] if task is None else [task.test[index].input, *(pair.output for pair in task.train if pair.output is not None)]
+    distinct = {grid_key(grid): grid for grid in (*ranked, *guesses, *_LAST_RESORT)}
+    first, second, *_ = distinct.values()
+    return first, second
+
+
+def fallback_submission(tasks: TaskSet) -> Submission:
+    """A valid answer for every test input of every task, good or bad, without any model."""
+    return {
+        id_: tuple(two_attempts((), tasks.by_id.get(id_), index) for index in range(count))
+        for id_, count in tasks.test_counts.items()
+    }
+
+
+def submission_json(submission: Submission) -> dict[str, list[dict[str, Any]]]:
+    """The submission in its file's form."""
+    return {
+        id_: [dict(zip(ATTEMPTS, map(grid_json, attempts), strict=True)) for attempts in entries]
+        for id_, entries in submission.items()
+    }
+
+
+def write_submission(path: Path, submission: Submission) -> None:
+    """Replace the file at `path` atomically. Raises OSError with the old file untouched."""
+    write_json(path, submission_json(submission))
+
+
+def load_submission(path: Path) -> Submission:
+    """A submission from its file. Raises InputError naming the first flaw of its form."""
+    value = read_json(path, "submission")
+    for flaw in _flaws(value):
+        raise InputError(f"{path}: {flaw}")
+    return {
+        id_: tuple((parse_grid(entry[ATTEMPTS[0]]), parse_grid(entry[ATTEMPTS[1]])) for entry in entries)
+        for id_, entries in value.items()
+    }
+
+
+def defects(path: Path, tasks: TaskSet) -> list[str]:
+    """Everything wrong with a submission file for these challenges, one line each; empty: it is complete and valid.
+
+    Raises InputError if the file cannot be read or is not JSON.
+    """
+    value = read_json(path, "submission")
+    found = _flaws(value)
+    if not isinstance(value, dict):
+        return found
+    for id_, count in tasks.test_counts.items():
+        if id_ not in value:
+            found.append(f"task {id_}: is missing")
+        elif isinstance(value[id_], list) and len(value[id_]) != count:
+            found.append(f"task {id_}: has {len(value[id_])} entries for {count} test inputs")
+    found += [f"task {id_}: is not among the challenges" for id_ in value if id_ not in tasks.test_counts]
+    return found
+
+
+def score(submission: Submission, solutions: Mapping[str, Sequence[Grid | None]]) -> dict[str, dict[str, float]]:
+    """Four accuracies, each `{"solved", "total", "accuracy"}`; a test input counts as solved if either attempt equals its output.
+
+    - per_prediction: solved test inputs of all test inputs (ARC-AGI-1 evaluation: 419).
+    - per_task_strict: tasks with all test inputs solved, of all tasks (400).
+    - per_task_mean: the sum over tasks of the share of their test inputs solved (of 400); the ARC Prize's own score.
+    - pass_at_1: as per_prediction, by the first attempt alone (419).
+
+    Unanswered tasks count as unsolved, unknown outputs (None) are left out. Raises InputError if the submission answers
+    a task that has no solutions, or with another number of test inputs.
+    """
+    for id_, entries in submission.items():
+        if id_ not in solutions:
+            raise InputError(f"task {id_}: the submission answers it, but there are no solutions for it")
+        if len(entries) != len(solutions[id_]):
+            raise InputError(f"task {id_}: the submission has {len(entries)} entries, the solutions {len(solutions[id_])}")
+    firsts = solved = outputs = 0
+    shares = []
+    for id_, answers in solutions.items():
+        hits = [_hits(submission, id_, index, answer) for index, answer in enumerate(answers) if answer is not None]
+        if not hits:
+            continue
+        outputs += len(hits)
+        firsts += sum(first for first, _ in hits)
+        solved += sum(either for _, either in hits)
+        shares.append(sum(either for _, either in hits) / len(hits))
+    return {
+        "per_prediction": _ratio(solved, outputs),
+        "per_task_strict": _ratio(sum(share == 1 for share in shares), len(shares)),
+        "per_task_mean": _ratio(sum(shares), len(shares)),
+        "pass_at_1": _ratio(firsts, outputs),
+    }
+
+
+def _hits(submission: Submission, id_: str, index: int, answer: Grid) -> tuple[bool, bool]:
+    """Whether the first attempt is right, and whether either is."""
+    if id_ not in submission:
+        return False, False
+    right = [np.array_equal(attempt, answer) for attempt in submission[id_][index]]
+    return right[0], any(right)
+
+
+def _ratio(solved: float, total: int) -> dict[str, float]:
+    return {"solved": solved, "total": total, "accuracy": solved / total if total else 0.0}
+
+
+def _flaws(value: Any) -> list[str]:
+    """What is wrong with the form of a parsed submission, whatever the challenges."""
+    if not isinstance(value, dict):
+        return [f"a submission must be an object of task ids, not {kind(value)}"]
+    found = [f"task {id_}: occurs more than once" for id_ in sorted(value.repeated)] if isinstance(value, RepeatedKeys) else []
+    for id_, entries in value.items():
+        if not isinstance(entries, list):
+            found.append(f"task {id_}: must be a list of attempts, not {kind(entries)}")
+            continue
+        for index, entry in enumerate(entries):
+            found += [f"task {id_}: test {index}: {flaw}" for flaw in _entry_flaws(entry)]
+    return found
+
+
+def _entry_flaws(entry: Any) -> list[str]:
+    if not isinstance(entry, dict):
+        return [f"must be an object with {ATTEMPTS[0]} and {ATTEMPTS[1]}, not {kind(entry)}"]
+    found = [f"{key} occurs more than once" for key in sorted(entry.repeated)] if isinstance(entry, RepeatedKeys) else []
+    for name in ATTEMPTS:
+        if name not in entry:
+            found.append(f"{name} is missing")
+            continue
+        try:
+            parse_grid(entry[name])
+        except GridError as error:
+            found.append(f"{name}: {error}")
+    return found + [f"unknown key {key!r}" for key in entry if key not in ATTEMPTS]
