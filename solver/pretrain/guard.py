@@ -1,0 +1,80 @@
+"""The guard against leakage: nothing built on an ARC-AGI evaluation task enters a training corpus.
+
+A pair is recognised whatever its orientation and colours: it is brought to a canonical form, the smallest of its eight
+dihedral transforms after renaming colours in order of first appearance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from solver.arc.grid import COLOURS, Grid
+from solver.arc.task import Pair, Task
+from solver.arc.view import TRANSFORMS, transform_grid
+
+HELD_OUT_SHARE = 20  # one family in twenty is held out
+
+
+def canonical_key(pair: Pair) -> bytes:
+    """Equal for two pairs exactly if a dihedral transform and a renaming of colours turn one into the other."""
+    assert pair.output is not None
+    return min(_renamed(transform_grid(pair.input, t), transform_grid(pair.output, t)) for t in TRANSFORMS)
+
+
+def invariant_key(pair: Pair) -> tuple[object, ...]:
+    """A cheap key that canonically equal pairs share; different keys prove difference."""
+    assert pair.output is not None
+    counts = sorted(
+        zip(
+            np.bincount(pair.input.reshape(-1), minlength=COLOURS).tolist(),
+            np.bincount(pair.output.reshape(-1), minlength=COLOURS).tolist(),
+            strict=True,
+        )
+    )
+    shapes = min((pair.input.shape, pair.output.shape), (pair.input.shape[::-1], pair.output.shape[::-1]))
+    return (shapes, tuple(counts))
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What must not be trained on: task ids, and the canonical forms of all their pairs."""
+
+    ids: frozenset[str]
+    keys: frozenset[bytes]
+    invariants: frozenset[tuple[object, ...]]
+
+    @staticmethod
+    def against(tasks: Iterable[Task]) -> Guard:
+        """A guard against tasks (outputs known)."""
+        tasks = list(tasks)
+        pairs = [pair for task in tasks for pair in (*task.train, *task.test) if pair.output is not None]
+        return Guard(
+            frozenset(task.id for task in tasks),
+            frozenset(canonical_key(pair) for pair in pairs),
+            frozenset(invariant_key(pair) for pair in pairs),
+        )
+
+    def bars_pair(self, pair: Pair) -> bool:
+        """Whether the pair stands in a guarded task, in any orientation and colours."""
+        return invariant_key(pair) in self.invariants and canonical_key(pair) in self.keys
+
+    def bars_task(self, task: Task) -> bool:
+        """Whether the task is guarded by id or shares a pair with one that is."""
+        return task.id in self.ids or any(self.bars_pair(p) for p in (*task.train, *task.test) if p.output is not None)
+
+
+def held_out(family: str) -> bool:
+    """Whether a family (by its id, the same in every corpus) is kept for evaluation: a fixed pseudo-random twentieth."""
+    return int.from_bytes(hashlib.sha256(family.encode()).digest()[:8], "big") % HELD_OUT_SHARE == 0
+
+
+def _renamed(shown: Grid, output: Grid) -> bytes:
+    cells = np.concatenate([shown.reshape(-1), output.reshape(-1)])
+    _, first, inverse = np.unique(cells, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.uint8)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.uint8)
+    return bytes((*shown.shape, *output.shape)) + rank[inverse].tobytes()

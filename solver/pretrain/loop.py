@@ -1,0 +1,177 @@
+"""The training loop of a base model: as many steps as fit the given minutes, safe to stop and go on at any time."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import Qwen3ForCausalLM
+
+from solver.pretrain.checkpoint import Position, load_state, save_checkpoint
+from solver.pretrain.optim import make_optimizers
+from solver.pretrain.sampler import Batch, Sampler
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to learn."""
+
+    minutes: float
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    cooldown: float = 0.4  # share of this call's minutes over which the rate falls linearly to zero; 0 keeps it
+    clip: float = 1.0
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 4.0
+    compile: bool = False
+
+
+def train(
+    model: Qwen3ForCausalLM,
+    sampler: Sampler,
+    validation: list[Batch],
+    settings: LoopSettings,
+    out: Path,
+    resume: Path | None,
+    seed: int,
+    report: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> Position:
+    """Train until the minutes are over or SIGTERM comes, leaving checkpoints and `OUT/metrics.jsonl`."""
+    device = next(model.parameters()).device
+    optimizers = make_optimizers(model, settings.lr, settings.weight_decay)
+    position = load_state(resume, model, optimizers) if resume else None
+    # without the optimizer's state the rate warms up again; with it, it goes on
+    warm_from = 0 if position is None else position.steps - settings.warmup_steps
+    if position is None:
+        position = Position(seed=seed)
+    start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
+    forward = torch.compile(model.model, dynamic=True) if settings.compile else model.model
+    out.mkdir(parents=True, exist_ok=True)
+    began = last_saved = last_checked = clock()
+    losses: list[float] = []
+    model.train()
+    with (out / "metrics.jsonl").open("a", encoding="utf-8") as log, _until_sigterm() as stopped:
+        for block, index, batch in sampler.batches(position.block, position.batch):
+            elapsed = clock() - began
+            if elapsed >= settings.minutes * 60 or stopped():
+                break
+            factor = rate_factor(position.steps - warm_from, elapsed / (settings.minutes * 60), settings)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = settings.lr * factor
+            loss, _, _ = batch_loss(forward, model.lm_head, batch, device)
+            loss.backward()
+            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+            if math.isfinite(norm):
+                for optimizer in optimizers:
+                    optimizer.step()
+            model.zero_grad(set_to_none=True)
+            losses.append(float(loss.detach()))
+            position = replace(
+                position,
+                steps=position.steps + 1,
+                tokens=position.tokens + batch.tokens,
+                block=block,
+                batch=index,
+                seconds=start_seconds + clock() - began,
+            )
+            entry: dict[str, Any] = {}
+            if position.steps % 20 == 0:
+                speed = (position.tokens - start_tokens) / (clock() - began)
+                entry = {
+                    "step": position.steps,
+                    "tokens": position.tokens,
+                    "seconds": round(position.seconds, 1),
+                    "loss": round(sum(losses) / len(losses), 4),
+                    "norm": round(norm, 3),
+                    "lr": settings.lr * factor,
+                    "tokens_per_second": round(speed),
+                    "gflops": round(speed * flops_per_token(model, batch.ids.shape[1]) / 1e9, 1),
+                }
+                losses.clear()
+            if clock() - last_checked >= settings.validate_minutes * 60:
+                held_loss, accuracy = validate(forward, model, validation, device)
+                entry |= {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}
+                last_checked = clock()
+            if entry:
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+                report("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()))
+            if clock() - last_saved >= settings.checkpoint_minutes * 60:
+                save_checkpoint(out, model, optimizers, position)
+                last_saved = clock()
+        held_loss, accuracy = validate(forward, model, validation, device)
+        log.write(json.dumps({"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}) + "\n")
+        report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
+    save_checkpoint(out, model, optimizers, position)
+    return position
+
+
+def rate_factor(steps: int, progress: float, settings: LoopSettings) -> float:
+    """Learning-rate factor: linear warm-up by steps, then constant, then linear to zero over the last `cooldown` of the time."""
+    warm = min(1.0, (steps + 1) / max(1, settings.warmup_steps))
+    cool = 1.0 if settings.cooldown == 0 else min(1.0, max(0.0, (1 - progress) / settings.cooldown))
+    return min(warm, cool)
+
+
+def flops_per_token(model: Qwen3ForCausalLM, length: int) -> float:
+    """Floating-point operations to train on one token: 6 per weight and 6 * length * width per attention layer (causal)."""
+    config = model.config
+    attention = 6 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
+    return 6.0 * model.num_parameters() + attention
+
+
+def batch_loss(
+    forward: Callable[..., Any], head: torch.nn.Module, batch: Batch, device: torch.device
+) -> tuple[Tensor, Tensor, float]:
+    """Mean loss over weighted tokens, the number of them predicted right, and their number."""
+    ids = torch.from_numpy(batch.ids).to(device)
+    # padding is on the right, where causal attention cannot see it, so no mask is needed
+    hidden = forward(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    wanted = torch.from_numpy(batch.weights[:, 1:] > 0).to(device)
+    logits = head(hidden[wanted]).float()
+    targets = ids[:, 1:][wanted]
+    return F.cross_entropy(logits, targets), (logits.argmax(-1) == targets).sum(), float(len(targets))
+
+
+@torch.no_grad()
+def validate(
+    forward: Callable[..., Any], model: Qwen3ForCausalLM, batches: list[Batch], device: torch.device
+) -> tuple[float, float]:
+    """Token-weighted loss and accuracy over `batches`."""
+    model.eval()
+    loss = right = total = 0.0
+    for batch in batches:
+        mean, correct, count = batch_loss(forward, model.lm_head, batch, device)
+        loss, right, total = loss + float(mean) * count, right + float(correct), total + count
+    model.train()
+    return loss / total, right / total
+
+
+@contextmanager
+def _until_sigterm() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and SIGINT end the loop after the step in flight instead of the process."""
+    seen: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        seen.append(number)
+
+    before = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)

@@ -1,0 +1,114 @@
+"""The guard recognises evaluation pairs in any orientation and colours, and nothing else."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solver.arc.datasets import load_tasks
+from solver.arc.grid import grid_json
+from solver.arc.task import Pair, Task
+from solver.arc.view import TRANSFORMS, View
+from solver.errors import InputError
+from solver.pretrain.corpora import build_store
+from solver.pretrain.guard import Guard, canonical_key, held_out, invariant_key
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> np.ndarray:
+    rows, columns = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    cells = draw(st.lists(st.integers(0, 9), min_size=rows * columns, max_size=rows * columns))
+    return np.array(cells, dtype=np.uint8).reshape(rows, columns)
+
+
+pairs = st.builds(Pair, grids(), grids())
+views = st.builds(View, st.sampled_from(TRANSFORMS), st.permutations(range(10)).map(tuple))
+
+
+def seen_through(view: View, pair: Pair) -> Pair:
+    assert pair.output is not None
+    return Pair(view.apply_grid(pair.input), view.apply_grid(pair.output))
+
+
+@given(pairs, views)
+def test_keys_are_the_same_under_every_view(pair: Pair, view: View) -> None:
+    assert canonical_key(seen_through(view, pair)) == canonical_key(pair)
+    assert invariant_key(seen_through(view, pair)) == invariant_key(pair)
+
+
+@given(pairs)
+def test_turning_the_output_alone_gives_another_pair(pair: Pair) -> None:
+    assert pair.output is not None
+    grown = Pair(pair.input, np.pad(pair.output, ((0, 1), (0, 0)), mode="edge"))
+    assert canonical_key(grown) != canonical_key(pair)
+
+
+def test_a_planted_evaluation_task_is_barred_by_id_and_by_content(tmp_path: Path) -> None:
+    evaluation = load_tasks("arc1:evaluation").tasks[:20]
+    clean = load_tasks("arc1:training").tasks[0]
+    guard = Guard.against(evaluation)
+    disguised = View("rot90", (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)).apply(evaluation[7])
+    corpus = {
+        evaluation[3].id: clean.to_json(),  # the id of an evaluation task, other content
+        "innocent-name": disguised.to_json(),  # its content under another name
+        "clean": clean.to_json(),
+        "pool": [
+            {"input": grid_json(p.input), "output": grid_json(p.output)}  # type: ignore[arg-type]
+            for p in [*clean.train, *clean.test] * 6 + list(disguised.train)
+        ],
+    }
+    path = tmp_path / "planted.json"
+    path.write_text(json.dumps(corpus))
+    lines: list[str] = []
+    store = build_store([path], guard, lines.append, {"again": [disguised, clean]})
+    assert sorted(store.names) == sorted(["clean", "pool", clean.id])
+    assert len(store.family(store.names.index("pool"))) == 6 * len([*clean.train, *clean.test])
+    assert not any(guard.bars_pair(Pair(*store.pair(i))) for i in range(len(store.pairs)))
+    assert any("barred 2 families" in line for line in lines)
+
+
+def test_the_public_training_sets_lose_their_evaluation_tasks() -> None:
+    guard = Guard.against(load_tasks("arc1:evaluation"))
+    barred = [task for task in load_tasks("arc2:training") if guard.bars_task(task)]
+    assert len(barred) >= 376
+    assert {t.id for t in load_tasks("arc2:training")} & guard.ids <= {t.id for t in barred}
+
+
+def test_held_out_is_a_fixed_twentieth() -> None:
+    share = np.mean([held_out(f"family-{i}") for i in range(4000)])
+    assert 0.04 < share < 0.06
+    assert held_out("007bbfb7") == held_out("007bbfb7")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "wanted"),
+    [
+        ("a.json", b"{", "not JSON"),
+        ("a.json", b"[]", "object of families"),
+        ("a.json.xz", b"no xz", "truncated or not xz"),
+    ],
+)
+def test_bad_corpus_files_are_named(tmp_path: Path, name: str, content: bytes, wanted: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=wanted) as caught:
+        build_store([path], Guard.against([]), print, {})
+    assert str(path) in str(caught.value)
+
+
+def test_bad_families_are_skipped_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    good = [{"input": [[1]], "output": [[2]]}, {"input": [[1, 2]], "output": [[2]]}]
+    path.write_text(json.dumps({"good": good, "ragged": [{"input": [[1], [1, 2]], "output": [[1]]}]}))
+    lines: list[str] = []
+    store = build_store([path], Guard.against([]), lines.append, {})
+    assert store.names == ("good",)
+    assert any("ragged" in line and "row 1" in line for line in lines)
+
+
+def test_guard_sees_tasks_of_its_own(tmp_path: Path) -> None:
+    task = Task("t", (Pair(np.ones((2, 2), np.uint8), np.zeros((1, 2), np.uint8)),), ())
+    assert Guard.against([task]).bars_task(Task("other", task.train, ()))
