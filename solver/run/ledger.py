@@ -1,0 +1,389 @@
+"""The ledger of a run: one SQLite file with everything that was planned, done and found. Only the supervisor writes it.
+
+Every write is an upsert on the natural key (task, wave, adapter, view), so writing the same outcome twice changes
+nothing, and one outcome is one transaction: after `kill -9` it is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from solver.arc.datasets import TaskSet, parse_task
+from solver.arc.grid import grid_from_key, grid_key
+from solver.arc.task import Task
+from solver.errors import InputError
+from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
+
+LEDGER_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE tasks (task TEXT PRIMARY KEY, position INTEGER NOT NULL, content TEXT, tests INTEGER NOT NULL,
+    status TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE plans (task TEXT, wave INTEGER, steps INTEGER NOT NULL, views INTEGER NOT NULL, samples INTEGER NOT NULL,
+    seconds REAL NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
+CREATE TABLE outcomes (task TEXT, wave INTEGER, status TEXT NOT NULL, seconds TEXT NOT NULL, tokens TEXT NOT NULL,
+    PRIMARY KEY (task, wave)) WITHOUT ROWID;
+CREATE TABLE fits (task TEXT, wave INTEGER, job TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
+    adapter TEXT, path TEXT, kind TEXT, steps INTEGER NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+    first_loss REAL, final_loss REAL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
+CREATE TABLE candidates (task TEXT, query INTEGER, wave INTEGER, adapter TEXT, view TEXT, rank INTEGER,
+    grid BLOB NOT NULL, logprob REAL NOT NULL, origin TEXT NOT NULL,
+    PRIMARY KEY (task, query, wave, adapter, view, rank)) WITHOUT ROWID;
+CREATE TABLE scores (task TEXT, query INTEGER, wave INTEGER, adapter TEXT, view TEXT, grid BLOB, nll REAL NOT NULL,
+    tokens INTEGER NOT NULL, PRIMARY KEY (task, query, wave, adapter, view, grid)) WITHOUT ROWID;
+CREATE TABLE timings (task TEXT, wave INTEGER, phase TEXT, planned REAL, used REAL NOT NULL,
+    PRIMARY KEY (task, wave, phase)) WITHOUT ROWID;
+CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, wave INTEGER NOT NULL,
+    kind TEXT NOT NULL, detail TEXT NOT NULL);
+CREATE INDEX events_task ON events (task, wave);
+"""
+_OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
+SHARED = ""  # the task column of what belongs to the whole run: the shared fit, run-wide timings and events
+BEFORE = -1  # the wave column of what comes before the first wave
+
+
+class LedgerError(Exception):
+    """A write failed (the disk is full, the file is gone); what was to be written is not there."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What may not change between a run and its resumption."""
+
+    tasks: str  # TaskSet.fingerprint
+    model: str
+    seed: int
+    recipe: str
+    settings: Mapping[str, Any]  # those that change answers, dotted names
+
+    def rows(self) -> dict[str, str]:
+        """As the `run` table stores it."""
+        settings = json.dumps(dict(self.settings), sort_keys=True)
+        return {"tasks": self.tasks, "model": self.model, "seed": str(self.seed), "recipe": self.recipe, "settings": settings}
+
+    def difference(self, stored: Mapping[str, str]) -> str | None:
+        """The first thing in which a stored run differs, in words; None if nothing does."""
+        mine = self.rows()
+        if stored.get("tasks") != mine["tasks"]:
+            return "it holds a run of another task set"
+        if stored.get("model") != mine["model"]:
+            return f"its run used another base model ({stored.get('model')}, now {mine['model']})"
+        for name in ("seed", "recipe"):
+            if stored.get(name) != mine[name]:
+                return f"its run had {name} {stored.get(name)}, now {mine[name]}"
+        theirs = json.loads(stored.get("settings", "{}"))
+        for name in sorted({*theirs, *self.settings}):
+            if theirs.get(name) != json.loads(json.dumps(self.settings.get(name))):
+                return f"its run had {name} = {theirs.get(name)}, now {self.settings.get(name)}"
+        return None
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth knowing; `at` in seconds since the epoch."""
+
+    kind: str
+    detail: str
+    task: str = SHARED
+    wave: int = BEFORE
+    at: float = 0.0
+
+
+class Ledger:
+    """An open ledger. Methods that write raise LedgerError if the disk refuses."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._db = connection
+
+    @staticmethod
+    def open(path: Path, identity: Identity, tasks: TaskSet) -> Ledger:
+        """Create a ledger, or continue the one at `path`.
+
+        Raises InputError if the file is damaged, of another version, or of a run that differs in `identity`.
+        """
+        db = _connect(path, read_only=False)
+        try:
+            version = _version(path, db)
+            ledger = Ledger(path, db)
+            if version == 0:
+                db.execute("PRAGMA journal_mode = WAL")
+                ledger._create(identity, tasks)
+            else:
+                _check_sound(path, db)
+                difference = identity.difference(ledger.facts())
+                if difference is not None:
+                    raise InputError(f"{path.parent}: cannot resume: {difference}; choose another --out")
+            db.execute("PRAGMA synchronous = NORMAL")
+        except sqlite3.Error as error:
+            db.close()
+            raise InputError(f"{path}: cannot use the ledger: {error}") from None
+        except InputError:
+            db.close()
+            raise
+        return ledger
+
+    @staticmethod
+    def read(path: Path) -> Ledger:
+        """Open an existing ledger for reading. Raises InputError if it is missing, damaged or of another version."""
+        if not path.is_file():
+            raise InputError(f"{path}: no such ledger")
+        db = _connect(path, read_only=True)
+        try:
+            if _version(path, db) == 0:
+                raise InputError(f"{path}: the ledger is empty")
+            _check_sound(path, db)
+        except InputError:
+            db.close()
+            raise
+        return Ledger(path, db)
+
+    def close(self) -> None:
+        """Close the file, with everything moved from the write-ahead log into it. Idempotent."""
+        self._db.close()
+
+    # -- writing
+
+    def set_facts(self, facts: Mapping[str, str]) -> None:
+        """Record facts about the run that may change on resume (budget, machine, trainer, ...)."""
+        with self._transaction():
+            self._put("run", ("key", "value"), facts.items())
+
+    def record(self, outcome: TaskOutcome, planned: Mapping[str, float] | None = None) -> None:
+        """Record one pass over one task, replacing an earlier record of the same (task, wave)."""
+        planned = planned or {}
+        key = (outcome.task_id, outcome.wave)
+        with self._transaction():
+            for table in _OF_AN_OUTCOME:
+                self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
+            self._db.execute("DELETE FROM events WHERE task = ? AND wave = ?", key)
+            row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
+            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens"), [row])
+            if outcome.fit is not None:
+                self._put_fit(*key, outcome.fit)
+            for query in outcome.queries:
+                self._put_query(*key, query)
+            rows = [(*key, phase, planned.get(phase), used) for phase, used in outcome.seconds.items()]
+            self._put("timings", ("task", "wave", "phase", "planned", "used"), rows)
+            for kind, detail in outcome.events:
+                self._put_event(Event(kind, detail, *key))
+            self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (outcome.status, outcome.task_id))
+
+    def record_shared(self, fit: Fit) -> None:
+        """Record the fit of the adapter that all tasks share."""
+        with self._transaction():
+            self._put_fit(SHARED, BEFORE, fit)
+
+    def plan(self, task: str, wave: int, plan: TaskPlan, seconds: float, reason: str) -> None:
+        """Record what a pass was given; `seconds` is inf where only the run's deadline counts."""
+        with self._transaction():
+            names = ("task", "wave", "steps", "views", "samples", "seconds", "reason")
+            self._put("plans", names, [(task, wave, plan.steps, plan.views, plan.samples, seconds, reason)])
+
+    def event(self, event: Event) -> None:
+        """Add an event."""
+        with self._transaction():
+            self._put_event(event)
+
+    def set_status(self, task: str, status: str) -> None:
+        """Set a task's status: "waiting", "bad", "complete", "cut", "failed" or "skipped"."""
+        with self._transaction():
+            self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (status, task))
+
+    def timing(self, phase: str, planned: float | None, used: float, start: int) -> None:
+        """Record a phase of the whole run, for its `start`-th process."""
+        with self._transaction():
+            self._put("timings", ("task", "wave", "phase", "planned", "used"), [(SHARED, start, phase, planned, used)])
+
+    # -- reading
+
+    def facts(self) -> dict[str, str]:
+        """Everything in the `run` table."""
+        return dict(self._db.execute("SELECT key, value FROM run"))
+
+    def tasks(self) -> list[Task]:
+        """The good tasks in file order, without answers."""
+        rows = self._db.execute("SELECT task, content FROM tasks WHERE content IS NOT NULL ORDER BY position")
+        return [parse_task(task, json.loads(content)) for task, content in rows]
+
+    def test_counts(self) -> dict[str, int]:
+        """Test inputs of every task, bad ones included, in file order."""
+        return dict(self._db.execute("SELECT task, tests FROM tasks ORDER BY position"))
+
+    def statuses(self) -> dict[str, str]:
+        """Status of every task."""
+        return dict(self._db.execute("SELECT task, status FROM tasks ORDER BY position"))
+
+    def outcomes(self) -> list[TaskOutcome]:
+        """Every recorded pass, by task and wave; without its events."""
+        fits = {(row[0], row[1]): _fit(row[2:]) for row in self._db.execute(f"SELECT task, wave, {_FIT_COLUMNS} FROM fits")}
+        candidates: dict[tuple[str, int, int], list[Candidate]] = {}
+        for task, query, wave, adapter, view, grid, logprob, origin in self._db.execute(
+            "SELECT task, query, wave, adapter, view, grid, logprob, origin FROM candidates ORDER BY task, query, wave, rank"
+        ):
+            found = Candidate(grid_from_key(grid), view, logprob, origin, adapter)
+            candidates.setdefault((task, wave, query), []).append(found)
+        scores: dict[tuple[str, int, int], list[Score]] = {}
+        for task, query, wave, adapter, view, grid, nll, tokens in self._db.execute(
+            "SELECT task, query, wave, adapter, view, grid, nll, tokens FROM scores "
+            "ORDER BY task, query, wave, adapter, view, grid"
+        ):
+            score = Score(grid_from_key(grid), view, nll, tokens, adapter)
+            scores.setdefault((task, wave, query), []).append(score)
+        tests = self.test_counts()
+        return [
+            TaskOutcome(
+                task_id=task,
+                wave=wave,
+                status=status,
+                fit=fits.get((task, wave)),
+                queries=tuple(
+                    QueryOutcome(q, tuple(candidates.get((task, wave, q), ())), tuple(scores.get((task, wave, q), ())))
+                    for q in range(tests[task])
+                ),
+                seconds=json.loads(seconds),
+                tokens=json.loads(tokens),
+            )
+            for task, wave, status, seconds, tokens in self._db.execute(
+                "SELECT task, wave, status, seconds, tokens FROM outcomes ORDER BY task, wave"
+            )
+        ]
+
+    def shared_fit(self) -> Fit | None:
+        """The fit of the shared adapter, if it was done."""
+        row = self._db.execute(f"SELECT {_FIT_COLUMNS} FROM fits WHERE task = ? AND wave = ?", (SHARED, BEFORE)).fetchone()
+        return _fit(row) if row else None
+
+    def events(self) -> list[Event]:
+        """Every event, oldest first."""
+        rows = self._db.execute("SELECT kind, detail, task, wave, at FROM events ORDER BY id")
+        return [Event(*row) for row in rows]
+
+    def timings(self) -> dict[str, tuple[float, float]]:
+        """phase -> (planned, used) seconds summed over the run; planned counts only where there was a plan."""
+        rows = self._db.execute("SELECT phase, total(planned), total(used) FROM timings GROUP BY phase")
+        return {phase: (planned, used) for phase, planned, used in rows}
+
+    # -- inside
+
+    def _create(self, identity: Identity, tasks: TaskSet) -> None:
+        with self._transaction():
+            for statement in _SCHEMA.split(";"):
+                self._db.execute(statement)
+            self._put("run", ("key", "value"), identity.rows().items())
+            rows = []
+            for position, (id_, tests) in enumerate(tasks.test_counts.items()):
+                task = tasks.by_id.get(id_)
+                content = None if task is None else json.dumps(task.without_answers().to_json(), separators=(",", ":"))
+                rows.append((id_, position, content, tests, "bad" if task is None else "waiting"))
+            self._put("tasks", ("task", "position", "content", "tests", "status"), rows)
+            for id_, bad in tasks.bad.items():
+                self._put_event(Event("bad task", bad.message, id_))
+            self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+
+    def _put_fit(self, task: str, wave: int, fit: Fit) -> None:
+        adapter: tuple[str | None, ...] = (None, None, None)
+        if fit.adapter is not None:
+            adapter = (fit.adapter.id, str(fit.adapter.path), fit.adapter.kind)
+        head = (task, wave, fit.job, fit.status, fit.reason, *adapter)
+        row = (*head, fit.steps, fit.tokens, fit.seconds, _finite(fit.first_loss), _finite(fit.final_loss))
+        self._put("fits", ("task", "wave", *_FIT_COLUMNS.split(", ")), [row])
+
+    def _put_query(self, task: str, wave: int, query: QueryOutcome) -> None:
+        rows = [
+            (task, query.index, wave, c.adapter, c.view, rank, grid_key(c.grid), c.logprob, c.origin)
+            for rank, c in enumerate(query.candidates)
+        ]
+        self._put("candidates", ("task", "query", "wave", "adapter", "view", "rank", "grid", "logprob", "origin"), rows)
+        scored = [(task, query.index, wave, s.adapter, s.view, grid_key(s.grid), s.nll, s.tokens) for s in query.scores]
+        self._put("scores", ("task", "query", "wave", "adapter", "view", "grid", "nll", "tokens"), scored)
+
+    def _put_event(self, event: Event) -> None:
+        row = (event.at or time.time(), event.task, event.wave, event.kind, event.detail)
+        self._db.execute("INSERT INTO events (at, task, wave, kind, detail) VALUES (?, ?, ?, ?, ?)", row)
+
+    def _put(self, table: str, names: Sequence[str], rows: Any) -> None:
+        marks = ", ".join("?" * len(names))
+        self._db.executemany(f"INSERT OR REPLACE INTO {table} ({', '.join(names)}) VALUES ({marks})", rows)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise LedgerError(f"{self.path}: cannot write the ledger: {error}") from error
+
+
+_FIT_COLUMNS = "job, status, reason, adapter, path, kind, steps, tokens, seconds, first_loss, final_loss"
+
+
+def _fit(row: Sequence[Any]) -> Fit:
+    job, status, reason, adapter, path, kind, steps, tokens, seconds, first, final = row
+    where: Literal["lora", "full"] = "full" if kind == "full" else "lora"
+    return Fit(
+        job=job,
+        status=status,
+        reason=reason,
+        adapter=None if adapter is None else AdapterRef(adapter, Path(path), where),
+        steps=steps,
+        tokens=tokens,
+        seconds=seconds,
+        first_loss=float("nan") if first is None else first,
+        final_loss=float("nan") if final is None else final,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if value == value and abs(value) != float("inf") else None
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    try:
+        if not read_only:
+            return sqlite3.connect(path, timeout=10.0, isolation_level=None)
+        uri = path.absolute().as_uri()
+        db = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=10.0, isolation_level=None)
+        try:
+            db.execute("PRAGMA user_version")
+        except sqlite3.OperationalError:  # a write-ahead log on a read-only file system: nobody can be writing it
+            db.close()
+            db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
+        return db
+    except sqlite3.Error as error:
+        raise InputError(f"{path}: cannot open the ledger: {error}") from None
+
+
+def _version(path: Path, db: sqlite3.Connection) -> int:
+    """The ledger's version, 0 if it is new. Raises InputError if the file is no ledger or of another version."""
+    try:
+        version = int(db.execute("PRAGMA user_version").fetchone()[0])
+        tables = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        raise InputError(f"{path}: cannot open the ledger: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path}: the ledger is damaged: {error}") from None
+    if version != LEDGER_VERSION and (version or tables):
+        raise InputError(f"{path}: a ledger of version {version}, this package reads version {LEDGER_VERSION}")
+    return version
+
+
+def _check_sound(path: Path, db: sqlite3.Connection) -> None:
+    try:
+        with closing(db.execute("PRAGMA quick_check(1)")) as rows:
+            verdict = str(rows.fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        verdict = str(error)
+    if verdict != "ok":
+        raise InputError(f"{path}: the ledger is damaged: {verdict.splitlines()[0]}")
