@@ -1,0 +1,224 @@
+"""The command line: one command per verb. Each one parses its arguments, calls the room that does the work, and prints.
+
+Rooms are imported inside the commands: `solver --help` answers at once, and only the commands that need torch load it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from solver.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+class _Commands(TyperGroup):
+    """Turns an `InputError` of any command into one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            typer.echo(f"solver: {' '.join(str(error).splitlines())}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """The entry point of `solver` and of `python -m solver`."""
+    app(prog_name="solver")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import solver
+
+        typer.echo(f"solver {solver.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Solve ARC-AGI tasks by test-time training under a wall-clock budget."""
+
+
+@app.command()
+def run(
+    challenges: Annotated[
+        str | None,
+        typer.Argument(
+            help="A challenges file, a task file, a folder of task files, or a named set (arc1:training, arc1:evaluation, "
+            "arc2:training, arc2:evaluation). Without it: a fixed sample of ARC-AGI-1 evaluation tasks."
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for submission.json, run.db, summary.json and log.txt.")],
+    budget: Annotated[str, typer.Option(help="Wall clock from process start to exit: 90s, 5m, 11h30m.")] = "5m",
+    until: Annotated[
+        float | None, typer.Option(metavar="EPOCH", help="Exit by this time, in seconds since 1970, instead of --budget.")
+    ] = None,
+    solutions: Annotated[Path | None, typer.Option(help="Known answers, for scores only: the solver never sees them.")] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset, for example cpu or kaggle-l4x4.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
+    scratch: Annotated[Path | None, typer.Option(help="Folder for adapters; without it a temporary one.")] = None,
+    keep_adapters: Annotated[bool, typer.Option("--keep-adapters", help="Leave the adapters in --scratch.")] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+) -> None:
+    """Solve tasks and write a submission, in time.
+
+    Adapts the base model to each task, samples answers under many views, and picks two for each test input.
+
+    The submission is complete and valid from the first second. The same command with the same --out resumes.
+
+    \b
+    Examples:
+      solver run --out runs/sample --budget 5m
+      solver run arc1:evaluation --out runs/eval --budget 1h --tasks 40
+      solver run arc-agi_test_challenges.json --out out --budget 11h30m --machine kaggle-l4x4
+      solver run task.json --out runs/one --budget 90s --set train.rank=32 --set infer.mode=search
+    """
+    from rich.console import Console
+
+    from solver.config import load_settings, parse_duration
+    from solver.report.live import observer_for
+    from solver.run.pipeline import RunOptions
+    from solver.run.pipeline import run as run_pipeline
+
+    overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
+    options = RunOptions(
+        challenges=challenges,
+        out=out,
+        budget=None if until is not None else parse_duration(budget),
+        until=until,
+        settings=load_settings(machine, recipe, overrides),
+        model=model,
+        recipe=recipe,
+        machine=machine,
+        tasks=tasks,
+        solutions=solutions,
+        scratch=scratch,
+        keep_adapters=keep_adapters,
+    )
+    console = Console()
+    with observer_for(console) as observer:
+        summary = run_pipeline(options, observer)
+    from solver.report.tables import summary_view
+
+    _print(console, *summary_view(summary))
+    raise typer.Exit(summary.exit_code)
+
+
+@app.command()
+def score(
+    submission: Annotated[Path, typer.Argument(help="A submission.json.")],
+    solutions: Annotated[str, typer.Argument(help="A solutions file, or a named set such as arc1:evaluation.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Score a submission against known answers.
+
+    \b
+    per_prediction    test inputs solved by either attempt
+    per_task_strict   tasks with every test input solved
+    per_task_mean     mean over tasks of the solved share of their test inputs
+    pass_at_1         test inputs solved by the first attempt
+
+    \b
+    Examples:
+      solver score runs/eval/submission.json arc1:evaluation
+      solver score submission.json arc-agi_evaluation_solutions.json --json
+    """
+    from solver.arc.datasets import load_solutions
+    from solver.arc.submission import load_submission
+    from solver.arc.submission import score as score_attempts
+
+    scores = score_attempts(load_submission(submission), load_solutions(solutions))
+    if as_json:
+        _print_json(scores)
+        return
+    from rich.console import Console
+
+    from solver.report.tables import scores_table
+
+    _print(Console(), scores_table(scores))
+
+
+@app.command()
+def check(
+    submission: Annotated[Path, typer.Argument(help="A submission.json.")],
+    challenges: Annotated[str, typer.Argument(help="The tasks it answers: a file, a folder, or a named set.")],
+) -> None:
+    """Check that a submission is complete and valid.
+
+    Exit code 0, or 1 with every defect on a line of its own.
+
+    \b
+    Example:
+      solver check submission.json arc-agi_test_challenges.json
+    """
+    from solver.arc.datasets import load_tasks
+    from solver.arc.submission import defects
+
+    found = defects(submission, load_tasks(challenges))
+    for defect in found:
+        typer.echo(defect)
+    if found:
+        raise typer.Exit(1)
+    typer.echo(f"{submission}: complete and valid")
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
+    """Show what this machine offers and what a run would use.
+
+    Exit code 1 if something that every run needs is missing or refused.
+
+    \b
+    Examples:
+      solver doctor
+      solver doctor --json
+    """
+    from solver.report.doctor import diagnose
+
+    diagnosis = diagnose()
+    if as_json:
+        _print_json(diagnosis.to_json())
+    else:
+        from rich.console import Console
+
+        from solver.report.tables import findings_table
+
+        _print(Console(), findings_table(diagnosis.findings))
+    if not diagnosis.ready:
+        raise typer.Exit(1)
+
+
+def _print(console: Console, *views: RenderableType) -> None:
+    for view in views:
+        console.print(view)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

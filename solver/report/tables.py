@@ -1,0 +1,99 @@
+"""Results as tables for people: of a run, of scores, of what the doctor found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from solver.report.live import clock_text, rate
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from solver.report.doctor import Finding
+    from solver.run.types import Summary
+
+Score = Mapping[str, float]  # "solved", "total", "accuracy"
+
+SCORE_NAMES = {
+    "per_prediction": "test inputs solved by either attempt",
+    "per_task_strict": "tasks with every test input solved",
+    "per_task_mean": "tasks, mean share of their test inputs",
+    "pass_at_1": "test inputs solved by the first attempt",
+}
+STATE_STYLES = {"ok": "green", "missing": "yellow", "refused": "red"}
+
+
+def summary_view(summary: Summary) -> list[RenderableType]:
+    """What a run leaves on the screen: why it stopped, where its seconds went, how fast it was, what it scored."""
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    head = (
+        f"{summary.done} of {summary.tasks} tasks{failed} in {clock_text(summary.seconds)} of {clock_text(summary.budget)}"
+        f" - {summary.reason}"
+    )
+    views: list[RenderableType] = [Text(head, style="bold"), _facts_table(summary)]
+    if summary.phases:
+        views.append(phases_table(summary.phases))
+    if summary.events:
+        events = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.events.items()))
+        views.append(Text(f"events: {events}"))
+    if summary.scores:
+        views.append(scores_table(summary.scores))
+    return views
+
+
+def _facts_table(summary: Summary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column()
+    table.add_row("model", escape(f"{summary.model}, {summary.dtype} on {summary.device}"))
+    table.add_row(
+        "trainer", f"{summary.trainer}: {summary.steps:,} steps, {summary.trained_tokens:,} tokens, {rate(summary.trained_rate)}"
+    )
+    table.add_row("engine", f"{summary.engine}: {summary.sampled_tokens:,} tokens sampled, {rate(summary.sampled_rate)}")
+    worker, supervisor = summary.peak_memory_worker / 2**20, summary.peak_memory_supervisor / 2**20
+    table.add_row("peak memory", f"{worker:,.0f} MiB worker, {supervisor:,.0f} MiB supervisor")
+    table.add_row("agreement", f"{summary.agreement:.0%}")
+    return table
+
+
+def phases_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
+    """Planned and used seconds of every phase."""
+    table = _table("phase", planned="right", used="right")
+    for phase, seconds in phases.items():
+        table.add_row(phase, f"{seconds.get('planned', 0.0):.1f} s", f"{seconds.get('used', 0.0):.1f} s")
+    return table
+
+
+def scores_table(scores: Mapping[str, Any]) -> Table:
+    """The metrics of `solver score`: solved, total, accuracy."""
+    table = _table("score", solved="right", total="right", accuracy="right")
+    table.add_column("counts", style="dim")
+    for name, meaning in SCORE_NAMES.items():
+        if name in scores:
+            entry: Score = scores[name]
+            table.add_row(name, f"{entry['solved']:g}", f"{entry['total']:g}", f"{entry['accuracy']:.1%}", meaning)
+    return table
+
+
+def findings_table(findings: Iterable[Finding]) -> Table:
+    """What the doctor found."""
+    table = _table("", found="left")
+    table.add_column("why", style="dim")
+    for finding in findings:
+        style = STATE_STYLES[finding.state]
+        table.add_row(finding.topic, f"[{style}]{escape(finding.value)}[/]", escape(finding.why))
+    return table
+
+
+def _table(first: str, **columns: Any) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    for name, justify in columns.items():
+        table.add_column(name, justify=justify)
+    return table

@@ -1,0 +1,84 @@
+"""Progress on a terminal and without one."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from solver.report.live import LiveObserver, PlainObserver, clock_text, observer_for, progress_line, rate
+from solver.run.types import Progress
+
+
+def progress(done: int = 1, wave: int = 0, activity: str = "fitting") -> Progress:
+    return Progress(
+        tasks=4,
+        done=done,
+        failed=0,
+        wave=wave,
+        steps=60,
+        trained_rate=1234.5,
+        sampled_rate=0.0,
+        agreement=0.5,
+        seconds_left=272.9,
+        activity=activity,
+    )
+
+
+def test_progress_line() -> None:
+    line = progress_line(progress())
+    assert line == "1/4 tasks | wave 1 | 60 steps | 1,234 tok/s trained | - sampled | agreement 50% | 4:32 left | fitting"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (-3, "0:00"), (59.9, "0:59"), (290, "4:50"), (3600, "1:00:00"), (41400, "11:30:00")]
+)
+def test_clock_text(seconds: float, text: str) -> None:
+    assert clock_text(seconds) == text
+
+
+def test_rate_shows_a_dash_before_it_is_known() -> None:
+    assert rate(0.0) == "-"
+    assert rate(20500.0) == "20,500 tok/s"
+
+
+def test_plain_lines_come_when_a_task_ends_or_time_passes() -> None:
+    now = 0.0
+    lines: list[str] = []
+    observer = PlainObserver(lines.append, clock=lambda: now)
+    observer.progress(progress(done=0))
+    now = 1.0
+    observer.progress(progress(done=0))
+    assert len(lines) == 1
+    observer.progress(progress(done=1))
+    assert len(lines) == 2
+    now = 17.0
+    observer.progress(progress(done=1))
+    assert len(lines) == 3
+    observer.progress(progress(done=1, wave=1))
+    assert len(lines) == 4
+    observer.note("00576224 done")
+    assert lines[-1] == "00576224 done"
+
+
+def test_without_a_terminal_there_are_plain_lines_and_no_control_codes() -> None:
+    file = io.StringIO()
+    observer = observer_for(Console(file=file))
+    assert isinstance(observer, PlainObserver)
+    with observer:
+        observer.progress(progress())
+        observer.note("[bold]kept as it is[/bold]")
+    assert "\x1b" not in file.getvalue()
+    assert file.getvalue().splitlines()[1] == "[bold]kept as it is[/bold]"
+
+
+def test_on_a_terminal_the_table_is_redrawn_and_notes_stay() -> None:
+    file = io.StringIO()
+    observer = observer_for(Console(file=file, force_terminal=True, width=80))
+    assert isinstance(observer, LiveObserver)
+    with observer:
+        observer.progress(progress(activity="fitting [0]"))
+        observer.note("00576224 [solved]")
+    text = file.getvalue()
+    assert "fitting [0]" in text
+    assert "00576224 [solved]" in text
+    assert "\x1b[?25h" in text  # the cursor is shown again
