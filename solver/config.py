@@ -13,8 +13,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from solver.arc.augment import augmenter
 from solver.arc.view import TRANSFORMS, ColourMode, Transform
 from solver.errors import InputError
 
@@ -42,14 +43,21 @@ class ModelSettings(_Settings):
 class DataSettings(_Settings):
     """TTT examples made from the demonstrations of a task."""
 
-    scheme: Literal["loo", "e2e", "n-1", "n-2"] = "loo"
+    scheme: Literal["loo", "e2e", "n-1", "n-2"] = "n-1"
     max_sequences: int = Field(250, ge=1)
-    transforms: tuple[Transform, ...] = TRANSFORMS
+    transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
     colours: ColourMode = "permute"
     shuffle: bool = True  # permute the demonstrations
-    augmenters: tuple[str, ...] = ()  # names of ttt_data.AUGMENTERS, on top of transforms
+    augmenters: tuple[str, ...] = ()  # names of arc.augment.AUGMENTERS, chains joined by "+"; on top of transforms
     loss_on_demonstrations: bool = True  # every output after the first shown
     loss_on_answer: bool = True
+
+    @field_validator("augmenters")
+    @classmethod
+    def _known_augmenters(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            augmenter(name)
+        return names
 
 
 class TrainSettings(_Settings):
@@ -78,7 +86,7 @@ class InferSettings(_Settings):
 
     engine: Literal["auto", "hf"] = "auto"
     mode: Literal["greedy", "sample", "search"] = "greedy"
-    transforms: tuple[Transform, ...] = TRANSFORMS
+    transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
     permutations: int = Field(1, ge=1)  # colour and order draws per transform
     colours: ColourMode = "permute"
     shuffle: bool = True
@@ -141,7 +149,7 @@ def load_settings(machine: str | None = None, recipe: str | None = None, overrid
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        what = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
+        what = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise InputError(f"setting {name}: {what}") from None
 
 

@@ -1,0 +1,143 @@
+"""TTT examples: small tasks with a known answer, made from the demonstrations of one task alone.
+
+An example is a `Task` of some demonstrations and one test pair with its output. Sources: leave-one-out and
+leave-two-out with the cap of Akyurek et al. 2024 (arXiv 2411.07279), section 3 and its published data code; n-1 and n-2
+from the test-time fine-tuning of ironbar's ARC24 solution; whole demonstration sets under random views as in the
+solutions of the ARChitects and NVARC, which is n-1 with a shuffled order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from solver.arc.augment import augment
+from solver.arc.seeding import generator
+from solver.arc.task import Pair, Task
+from solver.arc.view import Transform, View, random_view
+from solver.config import DataSettings
+
+T = TypeVar("T")
+
+PATIENCE = 200  # examples in a row that were seen before: the supply counts as used up
+
+
+def ttt_examples(task: Task, settings: DataSettings, seed: int, count: int | None = None, start: int = 0) -> list[Task]:
+    """Examples `start` to `start + count` (default: up to `settings.max_sequences`) of the stream of this task and seed.
+
+    A second fit passes the number already used as `start` and so sees new views. Where the settings allow only so many
+    different examples, fewer come back, and a `start` past the last begins again at the first; never none at all.
+    """
+    count = settings.max_sequences if count is None else count
+    found = list(islice(example_stream(task, settings, seed), start, start + count))
+    if not found and count:
+        supply = list(islice(example_stream(task, settings, seed), start))
+        found = supply[start % len(supply) :][:count]
+    return found
+
+
+def example_stream(task: Task, settings: DataSettings, seed: int) -> Iterator[Task]:
+    """All examples in a fixed order, no two equal; usually endless. Test outputs of `task` are never looked at.
+
+    - "loo": every leave-one-out split under each transform and augmenter, as it is and with colours and order permuted,
+      shuffled; then the same of every leave-two-out split; then random views of the leave-one-out splits.
+    - "n-1", "n-2": random views of the splits that leave one (two) out to predict one of them.
+    - "e2e": random views of each pair alone, without demonstrations.
+
+    A split that would show no demonstration is used only if there is no other.
+    """
+    rng = generator(seed, task.id, "ttt")
+    one, two = _leave_out(task, 1), _leave_out(task, 2)
+    alone = [Task(task.id, (), (pair,)) for pair in task.train]
+    if settings.scheme == "e2e":
+        found = _random(alone, settings, rng)
+    elif settings.scheme == "n-2":
+        found = _random(two or alone, settings, rng)
+    elif settings.scheme == "n-1":
+        found = _random(one or alone, settings, rng)
+    else:
+        found = _systematic(one or alone, two, settings, rng)
+    return _distinct(found)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """How to present a split: the augmenter first, then the transform, then colours and order if they are to be drawn."""
+
+    split: Task
+    transform: Transform
+    augmenter: str | None
+    permuted: bool
+
+    def make(self, settings: DataSettings, rng: np.random.Generator) -> Task | None:
+        """The example, or None if it would exceed 30x30."""
+        shown = self.split if self.augmenter is None else augment(self.split, self.augmenter, rng)
+        if shown is None:
+            return None
+        if not self.permuted:
+            return View(self.transform).apply(shown)
+        return random_view(rng, len(shown.train), (self.transform,), settings.colours, settings.shuffle).apply(shown)
+
+
+def _leave_out(task: Task, leave: int) -> list[Task]:
+    """Every split that predicts one demonstration from all but `leave` of them (1 or 2); none that shows nothing."""
+    pairs = task.train
+    if len(pairs) <= leave:
+        return []
+    splits = []
+    for i, pair in enumerate(pairs):
+        others = [j for j in range(len(pairs)) if j != i]
+        for dropped in [None] if leave == 1 else others:
+            splits.append(Task(task.id, tuple(pairs[j] for j in others if j != dropped), (Pair(pair.input, pair.output),)))
+    return splits
+
+
+def _systematic(one: list[Task], two: list[Task], settings: DataSettings, rng: np.random.Generator) -> Iterator[Task | None]:
+    for splits in (one, two):
+        recipes = [
+            _Recipe(split, transform, name, permuted)
+            for split in splits
+            for transform, name in (*((t, None) for t in settings.transforms), *(("identity", n) for n in settings.augmenters))
+            for permuted in (False, True)
+        ]
+        for i in rng.permutation(len(recipes)):
+            yield recipes[i].make(settings, rng)
+    yield from _random(one, settings, rng)
+
+
+def _random(splits: list[Task], settings: DataSettings, rng: np.random.Generator) -> Iterator[Task | None]:
+    choices = (None, *settings.augmenters)
+    for split, transform in zip(_deck(splits, rng), _deck(settings.transforms, rng), strict=False):
+        yield _Recipe(split, transform, choices[int(rng.integers(len(choices)))], permuted=True).make(settings, rng)
+
+
+def _deck(items: Sequence[T], rng: np.random.Generator) -> Iterator[T]:
+    """Endless draws that use every item once before any comes again."""
+    while True:
+        for i in rng.permutation(len(items)):
+            yield items[i]
+
+
+def _distinct(examples: Iterator[Task | None]) -> Iterator[Task]:
+    seen: set[bytes] = set()
+    wasted = 0
+    for example in examples:
+        if example is not None and (key := _key(example)) not in seen:
+            seen.add(key)
+            wasted = 0
+            yield example
+        elif (wasted := wasted + 1) >= PATIENCE:
+            return
+
+
+def _key(task: Task) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for pair in (*task.train, *task.test):
+        key = pair.key()
+        digest.update(len(key).to_bytes(4, "little") + key)
+    return digest.digest()
