@@ -1,0 +1,292 @@
+"""The loop all trainers share: fits advance together, one optimizer step for all, until each has a reason to stop."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from solver.config import TrainSettings
+from solver.errors import InputError
+from solver.model.load import Base
+from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
+from solver.train.loss import slot_losses
+from solver.train.schedule import rate, share_done
+from solver.train.weights import AdamW, FlatWeights, clip_gradients
+from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
+
+log = logging.getLogger(__name__)
+
+_FIRST_LOSS_SCALE = 2.0**14  # fp16 gradients below 6e-8 vanish; the loss is multiplied by this, and less once it overflows
+
+
+class Target(Protocol):
+    """What is trained: a model with `slots` sets of weights that start afresh for every fit."""
+
+    kind: Literal["lora", "full"]
+    slots: int
+    model: Any
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained weights, each (slots, ...), or of any shape if there is one slot."""
+        ...
+
+    def begin(self, slot: int, seed: int, start: Path | None) -> None:
+        """Set the slot's weights to those of `start`, or to a fresh beginning drawn from `seed`."""
+        ...
+
+    def use(self, rows: Tensor) -> None:
+        """Say which slot each row (rows,) of the coming batch belongs to."""
+        ...
+
+    def save(self, slot: int, folder: Path) -> None:
+        """Write the slot's weights."""
+        ...
+
+
+@dataclass
+class _Run:
+    """One slot while it is being fitted."""
+
+    slot: int
+    job: FitJob
+    batches: Iterator[tuple[int, ...]]
+    steps: int = 0
+    tokens: int = 0
+    losses: list[float] = field(default_factory=list)  # one a step: the first and the last are told
+    reason: str = ""
+    previous_tokens: int = 0
+
+    @property
+    def active(self) -> bool:
+        return not self.reason
+
+
+class Loop:
+    """Fits jobs on a target. Holds what is learnt from one fit to the next: seconds a token, and the batch that fits memory."""
+
+    def __init__(self, base: Base, target: Target, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None) -> None:
+        self._base = base
+        self._target = target
+        self._settings = settings
+        self._scratch = scratch
+        self._autocast = autocast
+        self._weights = FlatWeights(target.parameters(), target.slots)
+        self._batch_tokens = settings.batch_tokens
+        self._pace: deque[float] = deque(maxlen=8)  # seconds a padded token, of the latest steps
+        half = torch.float16 in (base.dtype, autocast)
+        self._scale = _FIRST_LOSS_SCALE if half else 1.0
+        if settings.checkpointing:
+            target.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
+        """Fit at most `slots` jobs together. One bad job fails alone; the global random generators are left as they were."""
+        started = deadline.clock()
+        refused: dict[str, str] = {}
+        runs: list[_Run] = []
+        devices = [self._base.device] if self._base.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(jobs[0].seed)  # dropout
+            for job in jobs:
+                try:
+                    self._check(job)
+                    self._target.begin(len(runs), job.seed, job.start.path if job.start else None)
+                except (InputError, ValueError) as error:
+                    refused[job.adapter] = str(error)
+                    continue
+                lengths = [len(sequence) for sequence in job.sequences]
+                batches = optimizer_batches(lengths, job.steps, self._settings.batch_sequences, job.seed)
+                runs.append(_Run(len(runs), job, batches))
+            self._target.model.train()
+            try:
+                self._advance(runs, deadline, started)
+            except Exception as error:  # whatever a model or a device raises costs these jobs, not the run
+                log.exception("fit failed")
+                for run in runs:
+                    run.reason = run.reason or f"{type(error).__name__}: {error}".splitlines()[0]
+            finally:
+                self._target.model.eval()
+        by_job = {run.job.adapter: run for run in runs}
+        seconds = (deadline.clock() - started) / len(jobs)
+        return [
+            self._finish(by_job[job.adapter], seconds) if job.adapter in by_job else _refusal(job, refused[job.adapter])
+            for job in jobs
+        ]
+
+    def _check(self, job: FitJob) -> None:
+        """Raises ValueError for a job that cannot be fitted."""
+        if not job.sequences:
+            raise ValueError("no training sequences")
+        longest = max(map(len, job.sequences))
+        if longest > self._base.context:
+            raise ValueError(f"a sequence of {longest} tokens exceeds the context of {self._base.context}")
+        vocabulary = self._base.model.get_input_embeddings().num_embeddings
+        if any(len(s) and not 0 <= int(s.ids.min()) <= int(s.ids.max()) < vocabulary for s in job.sequences):
+            raise ValueError(f"a token id is outside the vocabulary of {vocabulary}")
+        if not any(s.weights.any() for s in job.sequences):
+            raise ValueError("every loss weight is 0")
+
+    def _advance(self, runs: list[_Run], deadline: Deadline, started: float) -> None:
+        """Step all runs together until every one has a reason to stop."""
+        optimizer = AdamW(self._weights, self._settings.weight_decay)
+        snapshot = self._weights.values.clone()
+        while True:
+            for run in runs:
+                if run.active and run.steps >= run.job.steps:
+                    run.reason = "steps"
+            active = [run for run in runs if run.active]
+            if not active:
+                return
+            rows = [row for run in active for row in _rows(run)]
+            now = deadline.clock()
+            reach = max(self._pace, default=0.0) * padded_tokens(rows, self._batch_tokens)
+            if deadline.expired(reach):
+                for run in active:
+                    run.reason = "deadline"
+                return
+            lr = torch.zeros(self._target.slots)
+            for run in active:
+                share = share_done(run.steps, run.job.steps, now - started, deadline.remaining() - reach)
+                lr[run.slot] = self._settings.lr * rate(share, self._settings.warmup, self._settings.cooldown)
+            measured = self._gradients(rows)
+            if measured is None:
+                for run in active:
+                    run.reason = "oom"
+                return
+            losses, norms = measured
+            for run in active:
+                self._judge(run, losses[run.slot], norms[run.slot], snapshot)
+                if not run.active:
+                    lr[run.slot] = 0.0
+            snapshot.copy_(self._weights.values)
+            optimizer.step(lr.to(self._base.device))
+            for run in active:
+                if run.active:
+                    run.steps += 1
+                    run.previous_tokens = run.tokens
+                    run.tokens += sum(row.length + 1 for row in rows if row.slot == run.slot)
+            self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
+
+    def _judge(self, run: _Run, loss: float, norm: float, snapshot: Tensor) -> None:
+        """Stop a run whose loss or gradient is not finite, on the newest weights that gave a finite loss."""
+        if _finite(loss):
+            run.losses.append(loss)
+        if _finite(loss) and _finite(norm):
+            return
+        run.reason = "nan"
+        self._weights.grads[run.slot] = 0
+        if not _finite(loss) and run.steps:  # the last update did it: undo it
+            self._weights.values[run.slot] = snapshot[run.slot]
+            run.steps -= 1
+            run.tokens = run.previous_tokens
+
+    def _gradients(self, rows: Sequence[Row]) -> tuple[list[float], list[float]] | None:
+        """Losses and clipped gradients' norms before clipping, by slot. None: out of memory, with half the batch as well."""
+        for attempt in range(2):
+            try:
+                return self._scaled_gradients(rows)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if self._base.device.type == "cuda":
+                torch.cuda.empty_cache()
+            if attempt == 0:
+                longest = max(row.length for row in rows)
+                self._batch_tokens = max(longest, self._batch_tokens // 2)
+                log.warning("out of memory: micro-batches now hold at most %d tokens", self._batch_tokens)
+        return None
+
+    def _scaled_gradients(self, rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+        """As `_gradients`; in fp16 the loss is scaled up, and the step is repeated with a smaller scale if it overflows."""
+        while True:
+            losses = self._backward(rows)
+            if self._scale > 1:
+                self._weights.grads.div_(self._scale)
+            norms = clip_gradients(self._weights, self._settings.clip)
+            numbers = torch.stack([losses, norms]).tolist()  # the one point of a step that waits for the device
+            if self._scale == 1 or all(map(_finite, numbers[1])) or not all(map(_finite, numbers[0])):
+                return numbers[0], numbers[1]
+            self._scale = max(1.0, self._scale / 4)
+
+    def _backward(self, rows: Sequence[Row]) -> Tensor:
+        """Fill the gradients from `rows`; the losses (slots,)."""
+        self._weights.grads.zero_()
+        losses = torch.zeros(self._target.slots, device=self._base.device)
+        for group in micro_batches(rows, self._batch_tokens):
+            if not group[0].length:
+                continue
+            batch = collate(group, self._base.codec.pad).to(self._base.device)
+            self._target.use(batch.slots)
+            with self._precision():
+                parts = slot_losses(self._target.model, batch, self._target.slots)
+            (parts.sum() * self._scale).backward()
+            losses += parts.detach()
+        return losses
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._autocast is None:
+            return nullcontext()
+        return torch.autocast(self._base.device.type, dtype=self._autocast)
+
+    def _finish(self, run: _Run, seconds: float) -> Fit:
+        """The report of a run, its weights saved if any step changed them."""
+        job, adapter = run.job, run.job.start
+        if run.steps:
+            try:
+                adapter = AdapterRef(job.adapter, self._scratch / job.adapter, self._target.kind)
+                _write_folder(adapter.path, lambda folder: self._target.save(run.slot, folder))
+            except OSError as error:
+                run.reason, adapter = f"cannot save the adapter: {error.strerror or error}", job.start
+        status: Status = {"steps": "complete", "deadline": "cut"}.get(run.reason, "failed")  # type: ignore[assignment]
+        first, final = (run.losses[0], run.losses[-1]) if run.losses else (float("nan"), float("nan"))
+        return Fit(job.adapter, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)
+
+
+def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack: int, deadline: Deadline) -> Iterator[Fit]:
+    """Fit `jobs`, `stack` at a time; `loop_of(n)` gives a loop of n slots. Jobs whose turn never comes are cut at once."""
+    for first in range(0, len(jobs), stack):
+        chunk = jobs[first : first + stack]
+        yield from loop_of(len(chunk)).fit(chunk, deadline)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a device or the host has no memory left."""
+    words = str(error)
+    return (
+        isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        or "DefaultCPUAllocator: can't allocate" in words
+        or "not enough memory" in words
+    )
+
+
+def _rows(run: _Run) -> list[Row]:
+    chosen = [run.job.sequences[i] for i in next(run.batches)]
+    total = float(sum(sequence.weights.sum(dtype="float64") for sequence in chosen))
+    return [Row(run.slot, sequence, total or 1.0) for sequence in chosen]
+
+
+def _refusal(job: FitJob, reason: str) -> Fit:
+    nan = float("nan")
+    return Fit(job.adapter, "failed", reason, None, 0, 0, 0.0, nan, nan)
+
+
+def _finite(number: float) -> bool:
+    return number - number == 0
+
+
+def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Write beside, then rename: a folder with an adapter's name is always whole."""
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)

@@ -1,0 +1,32 @@
+"""The weighted next-token loss of a batch, without logits for predictions that carry no weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from solver.train.batches import Batch
+
+_LOGITS = 2**26  # numbers held at once, 256 MiB in fp32; more are recomputed in the backward pass, chunk by chunk
+
+
+def slot_losses(model: Any, batch: Batch, slots: int) -> Tensor:
+    """(slots,) fp32: the sum of weighted cross-entropies (nats) of each slot's predictions in the batch."""
+    hidden = model.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state
+    hidden = hidden.flatten(0, 1).index_select(0, batch.places)
+    head = model.get_output_embeddings()
+
+    def weighted(states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        return functional.cross_entropy(head(states).float(), targets, reduction="none") * weights
+
+    chunk = max(1, _LOGITS // head.weight.shape[0])
+    if len(hidden) <= chunk:
+        losses = weighted(hidden, batch.targets, batch.weights)
+    else:
+        parts = zip(*(t.split(chunk) for t in (hidden, batch.targets, batch.weights)), strict=True)
+        losses = torch.cat([checkpoint(weighted, *part, use_reentrant=False) for part in parts])
+    return torch.zeros(slots, device=losses.device).index_add(0, batch.owners, losses)

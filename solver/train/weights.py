@@ -1,0 +1,68 @@
+"""The trained weights of all slots as one flat matrix, and AdamW on it: a handful of kernels however many tensors there are.
+
+Source: AdamW (Loshchilov and Hutter 2019, algorithm 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class FlatWeights:
+    """Parameters of shape (slots, ...) - any shape if there is one slot - moved into `values` (slots, numbers), fp32.
+
+    The parameters become views of `values` and their gradients views of `grads`, so both sides see every change.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], slots: int) -> None:
+        sizes = [p.numel() // slots for p in parameters]
+        self.values = torch.zeros(slots, sum(sizes), device=parameters[0].device)
+        self.grads = torch.zeros_like(self.values)
+        at = 0
+        for parameter, size in zip(parameters, sizes, strict=True):
+            view = self.values[:, at : at + size].view(parameter.shape)
+            view.copy_(parameter.detach())
+            parameter.data = view
+            parameter.requires_grad_(True)
+            parameter.grad = self.grads[:, at : at + size].view(parameter.shape)
+            at += size
+
+
+class AdamW:
+    """AdamW state for one fit of every slot; slots can be left out of an update, each has its own learning rate."""
+
+    def __init__(self, weights: FlatWeights, weight_decay: float) -> None:
+        self.weights = weights
+        self.weight_decay = weight_decay
+        self._mean = torch.zeros_like(weights.values)
+        self._square = torch.zeros_like(weights.values)
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self, lr: Tensor) -> None:
+        """One update with learning rates `lr` (slots,); a slot with rate 0 keeps its values.
+
+        A slot that is left out once has to be left out from then on: its state still moves.
+        """
+        self._steps += 1
+        values, grads = self.weights.values, self.weights.grads
+        self._mean.lerp_(grads, 1 - _BETA1)
+        self._square.mul_(_BETA2).addcmul_(grads, grads, value=1 - _BETA2)
+        update = self._square.div(1 - _BETA2**self._steps).sqrt_().add_(_EPSILON).reciprocal_().mul_(self._mean)
+        update.div_(1 - _BETA1**self._steps)
+        if self.weight_decay:
+            update.add_(values, alpha=self.weight_decay)
+        values.sub_(update.mul_(lr[:, None]))
+
+
+@torch.no_grad()
+def clip_gradients(weights: FlatWeights, limit: float) -> Tensor:
+    """Scale each slot's gradient down to norm `limit`. Returns the norms before (slots,); not finite if a gradient is not."""
+    norms = torch.linalg.vector_norm(weights.grads, dim=1)
+    weights.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0)[:, None])
+    return norms
