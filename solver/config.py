@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from solver.arc.augment import augmenter
+from solver.arc.selection import RULES
 from solver.arc.view import TRANSFORMS, ColourMode, Transform
 from solver.errors import InputError
 
@@ -103,7 +104,14 @@ class InferSettings(_Settings):
 class SelectSettings(_Settings):
     """How two attempts are chosen from the candidates."""
 
-    rule: str = "product_of_experts"
+    rule: str = "product_of_experts"  # a name of arc.selection.RULES
+
+    @field_validator("rule")
+    @classmethod
+    def _known_rule(cls, name: str) -> str:
+        if name not in RULES:
+            raise ValueError(f"unknown rule {name!r}; there are: {', '.join(RULES)}")
+        return name
 
 
 class BudgetSettings(_Settings):

@@ -1,7 +1,7 @@
 """TTT examples: small tasks with a known answer, made from the demonstrations of one task alone.
 
 An example is a `Task` of some demonstrations and one test pair with its output. Sources: leave-one-out and
-leave-two-out with the cap of Akyurek et al. 2024 (arXiv 2411.07279), section 3 and its published data code; n-1 and n-2
+leave-two-out with the cap of Akyurek et al. 2024 (arXiv 2411.07279) and its published data code; n-1 and n-2
 from the test-time fine-tuning of ironbar's ARC24 solution; whole demonstration sets under random views as in the
 solutions of the ARChitects and NVARC, which is n-1 with a shuffled order.
 """
