@@ -1,0 +1,359 @@
+"""A key/value cache in which many rows continue few prompts: every prompt is stored once, however many rows continue it.
+
+Two rectangles a layer: `prefix` holds one prompt a slot, `suffix` the new tokens of one row each. A row's query attends
+to its slot's prompt and to its own suffix; both halves are joined by their log-sum-exps, as flash attention joins blocks
+(Dao et al. 2022, section 3.1). Rows lie dense: leaving rows are overwritten by the last ones, so nothing is computed for
+finished work. Buffers grow in blocks; a step writes its columns in place.
+
+transformers models reach it through `past_key_values` (writing) and the attention function registered here (reading), so
+every architecture that uses the attention interface works unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache
+
+ATTENTION = "solver_shared_prefix"  # the name to put in a model's config._attn_implementation
+PREFIX_BLOCK = 32  # columns
+SUFFIX_BLOCK = 64  # columns
+ROW_BLOCK = 4
+
+Index = NDArray[np.int64]
+
+
+def positions(slots: int, prefix: int, rows: int, suffix: int) -> int:
+    """Key/value positions (per layer) that a cache of this size allocates."""
+    return slots * _up(prefix, PREFIX_BLOCK) + _up(rows, ROW_BLOCK) * _up(suffix, SUFFIX_BLOCK)
+
+
+@dataclass
+class _Layer:
+    prefix: tuple[Tensor, Tensor]  # keys and values, (slots, heads, tokens, head size)
+    suffix: tuple[Tensor, Tensor]  # keys and values, (rows, heads, tokens, head size)
+
+
+@dataclass(frozen=True)
+class _Prefill:
+    """Prompts enter slots `first`, `first + 1`, ..."""
+
+    first: int
+
+
+@dataclass(frozen=True)
+class _Extend:
+    """Rows `first` to the last take `new` tokens each."""
+
+    first: int
+    rows: int
+    new: int
+    prefix: int  # columns to read
+    suffix: int  # columns to read, the new ones included
+    write: slice | tuple[Tensor, Tensor]  # the new columns: one range for all rows, or (row, column) indices
+    suffix_hidden: Tensor | None  # (rows, 1, 1, new, suffix) bool
+    prefix_hidden: Tensor | None  # (slots, 1, 1, prefix) bool
+    width: int  # the most rows of one slot
+    gather: Tensor | None  # (slots * width,) rows by slot; None: row i continues slot i
+    place: Tensor | None  # (rows,) where each row lies in `gather`
+
+
+class SharedPrefixCache(DynamicCache):
+    """Keys and values of `slots` prompts and of `rows` continuations of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.slots = 0
+        self.rows = 0
+        self.prefix_len: Index = np.zeros(0, dtype=np.int64)  # (slots,)
+        self.suffix_len: Index = np.zeros(0, dtype=np.int64)  # (rows,)
+        self.slot_of: Index = np.zeros(0, dtype=np.int64)  # (rows,)
+        self._kv: list[_Layer] = []
+        self._capacity = (0, 0, 0, 0)  # slots, prefix columns, rows, suffix columns
+        self._plan: _Prefill | _Extend | None = None
+
+    # -- bookkeeping ---------------------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Forget everything and free the memory."""
+        self.slots = self.rows = 0
+        self.prefix_len, self.suffix_len, self.slot_of = (np.zeros(0, dtype=np.int64) for _ in range(3))
+        self._kv.clear()
+        self._capacity = (0, 0, 0, 0)
+        self._plan = None
+
+    def used(self, suffix: int = 0) -> int:
+        """Positions the present contents need, with room for at least `suffix` new tokens a row."""
+        return positions(self.slots, self.longest_prefix, self.rows, max(self.longest_suffix, suffix))
+
+    @property
+    def longest_prefix(self) -> int:
+        """Tokens of the longest prompt held."""
+        return int(self.prefix_len.max(initial=0))
+
+    @property
+    def longest_suffix(self) -> int:
+        """Tokens of the longest continuation held."""
+        return int(self.suffix_len.max(initial=0))
+
+    def add_rows(self, slots: Index) -> None:
+        """Append one row for each of `slots`, with nothing written yet."""
+        self.slot_of = np.append(self.slot_of, slots)
+        self.suffix_len = np.append(self.suffix_len, np.zeros(len(slots), dtype=np.int64))
+        self.rows += len(slots)
+        self._reserve()
+
+    def fork(self, sources: Index) -> None:
+        """Append a copy of each of the rows `sources`."""
+        self.slot_of = np.append(self.slot_of, self.slot_of[sources])
+        self.suffix_len = np.append(self.suffix_len, self.suffix_len[sources])
+        first = self.rows
+        self.rows += len(sources)
+        self._reserve()
+        self._copy("suffix", np.arange(first, self.rows), sources, self.longest_suffix)
+
+    def move_rows(self, holes: Index, movers: Index, count: int) -> None:
+        """Overwrite the rows `holes` by the rows `movers`, then keep the first `count` rows."""
+        self._copy("suffix", holes, movers, self.longest_suffix)
+        self.slot_of[holes] = self.slot_of[movers]
+        self.suffix_len[holes] = self.suffix_len[movers]
+        self.rows = count
+        self.slot_of, self.suffix_len = self.slot_of[:count].copy(), self.suffix_len[:count].copy()
+
+    def remove_slots(self, dropped: Index) -> tuple[Index, Index]:
+        """Forget the prompts in the slots `dropped`, which no row may use.
+
+        Returns (holes, movers): what was slot `movers[i]` is now slot `holes[i]`.
+        """
+        holes, movers = compaction(self.slots, dropped)
+        self._copy("prefix", holes, movers, self.longest_prefix)
+        self.prefix_len[holes] = self.prefix_len[movers]
+        for hole, mover in zip(holes, movers, strict=True):
+            self.slot_of[self.slot_of == mover] = hole
+        self.slots -= len(dropped)
+        self.prefix_len = self.prefix_len[: self.slots].copy()
+        return holes, movers
+
+    # -- one forward pass ----------------------------------------------------------------------------------------------
+
+    def begin_prefill(self, lengths: Index) -> None:
+        """The coming forward pass brings prompts of these lengths, padded on the right, one a new slot."""
+        first = self.slots
+        self.slots += len(lengths)
+        self.prefix_len = np.append(self.prefix_len, lengths)
+        self._reserve()
+        self._plan = _Prefill(first)
+
+    def begin_extend(self, first: int, new: int) -> Tensor:
+        """The coming forward pass brings `new` tokens to each row from `first` on. Returns their positions, (rows, new) int64."""
+        slot_of, lengths = self.slot_of[first:], self.suffix_len[first:]
+        rows, longest = len(slot_of), int(lengths.max())
+        self._reserve(new)
+        columns = lengths[:, None] + np.arange(new)
+        uniform = bool((lengths == longest).all())
+        write: slice | tuple[Tensor, Tensor] = slice(longest, longest + new)
+        if not uniform:
+            write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
+        hidden = None
+        if not uniform or new > 1:
+            hidden = self._tensor(np.arange(longest + new) > columns[:, :, None])[:, None, None]
+        prefix = self.longest_prefix
+        ragged = bool((self.prefix_len != prefix).any())
+        width, gather, place = _groups(slot_of, self.slots)
+        self._plan = _Extend(
+            first=first,
+            rows=rows,
+            new=new,
+            prefix=prefix,
+            suffix=longest + new,
+            write=write,
+            suffix_hidden=hidden,
+            prefix_hidden=self._tensor(np.arange(prefix) >= self.prefix_len[:, None])[:, None, None] if ragged else None,
+            width=width,
+            gather=None if gather is None else self._tensor(gather),
+            place=None if place is None else self._tensor(place),
+        )
+        return self._tensor(self.prefix_len[slot_of][:, None] + columns)
+
+    def end_extend(self, first: int, lengths: Index | int) -> None:
+        """After the pass: the rows from `first` on hold `lengths` more tokens; anything written beyond is padding."""
+        self.suffix_len[first:] += lengths
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the new keys and values, (batch, heads, new, head size), where the plan says. Called by the model's layers."""
+        while len(self._kv) <= layer_idx:
+            self._kv.append(self._allocate(key_states))
+        layer, plan = self._kv[layer_idx], self._plan
+        new = key_states.shape[2]
+        for new_states, prefix, suffix in zip((key_states, value_states), layer.prefix, layer.suffix, strict=True):
+            if isinstance(plan, _Prefill):
+                prefix[plan.first : plan.first + len(new_states), :, :new] = new_states
+            elif isinstance(plan, _Extend):
+                if isinstance(plan.write, slice):
+                    suffix[plan.first : plan.first + plan.rows, :, plan.write] = new_states
+                else:
+                    rows, columns = plan.write
+                    suffix[rows, :, columns] = new_states.transpose(1, 2)
+        return key_states, value_states
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer_idx: int, scaling: float) -> Tensor:
+        """Attention of (batch, query heads, new, head size) queries over what the plan lets each see; same shape."""
+        plan = self._plan
+        if isinstance(plan, _Prefill):
+            # right padding needs no mask: no real token has padding before it
+            return torch.nn.functional.scaled_dot_product_attention(
+                query, *_repeat(query, key, value), is_causal=True, scale=scaling
+            )
+        assert plan is not None
+        layer = self._kv[layer_idx]
+        rows, query_heads, new, size = query.shape
+        heads = layer.suffix[0].shape[1]
+        groups = query_heads // heads
+        grouped = (query * scaling).reshape(rows, heads, groups * new, size)
+
+        own_key, own_value = (s[plan.first : plan.first + rows, :, : plan.suffix] for s in layer.suffix)
+        scores = grouped @ own_key.mT
+        if plan.suffix_hidden is not None:
+            scores.view(rows, heads, groups, new, -1).masked_fill_(plan.suffix_hidden, -torch.inf)
+        own, own_mass = _softmax_over(scores, own_value)
+
+        prompt_key, prompt_value = (p[: self.slots, :, : plan.prefix] for p in layer.prefix)
+        if plan.gather is not None:
+            by_slot = grouped[plan.gather].view(self.slots, plan.width, heads, groups * new, size).transpose(1, 2)
+            scores = by_slot.reshape(self.slots, heads, -1, size) @ prompt_key.mT
+        else:
+            scores = grouped @ prompt_key.mT
+        if plan.prefix_hidden is not None:
+            scores.masked_fill_(plan.prefix_hidden, -torch.inf)
+        shared, shared_mass = _softmax_over(scores, prompt_value)
+        if plan.gather is not None:
+            shared, shared_mass = (self._by_row(tensor, plan) for tensor in (shared, shared_mass))
+
+        share = torch.sigmoid(shared_mass - own_mass).to(own.dtype)
+        return torch.lerp(own, shared, share).view(rows, query_heads, new, size)
+
+    def _by_row(self, tensor: Tensor, plan: _Extend) -> Tensor:
+        """From (slots, heads, width * queries, n) to (rows, heads, queries, n)."""
+        slots, heads, queries, size = tensor.shape
+        queries //= plan.width
+        return tensor.view(slots, heads, plan.width, queries, size).transpose(1, 2).reshape(-1, heads, queries, size)[plan.place]
+
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    def _reserve(self, new: int = 0) -> None:
+        """Make room for the present contents and `new` more tokens a row."""
+        need = (
+            self.slots,
+            _up(self.longest_prefix, PREFIX_BLOCK),
+            _up(self.rows, ROW_BLOCK),
+            _up(self.longest_suffix + new, SUFFIX_BLOCK) if self.rows else 0,
+        )
+        have = self._capacity
+        prefix = need[:2] if need[0] > have[0] or need[1] > have[1] else have[:2]
+        suffix = need[2:] if need[2] > have[2] or need[3] > have[3] else have[2:]
+        self._capacity = (*prefix, *suffix)
+        for layer in self._kv:
+            if prefix != have[:2]:
+                layer.prefix = (_resized(layer.prefix[0], *prefix), _resized(layer.prefix[1], *prefix))
+            if suffix != have[2:]:
+                layer.suffix = (_resized(layer.suffix[0], *suffix), _resized(layer.suffix[1], *suffix))
+
+    def _allocate(self, like: Tensor) -> _Layer:
+        _, heads, _, size = like.shape
+        slots, prefix, rows, suffix = self._capacity
+        # zeros, not empty: columns that no query may see are still multiplied by a weight of 0, and 0 * NaN is NaN
+        return _Layer(
+            (like.new_zeros(slots, heads, prefix, size), like.new_zeros(slots, heads, prefix, size)),
+            (like.new_zeros(rows, heads, suffix, size), like.new_zeros(rows, heads, suffix, size)),
+        )
+
+    def _copy(self, part: str, to: Index, source: Index, columns: int) -> None:
+        if not len(to) or not columns:
+            return
+        target, origin = self._tensor(to), self._tensor(source)
+        for layer in self._kv:
+            for tensor in getattr(layer, part):
+                tensor[target, :, :columns] = tensor[origin, :, :columns]
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def compaction(count: int, dropped: Index) -> tuple[Index, Index]:
+    """How to close the gaps left by `dropped` of `count` items: items `movers` go to `holes`; the rest stay."""
+    kept = count - len(dropped)
+    gone = np.zeros(count, dtype=bool)
+    gone[dropped] = True
+    return np.flatnonzero(gone[:kept]), kept + np.flatnonzero(~gone[kept:])
+
+
+def _groups(slot_of: Index, slots: int) -> tuple[int, Index | None, Index | None]:
+    """(width, gather, place): rows sorted into slots of equal width; no gather if row i continues slot i for every i."""
+    rows = len(slot_of)
+    if rows == slots and (slot_of == np.arange(slots)).all():
+        return 1, None, None
+    counts = np.bincount(slot_of, minlength=slots)
+    width = int(counts.max())
+    order = np.argsort(slot_of, kind="stable")
+    rank = np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.empty(rows, dtype=np.int64)
+    place[order] = slot_of[order] * width + rank
+    gather = np.zeros(slots * width, dtype=np.int64)
+    gather[place] = np.arange(rows)
+    return width, gather, place
+
+
+def _softmax_over(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted values, and the log of the total weight, (..., queries, 1) float32."""
+    scores = scores.float()
+    mass = torch.logsumexp(scores, -1, keepdim=True)
+    return torch.exp(scores - mass).to(values.dtype) @ values, mass
+
+
+def _repeat(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    groups = query.shape[1] // key.shape[1]
+    if groups == 1:
+        return key, value
+    return key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+
+
+def _resized(tensor: Tensor, count: int, columns: int) -> Tensor:
+    """The tensor with another count of items and columns, zeros where new."""
+    larger = tensor.new_zeros(count, tensor.shape[1], columns, tensor.shape[3])
+    count, columns = min(count, len(tensor)), min(columns, tensor.shape[2])
+    larger[:count, :, :columns] = tensor[:count, :, :columns]
+    return larger
+
+
+def _up(n: int, block: int) -> int:
+    return -(-n // block) * block
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    _mask: Tensor | None,  # None: transformers makes no mask for attention it does not know
+    *,
+    scaling: float | None = None,
+    shared_cache: SharedPrefixCache | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """The attention function of the transformers interface; output is (batch, new, query heads, head size)."""
+    if shared_cache is None:
+        raise RuntimeError(f"{type(module).__name__} does not pass keyword arguments on to its attention function")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    out = shared_cache.attend(query, key, value, module.layer_idx, scale)  # type: ignore[arg-type]
+    return out.transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, _attention)

@@ -1,0 +1,128 @@
+"""What follows each row: one sampled token, or every token that keeps a completion above its threshold."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from solver.infer.cache import Index
+from solver.infer.grammar import GridMachine
+from solver.infer.rows import Rows
+from solver.types import SampleRequest, SearchRequest
+
+SMALL_VOCABULARY = 64  # up to here all log-probabilities are looked at on the host
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Tokens to append: `rows` ascends and may repeat (branching) or skip (a dead end)."""
+
+    rows: Index
+    tokens: NDArray[np.int64]
+    logprobs: NDArray[np.float32]
+
+
+class Chooser(Protocol):
+    """Decides how rows go on."""
+
+    def keys(self, job: int) -> NDArray[np.uint64]:
+        """One key for every completion a request starts with."""
+        ...
+
+    def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
+        """How the rows from `first` on continue, given (rows - first, vocabulary) float32 log-probabilities."""
+        ...
+
+
+class Sampler:
+    """Draws one token a row at its request's temperature (0: the most probable), among those the grammar allows.
+
+    Random numbers come from a counter-based generator keyed by (request id, seed, sample), the counter being the place
+    in the completion, so a sample does not depend on what else is in the batch.
+    """
+
+    def __init__(self, requests: Sequence[SampleRequest], machine: GridMachine | None) -> None:
+        self._requests = requests
+        self._temperature = np.array([request.temperature for request in requests], dtype=np.float64)
+        self._machine = machine
+
+    def keys(self, job: int) -> NDArray[np.uint64]:
+        """One key a sample."""
+        request = self._requests[job]
+        entropy = [zlib.crc32(request.id.encode()), request.seed]
+        return np.random.SeedSequence(entropy).generate_state(request.n, np.uint64).astype(np.uint64)
+
+    def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
+        """Inverse-transform sampling: the first token whose cumulative probability exceeds a uniform number."""
+        device = logprobs.device
+        legal = logprobs
+        if self._machine is not None:
+            columns = torch.from_numpy(self._machine.columns).to(device)
+            hidden = torch.from_numpy(~self._machine.allowed(rows.state[first:])).to(device)
+            legal = logprobs[:, columns].masked_fill_(hidden, -torch.inf)
+        temperature = self._temperature[rows.job[first:]]
+        picked = legal.argmax(-1)
+        if temperature.any():
+            uniform = _uniform(rows.key[first:], rows.length[first:])
+            scale = torch.from_numpy(np.where(temperature > 0, temperature, 1.0)).to(device)
+            cumulative = torch.softmax(legal.double() / scale[:, None], -1).cumsum(-1)
+            goal = torch.from_numpy(uniform).to(device)[:, None] * cumulative[:, -1:]
+            drawn = (cumulative <= goal).sum(-1)
+            picked = torch.where(torch.from_numpy(temperature > 0).to(device), drawn, picked)
+        gained = legal.gather(1, picked[:, None])[:, 0].cpu().numpy()
+        tokens = picked.cpu().numpy()
+        if self._machine is not None:
+            tokens = self._machine.columns[tokens]
+        return Choice(np.arange(first, first + len(tokens)), tokens, gained)
+
+
+class Searcher:
+    """Keeps every continuation whose probability is still at least its request's `min_prob`.
+
+    The prefixes kept of one request are disjoint events, so there are never more than 1 / min_prob of them. Tokens the
+    grammar forbids are left out, and their probability is lost: it is not shared among the others.
+    """
+
+    def __init__(self, requests: Sequence[SearchRequest], machine: GridMachine | None) -> None:
+        least = np.array([request.min_prob for request in requests], dtype=np.float64)
+        self._threshold = np.log(least)
+        self._most = int(1 / least.min()) + 1  # no more tokens than this can follow one prefix
+        self._machine = machine
+
+    def keys(self, job: int) -> NDArray[np.uint64]:  # noqa: ARG002
+        """A search starts with one row and draws nothing."""
+        return np.zeros(1, dtype=np.uint64)
+
+    def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
+        """All tokens above the threshold."""
+        machine, tokens = self._machine, None
+        if machine is not None:
+            logprobs = logprobs[:, torch.from_numpy(machine.columns).to(logprobs.device)]
+        elif logprobs.shape[1] > max(SMALL_VOCABULARY, self._most):
+            logprobs, ids = logprobs.topk(self._most, dim=-1)
+            tokens = ids.cpu().numpy()
+        block = logprobs.cpu().numpy()
+        needed = self._threshold[rows.job[first:]] - rows.total[first:]
+        kept = block >= needed[:, None]
+        if machine is not None:
+            kept &= machine.allowed(rows.state[first:])
+        row, column = np.nonzero(kept)
+        chosen = tokens[row, column] if tokens is not None else machine.columns[column] if machine is not None else column
+        return Choice(row + first, chosen, block[row, column])
+
+
+def _uniform(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Numbers in [0, 1), a function of (key, counter): the splitmix64 generator (Steele, Lea & Flood 2014) read at `counter`."""
+    with np.errstate(over="ignore"):
+        z = keys + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53

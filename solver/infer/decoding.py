@@ -1,0 +1,349 @@
+"""The decoding loop: completions of many requests advance together, one token a forward pass.
+
+Sampling and threshold search differ only in how rows go on (see `choosing`). Searching breadth-first in step is exact
+and stays narrow: the live prefixes of a request are disjoint events of probability >= min_prob, so at most 1 / min_prob
+exist at once. The key/value positions of the batch are bounded: what does not fit is parked (its tokens are kept, its
+keys and values dropped) and computed again when there is room, so memory never decides what is found.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solver.infer.cache import SUFFIX_BLOCK, Index, SharedPrefixCache, compaction, positions
+from solver.infer.choosing import Choice, Chooser
+from solver.infer.forward import Forward, is_out_of_memory
+from solver.infer.grammar import GridMachine
+from solver.infer.pace import Pace
+from solver.infer.rows import Rows
+from solver.types import Completion, Deadline, Result, Status, TokenIds
+
+EXPECTED_NEW = 64  # tokens a row is first thought to take; then as many as the longest so far
+ALIKE = 0.9  # prompts share a prefill pass if none is shorter than this share of the longest: padding is wasted work
+
+
+@dataclass(frozen=True, eq=False)
+class Prompted:
+    """What the loop needs to know of a request."""
+
+    id: str
+    prompt: TokenIds
+    limit: int  # new tokens at most, what the context leaves included
+
+
+@dataclass(eq=False)
+class _Job:
+    """One request on its way."""
+
+    number: int
+    request: Prompted
+    parked: list[Rows]  # single rows without keys and values, to be taken up from the end
+    root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
+    slot: int = -1
+    done: list[Completion] = field(default_factory=list)
+    new_tokens: int = 0
+    error: str = ""
+
+    @property
+    def prompt(self) -> TokenIds:
+        return self.request.prompt
+
+    def result(self, status: Status) -> Result:
+        best_first = sorted(self.done, key=lambda completion: -completion.logprob)
+        return Result(self.request.id, status, tuple(best_first), self.error, len(self.prompt), self.new_tokens)
+
+
+class _OutOfTime(Exception):
+    """The deadline leaves no time for the next pass."""
+
+
+class Decoder:
+    """Runs requests that share an adapter to their ends, within `budget` key/value positions (but one row always runs)."""
+
+    def __init__(
+        self,
+        forward: Forward,
+        chooser: Chooser,
+        machine: GridMachine | None,
+        end: int,
+        requests: Sequence[Prompted],
+        budget: int,
+        pace: Pace,
+        deadline: Deadline,
+    ) -> None:
+        self._forward, self._chooser, self._machine, self._end = forward, chooser, machine, end
+        self._budget, self._pace, self._deadline = budget, pace, deadline
+        self._prefill_tokens = forward.prefill_tokens
+        self._jobs = [
+            _Job(n, request, [Rows.start(n, keys) for keys in chooser.keys(n)[::-1, None]]) for n, request in enumerate(requests)
+        ]
+        self._limit = np.array([request.limit for request in requests], dtype=np.int64)
+        # longest first: memory is tightest at the start, and neighbours in the queue are of like length
+        self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
+        self._resident: list[_Job] = []  # by slot
+        self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
+        self._cache = SharedPrefixCache(forward.device)
+        self._expected = EXPECTED_NEW
+        self._in_flight = 0  # sequences in the pass under way
+        self._ready: deque[Result] = deque()
+
+    def run(self) -> Iterator[Result]:
+        """One result a request, as each completes."""
+        while self._waiting or self._resident:
+            try:
+                self._admit()
+                self._step()
+            except _OutOfTime:
+                break
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._back_off(error)
+            while self._ready:
+                yield self._ready.popleft()
+        yield from self._ready
+        for job in (*self._resident, *self._waiting):
+            yield job.result("cut")
+
+    # -- forward passes ------------------------------------------------------------------------------------------------
+
+    def _ask(self, kind: str, size: int, sequences: int) -> None:
+        if self._deadline.expired(self._pace.reach(kind, size)):
+            raise _OutOfTime
+        self._in_flight = sequences
+
+    def _step(self) -> None:
+        """Advance every row by one token."""
+        self._make_room()
+        rows = self._rows
+        if not len(rows):
+            return
+        self._ask("step", len(rows), len(rows))
+        last = rows.tokens[np.arange(len(rows)), rows.length - 1][:, None].astype(np.int64)
+        with self._pace.measure("step", len(rows), self._deadline.clock):
+            logprobs = _log_softmax(self._forward.extend(self._cache, 0, last)[:, -1])
+        self._advance(0, logprobs)
+
+    def _admit(self) -> None:
+        """Take up parked rows, then new requests, while there is room."""
+        while True:
+            job = next((job for job in self._resident if job.parked), None)
+            if job is None:
+                if not self._waiting or not self._fits(1, len(self._waiting[0].prompt), 1):
+                    return
+                self._prefill()
+            elif self._fits(0, 0, 1, int(job.parked[-1].length[0])):
+                self._resume(job)
+            else:
+                return
+
+    def _prefill(self) -> None:
+        """Write the prompts at the head of the queue into the cache: as many as one pass takes."""
+        longest = len(self._waiting[0].prompt)
+        batch: list[_Job] = []
+        rows = 0
+        for job in self._waiting:
+            size, rows = len(batch) + 1, rows + len(job.parked)
+            if batch and (
+                size * longest > self._prefill_tokens
+                or len(job.prompt) < ALIKE * longest
+                or self._need(size, longest, rows) > self._budget
+            ):
+                break
+            batch.append(job)
+        tokens = len(batch) * longest
+        self._ask("prefill", tokens, len(self._rows) + len(batch))
+        with self._pace.measure("prefill", tokens, self._deadline.clock):
+            roots = _log_softmax(self._forward.prefill(self._cache, [job.prompt for job in batch]))
+        for job, root in zip(batch, roots, strict=True):
+            self._waiting.popleft()
+            job.slot, job.root = len(self._resident), root
+            self._resident.append(job)
+        for job in batch:
+            if self._fits(0, 0, 1, int(job.parked[-1].length[0])):
+                self._resume(job)
+
+    def _resume(self, job: _Job) -> None:
+        """Take up parked rows of a resident request: those at its root together, others one at a time."""
+        first, length = len(self._rows), int(job.parked[-1].length[0])
+        count = 1
+        if not length:
+            while count < len(job.parked) and not job.parked[-1 - count].length[0] and self._fits(0, 0, count + 1):
+                count += 1
+        self._ask("resume", length, first + 1)
+        for _ in range(count):
+            self._rows.extend(job.parked.pop())
+        self._cache.add_rows(np.full(count, job.slot))
+        if length:
+            ids = self._rows.tokens[first:, :length].astype(np.int64)
+            with self._pace.measure("resume", length, self._deadline.clock):
+                logprobs = _log_softmax(self._forward.extend(self._cache, first, ids)[:, -1])
+        else:
+            assert job.root is not None
+            logprobs = job.root.expand(count, -1)
+        self._advance(first, logprobs)
+
+    # -- what becomes of the rows --------------------------------------------------------------------------------------
+
+    def _advance(self, first: int, logprobs: Tensor) -> None:
+        """Continue the rows from `first` on as the chooser says: append, branch, finish, drop."""
+        rows = self._rows
+        choice = self._chooser.choose(rows, first, logprobs)
+        broken = torch.isnan(logprobs[:, 0]).cpu().numpy()
+        if broken.any():
+            choice = self._fail(np.unique(rows.job[first:][broken]), choice)
+        owner = rows.job[choice.rows]
+        ended = choice.tokens == self._end
+        closed = ended | (rows.length[choice.rows] + 1 >= self._limit[owner])
+        for number, count in enumerate(np.bincount(owner)):
+            self._jobs[number].new_tokens += int(count)
+        calm = not closed.any() and np.array_equal(choice.rows, np.arange(first, len(rows)))
+        if calm:
+            self._append(choice.rows, choice)
+            return
+        for at in np.flatnonzero(closed):
+            completion = rows.completion(choice.rows[at], choice.tokens[at], choice.logprobs[at], bool(ended[at]))
+            self._jobs[owner[at]].done.append(completion)
+            self._expected = max(self._expected, len(completion.ids))
+        touched = np.unique(rows.job)
+        self._branch(first, Choice(choice.rows[~closed], choice.tokens[~closed], choice.logprobs[~closed]))
+        self._settle(touched)
+
+    def _append(self, rows: Index, choice: Choice) -> None:
+        self._rows.append(rows, choice.tokens, choice.logprobs)
+        if self._machine is not None:
+            state = self._rows.state[rows]
+            self._machine.advance(state, choice.tokens)
+            self._rows.state[rows] = state
+
+    def _branch(self, first: int, choice: Choice) -> None:
+        """Append the chosen tokens. A row not chosen leaves; one chosen again is copied, or parked where nothing fits."""
+        stays = np.zeros(len(self._rows), dtype=bool)
+        stays[:first] = [not self._jobs[number].error for number in self._rows.job[:first]]
+        stays[choice.rows] = True
+        again = np.zeros(len(choice.rows), dtype=bool)
+        again[1:] = choice.rows[1:] == choice.rows[:-1]
+        target = self._drop(np.flatnonzero(~stays))[choice.rows]
+        sources = target[again]
+        count = len(self._rows)
+        self._rows.extend(self._rows.take(sources))
+        target[again] = count + np.arange(len(sources))
+        self._append(target, choice)
+        fitting = max(0, min(len(sources), self._rows_that_fit() - count))
+        for row in range(count + fitting, len(self._rows)):
+            self._park(row)
+        self._rows.move(*compaction(len(self._rows), np.arange(count + fitting, len(self._rows))), count + fitting)
+        if fitting:
+            self._cache.fork(sources[:fitting])
+
+    def _drop(self, dropped: Index) -> Index:
+        """Remove rows. Returns where each old row lies now."""
+        count = len(self._rows)
+        now = np.arange(count)
+        if len(dropped):
+            holes, movers = compaction(count, dropped)
+            now[movers] = holes
+            self._rows.move(holes, movers, count - len(dropped))
+            self._cache.move_rows(holes, movers, count - len(dropped))
+        return now
+
+    def _park(self, row: int) -> None:
+        single = self._rows.take(np.array([row]))
+        self._jobs[int(single.job[0])].parked.append(single)
+
+    def _fail(self, numbers: Index, choice: Choice) -> Choice:
+        """Give up requests whose log-probabilities are no numbers."""
+        for number in numbers:
+            self._jobs[number].error = "the model gave NaN"
+            self._jobs[number].parked.clear()
+        sound = ~np.isin(self._rows.job[choice.rows], numbers)
+        return Choice(choice.rows[sound], choice.tokens[sound], choice.logprobs[sound])
+
+    def _settle(self, numbers: Index) -> None:
+        """Hand out the results of those requests that have nothing left to do, and free their slots."""
+        idle = [self._jobs[number] for number in numbers if number not in self._rows.job]
+        over = [job for job in idle if not job.parked]
+        for job in over:
+            self._ready.append(job.result("failed" if job.error else "complete"))
+        self._evict(over)
+
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    def _need(self, slots: int, prompt: int, rows: int, length: int = 0) -> int:
+        """Positions with so much more, and with room for every row to grow for a while.
+
+        The room is what keeps a row that was just taken up from being parked again by the very next step.
+        """
+        cache = self._cache
+        suffix = max(cache.longest_suffix + SUFFIX_BLOCK, length + SUFFIX_BLOCK, self._expected)
+        return positions(cache.slots + slots, max(cache.longest_prefix, prompt), cache.rows + rows, suffix)
+
+    def _fits(self, slots: int, prompt: int, rows: int, length: int = 0) -> bool:
+        """Whether so much more fits. One row always does: there must be progress."""
+        alone = not self._cache.rows and rows == 1 and (not slots or not self._cache.slots)
+        return alone or self._need(slots, prompt, rows, length) <= self._budget
+
+    def _rows_that_fit(self) -> int:
+        """How many rows the budget allows at their present length; at least one."""
+        cache = self._cache
+        prompts = positions(cache.slots, cache.longest_prefix, 0, 0)
+        row = positions(0, 0, 1, cache.longest_suffix + 1)
+        return max(1, (self._budget - prompts) // row)
+
+    def _make_room(self) -> None:
+        """Before a step, park rows until the budget holds one more token of each: the newest requests first."""
+        while len(self._rows) > max(1, self._rows_that_fit()):
+            slots = self._cache.slot_of
+            newest = np.flatnonzero(slots == slots.max())
+            alone = len(newest) == len(slots)
+            victims = newest[self._rows_that_fit() :] if alone else newest
+            for row in victims:
+                self._park(int(row))
+            job = self._resident[int(slots.max())]
+            self._drop(victims)
+            if not alone:
+                self._waiting.appendleft(job)
+                self._evict([job])
+
+    def _evict(self, jobs: Sequence[_Job]) -> None:
+        """Drop the prompts of requests without live rows."""
+        if not jobs:
+            return
+        holes, movers = self._cache.remove_slots(np.array([job.slot for job in jobs]))
+        for job in jobs:
+            job.slot, job.root = -1, None
+        count = self._cache.slots
+        for hole, mover in zip(holes, movers, strict=True):
+            self._resident[hole] = self._resident[mover]
+            self._resident[hole].slot = int(hole)
+        del self._resident[count:]
+
+    def _back_off(self, error: RuntimeError) -> None:
+        """Out of memory: park everything and go on with half of what was held; a sequence alone that does not fit fails."""
+        held = self._cache.used()
+        self._cache.clear()
+        alone = self._in_flight <= 1
+        for row in range(len(self._rows)):
+            self._park(row)
+        self._rows.move(*(np.zeros(0, dtype=np.int64),) * 2, 0)
+        for job in reversed(self._resident):
+            job.slot, job.root = -1, None
+            self._waiting.appendleft(job)
+        self._resident.clear()
+        if alone:
+            job = self._waiting.popleft()
+            job.error = f"out of memory: {str(error).splitlines()[0]}"
+            self._ready.append(job.result("failed"))
+        else:
+            self._budget = max(1, min(self._budget, held) // 2)
+            self._prefill_tokens = max(1, self._prefill_tokens // 2)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    return torch.log_softmax(logits.float(), -1)

@@ -1,0 +1,79 @@
+"""Forward passes of a causal language model over a shared-prefix cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solver.infer.cache import ATTENTION, Index, SharedPrefixCache
+from solver.types import TokenIds
+
+PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
+
+
+class Forward:
+    """The model as two functions: `prefill` prompts into slots, `extend` rows by tokens. Logits are as the model gives them."""
+
+    def __init__(self, model: Any, device: torch.device) -> None:
+        check_supported(model.config)
+        self.model = model
+        self.device = device
+        self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
+        self.prefill_tokens = PREFILL_TOKENS["cuda" if device.type == "cuda" else "cpu"]
+        model.config._attn_implementation = ATTENTION
+
+    def prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds]) -> Tensor:
+        """Write the prompts into new slots of the cache. Returns the logits after each prompt, (prompts, vocabulary)."""
+        lengths = np.array([len(prompt) for prompt in prompts])
+        ids = np.zeros((len(prompts), lengths.max()), dtype=np.int64)
+        for row, prompt in zip(ids, prompts, strict=True):
+            row[: len(prompt)] = prompt
+        cache.begin_prefill(lengths)
+        ends, place = np.unique(lengths - 1, return_inverse=True)
+        positions = torch.arange(ids.shape[1], device=self.device)[None].expand(len(ids), -1)
+        logits = self._call(cache, self._tensor(ids), positions, self._tensor(ends))
+        return logits[torch.arange(len(ids)), self._tensor(place)]
+
+    def extend(self, cache: SharedPrefixCache, first: int, ids: Index, lengths: Index | int = 1) -> Tensor:
+        """Append `ids` (rows, new) to the rows from `first` on, of which `lengths` are real, the rest padding on the right.
+
+        Returns the logits after each token, (rows, new, vocabulary).
+        """
+        positions = cache.begin_extend(first, ids.shape[1])
+        logits = self._call(cache, self._tensor(ids), positions, 0)
+        cache.end_extend(first, lengths)
+        return logits
+
+    def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | int) -> Tensor:
+        out = self.model(
+            input_ids=ids,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+            shared_cache=cache,
+        )
+        logits: Tensor = out.logits
+        return logits
+
+    def _tensor(self, array: Index) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the host could not allocate."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def check_supported(config: Any) -> None:
+    """Raise ValueError for attention that a shared-prefix cache cannot give: sliding windows and softened scores."""
+    config = config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or getattr(config, "use_sliding_window", None):
+        raise ValueError(f"{config.model_type}: only full causal attention is supported, not {', '.join(sorted(kinds))}")
+    if getattr(config, "attn_logit_softcapping", None):
+        raise ValueError(f"{config.model_type}: attention with capped scores is not supported")

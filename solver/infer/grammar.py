@@ -1,0 +1,44 @@
+"""The language of answers as a state machine over many rows at once: which tokens may come next."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.codec import GridGrammar
+
+STATE = 3  # numbers a row: width of the grid (0 while the first line is open), column, line
+GridState = NDArray[np.int16]  # (rows, STATE)
+
+
+class GridMachine:
+    """Lines of equal width, at most `max_side` wide and high, joined by `newline` and closed by `end`."""
+
+    def __init__(self, grammar: GridGrammar, vocabulary: int) -> None:
+        self.max_side = grammar.max_side
+        self.columns = np.array([*grammar.cells, grammar.newline, grammar.end], dtype=np.int64)  # tokens that may ever come
+        self._cells = len(grammar.cells)
+        kind = np.full(vocabulary, -1, dtype=np.int64)
+        kind[self.columns] = np.arange(len(self.columns))
+        self._kind = kind
+
+    def allowed(self, state: GridState) -> NDArray[np.bool_]:
+        """(rows, len(columns)) whether each of `columns` may come next. At least one always may."""
+        width, column, line = state.T
+        first = width == 0
+        full = np.where(first, column >= 1, column == width)  # the line may end here
+        mask = np.empty((len(state), len(self.columns)), dtype=bool)
+        mask[:, : self._cells] = (column < np.where(first, self.max_side, width))[:, None]
+        mask[:, self._cells] = full & (line + 1 < self.max_side)
+        mask[:, self._cells + 1] = full
+        return mask
+
+    def advance(self, state: GridState, tokens: NDArray[np.int64]) -> None:
+        """Take one token a row, in place. The tokens must be allowed; nothing may follow `end`."""
+        cell = self._kind[tokens] < self._cells
+        closed = ~cell
+        state[cell, 1] += 1
+        open_width = closed & (state[:, 0] == 0)
+        state[open_width, 0] = state[open_width, 1]
+        state[closed, 1] = 0
+        state[closed, 2] += 1

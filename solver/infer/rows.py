@@ -1,0 +1,86 @@
+"""The growing completions of a decoding batch, as arrays with one row each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.infer.cache import Index
+from solver.infer.grammar import STATE
+from solver.types import Completion
+
+FIRST_WIDTH = 64  # tokens
+
+
+@dataclass(eq=False)
+class Rows:
+    """Struct of arrays; `tokens` and `logprobs` hold `length` valid columns."""
+
+    job: NDArray[np.int64]  # (rows,) which request
+    key: NDArray[np.uint64]  # (rows,) of its random numbers
+    length: NDArray[np.int64]  # (rows,) tokens so far
+    total: NDArray[np.float64]  # (rows,) log-probability so far, nats
+    state: NDArray[np.int16]  # (rows, STATE) of the grammar
+    tokens: NDArray[np.int32]  # (rows, columns)
+    logprobs: NDArray[np.float32]  # (rows, columns)
+
+    @staticmethod
+    def start(job: int, keys: NDArray[np.uint64]) -> Rows:
+        """Empty completions of one request, one for each key."""
+        n = len(keys)
+        return Rows(
+            job=np.full(n, job, dtype=np.int64),
+            key=keys,
+            length=np.zeros(n, dtype=np.int64),
+            total=np.zeros(n, dtype=np.float64),
+            state=np.zeros((n, STATE), dtype=np.int16),
+            tokens=np.zeros((n, FIRST_WIDTH), dtype=np.int32),
+            logprobs=np.zeros((n, FIRST_WIDTH), dtype=np.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.job)
+
+    def take(self, index: Index | slice) -> Rows:
+        """A copy of some rows."""
+        return Rows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
+
+    def extend(self, other: Rows) -> None:
+        """Append the rows of `other`."""
+        width = max(self.tokens.shape[1], other.tokens.shape[1])
+        self._widen(width)
+        other._widen(width)
+        for f in fields(self):
+            setattr(self, f.name, np.concatenate([getattr(self, f.name), getattr(other, f.name)]))
+
+    def move(self, holes: Index, movers: Index, count: int) -> None:
+        """Overwrite the rows `holes` by the rows `movers`, then keep the first `count`."""
+        for f in fields(self):
+            array = getattr(self, f.name)
+            array[holes] = array[movers]
+            setattr(self, f.name, array[:count])
+
+    def append(self, rows: Index, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
+        """One more token for each of the rows given."""
+        at = self.length[rows]
+        if len(at) and at.max() >= self.tokens.shape[1]:
+            self._widen(2 * self.tokens.shape[1])
+        self.tokens[rows, at] = tokens
+        self.logprobs[rows, at] = logprobs
+        self.total[rows] += logprobs
+        self.length[rows] += 1
+
+    def completion(self, row: int, token: int, logprob: float, finished: bool) -> Completion:
+        """The completion that a row and one more token make."""
+        n = self.length[row]
+        ids = np.append(self.tokens[row, :n], np.int32(token))
+        return Completion(ids, np.append(self.logprobs[row, :n], np.float32(logprob)), finished)
+
+    def _widen(self, width: int) -> None:
+        for name in ("tokens", "logprobs"):
+            array: NDArray[Any] = getattr(self, name)
+            if array.shape[1] < width:
+                setattr(self, name, np.pad(array, ((0, 0), (0, width - array.shape[1]))))

@@ -1,0 +1,123 @@
+"""Log-probabilities of given completions: every prompt is read once, its completions side by side in short pieces."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from solver.infer.cache import Index, SharedPrefixCache, positions
+from solver.infer.decoding import ALIKE
+from solver.infer.forward import Forward, is_out_of_memory
+from solver.infer.pace import Pace
+from solver.types import Completion, Deadline, Result, ScoreRequest
+
+PIECE_ELEMENTS = 1 << 24  # attention scores or logits of one piece, at most
+
+
+class Scorer:
+    """Scores requests that share an adapter, within `budget` key/value positions (but one request always runs)."""
+
+    def __init__(self, forward: Forward, end: int, budget: int, pace: Pace, deadline: Deadline) -> None:
+        self._forward, self._end, self._budget = forward, end, budget
+        self._pace, self._deadline = pace, deadline
+
+    def run(self, requests: Sequence[ScoreRequest]) -> Iterator[Result]:
+        """One result a request."""
+        waiting = deque(sorted(requests, key=lambda request: -len(request.prompt)))
+        while waiting:
+            batch = self._batch(waiting)
+            try:
+                results = self._score(batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) > 1:
+                    self._budget = max(1, min(self._budget, self._need(batch)) // 2)
+                    continue
+                waiting.popleft()
+                message = f"out of memory: {str(error).splitlines()[0]}"
+                yield Result(batch[0].id, "failed", (), message, len(batch[0].prompt))
+                continue
+            if results is None:
+                break
+            for _ in batch:
+                waiting.popleft()
+            yield from results
+        for request in waiting:
+            yield Result(request.id, "cut", (), "", len(request.prompt))
+
+    def _batch(self, waiting: deque[ScoreRequest]) -> list[ScoreRequest]:
+        """As many requests from the head of the queue as fit one prefill pass and the budget."""
+        longest = len(waiting[0].prompt)
+        batch: list[ScoreRequest] = []
+        for request in waiting:
+            larger = [*batch, request]
+            if batch and (
+                len(larger) * longest > self._forward.prefill_tokens
+                or len(request.prompt) < ALIKE * longest
+                or self._need(larger) > self._budget
+            ):
+                break
+            batch = larger
+        return batch
+
+    @staticmethod
+    def _need(batch: Sequence[ScoreRequest]) -> int:
+        lengths = [len(completion) for request in batch for completion in request.completions]
+        return positions(len(batch), max(len(request.prompt) for request in batch), len(lengths), max(lengths, default=0))
+
+    def _score(self, batch: Sequence[ScoreRequest]) -> list[Result] | None:
+        """The results of a batch, or None if the deadline comes first."""
+        cache, clock = SharedPrefixCache(self._forward.device), self._deadline.clock
+        tokens = len(batch) * max(len(request.prompt) for request in batch)
+        if self._deadline.expired(self._pace.reach("prefill", tokens)):
+            return None
+        with self._pace.measure("prefill", tokens, clock):
+            roots = torch.log_softmax(self._forward.prefill(cache, [request.prompt for request in batch]).float(), -1)
+        owner = np.array([n for n, request in enumerate(batch) for _ in request.completions], dtype=np.int64)
+        given = [completion for request in batch for completion in request.completions]
+        lengths = np.array([len(completion) for completion in given], dtype=np.int64)
+        ids = np.zeros((len(given), int(lengths.max(initial=0))), dtype=np.int64)
+        for row, completion in zip(ids, given, strict=True):
+            row[: len(completion)] = completion
+        found = np.zeros(ids.shape, dtype=np.float32)
+        if ids.size:
+            found[:, 0] = _gather(roots[torch.from_numpy(owner).to(roots.device)][:, None], ids[:, :1])[:, 0]
+            cache.add_rows(owner)
+        piece = self._piece(cache)
+        for start in range(0, ids.shape[1] - 1, piece):
+            read = ids[:, start : start + piece]
+            read = read[:, : ids.shape[1] - 1 - start]
+            size = read.size
+            if self._deadline.expired(self._pace.reach("piece", size)):
+                return None
+            with self._pace.measure("piece", size, clock):
+                logits = self._forward.extend(cache, 0, read, read.shape[1])
+                gained = _gather(torch.log_softmax(logits.float(), -1), ids[:, start + 1 : start + 1 + read.shape[1]])
+            found[:, start + 1 : start + 1 + read.shape[1]] = gained
+        done = iter(zip(given, lengths, found, strict=True))
+        results = []
+        for request in batch:
+            scored = [next(done) for _ in request.completions]
+            completions = tuple(
+                Completion(np.asarray(c, dtype=np.int32), f[:n].copy(), bool(n) and c[-1] == self._end) for c, n, f in scored
+            )
+            results.append(Result(request.id, "complete", completions, "", len(request.prompt), sum(len(c) for c, *_ in scored)))
+        return results
+
+    def _piece(self, cache: SharedPrefixCache) -> int:
+        """Tokens of each row to read at once, so that attention scores and logits stay small."""
+        config = self._forward.model.config.get_text_config()
+        if not cache.rows:
+            return 1
+        widest = int(np.bincount(cache.slot_of).max()) * cache.slots
+        each = max(widest * cache.longest_prefix * config.num_attention_heads, cache.rows * self._forward.vocabulary)
+        return max(1, PIECE_ELEMENTS // each)
+
+
+def _gather(logprobs: torch.Tensor, ids: Index) -> np.ndarray:
+    """(rows, tokens) the log-probabilities of `ids` among (rows, tokens, vocabulary)."""
+    return logprobs.gather(-1, torch.from_numpy(np.ascontiguousarray(ids)).to(logprobs.device)[..., None])[..., 0].cpu().numpy()
