@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from solver.arc.augment import augmenter
+from solver.arc.selection import RULES
 from solver.config import Settings, load_settings, preset_names
 
 Kind = Literal["machines", "recipes"]
@@ -26,8 +27,9 @@ def test_the_promised_presets_are_there() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), PRESETS)
-def test_preset_loads_and_names_real_augmenters(kind: Kind, name: str) -> None:
+def test_preset_loads_and_names_what_exists(kind: Kind, name: str) -> None:
     settings = load(kind, name)
+    assert settings.select.rule in RULES
     for augmenter_name in settings.data.augmenters:
         assert augmenter(augmenter_name)(np.random.default_rng(0))(np.zeros((2, 3), np.uint8)).ndim == 2
 

@@ -15,9 +15,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import solver
+from solver.errors import InputError
+
+if TYPE_CHECKING:
+    from solver.config import Settings
 
 State = Literal["ok", "missing", "refused"]
 
@@ -144,20 +148,40 @@ def _choices(device_name: str) -> Iterator[Finding]:
     """What a run with default settings would use on this device."""
     import torch
 
-    from solver.config import ModelSettings
+    from solver.config import Settings
     from solver.model.dtype import pick_dtype
     from solver.model.load import EMBEDDED
 
+    settings = Settings()
     device = torch.device(device_name)
-    dtype = pick_dtype(ModelSettings(), device)
+    dtype = pick_dtype(settings.model, device)
     yield Finding("device", device_name, why="the first usable CUDA device" if device.type == "cuda" else "no usable CUDA device")
     yield Finding("dtype", str(dtype).removeprefix("torch."), why=dtype_reason(device.type, str(dtype)))
-    weights = sorted(EMBEDDED.glob("*.safetensors")) if EMBEDDED.is_dir() else []
-    if weights:
-        size = sum(path.stat().st_size for path in weights)
-        yield Finding("base model", f"embedded, {size / 1e6:.1f} MB")
-    else:
+    if not EMBEDDED.is_dir():
         yield Finding("base model", "not in the package", "missing", "name one with --model PATH")
+        return
+    yield from _embedded(settings, device_name)
+
+
+def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
+    """The embedded model, loaded, and what fits and serves it."""
+    from solver.infer.registry import choose_engine
+    from solver.model.load import load_base
+    from solver.train.registry import choose_trainer
+
+    try:
+        base = load_base(None, settings.model.model_copy(update={"device": device_name}))
+    except InputError as error:
+        yield Finding("base model", "embedded, not loadable", "refused", str(error))
+        return
+    size = sum(path.stat().st_size for path in base.path.glob("*.safetensors"))
+    yield Finding(
+        "base model", f"embedded, {base.parameters:,} weights", why=f"{size / 1e6:.1f} MB, context {base.context} tokens"
+    )
+    trainer, why = choose_trainer(base, settings.train)
+    yield Finding("trainer", trainer, why=why)
+    engine, why = choose_engine(base, settings.infer)
+    yield Finding("engine", engine, why=why)
 
 
 def dtype_reason(device_type: str, dtype: str) -> str:

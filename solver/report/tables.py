@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from solver.report.doctor import Finding
+    from solver.report.results import TaskResult
     from solver.run.types import Summary
 
 Score = Mapping[str, float]  # "solved", "total", "accuracy"
@@ -59,6 +60,17 @@ def _facts_table(summary: Summary) -> Table:
     worker, supervisor = summary.peak_memory_worker / 2**20, summary.peak_memory_supervisor / 2**20
     table.add_row("peak memory", f"{worker:,.0f} MiB worker, {supervisor:,.0f} MiB supervisor")
     table.add_row("agreement", f"{summary.agreement:.0%}")
+    return table
+
+
+def tasks_table(results: Iterable[TaskResult]) -> Table:
+    """What was spent on each task and what came of it."""
+    table = _table("task", passes="right", steps="right", seconds="right", candidates="right", solved="right")
+    for r in results:
+        found = f"{r.candidates} ({r.distinct} different)" if r.candidates else "-"
+        solved = "?" if r.solved is None else f"{r.solved} of {r.tests}"
+        style = "green" if r.solved == r.tests else ""
+        table.add_row(r.id, str(r.waves), str(r.steps), f"{r.seconds:.1f}", found, solved, style=style)
     return table
 
 

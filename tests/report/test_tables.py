@@ -5,7 +5,8 @@ import io
 from rich.console import Console
 
 from solver.report.doctor import Finding
-from solver.report.tables import findings_table, phases_table, scores_table, summary_view
+from solver.report.results import TaskResult
+from solver.report.tables import findings_table, phases_table, scores_table, summary_view, tasks_table
 from solver.run.types import Summary
 
 
@@ -88,3 +89,10 @@ def test_findings_show_reasons_and_brackets() -> None:
     shown = text(findings_table([Finding("cuda:0", "P100 [16 GB]", "refused", "no code for it")]))
     assert "P100 [16 GB]" in shown
     assert "no code for it" in shown
+
+
+def test_tasks() -> None:
+    results = [TaskResult("aaaa0001", 2, 1, 60, 9.25, 8, 3, 1), TaskResult("aaaa0002", 1, 0, 0, 0.0, 0, 0, None)]
+    lines = text(tasks_table(results)).splitlines()
+    assert lines[-3].split() == ["aaaa0001", "1", "60", "9.2", "8", "(3", "different)", "1", "of", "2"]
+    assert lines[-2].split() == ["aaaa0002", "0", "0", "0.0", "-", "?"]

@@ -1,0 +1,56 @@
+"""What a run did for each task, put together from its ledger and its submission."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from solver.arc.grid import Grid, grid_key
+from solver.arc.submission import Submission
+from solver.types import TaskOutcome
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task of a run. `solved` counts test inputs that either attempt answers; None where no answer is known."""
+
+    id: str
+    tests: int
+    waves: int  # finished or cut passes
+    steps: int  # optimizer steps
+    seconds: float
+    candidates: int
+    distinct: int  # different grids among the candidates, over all test inputs
+    solved: int | None
+
+
+def task_results(
+    outcomes: Iterable[TaskOutcome],
+    submission: Submission,
+    answers: Mapping[str, Sequence[Grid | None]],
+) -> list[TaskResult]:
+    """One result for every task of the submission, in its order. `answers` may lack tasks."""
+    passes: dict[str, list[TaskOutcome]] = {id_: [] for id_ in submission}
+    for outcome in outcomes:
+        passes.setdefault(outcome.task_id, []).append(outcome)
+    return [_result(id_, passes[id_], submission, answers.get(id_)) for id_ in submission]
+
+
+def _result(id_: str, passes: list[TaskOutcome], submission: Submission, answers: Sequence[Grid | None] | None) -> TaskResult:
+    found = [(query.index, grid_key(c.grid)) for outcome in passes for query in outcome.queries for c in query.candidates]
+    solved = None
+    if answers is not None and any(answer is not None for answer in answers):
+        pairs = zip(submission[id_], answers, strict=True)
+        solved = sum(any(np.array_equal(attempt, answer) for attempt in two) for two, answer in pairs if answer is not None)
+    return TaskResult(
+        id=id_,
+        tests=len(submission[id_]),
+        waves=len(passes),
+        steps=sum(outcome.fit.steps for outcome in passes if outcome.fit is not None),
+        seconds=sum(sum(outcome.seconds.values()) for outcome in passes),
+        candidates=len(found),
+        distinct=len(set(found)),
+        solved=solved,
+    )
