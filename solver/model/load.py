@@ -15,6 +15,7 @@ from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
 from solver.config import ModelSettings, read_text
 from solver.errors import InputError
 from solver.model.dtype import pick_device, pick_dtype
+from solver.model.folder import EMBEDDED, check_folder
 
 # before transformers is imported: it reads them once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -22,8 +23,6 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-EMBEDDED = Path(__file__).parent / "embedded"  # the base model that ships with the package
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ def load_base(path: Path | None, settings: ModelSettings) -> Base:
     has a vocabulary that grids cannot be written in.
     """
     folder = EMBEDDED if path is None else Path(path)
-    _check_folder(folder)
+    check_folder(folder)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     codec = _read_codec(folder)
@@ -80,24 +79,6 @@ def share(model: Any) -> Any:
         if state is not None:
             memo[id(state)] = state
     return copy.deepcopy(model, memo)
-
-
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model folder")
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: not a model folder: config.json is missing")
-    try:
-        config = json.loads(read_text(folder / "config.json", "model configuration"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{folder / 'config.json'}: not JSON (line {error.lineno})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{folder / 'config.json'}: not a model configuration")
-    if not any(folder.glob("*.safetensors")):
-        pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
-        if pickles:
-            raise InputError(f"{folder}: holds pickled weights ({pickles[0]}); only safetensors are loaded")
-        raise InputError(f"{folder}: holds no weights (*.safetensors)")
 
 
 def _read_codec(folder: Path) -> Codec | None:

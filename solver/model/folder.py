@@ -1,0 +1,55 @@
+"""What can be said of a base model's folder without torch: whether it is one, and which one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from solver.config import read_text
+from solver.errors import InputError
+
+EMBEDDED = Path(__file__).parent / "embedded"  # the base model that ships with the package
+
+_SAMPLED_ABOVE = 64 * 2**20  # bytes; of larger weight files only size, head and tail are hashed: 8 GB would take a minute
+_SAMPLE = 2**20
+
+
+def check_folder(folder: Path) -> None:
+    """Raises InputError naming the folder if it is missing, has no readable config.json or no safetensors."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such model folder")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"{folder}: not a model folder: config.json is missing")
+    try:
+        config = json.loads(read_text(folder / "config.json", "model configuration"))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{folder / 'config.json'}: not JSON (line {error.lineno})") from None
+    if not isinstance(config, dict):
+        raise InputError(f"{folder / 'config.json'}: not a model configuration")
+    if not any(folder.glob("*.safetensors")):
+        pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
+        if pickles:
+            raise InputError(f"{folder}: holds pickled weights ({pickles[0]}); only safetensors are loaded")
+        raise InputError(f"{folder}: holds no weights (*.safetensors)")
+
+
+def folder_identity(folder: Path) -> str:
+    """A digest of configuration, codec and weights: equal for equal models, wherever they lie."""
+    digest = hashlib.sha256()
+    for file in (folder / "config.json", folder / "codec.json", *sorted(folder.glob("*.safetensors"))):
+        if not file.is_file():
+            continue
+        try:
+            size = file.stat().st_size
+            digest.update(f"{file.name}:{size}:".encode())
+            with file.open("rb") as stream:
+                if size <= _SAMPLED_ABOVE:
+                    digest.update(stream.read())
+                else:
+                    digest.update(stream.read(_SAMPLE))
+                    stream.seek(-_SAMPLE, 2)
+                    digest.update(stream.read())
+        except OSError as error:
+            raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()[:16]
