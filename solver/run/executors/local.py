@@ -1,0 +1,175 @@
+"""Workers as processes of this machine: spawned, listened to, killed and replaced.
+
+A worker is `command FD PARENT`: the number of its end of the line, and our process id. First it is sent its
+configuration, then work items; it sends pairs of a WorkItem.id (empty between items) and a message. Both happen on
+threads, so a worker that stops in the middle of a message blocks nobody. A worker is a session of its own: killing it
+kills what it started, and a Ctrl-C meant for us does not reach it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from solver.run.executors.base import WorkerLost, WorkResult
+from solver.types import WorkItem
+
+WORKER_COMMAND = (sys.executable, "-m", "solver.run.worker")
+
+
+@dataclass(eq=False)
+class _Process:
+    """One worker process and our end of its line."""
+
+    popen: subprocess.Popen[bytes]
+    line: Connection
+    killed_for: str = ""
+    reaped: bool = False
+
+
+class LocalExecutor:
+    """An Executor of worker processes."""
+
+    def __init__(
+        self,
+        config: Any,
+        log: Path,
+        workers: int = 1,
+        environment: Sequence[Mapping[str, str]] = (),
+        command: Sequence[str] = WORKER_COMMAND,
+    ) -> None:
+        """`config` is sent to every worker first; `log` takes what workers print.
+
+        `environment[i]` is added to that of worker i before its first import.
+        """
+        self._config = config
+        self._log = log
+        self._count = workers
+        self._environment = environment or [{}] * workers
+        self._command = tuple(command)
+        self._running: dict[int, _Process] = {}
+        self._inbox: queue.Queue[tuple[int, _Process, Any]] = queue.Queue()
+        self._closed = False
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return self._count
+
+    def start(self) -> None:
+        """Start every worker."""
+        for worker in range(self._count):
+            self._spawn(worker)
+
+    def submit(self, worker: int, work: WorkItem) -> None:
+        """Hand an item to a worker."""
+        self._send(self._running[worker], work)
+
+    def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
+        """What has come, waiting at most `timeout` seconds for the first of it."""
+        wait = max(timeout, 0.0)
+        while True:
+            try:
+                worker, process, message = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            wait = 0.0
+            if self._running.get(worker) is not process:
+                continue
+            if message is not None:
+                # a message that a killed worker still got out is worth as much as any
+                yield WorkResult(worker, *message)
+                continue
+            reason = process.killed_for or _ending(self._reap(process))
+            if not self._closed:
+                self._spawn(worker)
+            yield WorkerLost(worker, reason, self._last_lines())
+
+    def kill(self, worker: int, reason: str) -> None:
+        """Kill a worker; its end of file then brings WorkerLost and the new one."""
+        process = self._running[worker]
+        process.killed_for = process.killed_for or reason
+        self._reap(process)
+
+    def close(self) -> None:
+        """Kill every worker and wait for them to be gone."""
+        self._closed = True
+        for process in self._running.values():
+            self._reap(process)
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers, by number."""
+        return [self._running[worker].popen.pid for worker in sorted(self._running)]
+
+    def _spawn(self, worker: int) -> None:
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.callback(theirs.close)
+            try:
+                output: Any = stack.enter_context(self._log.open("ab"))
+            except OSError:  # a full disk must not keep a worker from starting
+                output = subprocess.DEVNULL
+            popen = subprocess.Popen(
+                [*self._command, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                env={**os.environ, **self._environment[worker]},
+            )
+        process = _Process(popen, Connection(ours.detach()))
+        self._running[worker] = process
+        threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+        self._send(process, self._config)
+
+    def _listen(self, worker: int, process: _Process) -> None:
+        while True:
+            try:
+                message = process.line.recv()
+            except Exception:  # end of file, or what a dying process left of a message: the line is of no more use
+                break
+            self._inbox.put((worker, process, message))
+        self._inbox.put((worker, process, None))
+
+    def _send(self, process: _Process, message: Any) -> None:
+        def send() -> None:
+            with contextlib.suppress(OSError):  # the worker is gone; its listener says so
+                process.line.send(message)
+
+        threading.Thread(target=send, daemon=True).start()
+
+    def _reap(self, process: _Process) -> int:
+        if not process.reaped:  # once only: later the number may be somebody else's
+            process.reaped = True
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.popen.pid, signal.SIGKILL)
+        return process.popen.wait()
+
+    def _last_lines(self, lines: int = 5, reach: int = 4096) -> str:
+        try:
+            with self._log.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - reach))
+                text = file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def _ending(code: int) -> str:
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"it was ended by {signal.Signals(-code).name}"
+    return f"it was ended by signal {-code}"

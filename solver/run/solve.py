@@ -1,0 +1,427 @@
+"""What a worker does with a work item: TTT sequences, one fit call, one inference call, one scoring call, outcomes.
+
+Knows tasks, views and the codec; trainers and engines see token ids only. Needs no torch itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from solver.arc.grid import Grid, grid_key
+from solver.arc.seeding import generator
+from solver.arc.task import Task
+from solver.arc.ttt_data import ttt_examples
+from solver.arc.view import IDENTITY_COLOURS, View, random_colours
+from solver.codec import LONGEST_ANSWER, Codec, TooLong
+from solver.config import InferSettings, Settings
+from solver.infer.base import Engine
+from solver.run.executors.base import SharedFit
+from solver.train.base import Trainer
+from solver.types import (
+    AdapterRef,
+    Candidate,
+    Deadline,
+    Fit,
+    FitJob,
+    QueryOutcome,
+    Result,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    SearchRequest,
+    Status,
+    TaskOutcome,
+    TaskWork,
+    TokenIds,
+    TokenSequence,
+    WorkItem,
+)
+
+# Shares of the time to an item's deadline, until (and unless) measured costs say otherwise.
+INFER_SHARE = 0.35  # of an item, for everything after the fit
+MOST_INFER_SHARE = 0.6  # a fit is worth more than the last views
+SCORE_SHARE = 0.25  # of what comes after the fit
+MOST_SCORE_SHARE = 0.4
+MARGIN = 1.25  # predictions are exceeded as often as not
+
+Report = Callable[[str], None]  # is told what goes on, in words
+
+
+@dataclass(frozen=True, eq=False)
+class _Prompted:
+    """A query under a view, written for the model."""
+
+    query: int
+    view: View
+    ids: TokenIds
+
+
+@dataclass(eq=False)
+class _Job:
+    """One task of an item while it is worked on."""
+
+    work: TaskWork
+    adapter: str  # id for the adapter to be fitted
+    sequences: tuple[TokenSequence, ...] = ()
+    steps: int = 0
+    prompts: list[_Prompted] = field(default_factory=list)
+    fit: Fit | None = None
+    found: dict[int, list[Candidate]] = field(default_factory=dict)
+    scores: dict[int, list[Score]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[str, str]] = field(default_factory=list)
+    answered: int = 0
+    cut: bool = False
+
+    @property
+    def task(self) -> Task:
+        return self.work.task
+
+    @property
+    def serving(self) -> AdapterRef | None:
+        """What inference uses: the new adapter, else the earlier one, else the base."""
+        fitted = self.fit.adapter if self.fit is not None else None
+        return fitted or self.work.start
+
+    def count(self, **tokens: int) -> None:
+        for kind, number in tokens.items():
+            self.tokens[kind] = self.tokens.get(kind, 0) + number
+
+    def outcome(self, wave: int, status: Status) -> TaskOutcome:
+        queries = tuple(
+            QueryOutcome(index, tuple(self.found.get(index, ())), tuple(self.scores.get(index, ())))
+            for index in range(len(self.task.test))
+        )
+        return TaskOutcome(
+            self.task.id, wave, status, self.fit, queries, dict(self.seconds), dict(self.tokens), tuple(self.events)
+        )
+
+
+class Pace:
+    """Seconds per token of a phase, from the last few items: the slowest of them, to be careful."""
+
+    def __init__(self) -> None:
+        self._rates: deque[float] = deque(maxlen=4)
+
+    def measured(self, seconds: float, tokens: int) -> None:
+        """Add one measurement."""
+        if tokens:
+            self._rates.append(seconds / tokens)
+
+    def share(self, tokens: int, left: float, prior: float, most: float) -> float:
+        """Seconds of the `left` to keep for a phase of so many tokens."""
+        if left <= 0:
+            return 0.0
+        if not self._rates:
+            return prior * left
+        return min(MARGIN * max(self._rates) * tokens, most * left)
+
+
+class Solver:
+    """Works on items with one trainer and one engine; remembers only how fast they were."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        context: int,
+        trainer: Trainer,
+        engine: Engine,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`."""
+        self._settings = settings
+        self.codec = codec
+        self._context = context
+        self._trainer = trainer
+        self._engine = engine
+        self._clock = clock
+        self._after_fit, self._score_pace = Pace(), Pace()
+
+    def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
+        """Outcomes of an item's tasks, each as soon as it is known.
+
+        With several tasks in the item, an outcome without scores comes first and the final one replaces it.
+        """
+        deadline = Deadline(item.deadline_at, self._clock)
+        jobs = [_Job(work, f"{item.id}t{place}") for place, work in enumerate(item.tasks)]
+        if item.kind == "shared":
+            yield self._fit_shared(item, jobs, deadline, report)
+            return
+        self._prepare(jobs, item.wave, report)
+        self._fit(jobs, item.wave, deadline, report)
+        began = self._clock()
+        self._infer(jobs, item.wave, deadline, report)
+        if self._settings.infer.score:
+            if len(jobs) > 1:
+                yield from (job.outcome(item.wave, _worst(_status(job), "cut")) for job in jobs if job.found)
+            for job in self._score(jobs, deadline, report):
+                yield job.outcome(item.wave, _status(job))
+        else:
+            for job in jobs:
+                yield job.outcome(item.wave, _status(job))
+        self._after_fit.measured(self._clock() - began, _prompt_tokens(jobs))
+
+    # -- before the fit
+
+    def _prepare(self, jobs: Sequence[_Job], wave: int, report: Report) -> None:
+        for job in jobs:
+            report(f"preparing {job.task.id}")
+            began = self._clock()
+            job.prompts = self._prompts(job, wave)
+            # a task that cannot be asked about needs no adapter
+            job.sequences = self._sequences(job, wave) if job.prompts and job.work.plan.steps else ()
+            job.steps = self._steps(job.work.plan.steps, len(job.sequences))
+            job.seconds["prepare"] = self._clock() - began
+
+    def _prompts(self, job: _Job, wave: int) -> list[_Prompted]:
+        """Every query under every view of the plan."""
+        views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
+        found: list[_Prompted] = []
+        dropped = 0
+        for query in range(len(job.task.test)):
+            try:
+                for view in views:
+                    prompt = self.codec.prompt(view.apply(job.task.query(query)), 0, self._context)
+                    dropped = max(dropped, prompt.dropped)
+                    found.append(_Prompted(query, view, prompt.ids))
+            except TooLong:
+                job.events.append(("too long", f"test {query} does not fit {self._context} tokens even without demonstrations"))
+        if dropped:
+            job.events.append(("dropped demonstrations", f"up to {dropped} of {len(job.task.train)} do not fit the context"))
+        return found
+
+    def _sequences(self, job: _Job, wave: int) -> tuple[TokenSequence, ...]:
+        """As many training sequences as the fit can use; a later wave sees other ones."""
+        data, train = self._settings.data, self._settings.train
+        most = data.max_sequences
+        if train.epochs is None:
+            most = min(most, job.work.plan.steps * train.batch_sequences)
+        found = []
+        for example in ttt_examples(job.task, data, self._settings.seed, most, wave * most):
+            try:
+                found.append(self.codec.sequence(example, self._context, data.loss_on_demonstrations, data.loss_on_answer))
+            except TooLong:
+                continue
+        usable = tuple(sequence for sequence in found if sequence.weights.any())
+        if not usable:
+            job.events.append(("no training sequences", f"none of {len(found)} examples can be trained on"))
+        return usable
+
+    def _steps(self, planned: int, sequences: int) -> int:
+        train = self._settings.train
+        if train.epochs is None or not sequences:
+            return planned
+        return min(planned, math.ceil(train.epochs * sequences / train.batch_sequences))
+
+    # -- the fit
+
+    def _fit(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
+        fitting = {job.adapter: job for job in jobs if job.steps and job.sequences}
+        if not fitting:
+            return
+        keep = self._after_fit.share(_prompt_tokens(jobs), deadline.remaining(), INFER_SHARE, MOST_INFER_SHARE)
+        report("fitting " + _names(list(fitting.values())))
+        requests = [
+            FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", wave), job.work.start)
+            for adapter, job in fitting.items()
+        ]
+        for fit in self._trainer.fit(requests, deadline.earlier(keep)):
+            job = fitting[fit.job]
+            job.fit = fit
+            job.seconds["fit"] = fit.seconds
+            job.count(trained=fit.tokens)
+            if fit.reason == "deadline":
+                job.cut = True
+            elif fit.status != "complete":
+                job.events.append(("fit stopped", f"{fit.reason} after {fit.steps} steps"))
+        for job in jobs:
+            job.sequences = ()
+
+    def _fit_shared(self, item: WorkItem, jobs: Sequence[_Job], deadline: Deadline, report: Report) -> SharedFit:
+        """One adapter on the sequences of all tasks, dealt out in turn."""
+        report(f"preparing {len(jobs)} tasks")
+        piles = [list(self._sequences(job, item.wave)) for job in jobs]
+        dealt = [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
+        steps = self._steps(sum(job.work.plan.steps for job in jobs), len(dealt))
+        report(f"fitting one adapter on {len(jobs)} tasks")
+        job = FitJob(item.id, tuple(dealt), steps, self._settings.seed)
+        (fit,) = self._trainer.fit([job], deadline)
+        return SharedFit(fit, tuple(event for job in jobs for event in job.events))
+
+    # -- inference
+
+    def _infer(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
+        if self._settings.infer.score:
+            keep = self._score_pace.share(_prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
+            deadline = deadline.earlier(keep)
+        asked = {f"{job.adapter}q{place}": (job, prompted) for job in jobs for place, prompted in enumerate(job.prompts)}
+        if not asked:
+            return
+        report("inferring " + _names(jobs))
+        began = self._clock()
+        for result in self._decode(asked, wave, deadline):
+            job, prompted = asked[result.request]
+            _note_result(job, result, "inference")
+            job.count(prompt=result.prompt_tokens, new=result.new_tokens)
+            job.found.setdefault(prompted.query, []).extend(self._candidates(job, prompted, result))
+        _spread(jobs, "infer", self._clock() - began)
+
+    def _decode(self, asked: dict[str, tuple[_Job, _Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:
+        infer = self._settings.infer
+
+        def room(prompted: _Prompted) -> int:
+            return min(LONGEST_ANSWER, self._context - len(prompted.ids))
+
+        if infer.mode == "search":
+            searches = [
+                SearchRequest(id_, prompted.ids, job.serving, infer.min_prob, room(prompted))
+                for id_, (job, prompted) in asked.items()
+            ]
+            return self._engine.search(searches, deadline)
+        greedy = infer.mode == "greedy"
+        samples = [
+            SampleRequest(
+                id_,
+                prompted.ids,
+                job.serving,
+                n=1 if greedy else job.work.plan.samples,
+                temperature=0.0 if greedy else infer.temperature,
+                max_new_tokens=room(prompted),
+                seed=_seed(self._settings, job.task, "sample", wave, prompted.query, prompted.view.key),
+            )
+            for id_, (job, prompted) in asked.items()
+        ]
+        return self._engine.sample(samples, deadline)
+
+    def _candidates(self, job: _Job, prompted: _Prompted, result: Result) -> Iterator[Candidate]:
+        adapter = job.serving.id if job.serving is not None else ""
+        for completion in result.completions:
+            grid = self.codec.decode_answer(completion.ids) if completion.finished else None
+            if grid is not None:
+                origin = self._settings.infer.mode
+                yield Candidate(prompted.view.undo(grid), prompted.view.key, completion.logprob, origin, adapter)
+
+    # -- scoring
+
+    def _score(self, jobs: Sequence[_Job], deadline: Deadline, report: Report) -> Iterator[_Job]:
+        """Score the most voted candidates under every view; gives each job when its last score is in."""
+        requests: list[ScoreRequest] = []
+        asked: dict[str, tuple[_Job, _Prompted, list[Grid]]] = {}
+        waiting: dict[str, int] = {}
+        for job in jobs:
+            tops = {query: self._top(job, query) for query in range(len(job.task.test))}
+            for place, prompted in enumerate(job.prompts):
+                if not (grids := tops[prompted.query]):
+                    continue
+                id_ = f"{job.adapter}s{place}"
+                asked[id_] = (job, prompted, grids)
+                completions = tuple(self.codec.encode_answer(prompted.view.apply_grid(grid)) for grid in grids)
+                requests.append(ScoreRequest(id_, prompted.ids, job.serving, completions))
+                waiting[job.adapter] = waiting.get(job.adapter, 0) + 1
+        yield from (job for job in jobs if job.adapter not in waiting)
+        if not requests:
+            return
+        report("scoring " + _names(jobs))
+        began = self._clock()
+        done: list[_Job] = []
+        for result in self._engine.score(requests, deadline):
+            job, prompted, grids = asked[result.request]
+            _note_result(job, result, "scoring")
+            job.count(scored=sum(len(completion.ids) for completion in result.completions))
+            # a view counts only with all candidates: sums over different views cannot be compared
+            if result.status == "complete":
+                adapter = job.serving.id if job.serving is not None else ""
+                job.scores.setdefault(prompted.query, []).extend(
+                    Score(grid, prompted.view.key, -completion.logprob, len(completion.ids), adapter)
+                    for grid, completion in zip(grids, result.completions, strict=True)
+                )
+            waiting[job.adapter] -= 1
+            if not waiting[job.adapter]:
+                done.append(job)
+                job.seconds["score"] = (self._clock() - began) / len(done)
+                yield job
+        self._score_pace.measured(self._clock() - began, _prompt_tokens(jobs))
+        for job in jobs:
+            if waiting.get(job.adapter):
+                job.cut = True
+                yield job
+
+    def _top(self, job: _Job, query: int) -> list[Grid]:
+        """The most voted distinct candidates of a query over all waves; ties go to the more probable."""
+        known = job.work.known[query] if query < len(job.work.known) else ()
+        votes: dict[bytes, tuple[int, float]] = {}
+        grids: dict[bytes, Grid] = {}
+        for candidate in (*known, *job.found.get(query, ())):
+            key = grid_key(candidate.grid)
+            count, best = votes.get(key, (0, -math.inf))
+            votes[key] = (count + 1, max(best, candidate.logprob))
+            grids[key] = candidate.grid
+        ranked = sorted(votes, key=lambda key: votes[key], reverse=True)
+        return [grids[key] for key in ranked[: self._settings.infer.score_candidates]]
+
+
+def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
+    """The distinct views of a wave: every transform once, then every transform again with another draw, and so on.
+
+    The first draw of each transform keeps colours and order if `infer.keep_identity`.
+    """
+    infer: InferSettings = settings.infer
+    rng = generator(settings.seed, task.id, "views", str(wave))
+    found: dict[str, View] = {}
+    for draw in range(infer.permutations):
+        for transform in infer.transforms:
+            if draw == 0 and infer.keep_identity:
+                view = View(transform, IDENTITY_COLOURS)
+            else:
+                order = tuple(int(i) for i in rng.permutation(len(task.train))) if infer.shuffle else ()
+                view = View(transform, random_colours(rng, infer.colours), order)
+            found.setdefault(view.key, view)
+    return list(found.values())
+
+
+def _seed(settings: Settings, task: Task, purpose: str, *names: int | str) -> int:
+    return int(generator(settings.seed, task.id, purpose, *map(str, names)).integers(2**31))
+
+
+def _note_result(job: _Job, result: Result, phase: str) -> None:
+    if result.status == "cut":
+        job.cut = True
+    if result.status == "failed":
+        event = (f"{phase} failed", result.error)
+        if event not in job.events:
+            job.events.append(event)
+    elif phase == "inference":
+        job.answered += 1
+
+
+def _status(job: _Job) -> Status:
+    if job.cut:
+        return "cut"
+    return "complete" if job.answered else "failed"
+
+
+def _worst(*statuses: Status) -> Status:
+    order: tuple[Status, ...] = ("complete", "cut", "failed")
+    return max(statuses, key=order.index)
+
+
+def _prompt_tokens(jobs: Sequence[_Job]) -> int:
+    return sum(len(prompted.ids) for job in jobs for prompted in job.prompts)
+
+
+def _spread(jobs: Sequence[_Job], phase: str, seconds: float) -> None:
+    """Charge a phase that was one call for all jobs to each, by its share of the prompts."""
+    total = _prompt_tokens(jobs)
+    for job in jobs:
+        job.seconds[phase] = seconds * _prompt_tokens([job]) / total
+
+
+def _names(jobs: Sequence[_Job]) -> str:
+    first = jobs[0].task.id
+    return first if len(jobs) == 1 else f"{first} and {len(jobs) - 1} more"

@@ -1,0 +1,203 @@
+"""The process that does the maths: `python -m solver.run.worker FD PARENT`, started by the local executor.
+
+It loads the base model once, then works on one item at a time and sends every task's outcome as soon as it is there.
+It never outlives its parent, and never touches the ledger or the submission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from solver.config import Settings
+from solver.errors import InputError
+from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed
+from solver.run.solve import Solver
+from solver.types import WorkItem
+
+BEAT = 1.0  # seconds between heartbeats
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """The first message a worker gets."""
+
+    settings: Settings
+    model: Path | None  # None: the embedded one
+    scratch: Path  # adapters
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What `load` makes: a solver for any number of batch halvings, and facts for people."""
+
+    solver: Callable[[int], Solver]
+    facts: Callable[[], dict[str, str]]
+    peak_memory: Callable[[], int]  # bytes, of host and device together
+
+
+def load(config: WorkerConfig) -> Backend:
+    """Load the base model and make trainer and engine. Raises InputError if the model folder cannot be used."""
+    import torch
+
+    from solver.infer.registry import choose_engine, make_engine
+    from solver.model.load import load_base
+    from solver.train.registry import choose_trainer, make_trainer
+
+    settings = config.settings
+    if settings.model.threads:
+        torch.set_num_threads(settings.model.threads)
+    base = load_base(config.model, settings.model)
+    cuda = base.device.type == "cuda"
+
+    def solver(halvings: int) -> Solver:
+        smaller = halve(settings, halvings)
+        return Solver(
+            smaller,
+            base.codec,
+            base.context,
+            make_trainer(base, smaller.train, config.scratch),
+            make_engine(base, smaller.infer),
+        )
+
+    def facts() -> dict[str, str]:
+        trainer, why_trainer = choose_trainer(base, settings.train)
+        engine, why_engine = choose_engine(base, settings.infer)
+        return {
+            "trainer": trainer,
+            "trainer_because": why_trainer,
+            "engine": engine,
+            "engine_because": why_engine,
+            "dtype": str(base.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(base.device) if cuda else str(base.device),
+            "threads": str(torch.get_num_threads()),
+            "parameters": str(base.parameters),
+        }
+
+    def peak_memory() -> int:
+        device = torch.cuda.max_memory_reserved(base.device) if cuda else 0
+        return device + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    return Backend(solver, facts, peak_memory)
+
+
+def halve(settings: Settings, halvings: int) -> Settings:
+    """The settings with batches halved so often: less memory, and the same optimizer steps."""
+    if not halvings:
+        return settings
+    train = settings.train.model_copy(update={"batch_tokens": max(64, settings.train.batch_tokens >> halvings)})
+    infer = settings.infer.model_copy(update={"batch_tokens": max(64, settings.infer.batch_tokens >> halvings)})
+    return settings.model_copy(update={"train": train, "infer": infer})
+
+
+class Line:
+    """Our end of the line to the supervisor. Sending is safe from any thread; a broken line ends the process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.item = ""
+        self.activity = "starting"
+        self.peak_memory: Callable[[], int] = lambda: 0
+
+    def send(self, message: Message) -> None:
+        """Send a message of the current item."""
+        try:
+            with self._lock:
+                self._connection.send((self.item, message))
+        except OSError:
+            os._exit(0)
+
+    def report(self, activity: str) -> None:
+        """Say what goes on; the next heartbeat tells."""
+        self.activity = activity
+
+    def items(self) -> Iterator[WorkItem]:
+        """Work items as they come, until the supervisor hangs up."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                yield self._connection.recv()
+
+    def config(self) -> WorkerConfig:
+        """The first message."""
+        config: WorkerConfig = self._connection.recv()
+        return config
+
+    def beat(self) -> None:
+        """Send heartbeats for ever. A hang that holds the interpreter's lock silences them, which is the point."""
+        while True:
+            self.send(Heartbeat(self.activity, self.peak_memory()))
+            time.sleep(BEAT)
+
+
+def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
+    """Load, then work until the line ends. Raises nothing that an item causes: it is reported and the next one taken."""
+    began = time.monotonic()
+    config = line.config()
+    threading.Thread(target=line.beat, daemon=True).start()
+    try:
+        line.activity = "loading the model"
+        backend = load(config)
+        solver = backend.solver(0)
+        facts = backend.facts()
+    except InputError as error:
+        line.send(StartFailed(str(error), bad_input=True))
+        return
+    except Exception as error:
+        traceback.print_exc()
+        line.send(StartFailed(_one_line(error)))
+        return
+    line.peak_memory = backend.peak_memory
+    line.activity = ""
+    line.send(Ready(time.monotonic() - began, facts, solver.codec.name))
+    for item in line.items():
+        line.item = item.id
+        try:
+            solver = solver if not item.halvings else backend.solver(item.halvings)
+            for message in solver.work(item, line.report):
+                line.send(message)
+            ending: Message = ItemDone()
+        except Exception as error:
+            traceback.print_exc()
+            ending = ItemFailed(_one_line(error))
+        if item.halvings:
+            solver = backend.solver(0)
+        line.activity = ""
+        line.send(Heartbeat("", backend.peak_memory()))
+        line.send(ending)
+        line.item = ""
+
+
+def die_with(parent: int) -> None:
+    """Have the system kill this process when its parent dies (Linux; elsewhere the broken line does it)."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(0)
+
+
+def main(load: Callable[[WorkerConfig], Backend] = load) -> None:
+    """Entry point."""
+    die_with(int(sys.argv[2]))
+    serve(Line(Connection(int(sys.argv[1]))), load)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    main()
