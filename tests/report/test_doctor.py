@@ -1,6 +1,10 @@
 """What the doctor concludes from facts that this machine does not have."""
 
-from solver.report.doctor import Diagnosis, Finding, cpu_flags, device_refusal, driver_refusal
+from pathlib import Path
+
+import pytest
+
+from solver.report.doctor import Diagnosis, Finding, cpu_flags, device_refusal, diagnose, driver_refusal
 
 CUDA_13_BUILD = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
 
@@ -49,3 +53,24 @@ def test_ready_asks_for_what_every_run_needs_alone() -> None:
     good = (Finding("python", "3.11"), Finding("torch", "2"), Finding("base model", "embedded"))
     assert Diagnosis((*good, Finding("vllm", "not installed", "missing"), Finding("cuda:0", "P100", "refused"))).ready
     assert not Diagnosis((*good[:2], Finding("base model", "none", "missing"))).ready
+
+
+def test_the_embedded_model_is_loaded_and_choices_are_explained(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.model.load.EMBEDDED", tiny_base)
+    diagnosis = diagnose()
+    findings = diagnosis.to_json()["findings"]
+    assert diagnosis.ready
+    assert findings["base model"]["state"] == "ok"
+    assert findings["trainer"]["value"] == "full"
+    assert findings["engine"]["value"] == "hf"
+    assert findings["trainer"]["why"]
+    assert findings["engine"]["why"]
+
+
+def test_a_broken_embedded_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.model.load.EMBEDDED", tmp_path)
+    diagnosis = diagnose()
+    finding = diagnosis.to_json()["findings"]["base model"]
+    assert not diagnosis.ready
+    assert finding["state"] == "refused"
+    assert str(tmp_path) in finding["why"]
