@@ -30,7 +30,7 @@ lint: .venv/stamp
 	$(BIN)/mypy
 
 bench: .venv/stamp
-	$(BIN)/python -m pytest tests/benchmarks -s
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
