@@ -20,26 +20,22 @@ from rich.table import Table
 if TYPE_CHECKING:
     from solver.run.types import Progress
 
-PLAIN_SECONDS = 15.0  # between two plain progress lines while no task ends
+PLAIN_SECONDS = 15.0  # between two plain progress lines
 
 
 class PlainObserver(AbstractContextManager["PlainObserver"]):
-    """One line for every note, and one for the progress when a task ends or `PLAIN_SECONDS` have passed."""
+    """One line for every note (a task done, a worker lost), and one for the progress every `PLAIN_SECONDS`."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
-        self._last: tuple[float, int, int] | None = None  # when, done, wave
+        self._due = clock()
 
     def progress(self, progress: Progress) -> None:
         """Write the line if it is due."""
-        now = self._clock()
-        if self._last is not None:
-            at, done, wave = self._last
-            if (done, wave) == (progress.done, progress.wave) and now - at < PLAIN_SECONDS:
-                return
-        self._last = (now, progress.done, progress.wave)
-        self._write(progress_line(progress))
+        if self._clock() >= self._due:
+            self._due = self._clock() + PLAIN_SECONDS
+            self._write(progress_line(progress))
 
     def note(self, line: str) -> None:
         """Write the line."""

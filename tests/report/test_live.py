@@ -41,23 +41,21 @@ def test_rate_shows_a_dash_before_it_is_known() -> None:
     assert rate(20500.0) == "20,500 tok/s"
 
 
-def test_plain_lines_come_when_a_task_ends_or_time_passes() -> None:
+def test_plain_lines_come_with_notes_and_as_time_passes() -> None:
     now = 0.0
     lines: list[str] = []
     observer = PlainObserver(lines.append, clock=lambda: now)
     observer.progress(progress(done=0))
-    now = 1.0
-    observer.progress(progress(done=0))
+    now = 14.0
+    observer.progress(progress(done=1))
     assert len(lines) == 1
-    observer.progress(progress(done=1))
-    assert len(lines) == 2
-    now = 17.0
-    observer.progress(progress(done=1))
-    assert len(lines) == 3
-    observer.progress(progress(done=1, wave=1))
-    assert len(lines) == 4
     observer.note("00576224 done")
-    assert lines[-1] == "00576224 done"
+    assert lines[1:] == ["00576224 done"]
+    now = 15.0
+    observer.progress(progress(done=2))
+    observer.progress(progress(done=2))
+    assert len(lines) == 3
+    assert lines[2].startswith("2/4 tasks")
 
 
 def test_without_a_terminal_there_are_plain_lines_and_no_control_codes() -> None:
