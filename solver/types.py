@@ -233,6 +233,7 @@ class TaskOutcome:
     status: Status
     fit: Fit | None
     queries: tuple[QueryOutcome, ...]
-    seconds: dict[str, float] = field(default_factory=dict)  # by phase: "fit", "infer", "score"
-    tokens: dict[str, int] = field(default_factory=dict)  # by kind: "trained", "prompt", "new"
+    seconds: dict[str, float] = field(default_factory=dict)  # used, by phase: "prepare", "fit", "infer", "score"
+    planned: dict[str, float] = field(default_factory=dict)  # seconds, by phase
+    tokens: dict[str, int] = field(default_factory=dict)  # by kind: "trained", "prompt", "new", "scored"
     events: tuple[tuple[str, str], ...] = ()  # (kind, detail) for the ledger

@@ -157,9 +157,8 @@ class Ledger:
         with self._transaction():
             self._put("run", ("key", "value"), facts.items())
 
-    def record(self, outcome: TaskOutcome, planned: Mapping[str, float] | None = None) -> None:
+    def record(self, outcome: TaskOutcome) -> None:
         """Record one pass over one task, replacing an earlier record of the same (task, wave)."""
-        planned = planned or {}
         key = (outcome.task_id, outcome.wave)
         with self._transaction():
             for table in _OF_AN_OUTCOME:
@@ -171,7 +170,7 @@ class Ledger:
                 self._put_fit(*key, outcome.fit)
             for query in outcome.queries:
                 self._put_query(*key, query)
-            rows = [(*key, phase, planned.get(phase), used) for phase, used in outcome.seconds.items()]
+            rows = [(*key, phase, outcome.planned.get(phase), used) for phase, used in outcome.seconds.items()]
             self._put("timings", ("task", "wave", "phase", "planned", "used"), rows)
             for kind, detail in outcome.events:
                 self._put_event(Event(kind, detail, *key))

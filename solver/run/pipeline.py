@@ -2,15 +2,309 @@
 
 from __future__ import annotations
 
-from solver.run.types import Observer, RunOptions, SilentObserver, Summary
+import contextlib
+import fcntl
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks
+from solver.arc.jsonfile import write_json
+from solver.arc.selection import RULES
+from solver.arc.submission import defects, write_submission
+from solver.budget.split import POLICIES, full_plan
+from solver.config import Settings
+from solver.errors import InputError
+from solver.model.folder import EMBEDDED, check_folder
+from solver.run.book import Book
+from solver.run.clock import end_of_budget, process_start
+from solver.run.executors.base import Executor
+from solver.run.executors.local import LocalExecutor
+from solver.run.identity import identity_of
+from solver.run.ledger import Event, Identity, Ledger, LedgerError
+from solver.run.summary import Ended, summarise
+from solver.run.supervisor import Ending, Supervisor
+from solver.run.types import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    Observer,
+    RunOptions,
+    SilentObserver,
+    Summary,
+)
+from solver.types import Deadline
 
 __all__ = ["Observer", "RunOptions", "SilentObserver", "Summary", "run"]
 
+DEFAULT_SET, DEFAULT_COUNT = "arc1:evaluation", 40  # what is run without challenges: a fixed sample
+SUBMISSION, LEDGER, SUMMARY, LOG, WORKER_LOG, LOCK = (
+    "submission.json",
+    "run.db",
+    "summary.json",
+    "log.txt",
+    "worker.log",
+    ".lock",
+)
 
-def run(options: RunOptions, observer: Observer) -> Summary:
+ExecutorFactory = Callable[[RunOptions, Path], Executor]  # of the options and the scratch folder
+
+
+def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory | None = None) -> Summary:
     """Run to the end of the budget and leave submission.json, run.db, summary.json and log.txt in `options.out`.
 
-    Raises InputError (exit code 2) before any model is loaded if the options cannot be used; every other ending,
-    a signal included, returns a Summary whose `exit_code` the process should exit with.
+    Raises InputError (exit code 2) if the options cannot be used; if only the budget or the model turns out to be unusable
+    later, the fallback submission is there by then. Every other ending, a signal included, returns a Summary whose
+    `exit_code` the process should exit with. `make_executor` replaces the local worker process.
     """
-    raise NotImplementedError
+    started = process_start() if options.started is None else options.started
+    with _signals() as signals, contextlib.ExitStack() as stack:
+        inputs = _read_inputs(options)
+        end = Deadline(end_of_budget(options.budget, options.until, started))
+        stack.enter_context(_folder(options.out))
+        log = _Log(options.out / LOG, observer)
+        identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
+        ledger = stack.enter_context(contextlib.closing(_open_ledger(options.out, identity, inputs.tasks)))
+        book = Book(inputs.tasks, options.settings.select.rule, ledger.outcomes())
+        try:
+            write_submission(options.out / SUBMISSION, book.submission)
+        except OSError as error:
+            raise InputError(f"{options.out / SUBMISSION}: cannot be written: {error.strerror or error}") from None
+        log.note(f"{len(inputs.tasks)} tasks; a valid submission is in {options.out / SUBMISSION}")
+        for id_, bad in inputs.tasks.bad.items():
+            log.note(f"{id_} gets a fallback answer: {bad.message}")
+        start = _note_start(options, ledger, end, time.monotonic() - started)
+        scratch = stack.enter_context(_scratch(options, ledger))
+        supervisor = Supervisor(
+            options.settings,
+            list(inputs.tasks),
+            book,
+            ledger,
+            (make_executor or _local_executor)(options, scratch),
+            POLICIES[options.settings.budget.policy](options.settings),
+            end,
+            lambda submission: write_submission(options.out / SUBMISSION, submission),
+            log,
+            start=start,
+            interrupted=signals.reason,
+            keep_adapters=options.keep_adapters,
+        )
+        ending = supervisor.run()
+        ended = _verdict(ending, signals, supervisor, book, options, started, end)
+        _final_check(options.out / SUBMISSION, inputs.tasks, log)
+        with contextlib.suppress(LedgerError):
+            ledger.timing("total", ended.budget, ended.seconds, start)
+            ledger.event(Event("end", ended.reason))
+        summary = summarise(options, ended, book, ledger, supervisor, str(inputs.model), inputs.answers)
+        try:
+            write_json(options.out / SUMMARY, summary.to_json())
+        except (OSError, ValueError) as error:
+            log.note(f"{options.out / SUMMARY}: cannot be written: {error}")
+        log.note(f"end: {ended.reason}")
+        if ended.exit_code == EXIT_INPUT:
+            raise InputError(ended.reason)
+        return summary
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """Everything of the user's that was read and found good."""
+
+    tasks: TaskSet
+    answers: Answers  # of the tasks whose solutions are known
+    model: Path
+
+
+def _read_inputs(options: RunOptions) -> _Inputs:
+    settings = options.settings
+    _check_settings(settings)
+    every = load_tasks(options.challenges or DEFAULT_SET, settings.input.on_bad_task)
+    answers = load_solutions(options.solutions, every) if options.solutions is not None else every.answers()
+    tasks = every if options.challenges is not None else sample_tasks(every, DEFAULT_COUNT)
+    if options.tasks is not None:
+        tasks = pick_tasks(tasks, options.tasks)
+    model = options.model or EMBEDDED
+    check_folder(model)
+    if options.budget is None and options.until is None:
+        raise InputError("a run needs a budget or an end")
+    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model)
+
+
+def _check_settings(settings: Settings) -> None:
+    if settings.select.rule not in RULES:
+        raise InputError(f"setting select.rule: unknown rule {settings.select.rule!r}; there are: {', '.join(RULES)}")
+    if settings.train.steps is None and settings.train.epochs is None:
+        raise InputError("setting train.steps: none, and no train.epochs either")
+    if not full_plan(settings).views:
+        raise InputError("setting infer.transforms: none")
+
+
+@contextlib.contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """The output folder, made if need be and locked against other runs. Raises InputError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"--out {out}: another run is using it") from None
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_ledger(out: Path, identity: Identity, tasks: TaskSet) -> Ledger:
+    # the ledger is made first, so a submission without one is somebody else's
+    if not (out / LEDGER).exists() and (out / SUBMISSION).exists():
+        raise InputError(f"--out {out}: holds a {SUBMISSION} without its {LEDGER}; choose another folder")
+    return Ledger.open(out / LEDGER, identity, tasks)
+
+
+def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float) -> int:
+    """Record what may differ from one process of a run to the next; gives the number of this one, from 1."""
+    start = int(ledger.facts().get("starts", "0")) + 1
+    try:
+        ledger.set_facts(
+            {
+                "starts": str(start),
+                "machine": options.machine or "",
+                "all_settings": options.settings.model_dump_json(),
+                "budget": str(options.budget if options.until is None else end.remaining() + seconds),
+            }
+        )
+        ledger.timing("validate", None, seconds, start)
+    except LedgerError as error:
+        raise InputError(str(error)) from None
+    return start
+
+
+@contextlib.contextmanager
+def _scratch(options: RunOptions, ledger: Ledger) -> Iterator[Path]:
+    """The folder for adapters. A temporary one is removed at the end; one that a killed process left is taken over."""
+    if options.scratch is not None:
+        try:
+            options.scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--scratch {options.scratch}: cannot be written: {error.strerror}") from None
+        yield options.scratch
+        return
+    left = ledger.facts().get("scratch", "")
+    scratch = Path(left) if left and Path(left).is_dir() else Path(tempfile.mkdtemp(prefix="solver-"))
+    with contextlib.suppress(LedgerError):
+        ledger.set_facts({"scratch": str(scratch)})
+    try:
+        yield scratch
+    finally:
+        if not options.keep_adapters:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _local_executor(options: RunOptions, scratch: Path) -> Executor:
+    from solver.run.worker import WorkerConfig
+
+    threads = options.settings.model.threads
+    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    config = WorkerConfig(options.settings, options.model, scratch)
+    return LocalExecutor(config, options.out / WORKER_LOG, environment=[environment])
+
+
+def _verdict(
+    ending: Ending,
+    signals: _Signals,
+    supervisor: Supervisor,
+    book: Book,
+    options: RunOptions,
+    started: float,
+    end: Deadline,
+) -> Ended:
+    code, reason = EXIT_DONE, ending.detail
+    if ending.stop == "interrupted":
+        code = signals.exit_code()
+    elif ending.stop == "no worker":
+        code = EXIT_FAILED
+    elif ending.stop == "bad input":
+        code = EXIT_INPUT
+    elif ending.stop == "deadline" and not supervisor.facts and not book.outcomes():
+        code = EXIT_INPUT
+        reserve = options.settings.budget.reserve
+        reason = (
+            f"the budget of {end.at - started:.0f} s is too short to start a model "
+            f"(the last {reserve:.0f} s are kept for the end); "
+            f"{options.out / SUBMISSION} holds fallback answers only"
+        )
+    return Ended(code, reason, time.monotonic() - started, end.at - started)
+
+
+def _final_check(path: Path, tasks: TaskSet, log: _Log) -> None:
+    try:
+        flaws = defects(path, tasks)
+    except InputError as error:
+        flaws = [str(error)]
+    for flaw in flaws:
+        log.note(f"{SUBMISSION} is not valid: {flaw}")
+
+
+class _Log:
+    """Passes notes on and appends them to the log file; a full disk costs lines, not the run."""
+
+    def __init__(self, path: Path, observer: Observer) -> None:
+        self._path = path
+        self._observer = observer
+        self.progress = observer.progress
+
+    def note(self, line: str) -> None:
+        """One line, or an indented block."""
+        self._observer.note(line)
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{stamp} " + line.replace("\n", "\n    ") + "\n")
+
+
+@dataclass
+class _Signals:
+    """The first signal that asked us to stop."""
+
+    received: list[int] = field(default_factory=list)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """The handler: it only remembers, so nothing is ever interrupted half way."""
+        del frame
+        self.received.append(number)
+
+    def reason(self) -> str | None:
+        """Why to stop, if there is a reason."""
+        return f"stopped by {signal.Signals(self.received[0]).name}" if self.received else None
+
+    def exit_code(self) -> int:
+        """By convention 128 plus the number of the signal."""
+        return EXIT_INTERRUPTED if self.received[0] == signal.SIGINT else EXIT_TERMINATED
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    """Remember SIGTERM and SIGINT instead of dying of them; in a thread, where Python allows no handlers, nothing changes."""
+    signals = _Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = {number: signal.signal(number, signals.note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

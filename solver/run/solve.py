@@ -73,6 +73,7 @@ class _Job:
     found: dict[int, list[Candidate]] = field(default_factory=dict)
     scores: dict[int, list[Score]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    planned: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
     answered: int = 0
@@ -98,7 +99,15 @@ class _Job:
             for index in range(len(self.task.test))
         )
         return TaskOutcome(
-            self.task.id, wave, status, self.fit, queries, dict(self.seconds), dict(self.tokens), tuple(self.events)
+            self.task.id,
+            wave,
+            status,
+            self.fit,
+            queries,
+            dict(self.seconds),
+            dict(self.planned),
+            dict(self.tokens),
+            tuple(self.events),
         )
 
 
@@ -231,6 +240,7 @@ class Solver:
             FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", wave), job.work.start)
             for adapter, job in fitting.items()
         ]
+        _share_out(list(fitting.values()), "fit", deadline.remaining() - keep)
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
             job = fitting[fit.job]
             job.fit = fit
@@ -260,6 +270,8 @@ class Solver:
         if self._settings.infer.score:
             keep = self._score_pace.share(_prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
             deadline = deadline.earlier(keep)
+            _share_out(jobs, "score", keep)
+        _share_out(jobs, "infer", deadline.remaining())
         asked = {f"{job.adapter}q{place}": (job, prompted) for job in jobs for place, prompted in enumerate(job.prompts)}
         if not asked:
             return
@@ -420,6 +432,13 @@ def _spread(jobs: Sequence[_Job], phase: str, seconds: float) -> None:
     total = _prompt_tokens(jobs)
     for job in jobs:
         job.seconds[phase] = seconds * _prompt_tokens([job]) / total
+
+
+def _share_out(jobs: Sequence[_Job], phase: str, seconds: float) -> None:
+    """Note what a phase may take, by share of the prompts."""
+    total = _prompt_tokens(jobs)
+    for job in jobs:
+        job.planned[phase] = max(seconds, 0.0) * _prompt_tokens([job]) / total if total else 0.0
 
 
 def _names(jobs: Sequence[_Job]) -> str:

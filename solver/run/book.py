@@ -1,0 +1,100 @@
+"""The state of a run in memory: what every pass found, what follows for selection, and where each task stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from solver.arc.datasets import TaskSet
+from solver.arc.selection import agreement, newest_scores, select
+from solver.arc.submission import Attempts, Submission, fallback_submission, two_attempts
+from solver.arc.task import Task
+from solver.budget.split import TaskState
+from solver.types import AdapterRef, Candidate, Fit, Score, TaskOutcome
+
+
+class Book:
+    """Tasks, their passes by wave, and the submission that follows from them by one selection rule."""
+
+    def __init__(self, tasks: TaskSet, rule: str, outcomes: Iterable[TaskOutcome] = ()) -> None:
+        self._tasks = tasks
+        self._rule = rule
+        self._passes: dict[str, dict[int, TaskOutcome]] = {task.id: {} for task in tasks}
+        self._states = {task.id: TaskState(task.id, task.grid_tokens()) for task in tasks}
+        self._agreements: dict[str, tuple[float, ...]] = {}  # of the queries that have candidates, in a task's latest pass
+        self.submission: Submission = fallback_submission(tasks)
+        for outcome in outcomes:
+            self.add(outcome)
+
+    def add(self, outcome: TaskOutcome) -> None:
+        """Take in a pass, in place of an earlier account of the same (task, wave), and select anew."""
+        id_ = outcome.task_id
+        passes = self._passes[id_]
+        passes[outcome.wave] = outcome
+        latest = passes[max(passes)]
+        agreements = [agreement(query.candidates) for query in latest.queries]
+        self._agreements[id_] = tuple(share for share, query in zip(agreements, latest.queries, strict=True) if query.candidates)
+        self._states[id_] = replace(
+            self._states[id_],
+            waves=max(passes) + 1,
+            status=latest.status,
+            agreement=min(agreements, default=0.0),
+        )
+        self.submission[id_] = self._answers(self._tasks.by_id[id_])
+
+    def states(self) -> list[TaskState]:
+        """Where each good task stands, in file order."""
+        return list(self._states.values())
+
+    def state(self, id_: str) -> TaskState:
+        """Where one task stands."""
+        return self._states[id_]
+
+    def mark(self, ids: Iterable[str], busy: bool) -> None:
+        """Note that tasks are being worked on, or no longer."""
+        for id_ in ids:
+            self._states[id_] = replace(self._states[id_], busy=busy)
+
+    def lose(self, id_: str) -> TaskState:
+        """Note that a worker was lost over a task."""
+        self._states[id_] = replace(self._states[id_], losses=self._states[id_].losses + 1)
+        return self._states[id_]
+
+    def outcomes(self) -> list[TaskOutcome]:
+        """Every pass."""
+        return [passes[wave] for passes in self._passes.values() for wave in sorted(passes)]
+
+    def known(self, id_: str, before: int) -> tuple[tuple[Candidate, ...], ...]:
+        """The candidates of waves before `before`, by query."""
+        task = self._tasks.by_id[id_]
+        return tuple(tuple(self._candidates(id_, index, before)) for index in range(len(task.test)))
+
+    def adapters(self, id_: str) -> list[AdapterRef]:
+        """The adapters fitted for a task, oldest first, whether their files are still there or not."""
+        fits: list[Fit | None] = [self._passes[id_][wave].fit for wave in sorted(self._passes[id_])]
+        return [fit.adapter for fit in fits if fit is not None and fit.adapter is not None]
+
+    def agreement(self) -> float:
+        """Mean agreement over the queries with candidates, in the latest pass of each task; 0 without any."""
+        shares = [share for of_task in self._agreements.values() for share in of_task]
+        return sum(shares) / len(shares) if shares else 0.0
+
+    def done(self) -> int:
+        """Tasks with a pass that did not fail."""
+        return sum(any(outcome.status != "failed" for outcome in passes.values()) for passes in self._passes.values())
+
+    def _answers(self, task: Task) -> tuple[Attempts, ...]:
+        answers = []
+        for index in range(len(task.test)):
+            ranked = select(self._rule, self._candidates(task.id, index), newest_scores(self._scores(task.id, index)))
+            answers.append(two_attempts(ranked, task, index))
+        return tuple(answers)
+
+    def _candidates(self, id_: str, index: int, before: int | None = None) -> list[Candidate]:
+        passes = self._passes[id_]
+        waves = [wave for wave in sorted(passes) if before is None or wave < before]
+        return [c for wave in waves for query in passes[wave].queries if query.index == index for c in query.candidates]
+
+    def _scores(self, id_: str, index: int) -> list[Score]:
+        passes = self._passes[id_]
+        return [s for wave in sorted(passes) for query in passes[wave].queries if query.index == index for s in query.scores]

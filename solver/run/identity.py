@@ -1,0 +1,47 @@
+"""What makes two runs the same run: the settings that change answers, apart from those that change only speed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from solver.arc.datasets import TaskSet
+from solver.config import Settings
+from solver.model.folder import folder_identity
+from solver.run.ledger import Identity
+
+# The budget and the machine may change on resume, and so may whatever only they decide; selection is made anew anyway.
+_FREE_ROOMS = ("seed", "input", "select", "budget")
+_FREE = {
+    "model.dtype",
+    "model.device",
+    "model.threads",
+    "train.trainer",
+    "train.batch_tokens",
+    "train.checkpointing",
+    "infer.engine",
+    "infer.batch_tokens",
+}
+
+
+def identity_of(tasks: TaskSet, settings: Settings, model: Path, recipe: str | None) -> Identity:
+    """The identity of a run. Raises InputError if the model's files cannot be read."""
+    return Identity(
+        tasks=tasks.fingerprint,
+        model=folder_identity(model),
+        seed=settings.seed,
+        recipe=recipe or "default",
+        settings=answer_settings(settings),
+    )
+
+
+def answer_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that change answers, by dotted name, as JSON values."""
+    tree = settings.model_dump(mode="json")
+    return {
+        name: value
+        for room, values in tree.items()
+        if room not in _FREE_ROOMS
+        for name, value in ((f"{room}.{key}", value) for key, value in values.items())
+        if name not in _FREE
+    }

@@ -1,0 +1,134 @@
+"""What a run leaves for people and programs: `summary.json`, from the book, the ledger and the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from solver.arc.grid import Grid
+from solver.arc.submission import Submission, score
+from solver.budget.split import MAX_LOSSES
+from solver.run.book import Book
+from solver.run.ledger import Ledger
+from solver.run.supervisor import Supervisor, totals_of
+from solver.run.types import RunOptions, Summary
+
+_PACKAGES = ("solver", "torch", "transformers", "peft", "tokenizers", "bitsandbytes", "numpy", "unsloth", "vllm")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    exit_code: int
+    reason: str
+    seconds: float  # wall clock since the start
+    budget: float  # seconds
+
+
+def summarise(
+    options: RunOptions,
+    ended: Ended,
+    book: Book,
+    ledger: Ledger,
+    supervisor: Supervisor,
+    model: str,
+    answers: Mapping[str, Sequence[Grid | None]],
+) -> Summary:
+    """The summary of a run; `answers` may lack tasks, or be empty."""
+    totals = totals_of(book)
+    states = book.states()
+    facts = supervisor.facts
+    return Summary(
+        exit_code=ended.exit_code,
+        reason=ended.reason,
+        tasks=len(book.submission),
+        queries=sum(map(len, book.submission.values())),
+        done=book.done(),
+        failed=sum(state.status == "failed" or state.losses >= MAX_LOSSES for state in states),
+        waves=max((state.waves for state in states), default=0),
+        seconds=ended.seconds,
+        budget=ended.budget,
+        trainer=facts.get("trainer", ""),
+        engine=facts.get("engine", ""),
+        dtype=facts.get("dtype", ""),
+        device=facts.get("device", ""),
+        steps=totals.steps,
+        trained_tokens=totals.trained,
+        prompt_tokens=totals.prompt,
+        sampled_tokens=totals.sampled,
+        trained_rate=totals.trained_rate,
+        sampled_rate=totals.sampled_rate,
+        peak_memory_worker=supervisor.peak_memory,
+        peak_memory_supervisor=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        phases={phase: {"planned": planned, "used": used} for phase, (planned, used) in ledger.timings().items()},
+        agreement=book.agreement(),
+        events=dict(Counter(event.kind for event in ledger.events())),
+        scores=known_scores(book.submission, answers),
+        model=model,
+        recipe=options.recipe or "default",
+        machine=options.machine or "",
+        settings=options.settings.model_dump(mode="json"),
+        versions=versions(),
+        hardware=hardware(facts),
+        commit=commit(),
+    )
+
+
+def known_scores(submission: Submission, answers: Mapping[str, Sequence[Grid | None]]) -> dict[str, Any]:
+    """Scores over the tasks whose answers are known; empty if none is."""
+    known = {id_: answers[id_] for id_ in submission if id_ in answers}
+    return dict(score({id_: submission[id_] for id_ in known}, known)) if known else {}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, as installed; nothing is imported."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware(facts: Mapping[str, str]) -> dict[str, Any]:
+    """The machine: processors this process may use, memory in bytes, and what the worker said of its device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"cpu": _cpu(), "cores": cores, "memory": memory, "system": platform.platform(), **facts}
+
+
+def commit() -> str:
+    """The commit of the checkout the package runs from, "+" appended if it was changed; empty outside of one."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=2, check=True).stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()

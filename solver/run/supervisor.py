@@ -1,0 +1,468 @@
+"""The state machine of a run: hands out work, takes in results, watches workers, and stops in time.
+
+It never imports torch, never reads a clock but the one it is given, and asks a `Policy` what to do next, so the same
+code runs real processes and a simulation. After every result the ledger and the submission on disk are up to date.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from solver.arc.submission import Submission
+from solver.arc.task import Task
+from solver.budget.split import MAX_LOSSES, Assignment, Policy, full_plan
+from solver.config import Settings
+from solver.run.book import Book
+from solver.run.executors.base import (
+    Executor,
+    Heartbeat,
+    ItemDone,
+    ItemFailed,
+    Message,
+    Ready,
+    SharedFit,
+    StartFailed,
+    WorkerLost,
+    WorkResult,
+)
+from solver.run.ledger import BEFORE, SHARED, Event, Ledger, LedgerError
+from solver.run.types import Observer, Progress
+from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
+
+MAX_FAILED_STARTS = 2  # of one worker in a row
+SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
+POLL = 0.5  # seconds between two looks at signals, at most
+
+Stop = Literal["finished", "deadline", "interrupted", "no worker", "bad input"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why the supervisor stopped; `detail` is the line for people."""
+
+    stop: Stop
+    detail: str
+
+
+@dataclass(eq=False)
+class _Slot:
+    """One worker as the supervisor sees it."""
+
+    state: Literal["starting", "idle", "busy", "given up"]
+    heard: float  # when it last gave a sign of life
+    dying: bool = False  # killed, and not yet reported lost
+    item: WorkItem | None = None
+    seconds: float = 0.0  # of its assignment
+    reported: frozenset[str] = frozenset()  # tasks of the item with an outcome
+    failed_starts: int = 0
+    error: str = ""  # why it could not start
+    activity: str = "starting"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """When a worker counts as lost."""
+
+    heartbeat: float  # seconds of silence
+    grace: float  # seconds past the deadline of its item
+
+    def verdict(self, now: float, heard: float, deadline_at: float | None) -> str | None:
+        """Why a worker last heard at `heard` and working until `deadline_at` has to be killed at `now`; None: let it be."""
+        if now - heard > self.heartbeat:
+            return f"silent for {now - heard:.0f} s"
+        if deadline_at is not None and now > deadline_at + self.grace:
+            return f"{now - deadline_at:.0f} s past the deadline of its work"
+        return None
+
+    def next_look(self, heard: float, deadline_at: float | None) -> float:
+        """The earliest time at which `verdict` may change."""
+        silent = heard + self.heartbeat
+        return silent if deadline_at is None else min(silent, deadline_at + self.grace)
+
+
+class Supervisor:
+    """One run, from the first worker to the last outcome."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: list[Task],
+        book: Book,
+        ledger: Ledger,
+        executor: Executor,
+        policy: Policy,
+        end: Deadline,
+        publish: Callable[[Submission], None],
+        observer: Observer,
+        *,
+        start: int = 1,
+        interrupted: Callable[[], str | None] = lambda: None,
+        keep_adapters: bool = False,
+        poll: float = POLL,
+    ) -> None:
+        """`end` is when the process has to be gone, on the clock of the run; `start` counts the processes of this run.
+
+        `publish` writes the submission and may raise OSError; `interrupted` gives a reason to stop at once.
+        """
+        self._settings = settings
+        self._tasks = {task.id: task.without_answers() for task in tasks}
+        self._book = book
+        self._ledger = ledger
+        self._executor = executor
+        self._policy = policy
+        self._publish = publish
+        self._observer = observer
+        self._start = start
+        self._interrupted = interrupted
+        self._keep_adapters = keep_adapters
+        self._poll = poll
+        self._now = end.clock
+        self._work_end = end.earlier(settings.budget.reserve)
+        self._last_call = end.earlier(settings.budget.reserve - min(settings.budget.grace, settings.budget.reserve / 2))
+        self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
+        self._slots: list[_Slot] = []
+        self._items = 0
+        self._shared: AdapterRef | None = None
+        self._shared_losses = 0
+        self._dirty = False
+        self._unsaved: list[Callable[[], None]] = []
+        self._complaints: set[str] = set()
+        self._wave = 0
+        self.facts: dict[str, str] = {}
+        self.peak_memory = 0
+        self.load_seconds = 0.0
+
+    def run(self) -> Ending:
+        """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
+        self._recall_shared()
+        began = self._now()
+        self._slots = [_Slot("starting", began) for _ in range(self._executor.workers)]
+        ending = self._ending()
+        if ending is None:
+            self._executor.start()
+        try:
+            while ending is None:
+                self._assign()
+                for result in self._executor.results(self._patience()):
+                    self._take(result)
+                self._flush()
+                self._look_after_workers()
+                self._tell()
+                ending = self._ending()
+        finally:
+            self._executor.close()
+        self._dirty = True  # the file on disk may have been touched by others
+        self._flush()
+        return ending
+
+    # -- deciding
+
+    def _ending(self) -> Ending | None:
+        signal = self._interrupted()
+        if signal is not None:
+            return Ending("interrupted", signal)
+        refused = next((slot for slot in self._slots if slot.state == "given up" and slot.error.startswith(_BAD_INPUT)), None)
+        if refused is not None:
+            return Ending("bad input", refused.error.removeprefix(_BAD_INPUT))
+        busy = any(slot.item is not None for slot in self._slots)
+        if not busy and not self._work_left():
+            return Ending("finished", "nothing is left to do")
+        if self._last_call.expired() or (self._work_end.expired() and not busy):
+            return Ending("deadline", "the time is up")
+        if all(slot.state == "given up" for slot in self._slots):
+            return Ending("no worker", f"no worker could be started: {self._slots[0].error}")
+        return None
+
+    def _work_left(self) -> bool:
+        return any(self._policy.pending(state) for state in self._book.states())
+
+    def _assign(self) -> None:
+        """Give every idle worker something to do, if there is something and time for it."""
+        if self._work_end.expired():
+            return
+        for worker, slot in enumerate(self._slots):
+            if slot.state != "idle" or slot.dying:
+                continue
+            if self._needs_shared_fit():
+                if not any(other.item is not None and other.item.kind == "shared" for other in self._slots):
+                    self._submit_shared(worker)
+                continue
+            active = sum(other.state != "given up" for other in self._slots)
+            assignment = self._policy.next(self._book.states(), self._work_end.remaining(), active)
+            if assignment is None:
+                return
+            self._submit(worker, assignment)
+
+    def _submit(self, worker: int, assignment: Assignment) -> None:
+        self._wave = assignment.wave
+        works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
+        deadline_at = min(self._now() + assignment.seconds, self._work_end.at)
+        item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=assignment.halvings)
+        self._book.mark(assignment.tasks, busy=True)
+        for id_ in assignment.tasks:
+            record = (id_, assignment.wave, assignment.plan, assignment.planned, assignment.reason)
+            self._save(partial(self._ledger.plan, *record))
+        self._hand_over(worker, item, assignment.seconds)
+
+    def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
+        start = self._shared
+        known: tuple[tuple[Candidate, ...], ...] = ()
+        if assignment.wave > 0:
+            known = self._book.known(id_, assignment.wave)
+            start = next((ref for ref in reversed(self._book.adapters(id_)) if ref.path.is_dir()), self._shared)
+        return TaskWork(self._tasks[id_], assignment.plan, start, known)
+
+    def _hand_over(self, worker: int, item: WorkItem, seconds: float) -> None:
+        slot = self._slots[worker]
+        slot.state, slot.item, slot.seconds, slot.reported = "busy", item, seconds, frozenset()
+        slot.heard = self._now()
+        self._executor.submit(worker, item)
+
+    def _next_id(self) -> str:
+        self._items += 1
+        return f"r{self._start}i{self._items}"  # adapters are named after it, and their names are never used again
+
+    # -- the shared adapter
+
+    def _needs_shared_fit(self) -> bool:
+        return self._settings.train.shared and self._shared is None and self._shared_losses < MAX_LOSSES
+
+    def _recall_shared(self) -> None:
+        fit = self._ledger.shared_fit()
+        if fit is not None and fit.adapter is not None and fit.adapter.path.is_dir():
+            self._shared = fit.adapter
+
+    def _submit_shared(self, worker: int) -> None:
+        one = full_plan(self._settings.model_copy(update={"train": self._settings.train.model_copy(update={"shared": False})}))
+        works = tuple(TaskWork(task, TaskPlan(one.steps, 0, 0)) for task in self._tasks.values())
+        share = 1.0 if self._settings.budget.policy == "fixed" else SHARED_FIT_SHARE
+        seconds = self._work_end.remaining() * share
+        item = WorkItem(self._next_id(), BEFORE, works, self._now() + seconds, "shared", self._shared_losses)
+        self._hand_over(worker, item, seconds)
+
+    # -- taking in
+
+    def _take(self, result: WorkResult | WorkerLost) -> None:
+        slot = self._slots[result.worker]
+        if isinstance(result, WorkerLost):
+            self._take_loss(slot, result)
+            return
+        slot.heard = self._now()
+        if slot.item is not None and result.item == slot.item.id:
+            self._take_work(slot, result.message)
+        match result.message:
+            case Heartbeat(activity, peak_memory):
+                slot.activity = activity
+                self.peak_memory = max(self.peak_memory, peak_memory)
+            case Ready(seconds, facts) if slot.state == "starting":
+                slot.state, slot.failed_starts, slot.activity = "idle", 0, ""
+                self.facts = facts
+                self.load_seconds += seconds
+                self._save(lambda: self._ledger.timing("load", None, self.load_seconds, self._start))
+                self._note(f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items())))
+            case StartFailed(error, bad_input):
+                slot.error = (_BAD_INPUT if bad_input else "") + error
+                if bad_input:
+                    slot.state = "given up"
+
+    def _take_work(self, slot: _Slot, message: Message) -> None:
+        match message:
+            case TaskOutcome() as outcome:
+                slot.reported |= {outcome.task_id}
+                self._take_outcome(slot, outcome)
+            case SharedFit(fit, events):
+                self._shared = fit.adapter
+                if fit.adapter is None:
+                    self._shared_losses += 1
+                    self._event("shared fit failed", fit.reason)
+                for kind, detail in events:
+                    self._event(kind, detail)
+                self._save(lambda: self._ledger.record_shared(fit))
+                self._note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
+            case ItemDone():
+                self._end_item(slot, "the worker did not report it")
+            case ItemFailed(error):
+                self._end_item(slot, error)
+
+    def _take_outcome(self, slot: _Slot, outcome: TaskOutcome) -> None:
+        if slot.seconds == float("inf"):  # nothing was planned but to use what it takes
+            outcome = replace(outcome, planned={})
+        self._book.add(outcome)
+        self._dirty = True
+        self._save(lambda: self._ledger.record(outcome))
+        fit = outcome.fit
+        fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None else "no fit"
+        found = sum(len(query.candidates) for query in outcome.queries)
+        seconds = sum(outcome.seconds.values())
+        agreed = self._book.state(outcome.task_id).agreement
+        name = f"{outcome.task_id} wave {outcome.wave + 1}"
+        self._note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
+        for kind, detail in outcome.events:
+            self._note(f"{outcome.task_id}: {kind}: {detail}")
+
+    def _end_item(self, slot: _Slot, error: str) -> None:
+        """Free the worker; tasks of its item that were not reported are charged with the loss."""
+        item = slot.item
+        assert item is not None
+        slot.state, slot.item = "idle", None
+        self._charge(item, slot.reported, error)
+
+    def _take_loss(self, slot: _Slot, loss: WorkerLost) -> None:
+        self._event("worker lost", loss.reason)
+        self._note(f"worker {loss.worker} lost: {loss.reason}" + (f"\n{loss.output}" if loss.output else ""))
+        item, slot.item, slot.dying = slot.item, None, False
+        if slot.state == "given up":
+            return
+        if item is not None:
+            self._charge(item, slot.reported, loss.reason)
+        elif slot.state == "starting":
+            slot.failed_starts += 1
+            slot.error = slot.error or loss.reason
+        slot.state = "given up" if slot.failed_starts >= MAX_FAILED_STARTS else "starting"
+        slot.heard, slot.activity = self._now(), "starting"
+
+    def _charge(self, item: WorkItem, reported: frozenset[str], reason: str) -> None:
+        """Release an item's tasks; those without an outcome are to be tried once more, smaller, and then set aside."""
+        if item.kind == "shared":
+            if self._shared is None:
+                self._shared_losses += 1
+                self._event("shared fit lost", reason)
+            return
+        ids = [work.task.id for work in item.tasks]
+        self._book.mark(ids, busy=False)
+        for id_ in ids:
+            if id_ not in reported and not self._work_end.expired():
+                again = self._book.lose(id_).losses < MAX_LOSSES
+                self._event("retry" if again else "skipped", reason, id_, item.wave)
+                if not again:
+                    self._save(partial(self._ledger.set_status, id_, "skipped"))
+            self._drop_adapters(id_)
+
+    def _drop_adapters(self, id_: str) -> None:
+        """Delete a task's adapters that no later wave starts from."""
+        if self._keep_adapters:
+            return
+        adapters = self._book.adapters(id_)
+        final = not self._policy.pending(self._book.state(id_))
+        for ref in adapters if final else adapters[:-1]:
+            shutil.rmtree(ref.path, ignore_errors=True)
+
+    # -- watching
+
+    def _look_after_workers(self) -> None:
+        now = self._now()
+        for worker, slot in enumerate(self._slots):
+            if not slot.dying and slot.state != "given up":
+                verdict = self._watch.verdict(now, slot.heard, slot.item.deadline_at if slot.item else None)
+                if verdict is not None:
+                    slot.dying = True
+                    self._executor.kill(worker, verdict)
+
+    def _patience(self) -> float:
+        """Seconds until something has to be looked at even if no worker says anything."""
+        now = self._now()
+        looks = [self._last_call.at]
+        if not self._work_end.expired():
+            looks.append(self._work_end.at)
+        for slot in self._slots:
+            if not slot.dying and slot.state != "given up":
+                looks.append(self._watch.next_look(slot.heard, slot.item.deadline_at if slot.item else None))
+        return max(0.0, min(self._poll, min(looks) - now + 1e-3))
+
+    # -- telling
+
+    def _save(self, write: Callable[[], None]) -> None:
+        self._unsaved.append(write)
+        self._flush_ledger()
+
+    def _flush(self) -> None:
+        self._flush_ledger()
+        if self._dirty:
+            try:
+                self._publish(self._book.submission)
+                self._dirty = False
+            except OSError as error:
+                self._complain(f"cannot write the submission, the old one stays: {error}")
+
+    def _flush_ledger(self) -> None:
+        """Write what is due, in order. What a full disk refuses is kept and tried again."""
+        while self._unsaved:
+            try:
+                self._unsaved[0]()
+            except LedgerError as error:
+                self._complain(str(error))
+                return
+            self._unsaved.pop(0)
+
+    def _complain(self, line: str) -> None:
+        """Say once that the disk refuses."""
+        if line not in self._complaints:
+            self._complaints.add(line)
+            self._note(line)
+            self._unsaved.append(lambda: self._ledger.event(Event("disk", line)))
+
+    def _event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
+        self._save(lambda: self._ledger.event(Event(kind, detail, task, wave)))
+        if task != SHARED:
+            self._note(f"{task}: {kind}: {detail}")
+
+    def _note(self, line: str) -> None:
+        self._observer.note(line)
+
+    def _tell(self) -> None:
+        totals = totals_of(self._book)
+        states = self._book.states()
+        self._observer.progress(
+            Progress(
+                tasks=len(states),
+                done=self._book.done(),
+                failed=sum(state.status == "failed" or state.losses >= MAX_LOSSES for state in states),
+                wave=self._wave,
+                steps=totals.steps,
+                trained_rate=totals.trained_rate,
+                sampled_rate=totals.sampled_rate,
+                agreement=self._book.agreement(),
+                seconds_left=max(0.0, self._work_end.remaining()),
+                activity=", ".join(_activities(self._slots)),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over all passes."""
+
+    steps: int
+    trained: int
+    prompt: int
+    sampled: int
+    trained_rate: float  # tokens a second of fitting
+    sampled_rate: float  # tokens a second of inference
+
+
+def totals_of(book: Book) -> Totals:
+    """Add up what a book holds."""
+    outcomes = book.outcomes()
+
+    def tokens(kind: str) -> int:
+        return sum(outcome.tokens.get(kind, 0) for outcome in outcomes)
+
+    def rate(kind: str, phase: str) -> float:
+        seconds = sum(outcome.seconds.get(phase, 0.0) for outcome in outcomes)
+        return tokens(kind) / seconds if seconds > 0 else 0.0
+
+    steps = sum(outcome.fit.steps for outcome in outcomes if outcome.fit is not None)
+    return Totals(steps, tokens("trained"), tokens("prompt"), tokens("new"), rate("trained", "fit"), rate("new", "infer"))
+
+
+_BAD_INPUT = "bad input: "
+
+
+def _activities(slots: list[_Slot]) -> Iterator[str]:
+    for worker, slot in enumerate(slots):
+        if slot.activity:
+            yield slot.activity if len(slots) == 1 else f"{worker}: {slot.activity}"
