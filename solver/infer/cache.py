@@ -181,13 +181,11 @@ class SharedPrefixCache(DynamicCache):
         )
         return self._tensor(self.prefix_len[slot_of][:, None] + columns)
 
-    def end_extend(self, first: int, lengths: Index | int) -> None:
-        """After the pass: the rows from `first` on hold `lengths` more tokens; anything written beyond is padding."""
-        self.suffix_len[first:] += lengths
+    def end_extend(self, first: int, new: int) -> None:
+        """After the pass: the rows from `first` on hold `new` more tokens."""
+        self.suffix_len[first:] += new
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new keys and values, (batch, heads, new, head size), where the plan says. Called by the model's layers."""
         while len(self._kv) <= layer_idx:
             self._kv.append(self._allocate(key_states))

@@ -177,8 +177,7 @@ class Decoder:
             while count < len(job.parked) and not job.parked[-1 - count].length[0] and self._fits(0, 0, count + 1):
                 count += 1
         self._ask("resume", length, first + 1)
-        for _ in range(count):
-            self._rows.extend(job.parked.pop())
+        self._rows.extend(*(job.parked.pop() for _ in range(count)))
         self._cache.add_rows(np.full(count, job.slot))
         if length:
             ids = self._rows.tokens[first:, :length].astype(np.int64)

@@ -38,14 +38,11 @@ class Forward:
         logits = self._call(cache, self._tensor(ids), positions, self._tensor(ends))
         return logits[torch.arange(len(ids)), self._tensor(place)]
 
-    def extend(self, cache: SharedPrefixCache, first: int, ids: Index, lengths: Index | int = 1) -> Tensor:
-        """Append `ids` (rows, new) to the rows from `first` on, of which `lengths` are real, the rest padding on the right.
-
-        Returns the logits after each token, (rows, new, vocabulary).
-        """
+    def extend(self, cache: SharedPrefixCache, first: int, ids: Index) -> Tensor:
+        """Append `ids` (rows, new) to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""
         positions = cache.begin_extend(first, ids.shape[1])
         logits = self._call(cache, self._tensor(ids), positions, 0)
-        cache.end_extend(first, lengths)
+        cache.end_extend(first, ids.shape[1])
         return logits
 
     def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | int) -> Tensor:

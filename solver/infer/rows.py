@@ -48,13 +48,14 @@ class Rows:
         """A copy of some rows."""
         return Rows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
 
-    def extend(self, other: Rows) -> None:
-        """Append the rows of `other`."""
-        width = max(self.tokens.shape[1], other.tokens.shape[1])
-        self._widen(width)
-        other._widen(width)
+    def extend(self, *others: Rows) -> None:
+        """Append the rows of `others`."""
+        parts = (self, *others)
+        width = max(part.tokens.shape[1] for part in parts)
+        for part in parts:
+            part._widen(width)
         for f in fields(self):
-            setattr(self, f.name, np.concatenate([getattr(self, f.name), getattr(other, f.name)]))
+            setattr(self, f.name, np.concatenate([getattr(part, f.name) for part in parts]))
 
     def move(self, holes: Index, movers: Index, count: int) -> None:
         """Overwrite the rows `holes` by the rows `movers`, then keep the first `count`."""

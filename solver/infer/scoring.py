@@ -95,7 +95,7 @@ class Scorer:
             if self._deadline.expired(self._pace.reach("piece", size)):
                 return None
             with self._pace.measure("piece", size, clock):
-                logits = self._forward.extend(cache, 0, read, read.shape[1])
+                logits = self._forward.extend(cache, 0, read)
                 gained = _gather(torch.log_softmax(logits.float(), -1), ids[:, start + 1 : start + 1 + read.shape[1]])
             found[:, start + 1 : start + 1 + read.shape[1]] = gained
         done = iter(zip(given, lengths, found, strict=True))

@@ -1,0 +1,520 @@
+"""The engine against plain forward passes of the same model: nothing it does for speed may change what it says."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from solver.codec import GridGrammar, grid_codec
+from solver.config import InferSettings, ModelSettings
+from solver.infer.hf import HFEngine
+from solver.infer.registry import make_engine
+from solver.model.load import Base, load_base
+from solver.types import (
+    NEVER,
+    AdapterRef,
+    Completion,
+    Deadline,
+    Result,
+    SampleRequest,
+    ScoreRequest,
+    SearchRequest,
+    TokenIds,
+)
+
+CELLS, NEWLINE, END = (0, 1), 2, 3  # a vocabulary small enough to enumerate
+SMALL = replace(grid_codec(), cells=CELLS, newline=NEWLINE, end=END)
+
+
+def small_base(seed: int, sharpness: float = 25.0, family: str = "qwen3") -> Base:
+    """A random model over five tokens whose next-token distributions are far from flat."""
+    config, build = (Qwen3Config, Qwen3ForCausalLM) if family == "qwen3" else (LlamaConfig, LlamaForCausalLM)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(
+            config(
+                vocab_size=5,
+                hidden_size=32,
+                intermediate_size=48,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=8,
+                max_position_embeddings=256,
+                tie_word_embeddings=False,
+            )
+        )
+        model.lm_head.weight.data *= sharpness
+    return Base(model.eval(), SMALL, torch.device("cpu"), torch.float32, Path(), 256)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> Base:
+    return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
+
+
+def prompts(count: int, seed: int = 0, vocabulary: int = 10, shortest: int = 5, longest: int = 40) -> list[TokenIds]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, vocabulary, rng.integers(shortest, longest)).astype(np.int32) for _ in range(count)]
+
+
+def next_logprobs(model: torch.nn.Module, ids: Sequence[int] | TokenIds) -> np.ndarray:
+    with torch.inference_mode():
+        logits = model(torch.tensor(np.asarray(ids, dtype=np.int64))[None]).logits[0, -1]
+    return torch.log_softmax(logits.float(), -1).numpy()
+
+
+def teacher_forced(base: Base, prompt: TokenIds, ids: TokenIds) -> np.ndarray:
+    with torch.inference_mode():
+        text = torch.tensor(np.concatenate([prompt, ids]).astype(np.int64))
+        logprobs = torch.log_softmax(base.model(text[None]).logits[0].float(), -1)
+    return logprobs[len(prompt) - 1 : -1].gather(1, text[len(prompt) :, None])[:, 0].numpy()
+
+
+def by_id(results: Iterator[Result]) -> dict[str, Result]:
+    found = {}
+    for result in results:
+        assert result.request not in found
+        found[result.request] = result
+    return found
+
+
+def table(result: Result) -> dict[tuple[int, ...], float]:
+    return {tuple(c.ids.tolist()): c.logprob for c in result.completions}
+
+
+def legal(prefix: tuple[int, ...], side: int) -> bool:
+    """Whether a prefix can become rows of equal width: written anew, from whole lines."""
+    body = prefix[:-1] if prefix and prefix[-1] == END else prefix
+    if END in body or any(token not in (*CELLS, NEWLINE) for token in body):
+        return False
+    lines = "".join("n" if token == NEWLINE else "c" for token in body).split("n")
+    closed = lines if prefix and prefix[-1] == END else lines[:-1]
+    widths = {len(line) for line in closed}
+    width = widths.pop() if widths else side
+    return not widths and width >= 1 and len(lines) <= side and all(len(line) <= min(width, side) for line in lines)
+
+
+def brute_force(base: Base, prompt: TokenIds, min_prob: float, longest: int, side: int | None) -> dict[tuple[int, ...], float]:
+    """Every completion above the threshold, by walking the whole tree one plain forward pass a node."""
+    found: dict[tuple[int, ...], float] = {}
+
+    def walk(prefix: tuple[int, ...], total: float) -> None:
+        if (prefix and prefix[-1] == END) or len(prefix) == longest:
+            found[prefix] = total
+            return
+        for token, logprob in enumerate(next_logprobs(base.model, [*prompt, *prefix])):
+            child = (*prefix, token)
+            if total + logprob >= np.log(min_prob) and (side is None or legal(child, side)):
+                walk(child, total + float(logprob))
+
+    walk((), 0.0)
+    return found
+
+
+@pytest.mark.parametrize("grammar", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("budget", [64, 400, 32768])
+def test_search_finds_exactly_what_brute_force_finds(seed: int, grammar: bool, budget: int) -> None:
+    base = small_base(seed, 6.0 if grammar else 25.0, "llama" if seed % 2 else "qwen3")
+    engine = HFEngine(base, InferSettings(grammar=grammar, batch_tokens=budget))
+    requests = [
+        SearchRequest(str(n), prompt, None, min_prob * (0.1 if grammar else 1), 7)
+        for n, (prompt, min_prob) in enumerate(zip(prompts(4, seed, 5), (0.01, 0.003, 0.02, 0.3), strict=True))
+    ]
+    results = by_id(engine.search(requests, NEVER))
+    found = 0
+    for request in requests:
+        expected = brute_force(base, request.prompt, request.min_prob, 7, 30 if grammar else None)
+        got = results[request.id]
+        assert got.status == "complete"
+        assert table(got).keys() == expected.keys()
+        for ids, logprob in table(got).items():
+            assert logprob == pytest.approx(expected[ids], abs=1e-4)
+        assert [c.logprob for c in got.completions] == sorted((c.logprob for c in got.completions), reverse=True)
+        assert all(c.finished == (c.ids[-1] == END) for c in got.completions)
+        found += len(expected)
+    assert found > len(requests)  # branching was exercised
+
+
+def test_search_keeps_the_side_limit_of_the_grammar() -> None:
+    base = small_base(0, sharpness=3.0)
+    limited = replace(base, codec=_Sided(SMALL, 2))
+    prompt = prompts(1, 3, 5)[0]
+    result = next(HFEngine(limited, InferSettings()).search([SearchRequest("a", prompt, None, 3e-5, 7)], NEVER))
+    assert table(result).keys() == brute_force(base, prompt, 3e-5, 7, 2).keys()
+    assert any(len(c.ids) == 6 for c in result.completions)  # 2x2 closed: c c n c c e
+
+
+class _Sided:
+    """The small codec with a smaller side limit."""
+
+    def __init__(self, codec: object, side: int) -> None:
+        self._codec, self.end = codec, END
+        self.grammar = GridGrammar(CELLS, NEWLINE, END, side)
+
+
+def test_search_in_a_large_vocabulary_looks_at_enough_tokens(base: Base) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=300, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+                num_key_value_heads=1, head_dim=8, max_position_embeddings=64,
+            )
+        )  # fmt: skip
+    model.lm_head.weight.data *= 80
+    wide = replace(base, model=model.eval(), codec=SMALL, context=64)
+    prompt = prompts(1, 1, 300)[0]
+    result = next(HFEngine(wide, InferSettings(grammar=False)).search([SearchRequest("a", prompt, None, 0.01, 2)], NEVER))
+    expected = brute_force(wide, prompt, 0.01, 2, None)
+    assert table(result).keys() == expected.keys()
+    assert len(expected) > 1
+
+
+@pytest.mark.parametrize("budget", [64, 700, 32768])
+def test_log_probabilities_are_those_of_teacher_forcing(base: Base, budget: int) -> None:
+    engine = HFEngine(base, InferSettings(batch_tokens=budget))
+    requests = [SampleRequest(str(n), prompt, None, 3, 1.0, 70, seed=n) for n, prompt in enumerate(prompts(5))]
+    results = by_id(engine.sample(requests, NEVER))
+    for request in requests:
+        assert len(results[request.id].completions) == 3
+        for completion in results[request.id].completions:
+            expected = teacher_forced(base, request.prompt, completion.ids)
+            np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("budget", [64, 500, 32768])
+def test_score_equals_teacher_forcing(base: Base, budget: int) -> None:
+    rng = np.random.default_rng(1)
+    engine = HFEngine(base, InferSettings(batch_tokens=budget))
+    lengths = ((1, 40, 7), (3,), (), (90, 2, 2, 5))
+    requests = [
+        ScoreRequest(str(n), prompt, None, tuple(rng.integers(0, 16, k).astype(np.int32) for k in ks))
+        for n, (prompt, ks) in enumerate(zip(prompts(4, 2), lengths, strict=True))
+    ]
+    results = by_id(engine.score(requests, NEVER))
+    for request in requests:
+        got = results[request.id]
+        assert got.status == "complete"
+        assert len(got.completions) == len(request.completions)
+        for given, completion in zip(request.completions, got.completions, strict=True):
+            np.testing.assert_array_equal(completion.ids, given)
+            np.testing.assert_allclose(completion.logprobs, teacher_forced(base, request.prompt, given), atol=1e-4)
+            assert completion.finished == (given[-1] == base.codec.end)
+
+
+def test_score_reads_long_completions_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.infer.scoring.PIECE_ELEMENTS", 1 << 11)
+    test_score_equals_teacher_forcing(base, 32768)
+
+
+def test_greedy_is_the_argmax_of_plain_forward_passes() -> None:
+    for seed in range(3):
+        base = small_base(seed)
+        requests = [SampleRequest(str(n), prompt, None, 1, 0.0, 12) for n, prompt in enumerate(prompts(4, seed, 5))]
+        results = by_id(HFEngine(base, InferSettings(grammar=False)).sample(requests, NEVER))
+        for request in requests:
+            ids = list(request.prompt)
+            while len(ids) < len(request.prompt) + 12 and (len(ids) == len(request.prompt) or ids[-1] != END):
+                ids.append(int(next_logprobs(base.model, ids).argmax()))
+            assert results[request.id].completions[0].ids.tolist() == ids[len(request.prompt) :]
+
+
+def test_a_request_gets_the_same_alone_and_in_any_batch(base: Base) -> None:
+    requests = [
+        SampleRequest(str(n), prompt, None, n % 4 + 1, 0.8, 50, seed=n) for n, prompt in enumerate(prompts(9, 5, longest=120))
+    ]
+    together = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
+    tight = by_id(HFEngine(base, InferSettings(batch_tokens=900)).sample(requests[::-1], NEVER))
+    for request in requests:
+        alone = next(HFEngine(base, InferSettings()).sample([request], NEVER))
+        for other in (together[request.id], tight[request.id]):
+            assert table(other).keys() == table(alone).keys()
+            assert other.new_tokens == alone.new_tokens
+
+
+def test_seeds_reproduce_and_differ(base: Base) -> None:
+    engine = HFEngine(base, InferSettings())
+    request = SampleRequest("a", prompts(1)[0], None, 4, 1.0, 30, seed=7)
+    first, second = (next(engine.sample([request], NEVER)) for _ in range(2))
+    other = next(engine.sample([replace(request, seed=8)], NEVER))
+    assert table(first) == table(second)
+    assert table(first).keys() != table(other).keys()
+    assert len(table(first)) > 1  # samples of one request differ among themselves
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_samples_follow_the_distribution(temperature: float) -> None:
+    base = small_base(1, sharpness=4.0)
+    prompt = prompts(1, 1, 5)[0]
+    engine = HFEngine(base, InferSettings(grammar=False))
+    n = 4000
+    result = next(engine.sample([SampleRequest("a", prompt, None, n, temperature, 2)], NEVER))
+    first = next_logprobs(base.model, prompt).astype(np.float64) / temperature
+    first = np.exp(first) / np.exp(first).sum()
+    expected: dict[tuple[int, ...], float] = {(END,): first[END]}
+    for a, b in itertools.product((t for t in range(5) if t != END), range(5)):
+        second = next_logprobs(base.model, [*prompt, a]).astype(np.float64) / temperature
+        expected[a, b] = first[a] * np.exp(second[b]) / np.exp(second).sum()
+    drawn = dict.fromkeys(expected, 0)
+    for completion in result.completions:
+        drawn[tuple(completion.ids.tolist())] += 1
+    counts = np.array([drawn[key] for key in expected])
+    means = np.array(list(expected.values())) * n
+    likely = means > 5
+    chi2 = float((((counts - means) ** 2) / means)[likely].sum())
+    freedom = int(likely.sum())
+    assert chi2 < freedom + 4 * np.sqrt(2 * freedom)
+
+
+def test_with_the_grammar_even_a_random_model_writes_grids(base: Base) -> None:
+    engine = HFEngine(base, InferSettings())
+    requests = [SampleRequest(str(n), prompt, None, 8, 1.5, 300, seed=n) for n, prompt in enumerate(prompts(4))]
+    finished = 0
+    for result in engine.sample(requests, NEVER):
+        for completion in result.completions:
+            if completion.finished:
+                finished += 1
+                assert base.codec.decode_answer(completion.ids) is not None
+            else:
+                assert len(completion.ids) == 300
+    assert finished > 10
+    free = HFEngine(base, InferSettings(grammar=False)).sample(requests, NEVER)
+    assert any(base.codec.decode_answer(c.ids) is None for r in free for c in r.completions)
+
+
+def test_a_largest_answer(base: Base) -> None:
+    """A model that never wants to end or break a line writes 30x30, because the grammar ends lines and the grid."""
+    stubborn = replace(base, model=_with_bias(base, {base.codec.newline: -30.0, base.codec.end: -60.0}))
+    request = SampleRequest("a", prompts(1)[0], None, 2, 1.0, 1000)
+    result = next(HFEngine(stubborn, InferSettings()).sample([request], NEVER))
+    for completion in result.completions:
+        grid = base.codec.decode_answer(completion.ids)
+        assert completion.finished
+        assert grid is not None
+        assert grid.shape == (30, 30)
+
+
+def _with_bias(base: Base, bias: dict[int, float]) -> torch.nn.Module:
+    from solver.model.adapters import own_weights
+
+    model = own_weights(base, torch.float32)
+    model.lm_head.bias = torch.nn.Parameter(torch.tensor([bias.get(i, 0.0) for i in range(16)]), requires_grad=False)
+    return model
+
+
+class Clock:
+    """Time that passes only when asked: one second a look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [0, 5, 20, 60, 150])
+def test_the_deadline_cuts_and_keeps_what_was_finished(base: Base, seconds: float) -> None:
+    requests = [SampleRequest(str(n), prompt, None, 4, 1.0, 200, seed=n) for n, prompt in enumerate(prompts(6))]
+    full = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
+    clock = Clock()
+    results = by_id(HFEngine(base, InferSettings()).sample(requests, Deadline(seconds, clock)))
+    assert clock.now <= seconds + 8 + len(requests)  # looks after the cut do not run the model
+    assert results.keys() == full.keys()
+    statuses = {result.status for result in results.values()}
+    assert "cut" in statuses
+    for key, result in results.items():
+        assert result.status in ("cut", "complete")
+        assert table(result).items() <= table(full[key]).items() or seconds
+        assert table(result).keys() <= table(full[key]).keys()
+        if result.status == "complete":
+            assert len(result.completions) == 4
+    if seconds == 60:
+        assert any(result.completions for result in results.values() if result.status == "cut")
+
+
+def test_search_and_score_are_cut_too(base: Base) -> None:
+    prompt = prompts(1)[0]
+    engine = HFEngine(base, InferSettings())
+    for call in (
+        lambda d: engine.search([SearchRequest("a", prompt, None, 1e-4, 40)], d),
+        lambda d: engine.score([ScoreRequest("a", prompt, None, (np.zeros(50, dtype=np.int32),))], d),
+    ):
+        assert [r.status for r in call(Deadline(0.5, Clock()))] == ["cut"]
+
+
+def test_what_cannot_be_served_fails_alone(base: Base) -> None:
+    long = np.zeros(base.context, dtype=np.int32)
+    good = prompts(1)[0]
+    engine = HFEngine(base, InferSettings())
+    results = by_id(
+        engine.sample(
+            [
+                SampleRequest("long", long, None, 1, 1.0, 5),
+                SampleRequest("empty", good[:0], None, 1, 1.0, 5),
+                SampleRequest("greedy", good, None, 2, 0.0, 5),
+                SampleRequest("adapter", good, AdapterRef("gone", Path("nowhere"), "lora"), 1, 1.0, 5),
+                SampleRequest("good", good, None, 1, 1.0, 5),
+            ],
+            NEVER,
+        )
+    )
+    assert {key: result.status for key, result in results.items()} == {
+        "long": "failed", "empty": "failed", "greedy": "failed", "adapter": "failed", "good": "complete",
+    }  # fmt: skip
+    assert str(base.context) in results["long"].error
+    assert "nowhere" in results["adapter"].error
+    scored = by_id(engine.score([ScoreRequest("long", good, None, (long,)), ScoreRequest("good", good, None, (good,))], NEVER))
+    assert (scored["long"].status, scored["good"].status) == ("failed", "complete")
+
+
+def test_completions_stop_at_the_context(base: Base) -> None:
+    prompt = np.zeros(60, dtype=np.int32)
+    short = replace(base, context=64)
+    result = next(HFEngine(short, InferSettings(grammar=False)).sample([SampleRequest("a", prompt, None, 8, 1.0, 50)], NEVER))
+    assert max(len(c.ids) for c in result.completions) == 4
+    assert all(c.finished == (c.ids[-1] == base.codec.end) for c in result.completions)
+
+
+def _break_every_other_pass(engine: HFEngine, error: Callable[[int], Exception | None]) -> None:
+    """Make chosen forward passes of the engine raise, as an allocator would."""
+    forward = engine._forward
+    call, count = forward._call, itertools.count()
+
+    def failing(cache, ids, *args):  # type: ignore[no-untyped-def]
+        next(count)
+        problem = error(ids.numel())
+        if problem is not None:
+            raise problem
+        return call(cache, ids, *args)
+
+    forward._call = failing  # type: ignore[method-assign]
+
+
+def test_out_of_memory_backs_off_to_smaller_batches(base: Base) -> None:
+    requests = [SampleRequest(str(n), prompt, None, 4, 1.0, 40, seed=n) for n, prompt in enumerate(prompts(6))]
+    expected = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
+    engine = HFEngine(base, InferSettings())
+    _break_every_other_pass(engine, lambda size: torch.OutOfMemoryError("no memory") if size > 45 else None)
+    results = by_id(engine.sample(requests, NEVER))
+    for key, result in results.items():
+        assert result.status == "complete"
+        assert table(result).keys() == table(expected[key]).keys()
+
+
+def test_a_request_that_never_fits_fails_and_the_others_go_on(base: Base) -> None:
+    long, short = np.zeros(300, dtype=np.int32), prompts(1)[0]
+    engine = HFEngine(base, InferSettings())
+    _break_every_other_pass(engine, lambda size: torch.OutOfMemoryError("no memory") if size >= 300 else None)
+    results = by_id(
+        engine.sample([SampleRequest("long", long, None, 2, 1.0, 5), SampleRequest("short", short, None, 2, 1.0, 5)], NEVER)
+    )
+    assert (results["long"].status, results["short"].status) == ("failed", "complete")
+    assert "memory" in results["long"].error
+    scored = by_id(
+        engine.score([ScoreRequest("long", long, None, (short,)), ScoreRequest("short", short, None, (short,))], NEVER)
+    )
+    assert (scored["long"].status, scored["short"].status) == ("failed", "complete")
+
+
+def test_nan_fails_the_request_only_where_it_appears(base: Base) -> None:
+    """A token whose embedding is NaN: prompts with it fail, the others complete."""
+    from solver.model.adapters import own_weights
+
+    model = own_weights(base, torch.float32)
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
+    model.model.embed_tokens.weight = torch.nn.Parameter(model.model.embed_tokens.weight.clone(), requires_grad=False)
+    model.model.embed_tokens.weight[15] = float("nan")
+    good = prompts(1)[0]
+    bad = np.append(good, np.int32(15))
+    engine = HFEngine(replace(base, model=model), InferSettings())
+    results = by_id(
+        engine.sample([SampleRequest("bad", bad, None, 3, 1.0, 9), SampleRequest("good", good, None, 3, 1.0, 9)], NEVER)
+    )
+    assert (results["bad"].status, results["good"].status) == ("failed", "complete")
+    assert "NaN" in results["bad"].error
+    found = by_id(engine.search([SearchRequest("bad", bad, None, 0.1, 9), SearchRequest("good", good, None, 0.1, 9)], NEVER))
+    assert (found["bad"].status, found["good"].status) == ("failed", "complete")
+
+
+def test_the_base_model_and_the_global_generator_are_left_alone(base: Base) -> None:
+    before = base.model.config._attn_implementation
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    engine = make_engine(base, InferSettings())
+    for _ in engine.sample([SampleRequest("a", prompts(1)[0], None, 2, 1.0, 5)], NEVER):
+        assert not torch.is_inference_mode_enabled()
+    assert base.model.config._attn_implementation == before
+    assert torch.equal(state, torch.get_rng_state())
+    assert threads == torch.get_num_threads()
+
+
+def test_models_without_full_attention_are_refused(base: Base) -> None:
+    with torch.random.fork_rng(devices=[]):
+        model = Qwen3ForCausalLM(
+            Qwen3Config(
+                vocab_size=16, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+                num_key_value_heads=2, head_dim=8, use_sliding_window=True, sliding_window=8, max_window_layers=1,
+            )
+        )  # fmt: skip
+    with pytest.raises(ValueError, match="full causal attention"):
+        HFEngine(replace(base, model=model), InferSettings())
+
+
+def _full_adapter(base: Base, folder: Path, seed: int) -> AdapterRef:
+    from solver.model.adapters import own_weights, save_full
+
+    model = own_weights(base, torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter += 0.3 * parameter.std() * torch.randn(parameter.shape, generator=generator)
+    save_full(base, model, folder)
+    return AdapterRef(f"full-{seed}", folder, "full")
+
+
+def _lora_adapter(base: Base, folder: Path, seed: int) -> AdapterRef:
+    from solver.model.lora import LoraShape, attach
+
+    stack = attach(base, LoraShape(4, 8.0), 1)
+    stack.reset(0, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in stack.layers.values():
+        layer.b.data.normal_(0, 0.3, generator=generator)
+    stack.save(0, folder)
+    return AdapterRef(f"lora-{seed}", folder, "lora")
+
+
+def test_every_request_is_served_by_its_own_adapter(base: Base, tmp_path: Path) -> None:
+    from solver.model.adapters import apply_adapter
+
+    adapters = [
+        None,
+        _lora_adapter(base, tmp_path / "a", 1),
+        _full_adapter(base, tmp_path / "b", 2),
+        _lora_adapter(base, tmp_path / "c", 3),
+    ]
+    prompt = prompts(1)[0]
+    requests = [
+        SampleRequest(f"{n}-{round_}", prompt, adapter, 2, 1.0, 20) for round_ in range(2) for n, adapter in enumerate(adapters)
+    ]
+    results = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
+    totals = set()
+    for request in requests:
+        plain = replace(base, model=apply_adapter(base, request.adapter))
+        for completion in results[request.id].completions:
+            np.testing.assert_allclose(completion.logprobs, teacher_forced(plain, prompt, completion.ids), atol=1e-4)
+            totals.add(round(completion.logprobs[0], 4))
+    assert len(totals) > 2
+
+
+def test_completion_sums_in_double_precision() -> None:
+    completion = Completion(np.zeros(900, dtype=np.int32), np.full(900, 0.1, dtype=np.float32), False)
+    assert completion.logprob == pytest.approx(900 * float(np.float32(0.1)), rel=1e-12)
