@@ -13,6 +13,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.types import Candidate, Score
 
 Rule = Callable[[Sequence[Candidate], Sequence[Score]], list[Grid]]
+
+T = TypeVar("T")
 
 BASELINE = 3.0  # nats a view adds to every candidate it scores, as published
 
@@ -38,8 +41,10 @@ def hierarchical_vote(candidates: Sequence[Candidate], scores: Sequence[Score]) 
 
     Each transform names its three most frequent grids. If it has fewer distinct ones, its row-wise majority, then its
     column-wise majority (of the most frequent shape) fill up, then its most frequent grid is named again, so a unanimous
-    transform gives it three votes. Grids rank by how often they were named; ties go to the one that more candidates of
-    the identity transform hold, then to the flat vote. Grids never named follow by flat vote. `scores` are not used.
+    transform gives it three votes. Ties within a majority, the rule among two predictions, go to what most candidates of
+    all transforms show (the published code leaves them to chance). Grids rank by how often they were named; ties go to the
+    one that more candidates of the identity transform hold, then to the flat vote. Grids never named follow by flat vote.
+    `scores` are not used.
 
     Source: Akyurek et al. 2024 (arXiv 2411.07279), augmented inference with hierarchical voting, and its published code.
     """
@@ -47,7 +52,8 @@ def hierarchical_vote(candidates: Sequence[Candidate], scores: Sequence[Score]) 
     by_transform: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in candidates:
         by_transform[candidate.view.split("/")[0]].append(candidate)
-    named = Counter(key for members in by_transform.values() for key in _top_three(members))
+    everyone = [candidate.grid for candidate in candidates]
+    named = Counter(key for members in by_transform.values() for key in _top_three(members, everyone))
     identity = Counter(grid_key(candidate.grid) for candidate in by_transform["identity"])
     flat = [grid_key(grid) for grid in flat_vote(candidates, ())]
     place = {key: i for i, key in enumerate(flat)}
@@ -182,23 +188,32 @@ def _by_likelihood(candidates: Sequence[Candidate], scores: Sequence[Score], val
     return [group.grid for group in (*scored, *_by_votes(group for group in groups if not group.nll))]
 
 
-def _top_three(candidates: Sequence[Candidate]) -> list[bytes]:
+def _top_three(candidates: Sequence[Candidate], everyone: Sequence[Grid]) -> list[bytes]:
     """What one transform names: always three keys, the last ones repeated if nothing else is left."""
     groups = _by_votes(_groups(candidates, ()).values())
-    votes = [group.grid for group in groups for _ in group.candidates]  # best first, so that ties in majorities go to it
+    votes = [group.grid for group in groups for _ in group.candidates]  # best first
     named = [grid_key(group.grid) for group in groups[:3]]
-    for majority in (_row_majority(votes), _row_majority([grid.T for grid in votes]).T):
+    by_columns = _row_majority([grid.T for grid in votes], [grid.T for grid in everyone]).T
+    for majority in (_row_majority(votes, everyone), by_columns):
         key = grid_key(majority)
         if len(named) < 3 and key not in named:
             named.append(key)
     return named + [named[0]] * (3 - len(named))
 
 
-def _row_majority(votes: Sequence[Grid]) -> Grid:
-    """Each row the most frequent one at its place, over the votes of the most frequent shape's width; ties: the first."""
-    rows, columns = Counter(grid.shape for grid in votes).most_common(1)[0][0]
+def _row_majority(votes: Sequence[Grid], everyone: Sequence[Grid]) -> Grid:
+    """Each row the most frequent one at its place, over the votes of the most frequent shape's width."""
+    rows, columns = _most_frequent([grid.shape for grid in votes], [grid.shape for grid in everyone])
     chosen = []
     for r in range(rows):
-        here = Counter(grid[r].tobytes() for grid in votes if grid.shape[0] > r and grid.shape[1] == columns)
-        chosen.append(np.frombuffer(here.most_common(1)[0][0], dtype=np.uint8))
+        here, anywhere = (
+            [grid[r].tobytes() for grid in pool if grid.shape[0] > r and grid.shape[1] == columns] for pool in (votes, everyone)
+        )
+        chosen.append(np.frombuffer(_most_frequent(here, anywhere), dtype=np.uint8))
     return np.stack(chosen)
+
+
+def _most_frequent(votes: Sequence[T], everyone: Sequence[T]) -> T:
+    """The most frequent of `votes`; ties go to the most frequent among `everyone`, then to the first."""
+    here, anywhere = Counter(votes), Counter(everyone)
+    return max(here, key=lambda value: (here[value], anywhere[value]))

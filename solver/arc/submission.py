@@ -5,6 +5,7 @@ The file's form is `{id: [{"attempt_1": grid, "attempt_2": grid}, ...]}`, one en
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def score(submission: Submission, solutions: Mapping[str, Sequence[Grid | None]]
     return {
         "per_prediction": _ratio(solved, outputs),
         "per_task_strict": _ratio(sum(share == 1 for share in shares), len(shares)),
-        "per_task_mean": _ratio(sum(shares), len(shares)),
+        "per_task_mean": _ratio(math.fsum(shares), len(shares)),
         "pass_at_1": _ratio(firsts, outputs),
     }
 

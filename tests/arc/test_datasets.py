@@ -1,0 +1,340 @@
+"""Reading tasks and solutions: every source gives the same tasks, every flaw one line that says where it is."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from solver.arc.datasets import NAMED_SETS, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks
+from solver.errors import InputError
+
+PAIR = {"input": [[1, 2], [3, 4]], "output": [[5]]}
+TASK = {"train": [PAIR, {"input": [[6]], "output": [[7, 8]]}], "test": [{"input": [[9]]}, {"input": [[0, 0]]}]}
+
+
+def save(path: Path, value: Any) -> Path:
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return path
+
+
+def refusal(path: Path | str) -> str:
+    with pytest.raises(InputError) as caught:
+        load_tasks(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def broken(part: str, index: int, side: str, grid: Any) -> dict[str, Any]:
+    task = json.loads(json.dumps(TASK))
+    task[part][index][side] = grid
+    return task
+
+
+def test_challenges_file_task_file_and_folder_give_the_same_tasks(tmp_path: Path) -> None:
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    one = save(folder / "abc.json", TASK)
+    save(folder / "def.json", TASK)
+    save(folder / "notes.txt", "not a task")
+    whole = load_tasks(save(tmp_path / "challenges.json", {"abc": TASK, "def": TASK}))
+    assert whole.tasks == load_tasks(folder).tasks
+    assert whole.tasks[:1] == load_tasks(one).tasks
+    assert whole.test_counts == {"abc": 2, "def": 2}
+    assert whole.tasks[0].train[1].output is not None
+    assert whole.tasks[0].train[1].output.tolist() == [[7, 8]]
+    assert [pair.output for pair in whole.tasks[0].test] == [None, None]
+    assert len(whole) == 2
+    assert list(whole) == list(whole.tasks)
+
+
+@pytest.mark.parametrize(
+    ("name", "tasks", "tests"), [("arc1:training", 400, 416), ("arc1:evaluation", 400, 419), ("arc2:evaluation", 120, 167)]
+)
+def test_public_sets_by_name(name: str, tasks: int, tests: int) -> None:
+    found = load_tasks(name)
+    assert len(found) == tasks
+    assert sum(found.test_counts.values()) == tests
+    assert load_solutions(name, found).keys() == found.test_counts.keys()
+    assert all(pair.output is not None for task in found for pair in task.test)
+
+
+def test_arc2_training_is_there() -> None:
+    assert len(load_tasks("arc2:training")) == 1000
+
+
+def test_public_task_by_hand() -> None:
+    task = load_tasks("arc1:training").by_id["007bbfb7"]
+    assert task.train[0].input.tolist() == [[0, 7, 7], [7, 7, 7], [0, 7, 7]]
+    assert task.test[0].output is not None
+    assert task.test[0].output.shape == (9, 9)
+
+
+def test_unknown_set_lists_the_known() -> None:
+    assert all(name in refusal("arc3:training") for name in NAMED_SETS)
+
+
+# --- files that cannot be used as a whole
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "no.json") == f"{tmp_path / 'no.json'}: cannot read the task file: No such file or directory"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_file(tmp_path: Path) -> None:
+    path = save(tmp_path / "secret.json", {"abc": TASK})
+    path.chmod(0)
+    assert "Permission denied" in refusal(path)
+
+
+def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.json").mkdir()
+    assert refusal(tmp_path) == f"{tmp_path / 'x.json'}: cannot read the task file: Is a directory"
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b"\xff\xfe{}")
+    assert "not UTF-8 text" in refusal(tmp_path / "x.json")
+
+
+def test_folder_without_tasks(tmp_path: Path) -> None:
+    assert "holds no .json file" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_file(tmp_path: Path, text: str) -> None:
+    assert "the task file is empty" in refusal(save(tmp_path / "x.json", text))
+
+
+def test_not_json_names_line_and_column(tmp_path: Path) -> None:
+    message = refusal(save(tmp_path / "x.json", '{"abc":\n  train}'))
+    assert message.startswith(f"{tmp_path / 'x.json'}: not valid JSON at line 2, column 3")
+    assert "cut off" not in message
+
+
+def test_truncated_json_says_so_wherever_it_is_cut(tmp_path: Path) -> None:
+    text = json.dumps({"abc": TASK}, indent=1)
+    for end in range(1, len(text), 7):
+        message = refusal(save(tmp_path / "x.json", text[:end]))
+        last, after_space = (part.count("\n") + 1 for part in (text[:end].rstrip(), text[:end]))
+        assert f"at line {last}, column" in message or f"at line {after_space}, column" in message, text[:end]
+        assert "cut off" in message, text[:end]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"abc": ' + "1" * 5000 + "}"])
+def test_absurd_json(tmp_path: Path, text: str) -> None:
+    assert str(tmp_path / "x.json") in refusal(save(tmp_path / "x.json", text))
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"), [([], "a list"), ("x", "a string"), (3, "a number"), (None, "null"), (True, "a boolean")]
+)
+def test_wrong_top_level_type(tmp_path: Path, value: Any, kind: str) -> None:
+    assert f"not {kind}" in refusal(save(tmp_path / "x.json", json.dumps(value)))
+
+
+def test_empty_set(tmp_path: Path) -> None:
+    assert refusal(save(tmp_path / "x.json", {})) == f"{tmp_path / 'x.json'}: holds no tasks"
+
+
+# --- flaws of one task
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"test": TASK["test"]}, "has no train pairs"),
+        ({"train": [], "test": TASK["test"]}, "has no train pairs"),
+        ({"train": TASK["train"]}, "has no test pairs"),
+        ({"train": TASK["train"], "test": []}, "has no test pairs"),
+        ({"train": {"0": PAIR}, "test": TASK["test"]}, "train must be a list of pairs, not an object"),
+        ({"train": [[]], "test": TASK["test"]}, "train pair 0 must be an object with input and output, not a list"),
+        ({"train": [PAIR, {"input": [[1]]}], "test": TASK["test"]}, "train pair 1 has no output"),
+        ({"train": [PAIR], "test": [{"output": [[1]]}]}, "test pair 0 has no input"),
+        ([], "a task must be an object with train and test, not a list"),
+        (broken("train", 1, "output", [[1, 2], [3]]), "train pair 1 output: row 1 has 1 cells, row 0 has 2"),
+        (broken("train", 0, "input", []), "train pair 0 input: the grid is empty"),
+        (broken("train", 0, "input", [[]]), "train pair 0 input: row 0 is empty"),
+        (broken("test", 1, "input", [[0]] * 31), "test pair 1 input: the grid has 31 rows, at most 30 are allowed"),
+        (broken("train", 0, "output", [[0] * 31]), "train pair 0 output: row 0 has 31 columns, at most 30 are allowed"),
+        (
+            broken("train", 0, "input", [[1, 2], [3, 4.0]]),
+            "train pair 0 input: cell (row 1, column 1) is 4.0",
+        ),
+        (broken("train", 0, "input", [["1"]]), "train pair 0 input: cell (row 0, column 0) is '1'"),
+        (broken("train", 0, "input", [[True]]), "train pair 0 input: cell (row 0, column 0) is True"),
+        (broken("test", 0, "input", [[-1]]), "test pair 0 input: cell (row 0, column 0) is -1"),
+        (broken("train", 0, "input", [[0, 10]]), "train pair 0 input: cell (row 0, column 1) is 10"),
+        (broken("train", 0, "input", [[None]]), "train pair 0 input: cell (row 0, column 0) is None"),
+        (
+            broken("train", 0, "input", [[math.nan]]),
+            "train pair 0 input: cell (row 0, column 0) is nan",
+        ),
+        (broken("test", 0, "output", None), "test pair 0 output: a grid must be a list of rows, not null"),
+    ],
+)
+def test_flawed_task_is_refused_or_set_aside(tmp_path: Path, task: Any, message: str) -> None:
+    path = save(tmp_path / "x.json", {"good": TASK, "abc": task})
+    assert refusal(path).startswith(f"{path}: task abc: {message}")
+    found = load_tasks(path, on_bad_task="fallback")
+    assert [t.id for t in found.tasks] == ["good"]
+    assert found.ids == ("good", "abc")
+    assert found.bad["abc"].message == refusal(path)
+
+
+def test_one_task_file_is_refused_alike(tmp_path: Path) -> None:
+    path = save(tmp_path / "abc.json", broken("train", 0, "input", [[11]]))
+    assert refusal(path).startswith(f"{path}: task abc: train pair 0 input: cell (row 0, column 0) is 11")
+
+
+def test_a_bad_task_keeps_its_number_of_tests(tmp_path: Path) -> None:
+    bad = {"a": {"train": [], "test": [1, 2, 3]}, "b": {"train": []}, "c": 5, "d": {"train": [], "test": []}}
+    found = load_tasks(save(tmp_path / "x.json", bad), on_bad_task="fallback")
+    assert found.test_counts == {"a": 3, "b": 1, "c": 1, "d": 1}
+
+
+def test_an_unreadable_file_of_a_folder_is_one_bad_task(tmp_path: Path) -> None:
+    save(tmp_path / "a.json", TASK)
+    save(tmp_path / "b.json", '{"train": [')
+    assert str(tmp_path / "b.json") in refusal(tmp_path)
+    found = load_tasks(tmp_path, on_bad_task="fallback")
+    assert found.test_counts == {"a": 2, "b": 1}
+    with pytest.raises(InputError, match="cut off"):
+        load_tasks(tmp_path / "b.json", on_bad_task="fallback")
+
+
+# --- ids that come twice
+
+
+@pytest.mark.parametrize("mode", ["error", "fallback"])
+def test_the_same_id_in_two_files(tmp_path: Path, mode: Any) -> None:
+    save(tmp_path / "a.json", TASK)
+    save(tmp_path / "set.json", {"a": TASK})
+    with pytest.raises(InputError, match="task a: the id is also in"):
+        load_tasks(tmp_path, mode)
+
+
+def test_the_same_id_twice_in_one_file(tmp_path: Path) -> None:
+    text = f'{{"abc": {json.dumps(TASK)}, "def": {json.dumps(TASK)}, "abc": {json.dumps(TASK)}}}'
+    path = save(tmp_path / "x.json", text)
+    assert refusal(path) == f"{path}: task abc: the id occurs more than once in this file"
+    found = load_tasks(path, on_bad_task="fallback")
+    assert found.test_counts == {"abc": 2, "def": 2}
+    assert set(found.bad) == {"abc"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"train": [], "test": [], "train": []}', "the task has the key 'train' more than once"),
+        (
+            '{"train": [{"input": [[1]], "input": [[2]], "output": [[1]]}], "test": [{"input": [[1]]}]}',
+            "train pair 0 has the key 'input'",
+        ),
+    ],
+)
+def test_the_same_key_twice_in_one_task(tmp_path: Path, text: str, message: str) -> None:
+    assert f"task abc: {message}" in refusal(save(tmp_path / "abc.json", text))
+
+
+# --- solutions
+
+
+def challenges(tmp_path: Path) -> TaskSet:
+    return load_tasks(save(tmp_path / "c.json", {"abc": TASK, "def": {**TASK, "test": TASK["test"][:1]}}))
+
+
+def test_kaggle_solutions(tmp_path: Path) -> None:
+    path = save(tmp_path / "s.json", {"abc": [[[1]], [[2, 3]]], "def": [[[4]]]})
+    found = load_solutions(path, challenges(tmp_path))
+    assert [[np.asarray(g).tolist() for g in grids] for grids in found.values()] == [[[[1]], [[2, 3]]], [[[4]]]]
+    assert found.keys() == load_solutions(path).keys()
+
+
+def test_solutions_from_tasks_that_hold_them(tmp_path: Path) -> None:
+    solved = broken("test", 0, "output", [[3]])
+    solved["test"][1]["output"] = [[4]]
+    found = load_solutions(save(tmp_path / "abc.json", solved))
+    assert [grid.tolist() for grid in found["abc"] if grid is not None] == [[[3]], [[4]]]
+    with pytest.raises(InputError, match="holds no test outputs"):
+        load_solutions(save(tmp_path / "abc.json", TASK))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"abc": [[[1]], [[2]]]}, "task def: has no solutions"),
+        ({"abc": [[[1]], [[2]]], "def": [[[1]]], "ghi": [[[1]]]}, "task ghi: is not among the tasks of"),
+        ({"abc": [[[1]]], "def": [[[1]]]}, "task abc: has 1 outputs, but .* has 2 test inputs"),
+        ({"abc": [[[1]], [[2]], [[3]]], "def": [[[1]]]}, "task abc: has 3 outputs"),
+        ({"abc": [[[1]], [[2], [3, 4]]], "def": [[[1]]]}, "task abc: test pair 1 output: row 1 has 2 cells"),
+        ({"abc": [], "def": [[[1]]]}, "task abc: has no outputs"),
+        ({"abc": [[[1]], [[2]]], "def": 3}, "task def: its solutions must be a list of grids, not a number"),
+        ([], "a solutions file must be an object of task ids, not a list"),
+        ({}, "holds no tasks"),
+    ],
+)
+def test_solutions_that_do_not_match(tmp_path: Path, value: Any, message: str) -> None:
+    path = save(tmp_path / "s.json", value)
+    with pytest.raises(InputError, match=message) as caught:
+        load_solutions(path, challenges(tmp_path))
+    assert str(path) in str(caught.value)
+
+
+def test_solutions_with_an_id_twice(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="task abc: the id occurs more than once"):
+        load_solutions(save(tmp_path / "s.json", '{"abc": [[[1]]], "abc": [[[1]]]}'))
+
+
+def test_missing_solutions(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        load_solutions(tmp_path / "s.json")
+
+
+# --- picking and fingerprints
+
+
+def test_picking_tasks(tmp_path: Path) -> None:
+    whole = load_tasks(save(tmp_path / "x.json", dict.fromkeys(("c", "00576224", "a", "b"), TASK)))
+    assert pick_tasks(whole, "2").ids == ("c", "00576224")
+    assert pick_tasks(whole, "99").ids == whole.ids
+    assert pick_tasks(whole, "b, c").ids == ("c", "b")
+    assert pick_tasks(whole, "00576224").ids == ("00576224",)
+    for spec, message in [("0", "at least one"), ("a,x", "has no task x"), (",", "give a number"), ("-1", "no task -1")]:
+        with pytest.raises(InputError, match=message):
+            pick_tasks(whole, spec)
+
+
+def test_picking_keeps_bad_tasks(tmp_path: Path) -> None:
+    whole = load_tasks(save(tmp_path / "x.json", {"a": TASK, "b": 3, "c": TASK}), on_bad_task="fallback")
+    picked = pick_tasks(whole, "2")
+    assert picked.test_counts == {"a": 2, "b": 1}
+    assert set(picked.bad) == {"b"}
+
+
+def test_the_sample_depends_on_ids_alone() -> None:
+    whole = load_tasks("arc1:evaluation")
+    sample = sample_tasks(whole, 40)
+    backwards = TaskSet("x", whole.tasks[::-1])
+    assert set(sample_tasks(backwards, 40).ids) == set(sample.ids)
+    assert set(sample_tasks(whole, 10).ids) < set(sample.ids)
+
+
+def test_fingerprint_sees_tasks_but_not_answers_or_order(tmp_path: Path) -> None:
+    whole = challenges(tmp_path)
+    assert whole.fingerprint == TaskSet("other", whole.tasks[::-1]).fingerprint
+    solved = broken("test", 0, "output", [[3]])
+    same = load_tasks(save(tmp_path / "d.json", {"abc": solved, "def": {**TASK, "test": TASK["test"][:1]}}))
+    assert same.fingerprint == whole.fingerprint
+    others = [
+        pick_tasks(whole, "1"),
+        load_tasks(save(tmp_path / "e.json", {"abc": TASK, "ghi": {**TASK, "test": TASK["test"][:1]}})),
+        load_tasks(save(tmp_path / "f.json", {"abc": broken("train", 0, "input", [[1, 2], [3, 5]]), "def": TASK})),
+        load_tasks(save(tmp_path / "g.json", {"abc": TASK, "def": TASK})),
+        load_tasks(save(tmp_path / "h.json", {"abc": TASK, "def": 3}), on_bad_task="fallback"),
+    ]
+    assert len({whole.fingerprint, *(other.fingerprint for other in others)}) == 6
