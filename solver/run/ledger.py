@@ -360,8 +360,10 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
             db.close()
             db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
         return db
-    except sqlite3.Error as error:
+    except sqlite3.OperationalError as error:
         raise InputError(f"{path}: cannot open the ledger: {error}") from None
+    except sqlite3.DatabaseError as error:
+        raise InputError(f"{path}: the ledger is damaged: {error}") from None
 
 
 def _version(path: Path, db: sqlite3.Connection) -> int:

@@ -212,7 +212,7 @@ class Solver:
         if train.epochs is None:
             most = min(most, job.work.plan.steps * train.batch_sequences)
         found = []
-        for example in ttt_examples(job.task, data, self._settings.seed, most, wave * most):
+        for example in ttt_examples(job.task, data, self._settings.seed, most, max(wave, 0) * most):
             try:
                 found.append(self.codec.sequence(example, self._context, data.loss_on_demonstrations, data.loss_on_answer))
             except TooLong:

@@ -17,6 +17,7 @@ from typing import Any
 from solver.arc.grid import Grid
 from solver.arc.submission import Submission, score
 from solver.budget.split import MAX_LOSSES
+from solver.report.results import task_results
 from solver.run.book import Book
 from solver.run.ledger import Ledger
 from solver.run.supervisor import Supervisor, totals_of
@@ -81,6 +82,7 @@ def summarise(
         versions=versions(),
         hardware=hardware(facts),
         commit=commit(),
+        results=tuple(task_results(book.outcomes(), book.submission, answers)),
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from solver.config import Settings
+from solver.report.results import TaskResult
 
 EXIT_DONE = 0
 EXIT_FAILED = 1  # no worker could be started or kept alive
@@ -108,6 +109,7 @@ class Summary:
     versions: dict[str, str]
     hardware: dict[str, Any]
     commit: str
+    results: tuple[TaskResult, ...] = ()  # one per task, in file order
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""

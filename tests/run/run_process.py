@@ -1,0 +1,59 @@
+"""A whole run in a process of its own, around a worker that may misbehave: `run_process.py FAULTS SPEC`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from solver.config import load_settings
+from solver.errors import InputError
+from solver.run.executors.base import Executor
+from solver.run.executors.local import LocalExecutor
+from solver.run.pipeline import run
+from solver.run.types import RunOptions
+from solver.run.worker import WorkerConfig
+
+HERE = Path(__file__).parent
+
+
+class Printer:
+    def progress(self, progress: object) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def main() -> int:
+    faults, spec = sys.argv[1], json.loads(sys.argv[2])
+    options = RunOptions(
+        challenges=spec["challenges"],
+        out=Path(spec["out"]),
+        budget=spec.get("budget", 30.0),
+        settings=load_settings(overrides=spec.get("set", [])),
+        model=Path(spec["model"]),
+        recipe=spec.get("recipe"),
+        scratch=Path(spec["scratch"]) if "scratch" in spec else None,
+        keep_adapters=spec.get("keep_adapters", False),
+        solutions=Path(spec["solutions"]) if "solutions" in spec else None,
+    )
+
+    def executor(options: RunOptions, scratch: Path) -> Executor:
+        config = WorkerConfig(options.settings, options.model, scratch)
+        command = [sys.executable, str(HERE / "faulty_worker.py"), faults]
+        return LocalExecutor(config, options.out / "worker.log", command=command)
+
+    try:
+        summary = run(options, Printer(), executor)
+    except InputError as error:
+        print(f"solver: {error}", file=sys.stderr)
+        return 2
+    if "torch" in sys.modules:
+        print("torch was imported", file=sys.stderr)
+        return 99
+    return summary.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

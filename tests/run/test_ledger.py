@@ -1,0 +1,137 @@
+"""The ledger gives back what was written, whatever is written twice, and refuses what is not its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from run_helpers import grid, make_tasks, outcome
+
+from solver.arc.grid import grid_key
+from solver.errors import InputError
+from solver.run.ledger import LEDGER_VERSION, Event, Identity, Ledger
+from solver.types import Fit, QueryOutcome, TaskOutcome, TaskPlan
+
+TASKS = make_tasks(3, tests=2)
+IDENTITY = Identity(TASKS.fingerprint, "model-a", 0, "default", {"train.lr": 1e-3, "infer.mode": "greedy"})
+
+
+def plain(outcomes: list[TaskOutcome]) -> list[object]:
+    """What an outcome says, in values that compare; queries without candidates are left out."""
+    return [
+        (o.task_id, o.wave, o.status, plain_fit(o.fit), o.seconds, o.tokens, [plain_query(q) for q in o.queries if q.candidates])
+        for o in outcomes
+    ]
+
+
+def plain_fit(fit: Fit | None) -> object:
+    return fit and (fit.job, fit.adapter, fit.steps, fit.tokens, fit.status, fit.reason, fit.first_loss)
+
+
+def plain_query(query: QueryOutcome) -> object:
+    candidates = [(grid_key(c.grid), c.view, c.logprob, c.origin, c.adapter) for c in query.candidates]
+    return query.index, candidates, [(grid_key(s.grid), s.view, s.nll, s.tokens, s.adapter) for s in query.scores]
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    written = [
+        outcome("task000", 0, "complete", (grid(1), grid(2), grid(1)), (3.5, 4.5)),
+        outcome("task000", 1, "cut", (grid(3, 30, 30),), (9.0,)),
+        outcome("task002", 0, "failed"),
+    ]
+    ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    for one in written:
+        ledger.record(one)
+    ledger.plan("task000", 0, TaskPlan(5, 8, 1), float("inf"), "why")
+    ledger.close()
+    again = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    assert plain(again.outcomes()) == plain(written)
+    assert np.isnan(again.outcomes()[0].fit.final_loss)  # type: ignore[union-attr]
+    assert again.tasks() == [task.without_answers() for task in TASKS]
+    assert again.test_counts() == {"task000": 2, "task001": 2, "task002": 2}
+    assert again.statuses() == {"task000": "cut", "task001": "waiting", "task002": "failed"}
+    assert again.timings() == {"fit": (6.0, 3.75), "infer": (0.0, 1.5)}
+
+
+def test_writing_twice_changes_nothing_and_a_rewrite_replaces(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    first = outcome("task001", 0, "cut", (grid(1), grid(2)), (1.0, 2.0))
+    ledger.record(first)
+    ledger.record(first)
+    assert plain(ledger.outcomes()) == plain([first])
+    assert [event.kind for event in ledger.events()] == ["note"]
+    final = outcome("task001", 0, "complete", (grid(5),), (1.0,))
+    ledger.record(final)
+    assert plain(ledger.outcomes()) == plain([final])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tasks": "other"}, "another task set"),
+        ({"model": "model-b"}, "model-b"),
+        ({"seed": 7}, "seed 0, now 7"),
+        ({"recipe": "mit"}, "recipe default, now mit"),
+        ({"settings": {"train.lr": 2e-3, "infer.mode": "greedy"}}, "train.lr = 0.001, now 0.002"),
+    ],
+)
+def test_another_run_is_refused_and_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
+    Ledger.open(tmp_path / "run.db", IDENTITY, TASKS).close()
+    with pytest.raises(InputError, match=said):
+        Ledger.open(tmp_path / "run.db", replace(IDENTITY, **change), TASKS)
+    Ledger.open(tmp_path / "run.db", IDENTITY, TASKS).close()
+
+
+def test_a_damaged_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    path.write_bytes(b"not a database at all, but long enough to be taken for one" * 100)
+    for attempt in (lambda: Ledger.open(path, IDENTITY, TASKS), lambda: Ledger.read(path)):
+        with pytest.raises(InputError, match=r"run\.db.*damaged"):
+            attempt()
+
+
+def test_a_ledger_with_a_torn_page_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    ledger = Ledger.open(path, IDENTITY, TASKS)
+    for wave in range(40):
+        ledger.record(outcome("task000", wave, "complete", (grid(wave, 30, 30),) * 4))
+    ledger.close()
+    data = bytearray(path.read_bytes())
+    for at in range(4096 * 3, len(data) - 4096, 4096 * 2):
+        data[at : at + 2048] = b"\xff" * 2048
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged"):
+        Ledger.open(path, IDENTITY, TASKS)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    Ledger.open(path, IDENTITY, TASKS).close()
+    with sqlite3.connect(path) as db:
+        db.execute(f"PRAGMA user_version = {LEDGER_VERSION + 1}")
+    db.close()
+    with pytest.raises(InputError, match=f"version {LEDGER_VERSION + 1}"):
+        Ledger.open(path, IDENTITY, TASKS)
+
+
+def test_an_empty_file_is_a_new_ledger_and_a_missing_one_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "run.db").touch()  # what a kill between creation and the first transaction leaves
+    with pytest.raises(InputError, match="empty"):
+        Ledger.read(tmp_path / "run.db")
+    Ledger.open(tmp_path / "run.db", IDENTITY, TASKS).close()
+    with pytest.raises(InputError, match="no such ledger"):
+        Ledger.read(tmp_path / "none.db")
+
+
+def test_readers_work_beside_a_writer_and_on_a_read_only_copy(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    ledger.event(Event("kind", "detail", "task001", 2))
+    beside = Ledger.read(tmp_path / "run.db")
+    assert [(e.kind, e.detail, e.task, e.wave) for e in beside.events()] == [("kind", "detail", "task001", 2)]
+    ledger.close()
+    beside.close()
+    (tmp_path / "run.db").chmod(0o444)
+    assert len(Ledger.read(tmp_path / "run.db").events()) == 1
