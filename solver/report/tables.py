@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -40,6 +41,8 @@ def summary_view(summary: Summary) -> list[RenderableType]:
     views: list[RenderableType] = [Text(head, style="bold"), _facts_table(summary)]
     if summary.phases:
         views.append(phases_table(summary.phases))
+    if summary.results:
+        views.insert(0, tasks_table(summary.results))
     if summary.events:
         events = ", ".join(f"{kind} {count}" for kind, count in sorted(summary.events.items()))
         views.append(Text(f"events: {events}"))
@@ -52,7 +55,7 @@ def _facts_table(summary: Summary) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
     table.add_column()
-    table.add_row("model", escape(f"{summary.model}, {summary.dtype} on {summary.device}"))
+    table.add_row("model", escape(f"{Path(summary.model).name}, {summary.dtype} on {summary.device}"))
     table.add_row(
         "trainer", f"{summary.trainer}: {summary.steps:,} steps, {summary.trained_tokens:,} tokens, {rate(summary.trained_rate)}"
     )

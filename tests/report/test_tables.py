@@ -96,3 +96,8 @@ def test_tasks() -> None:
     lines = text(tasks_table(results)).splitlines()
     assert lines[-3].split() == ["aaaa0001", "1", "60", "9.2", "8", "(3", "different)", "1", "of", "2"]
     assert lines[-2].split() == ["aaaa0002", "0", "0", "0.0", "-", "?"]
+
+
+def test_summary_lists_the_tasks_first() -> None:
+    shown = text(*summary_view(summary(results=(TaskResult("aaaa0001", 1, 1, 60, 9.25, 8, 3, 1),))))
+    assert shown.index("aaaa0001") < shown.index("11 of 12 tasks")
