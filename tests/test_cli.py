@@ -201,3 +201,30 @@ def test_doctor_as_table() -> None:
     result = runner("doctor")
     for topic in ("python", "torch", "device", "base model", "bitsandbytes", "disk"):
         assert topic in result.stdout
+
+
+@pytest.mark.slow
+def test_a_run_from_end_to_end(files: Path, tiny_base: Path) -> None:
+    args = ("run", files / "challenges.json", "--out", files / "out", "--budget", "60s", "--model", tiny_base, "--seed", "3")
+    result = solver(*args, "--solutions", files / "solutions.json", "--set", "train.steps=2", "--set", "budget.policy=fixed")
+    assert result.returncode == 0, result.stdout + result.stderr
+    summary = json.loads((files / "out" / "summary.json").read_text())
+    assert summary["done"] == 2
+    assert summary["settings"]["seed"] == 3
+    assert [task["id"] for task in summary["results"]] == list(CHALLENGES)
+    assert summary["scores"]["per_prediction"]["total"] == 3
+    assert (files / "out" / "log.txt").read_text()
+    for shown in ("aaaa0001", "aaaa0002", "2 of 2 tasks", "per_prediction"):
+        assert shown in result.stdout
+    assert "\x1b" not in result.stdout
+    checked = solver("check", files / "out" / "submission.json", files / "challenges.json")
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_a_budget_too_short_for_a_model_leaves_the_fallback(files: Path, tiny_base: Path) -> None:
+    args = ("run", files / "challenges.json", "--out", files / "out", "--budget", "2s", "--model", tiny_base)
+    result = solver(*args)
+    assert result.returncode == 2
+    assert "too short" in result.stderr.splitlines()[-1]
+    assert len(result.stderr.splitlines()) == 1
+    assert solver("check", files / "out" / "submission.json", files / "challenges.json").returncode == 0

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 Score = Mapping[str, float]  # "solved", "total", "accuracy"
 
 SCORE_NAMES = {
-    "per_prediction": "test inputs solved by either attempt",
-    "per_task_strict": "tasks with every test input solved",
-    "per_task_mean": "tasks, mean share of their test inputs",
-    "pass_at_1": "test inputs solved by the first attempt",
+    "per_prediction": "test inputs, either attempt",
+    "per_task_strict": "tasks, all test inputs",
+    "per_task_mean": "tasks, share of test inputs",
+    "pass_at_1": "test inputs, first attempt",
 }
 STATE_STYLES = {"ok": "green", "missing": "yellow", "refused": "red"}
 
@@ -81,7 +81,8 @@ def phases_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
     """Planned and used seconds of every phase."""
     table = _table("phase", planned="right", used="right")
     for phase, seconds in phases.items():
-        table.add_row(phase, f"{seconds.get('planned', 0.0):.1f} s", f"{seconds.get('used', 0.0):.1f} s")
+        planned = seconds.get("planned", 0.0)  # 0: nothing was planned
+        table.add_row(phase, f"{planned:.1f} s" if planned else "-", f"{seconds.get('used', 0.0):.1f} s")
     return table
 
 

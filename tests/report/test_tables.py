@@ -77,8 +77,9 @@ def test_summary_without_solutions_shows_no_scores() -> None:
 
 
 def test_phases() -> None:
-    line = text(phases_table({"fit": {"planned": 200.0, "used": 190.4}})).splitlines()[-2]
-    assert line.split() == ["fit", "200.0", "s", "190.4", "s"]
+    lines = text(phases_table({"fit": {"planned": 200.0, "used": 190.4}, "load": {"planned": 0.0, "used": 3.0}})).splitlines()
+    assert lines[-3].split() == ["fit", "200.0", "s", "190.4", "s"]
+    assert lines[-2].split() == ["load", "-", "3.0", "s"]
 
 
 def test_scores_keep_fractions() -> None:
