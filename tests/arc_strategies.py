@@ -2,7 +2,6 @@
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from solver.arc.grid import COLOURS, MAX_SIDE, Grid
 from solver.arc.task import Pair, Task
@@ -10,8 +9,12 @@ from solver.arc.view import TRANSFORMS, View, random_colours, random_view
 
 
 def grids(max_side: int = MAX_SIDE) -> st.SearchStrategy[Grid]:
-    sides = st.tuples(st.integers(1, max_side), st.integers(1, max_side))
-    return sides.flatmap(lambda shape: hnp.arrays(np.uint8, shape, elements=st.integers(0, COLOURS - 1)))
+    # bytes, because drawing cell by cell is slow
+    def with_cells(shape: tuple[int, int]) -> st.SearchStrategy[Grid]:
+        size = shape[0] * shape[1]
+        return st.binary(min_size=size, max_size=size).map(lambda raw: np.frombuffer(raw, np.uint8).reshape(shape) % COLOURS)
+
+    return st.tuples(st.integers(1, max_side), st.integers(1, max_side)).flatmap(with_cells)
 
 
 def pairs(max_side: int = 6) -> st.SearchStrategy[Pair]:

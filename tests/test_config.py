@@ -1,0 +1,100 @@
+"""Settings: layers, overrides, and one line for whatever is unknown or out of range."""
+
+import pytest
+from pydantic import ValidationError
+
+from solver.arc.selection import RULES
+from solver.config import Settings, load_settings, parse_duration, preset_names
+from solver.errors import InputError
+
+
+def refusal(*overrides: str, machine: str | None = None, recipe: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        load_settings(machine, recipe, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_need_no_preset() -> None:
+    assert load_settings() == Settings()
+
+
+def test_overrides_of_every_type() -> None:
+    found = load_settings(
+        overrides=[
+            "seed=7",
+            "train.lr=3e-4",
+            "model.dtype=bfloat16",
+            'model.device="cuda:1"',
+            "infer.grammar=false",
+            'infer.transforms=["identity", "rot90"]',
+            "train.steps=none",
+            "train.epochs=2",
+            "data.augmenters=['translate', 'rot90+double_width']",
+        ]
+    )
+    assert (found.seed, found.train.lr, found.model.dtype, found.model.device) == (7, 3e-4, "bfloat16", "cuda:1")
+    assert found.infer.grammar is False
+    assert found.infer.transforms == ("identity", "rot90")
+    assert found.train.steps is None
+    assert found.train.epochs == 2
+    assert found.data.augmenters == ("translate", "rot90+double_width")
+
+
+def test_later_overrides_win_and_leave_the_rest() -> None:
+    found = load_settings(overrides=["train.rank=8", "train.alpha=4", "train.rank=64"])
+    assert found.train == Settings().train.model_copy(update={"rank": 64, "alpha": 4.0})
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_can_be_chosen(rule: str) -> None:
+    assert load_settings(overrides=[f"select.rule={rule}"]).select.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.rnak=8", "setting train.rnak: unknown setting"),
+        ("trian.rank=8", "setting trian: unknown setting"),
+        ("sede=1", "setting sede: unknown setting"),
+        ("train.rank=0", "setting train.rank: "),
+        ("train.rank=eight", "setting train.rank: "),
+        ("train=5", "setting train: "),
+        ("seed=-1", "setting seed: "),
+        ("model.dtype=float8", "setting model.dtype: "),
+        ("infer.min_prob=1", "setting infer.min_prob: "),
+        ("data.transforms=[]", "setting data.transforms: "),
+        ("infer.transforms=['spin']", "setting infer.transforms.0: "),
+        ("data.augmenters=['spin']", "setting data.augmenters: unknown augmenter 'spin'; there are: rot90"),
+        ("select.rule=best", "setting select.rule: unknown rule 'best'; there are: flat_vote"),
+        ("train.rank", "--set train.rank: write it as key=value"),
+        ("=3", "--set =3: write it as key=value"),
+    ],
+)
+def test_bad_overrides_name_the_setting(override: str, message: str) -> None:
+    assert refusal(override).startswith(message)
+
+
+def test_unknown_presets_list_the_known() -> None:
+    assert refusal(machine="abacus") == f"unknown machine 'abacus'; there are: {', '.join(preset_names('machines'))}"
+    assert refusal(recipe="soup") == f"unknown recipe 'soup'; there are: {', '.join(preset_names('recipes'))}"
+    assert "../recipes/mit" not in preset_names("machines")
+    assert "unknown machine" in refusal(machine="../recipes/mit")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings().seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("11h30m", 41400), ("1h1m1s", 3661), ("1.5m", 90), ("45", 45), ("0.5", 0.5)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "5 m", "5x", "-5m", "5m-", "0", "0s", "1h 30m", "m5", "1e3", "nan", "inf", "5mm"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(InputError, match="duration"):
+        parse_duration(text)
