@@ -1,9 +1,9 @@
 """A key/value cache in which many rows continue few prompts: every prompt is stored once, however many rows continue it.
 
 Two rectangles a layer: `prefix` holds one prompt a slot, `suffix` the new tokens of one row each. A row's query attends
-to its slot's prompt and to its own suffix; both halves are joined by their log-sum-exps, as flash attention joins blocks
-(Dao et al. 2022, section 3.1). Rows lie dense: leaving rows are overwritten by the last ones, so nothing is computed for
-finished work. Buffers grow in blocks; a step writes its columns in place.
+to its slot's prompt, which is read once for all rows of the slot, and to its own suffix. Rows lie dense: leaving rows are
+overwritten by the last ones, so nothing is computed for finished work. Buffers grow in blocks; a step writes its columns
+in place.
 
 transformers models reach it through `past_key_values` (writing) and the attention function registered here (reading), so
 every architecture that uses the attention interface works unchanged.
@@ -56,8 +56,7 @@ class _Extend:
     prefix: int  # columns to read
     suffix: int  # columns to read, the new ones included
     write: slice | tuple[Tensor, Tensor]  # the new columns: one range for all rows, or (row, column) indices
-    suffix_hidden: Tensor | None  # (rows, 1, 1, new, suffix) bool
-    prefix_hidden: Tensor | None  # (slots, 1, 1, prefix) bool
+    hidden: Tensor | None  # (rows, 1, 1, new, prefix + suffix) bool
     width: int  # the most rows of one slot
     gather: Tensor | None  # (slots * width,) rows by slot; None: row i continues slot i
     place: Tensor | None  # (rows,) where each row lies in `gather`
@@ -160,11 +159,12 @@ class SharedPrefixCache(DynamicCache):
         write: slice | tuple[Tensor, Tensor] = slice(longest, longest + new)
         if not uniform:
             write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
+        prefix, prompts = self.longest_prefix, self.prefix_len[slot_of]
         hidden = None
-        if not uniform or new > 1:
-            hidden = self._tensor(np.arange(longest + new) > columns[:, :, None])[:, None, None]
-        prefix = self.longest_prefix
-        ragged = bool((self.prefix_len != prefix).any())
+        if not uniform or new > 1 or (prompts != prefix).any():
+            unread = np.broadcast_to((np.arange(prefix) >= prompts[:, None])[:, None], (rows, new, prefix))
+            later = np.arange(longest + new) > columns[:, :, None]
+            hidden = self._tensor(np.concatenate([unread, later], -1)[:, None, None])
         width, gather, place = _groups(slot_of, self.slots)
         self._plan = _Extend(
             first=first,
@@ -173,13 +173,12 @@ class SharedPrefixCache(DynamicCache):
             prefix=prefix,
             suffix=longest + new,
             write=write,
-            suffix_hidden=hidden,
-            prefix_hidden=self._tensor(np.arange(prefix) >= self.prefix_len[:, None])[:, None, None] if ragged else None,
+            hidden=hidden,
             width=width,
             gather=None if gather is None else self._tensor(gather),
             place=None if place is None else self._tensor(place),
         )
-        return self._tensor(self.prefix_len[slot_of][:, None] + columns)
+        return self._tensor(prompts[:, None] + columns)
 
     def end_extend(self, first: int, new: int) -> None:
         """After the pass: the rows from `first` on hold `new` more tokens."""
@@ -218,31 +217,34 @@ class SharedPrefixCache(DynamicCache):
         grouped = (query * scaling).reshape(rows, heads, groups * new, size)
 
         own_key, own_value = (s[plan.first : plan.first + rows, :, : plan.suffix] for s in layer.suffix)
-        scores = grouped @ own_key.mT
-        if plan.suffix_hidden is not None:
-            scores.view(rows, heads, groups, new, -1).masked_fill_(plan.suffix_hidden, -torch.inf)
-        own, own_mass = _softmax_over(scores, own_value)
-
         prompt_key, prompt_value = (p[: self.slots, :, : plan.prefix] for p in layer.prefix)
-        if plan.gather is not None:
-            by_slot = grouped[plan.gather].view(self.slots, plan.width, heads, groups * new, size).transpose(1, 2)
-            scores = by_slot.reshape(self.slots, heads, -1, size) @ prompt_key.mT
+        if plan.gather is None:
+            shared = grouped @ prompt_key.mT
         else:
-            scores = grouped @ prompt_key.mT
-        if plan.prefix_hidden is not None:
-            scores.masked_fill_(plan.prefix_hidden, -torch.inf)
-        shared, shared_mass = _softmax_over(scores, prompt_value)
-        if plan.gather is not None:
-            shared, shared_mass = (self._by_row(tensor, plan) for tensor in (shared, shared_mass))
+            shared = self._by_row(self._by_slot(grouped, plan) @ prompt_key.mT, plan)
+        scores = torch.cat([shared, grouped @ own_key.mT], -1)
+        if plan.hidden is not None:
+            scores.view(rows, heads, groups, new, -1).masked_fill_(plan.hidden, -torch.inf)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+        shared, own = weights[..., : plan.prefix], weights[..., plan.prefix :] @ own_value
+        if plan.gather is None:
+            own += shared @ prompt_value
+        else:
+            own += self._by_row(self._by_slot(shared, plan) @ prompt_value, plan)
+        return own.view(rows, query_heads, new, size)
 
-        share = torch.sigmoid(shared_mass - own_mass).to(own.dtype)
-        return torch.lerp(own, shared, share).view(rows, query_heads, new, size)
+    def _by_slot(self, tensor: Tensor, plan: _Extend) -> Tensor:
+        """From (rows, heads, queries, n) to (slots, heads, width * queries, n), spare places repeating row 0."""
+        _, heads, queries, size = tensor.shape
+        wide = tensor[plan.gather].view(self.slots, plan.width, heads, queries, size).transpose(1, 2)
+        return wide.reshape(self.slots, heads, plan.width * queries, size)
 
     def _by_row(self, tensor: Tensor, plan: _Extend) -> Tensor:
-        """From (slots, heads, width * queries, n) to (rows, heads, queries, n)."""
+        """Back from (slots, heads, width * queries, n) to (rows, heads, queries, n)."""
         slots, heads, queries, size = tensor.shape
         queries //= plan.width
-        return tensor.view(slots, heads, plan.width, queries, size).transpose(1, 2).reshape(-1, heads, queries, size)[plan.place]
+        tall = tensor.view(slots, heads, plan.width, queries, size).transpose(1, 2)
+        return tall.reshape(-1, heads, queries, size)[plan.place]
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
@@ -307,13 +309,6 @@ def _groups(slot_of: Index, slots: int) -> tuple[int, Index | None, Index | None
     gather = np.zeros(slots * width, dtype=np.int64)
     gather[place] = np.arange(rows)
     return width, gather, place
-
-
-def _softmax_over(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted values, and the log of the total weight, (..., queries, 1) float32."""
-    scores = scores.float()
-    mass = torch.logsumexp(scores, -1, keepdim=True)
-    return torch.exp(scores - mass).to(values.dtype) @ values, mass
 
 
 def _repeat(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

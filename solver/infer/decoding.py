@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solver.infer.cache import SUFFIX_BLOCK, Index, SharedPrefixCache, compaction, positions
+from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, compaction, positions
 from solver.infer.choosing import Choice, Chooser
 from solver.infer.forward import Forward, is_out_of_memory
 from solver.infer.grammar import GridMachine
@@ -170,18 +170,22 @@ class Decoder:
                 self._resume(job)
 
     def _resume(self, job: _Job) -> None:
-        """Take up parked rows of a resident request: those at its root together, others one at a time."""
+        """Take up parked rows of a resident request: as many of the same length as fit."""
         first, length = len(self._rows), int(job.parked[-1].length[0])
         count = 1
-        if not length:
-            while count < len(job.parked) and not job.parked[-1 - count].length[0] and self._fits(0, 0, count + 1):
-                count += 1
-        self._ask("resume", length, first + 1)
+        while (
+            count < len(job.parked)
+            and job.parked[-1 - count].length[0] == length
+            and (count + 1) * length <= self._prefill_tokens
+            and self._fits(0, 0, count + 1, length)
+        ):
+            count += 1
+        self._ask("resume", count * length, first + count)
         self._rows.extend(*(job.parked.pop() for _ in range(count)))
         self._cache.add_rows(np.full(count, job.slot))
         if length:
             ids = self._rows.tokens[first:, :length].astype(np.int64)
-            with self._pace.measure("resume", length, self._deadline.clock):
+            with self._pace.measure("resume", count * length, self._deadline.clock):
                 logprobs = _log_softmax(self._forward.extend(self._cache, first, ids)[:, -1])
         else:
             assert job.root is not None
@@ -292,8 +296,8 @@ class Decoder:
         """How many rows the budget allows at their present length; at least one."""
         cache = self._cache
         prompts = positions(cache.slots, cache.longest_prefix, 0, 0)
-        row = positions(0, 0, 1, cache.longest_suffix + 1)
-        return max(1, (self._budget - prompts) // row)
+        block = positions(0, 0, ROW_BLOCK, cache.longest_suffix + 1)
+        return max(1, (self._budget - prompts) // block * ROW_BLOCK)
 
     def _make_room(self) -> None:
         """Before a step, park rows until the budget holds one more token of each: the newest requests first."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solver.infer.cache import ATTENTION, Index, SharedPrefixCache
+from solver.infer.lean import LeanDecoder
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
@@ -25,6 +26,7 @@ class Forward:
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.prefill_tokens = PREFILL_TOKENS["cuda" if device.type == "cuda" else "cpu"]
         model.config._attn_implementation = ATTENTION
+        self._lean = LeanDecoder(model) if LeanDecoder.fits(model) else None
 
     def prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds]) -> Tensor:
         """Write the prompts into new slots of the cache. Returns the logits after each prompt, (prompts, vocabulary)."""
@@ -34,24 +36,26 @@ class Forward:
             row[: len(prompt)] = prompt
         cache.begin_prefill(lengths)
         ends, place = np.unique(lengths - 1, return_inverse=True)
-        positions = torch.arange(ids.shape[1], device=self.device)[None].expand(len(ids), -1)
+        positions = torch.arange(ids.shape[1], device=self.device)[None]
         logits = self._call(cache, self._tensor(ids), positions, self._tensor(ends))
         return logits[torch.arange(len(ids)), self._tensor(place)]
 
     def extend(self, cache: SharedPrefixCache, first: int, ids: Index) -> Tensor:
         """Append `ids` (rows, new) to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""
         positions = cache.begin_extend(first, ids.shape[1])
-        logits = self._call(cache, self._tensor(ids), positions, 0)
+        logits = self._call(cache, self._tensor(ids), positions, None)
         cache.end_extend(first, ids.shape[1])
         return logits
 
-    def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | int) -> Tensor:
+    def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | None) -> Tensor:
+        if self._lean is not None:
+            return self._lean.logits(ids, positions, cache, keep)
         out = self.model(
             input_ids=ids,
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=keep,
+            logits_to_keep=0 if keep is None else keep,
             shared_cache=cache,
         )
         logits: Tensor = out.logits

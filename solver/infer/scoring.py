@@ -14,7 +14,7 @@ from solver.infer.forward import Forward, is_out_of_memory
 from solver.infer.pace import Pace
 from solver.types import Completion, Deadline, Result, ScoreRequest
 
-PIECE_ELEMENTS = 1 << 24  # attention scores or logits of one piece, at most
+PIECE_ELEMENTS = 1 << 22  # attention scores or logits of one piece, at most
 
 
 class Scorer:

@@ -60,6 +60,14 @@ def base(tiny_base: Path) -> Base:
     return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
 
 
+@pytest.fixture(params=["lean", "modules"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways through a model: the fast one for small decoders, and transformers' own modules."""
+    if request.param == "modules":
+        monkeypatch.setattr("solver.infer.lean.MOST_PARAMETERS", 0)
+    return str(request.param)
+
+
 def prompts(count: int, seed: int = 0, vocabulary: int = 10, shortest: int = 5, longest: int = 40) -> list[TokenIds]:
     rng = np.random.default_rng(seed)
     return [rng.integers(0, vocabulary, rng.integers(shortest, longest)).astype(np.int32) for _ in range(count)]
@@ -120,19 +128,19 @@ def brute_force(base: Base, prompt: TokenIds, min_prob: float, longest: int, sid
 
 
 @pytest.mark.parametrize("grammar", [True, False])
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("budget", [64, 400, 32768])
-def test_search_finds_exactly_what_brute_force_finds(seed: int, grammar: bool, budget: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("budget", [64, 32768])
+def test_search_finds_exactly_what_brute_force_finds(seed: int, grammar: bool, budget: int, either_path: str) -> None:
     base = small_base(seed, 6.0 if grammar else 25.0, "llama" if seed % 2 else "qwen3")
     engine = HFEngine(base, InferSettings(grammar=grammar, batch_tokens=budget))
     requests = [
-        SearchRequest(str(n), prompt, None, min_prob * (0.1 if grammar else 1), 7)
-        for n, (prompt, min_prob) in enumerate(zip(prompts(4, seed, 5), (0.01, 0.003, 0.02, 0.3), strict=True))
+        SearchRequest(str(n), prompt, None, min_prob * (0.1 if grammar else 1), 6)
+        for n, (prompt, min_prob) in enumerate(zip(prompts(4, seed, 5), (0.01, 0.004, 0.02, 0.3), strict=True))
     ]
     results = by_id(engine.search(requests, NEVER))
     found = 0
     for request in requests:
-        expected = brute_force(base, request.prompt, request.min_prob, 7, 30 if grammar else None)
+        expected = brute_force(base, request.prompt, request.min_prob, 6, 30 if grammar else None)
         got = results[request.id]
         assert got.status == "complete"
         assert table(got).keys() == expected.keys()
@@ -180,7 +188,7 @@ def test_search_in_a_large_vocabulary_looks_at_enough_tokens(base: Base) -> None
 
 
 @pytest.mark.parametrize("budget", [64, 700, 32768])
-def test_log_probabilities_are_those_of_teacher_forcing(base: Base, budget: int) -> None:
+def test_log_probabilities_are_those_of_teacher_forcing(base: Base, budget: int, either_path: str) -> None:
     engine = HFEngine(base, InferSettings(batch_tokens=budget))
     requests = [SampleRequest(str(n), prompt, None, 3, 1.0, 70, seed=n) for n, prompt in enumerate(prompts(5))]
     results = by_id(engine.sample(requests, NEVER))
@@ -192,7 +200,7 @@ def test_log_probabilities_are_those_of_teacher_forcing(base: Base, budget: int)
 
 
 @pytest.mark.parametrize("budget", [64, 500, 32768])
-def test_score_equals_teacher_forcing(base: Base, budget: int) -> None:
+def test_score_equals_teacher_forcing(base: Base, budget: int, either_path: str) -> None:
     rng = np.random.default_rng(1)
     engine = HFEngine(base, InferSettings(batch_tokens=budget))
     lengths = ((1, 40, 7), (3,), (), (90, 2, 2, 5))
@@ -213,7 +221,7 @@ def test_score_equals_teacher_forcing(base: Base, budget: int) -> None:
 
 def test_score_reads_long_completions_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solver.infer.scoring.PIECE_ELEMENTS", 1 << 11)
-    test_score_equals_teacher_forcing(base, 32768)
+    test_score_equals_teacher_forcing(base, 32768, "lean")
 
 
 def test_greedy_is_the_argmax_of_plain_forward_passes() -> None:

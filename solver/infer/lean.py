@@ -1,0 +1,103 @@
+"""The forward pass of small Llama-shaped decoders in few operations.
+
+A model of a few million parameters spends most of a decoding step between operations. Here the projections that share an
+input are one product, normalisation is one call, and queries and keys are rotated together: about half the operations of
+the transformers modules, same numbers to rounding (tested). Other and larger models take the ordinary way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaForCausalLM, Qwen3ForCausalLM
+
+from solver.infer.cache import SharedPrefixCache
+
+MOST_PARAMETERS = 64_000_000  # the joined weights are a second copy
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """The weights of one decoder layer."""
+
+    norm: Tensor  # (hidden,)
+    qkv: Tensor  # ((query heads + 2 * heads) * head size, hidden)
+    qk_scale: Tensor | None  # (query heads + heads, head size): the weights of the norms of queries and keys
+    out: Tensor  # (hidden, query heads * head size)
+    mlp_norm: Tensor  # (hidden,)
+    gate_up: Tensor  # (2 * ffn, hidden)
+    down: Tensor  # (hidden, ffn)
+
+
+class LeanDecoder:
+    """Same function as a `LlamaForCausalLM` or `Qwen3ForCausalLM` over a shared-prefix cache; see `fits`."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        self._eps = float(config.rms_norm_eps)
+        self._heads, self._query_heads = config.num_key_value_heads, config.num_attention_heads
+        self._size = model.model.layers[0].self_attn.head_dim
+        self._blocks = [self._block(layer) for layer in model.model.layers]
+        self._embed, self._rotary = model.model.embed_tokens, model.model.rotary_emb
+        self._norm, self._head = model.model.norm.weight, model.lm_head
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether `model` is one of the two classes, small, SiLU-gated, and made of plain linear layers without biases."""
+        if type(model) not in (LlamaForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
+            return False
+        linears = [m for m in model.model.layers.modules() if hasattr(m, "in_features")]
+        plain = all(type(m) is nn.Linear and m.bias is None for m in linears)
+        return plain and sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
+
+    def logits(self, ids: Tensor, positions: Tensor, cache: SharedPrefixCache, keep: Tensor | None) -> Tensor:
+        """(rows, kept, vocabulary) logits after the columns `keep` (None: all) of `ids` (rows, new) at `positions`."""
+        x = self._embed(ids)
+        rows, new, hidden = x.shape
+        cos, sin = self._rotary(x, positions)
+        half = self._size // 2
+        # rotate_half(y) * sin == roll(y, half) * (sin with its first half negated)
+        cos, sin = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], -1)[:, :, None]
+        both = self._query_heads + self._heads
+        for number, block in enumerate(self._blocks):
+            normed = functional.rms_norm(x, (hidden,), block.norm, self._eps)
+            qkv = functional.linear(normed, block.qkv).view(rows, new, -1, self._size)
+            qk, value = qkv[:, :, :both], qkv[:, :, both:].transpose(1, 2)
+            if block.qk_scale is not None:
+                qk = functional.rms_norm(qk, (self._size,), None, self._eps) * block.qk_scale
+            qk = torch.addcmul(qk * cos, qk.roll(half, -1), sin).transpose(1, 2)
+            query, key = qk[:, : self._query_heads], qk[:, self._query_heads :]
+            cache.update(key, value, number)
+            seen = cache.attend(query, key, value, number, self._size**-0.5).transpose(1, 2).reshape(rows, new, -1)
+            x = x + functional.linear(seen, block.out)
+            normed = functional.rms_norm(x, (hidden,), block.mlp_norm, self._eps)
+            gate, up = functional.linear(normed, block.gate_up).chunk(2, -1)
+            x = x + functional.linear(functional.silu(gate) * up, block.down)
+        if keep is not None:
+            x = x[:, keep]
+        logits: Tensor = self._head(functional.rms_norm(x, (hidden,), self._norm, self._eps))
+        return logits
+
+    def _block(self, layer: Any) -> _Block:
+        attention, mlp = layer.self_attn, layer.mlp
+        scale = None
+        if hasattr(attention, "q_norm"):
+            scale = torch.cat(
+                [
+                    attention.q_norm.weight.expand(self._query_heads, -1),
+                    attention.k_norm.weight.expand(self._heads, -1),
+                ]
+            ).detach()
+        return _Block(
+            norm=layer.input_layernorm.weight,
+            qkv=torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]).detach(),
+            qk_scale=scale,
+            out=attention.o_proj.weight,
+            mlp_norm=layer.post_attention_layernorm.weight,
+            gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).detach(),
+            down=mlp.down_proj.weight,
+        )
