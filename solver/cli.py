@@ -166,6 +166,27 @@ def score(
 
 
 @app.command()
+def select(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of the same tasks.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The submission to write.")],
+    rule: Annotated[str | None, typer.Option(metavar="NAME", help="Selection rule; without it the one of the first run.")] = None,
+) -> None:
+    """Choose the two attempts anew from finished runs.
+
+    Reads the ledgers of one or several runs of the same tasks; needs no model.
+
+    \b
+    Examples:
+      solver select runs/eval --rule hierarchical_vote --out hierarchical.json
+      solver select runs/a runs/b runs/c --out ensemble.json
+    """
+    from solver.run.reselect import reselect
+
+    typer.echo(reselect(runs, rule, out))
+
+
+@app.command()
 def check(
     submission: Annotated[Path, typer.Argument(help="A submission.json.")],
     challenges: Annotated[str, typer.Argument(help="The tasks it answers: a file, a folder, or a named set.")],

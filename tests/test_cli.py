@@ -58,11 +58,11 @@ def assert_one_line_and_exit_2(result: subprocess.CompletedProcess[str], *words:
 def test_help_names_every_command() -> None:
     result = solver("--help")
     assert result.returncode == 0
-    for verb in ("run", "score", "check", "doctor"):
+    for verb in ("run", "score", "select", "check", "doctor"):
         assert f"\n  {verb} " in result.stdout
 
 
-@pytest.mark.parametrize("verb", ["run", "score", "check", "doctor"])
+@pytest.mark.parametrize("verb", ["run", "score", "select", "check", "doctor"])
 def test_help_of_a_command_has_an_example(verb: str) -> None:
     result = runner(verb, "--help")
     assert result.exit_code == 0
@@ -146,6 +146,8 @@ def test_check_accepts_the_fallback_for_a_named_set(tmp_path: Path) -> None:
         (("check", "{}/submission.json", "arc7:evaluation"), ("arc7:evaluation", "arc1:evaluation")),
         (("check", "{}/truncated.json", "{}/challenges.json"), ("truncated.json",)),
         (("check", "{}/submission.json", "{}/absent.json"), ("absent.json",)),
+        (("select", "{}/absent", "--out", "{}/out"), ("absent",)),
+        (("select", "{}/absent", "--out", "{}/out", "--rule", "dice"), ("dice", "flat_vote")),
         (("run", "{}/challenges.json", "--out", "{}/out", "--machine", "abacus"), ("abacus", "cpu")),
         (("run", "{}/challenges.json", "--out", "{}/out", "--recipe", "soup"), ("soup", "mit")),
         (("run", "{}/challenges.json", "--out", "{}/out", "--set", "train.rankk=3"), ("train.rankk", "unknown setting")),
