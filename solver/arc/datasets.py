@@ -166,6 +166,11 @@ def sample_tasks(tasks: TaskSet, count: int) -> TaskSet:
     return tasks.subset(sorted(tasks.ids, key=lambda id_: hashlib.sha256(id_.encode()).digest())[:count])
 
 
+def shortest_tasks(tasks: TaskSet, count: int) -> TaskSet:
+    """The `count` tasks of fewest grid tokens; ties go by id."""
+    return tasks.subset(task.id for task in sorted(tasks, key=lambda task: (task.grid_tokens(), task.id))[:count])
+
+
 class _Reader:
     """Collects tasks from one or several files and notices ids that come twice."""
 

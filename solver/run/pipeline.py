@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks
+from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
 from solver.arc.selection import RULES
 from solver.arc.submission import defects, write_submission
@@ -46,7 +46,8 @@ from solver.types import Deadline
 
 __all__ = ["Observer", "RunOptions", "SilentObserver", "Summary", "run"]
 
-DEFAULT_SET, DEFAULT_COUNT = "arc1:evaluation", 40  # what is run without challenges: a fixed sample
+# What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
+DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
 SUBMISSION, LEDGER, SUMMARY, LOG, WORKER_LOG, LOCK = (
     "submission.json",
     "run.db",
@@ -129,7 +130,7 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     _check_settings(settings)
     every = load_tasks(options.challenges or DEFAULT_SET, settings.input.on_bad_task)
     answers = load_solutions(options.solutions, every) if options.solutions is not None else every.answers()
-    tasks = every if options.challenges is not None else sample_tasks(every, DEFAULT_COUNT)
+    tasks = every if options.challenges is not None else sample_tasks(shortest_tasks(every, DEFAULT_SHORTEST), DEFAULT_COUNT)
     if options.tasks is not None:
         tasks = pick_tasks(tasks, options.tasks)
     model = options.model or EMBEDDED

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from solver.arc.datasets import NAMED_SETS, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks
+from solver.arc.datasets import NAMED_SETS, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
 from solver.errors import InputError
 
 PAIR = {"input": [[1, 2], [3, 4]], "output": [[5]]}
@@ -338,3 +338,11 @@ def test_fingerprint_sees_tasks_but_not_answers_or_order(tmp_path: Path) -> None
         load_tasks(save(tmp_path / "h.json", {"abc": TASK, "def": 3}), on_bad_task="fallback"),
     ]
     assert len({whole.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+def test_the_shortest_tasks_are_no_longer_than_the_others() -> None:
+    whole = load_tasks("arc1:evaluation")
+    short = shortest_tasks(whole, 60)
+    assert len(short) == 60
+    longest = max(task.grid_tokens() for task in short)
+    assert all(task.grid_tokens() >= longest for task in whole if task.id not in short.by_id)
