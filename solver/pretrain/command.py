@@ -6,6 +6,7 @@ solver pretrain --corpus DIR --minutes 30 --out runs/pretrain --resume runs/pret
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,14 +78,19 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Positio
 
 
 def load_store(corpus: Path | None, out: Path, report: Callable[[str], None]) -> PairStore:
-    """All corpora behind the guard, cached as `OUT/corpus.npz`."""
-    cache = out / "corpus.npz"
+    """All corpora behind the guard, cached in `out` by the names, sizes and times of their files."""
+    files: list[Path] = []
+    if corpus is not None:
+        if not corpus.is_dir():
+            raise InputError(f"{corpus}: no such folder of corpus files")
+        files = sorted(p for p in corpus.iterdir() if p.name.endswith((".json", ".json.xz")))
+        if not files:
+            raise InputError(f"{corpus}: no corpus files (*.json, *.json.xz)")
+    identity = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    cache = out / f"corpus-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}.npz"
     if cache.is_file():
         report(f"corpus from {cache}")
         return PairStore.load(cache)
-    files = [] if corpus is None else sorted(p for p in corpus.iterdir() if p.name.endswith((".json", ".json.xz")))
-    if corpus is not None and not files:
-        raise InputError(f"{corpus}: no corpus files (*.json, *.json.xz)")
     arc = arc_sets()
     guard = Guard.against([*arc["arc1:evaluation"], *arc["arc2:evaluation"]])
     store = build_store(files, guard, report, {"arc1": arc["arc1:training"], "arc2": arc["arc2:training"]})
