@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from solver.arc.datasets import TaskSet
 from solver.arc.selection import agreement, newest_scores, select
@@ -11,6 +12,18 @@ from solver.arc.submission import Attempts, Submission, fallback_submission, two
 from solver.arc.task import Task
 from solver.budget.split import TaskState
 from solver.types import AdapterRef, Candidate, Fit, Score, TaskOutcome
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over all passes."""
+
+    steps: int
+    trained: int  # tokens
+    prompt: int
+    sampled: int
+    trained_rate: float  # tokens a second of fitting
+    sampled_rate: float  # tokens a second of inference
 
 
 class Book:
@@ -22,6 +35,7 @@ class Book:
         self._passes: dict[str, dict[int, TaskOutcome]] = {task.id: {} for task in tasks}
         self._states = {task.id: TaskState(task.id, task.grid_tokens()) for task in tasks}
         self._agreements: dict[str, tuple[float, ...]] = {}  # of the queries that have candidates, in a task's latest pass
+        self._sums: dict[str, float] = defaultdict(float)
         self.submission: Submission = fallback_submission(tasks)
         for outcome in outcomes:
             self.add(outcome)
@@ -30,7 +44,10 @@ class Book:
         """Take in a pass, in place of an earlier account of the same (task, wave), and select anew."""
         id_ = outcome.task_id
         passes = self._passes[id_]
+        if outcome.wave in passes:
+            self._count(passes[outcome.wave], -1)
         passes[outcome.wave] = outcome
+        self._count(outcome, 1)
         latest = passes[max(passes)]
         agreements = [agreement(query.candidates) for query in latest.queries]
         self._agreements[id_] = tuple(share for share, query in zip(agreements, latest.queries, strict=True) if query.candidates)
@@ -78,6 +95,26 @@ class Book:
         """Mean agreement over the queries with candidates, in the latest pass of each task; 0 without any."""
         shares = [share for of_task in self._agreements.values() for share in of_task]
         return sum(shares) / len(shares) if shares else 0.0
+
+    def totals(self) -> Totals:
+        """Sums over all passes."""
+        sums = self._sums
+        return Totals(
+            steps=round(sums["steps"]),
+            trained=round(sums["trained"]),
+            prompt=round(sums["prompt"]),
+            sampled=round(sums["new"]),
+            trained_rate=sums["trained"] / sums["fit seconds"] if sums["fit seconds"] > 0 else 0.0,
+            sampled_rate=sums["new"] / sums["infer seconds"] if sums["infer seconds"] > 0 else 0.0,
+        )
+
+    def _count(self, outcome: TaskOutcome, sign: int) -> None:
+        if outcome.fit is not None:
+            self._sums["steps"] += sign * outcome.fit.steps
+        for kind, tokens in outcome.tokens.items():
+            self._sums[kind] += sign * tokens
+        for phase, seconds in outcome.seconds.items():
+            self._sums[f"{phase} seconds"] += sign * seconds
 
     def done(self) -> int:
         """Tasks with a pass that did not fail."""

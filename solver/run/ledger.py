@@ -42,7 +42,7 @@ CREATE TABLE scores (task TEXT, query INTEGER, wave INTEGER, adapter TEXT, view 
 CREATE TABLE timings (task TEXT, wave INTEGER, phase TEXT, planned REAL, used REAL NOT NULL,
     PRIMARY KEY (task, wave, phase)) WITHOUT ROWID;
 CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, wave INTEGER NOT NULL,
-    kind TEXT NOT NULL, detail TEXT NOT NULL);
+    kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
 """
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
@@ -163,7 +163,7 @@ class Ledger:
         with self._transaction():
             for table in _OF_AN_OUTCOME:
                 self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
-            self._db.execute("DELETE FROM events WHERE task = ? AND wave = ?", key)
+            self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
             self._put("outcomes", ("task", "wave", "status", "seconds", "tokens"), [row])
             if outcome.fit is not None:
@@ -173,7 +173,7 @@ class Ledger:
             rows = [(*key, phase, outcome.planned.get(phase), used) for phase, used in outcome.seconds.items()]
             self._put("timings", ("task", "wave", "phase", "planned", "used"), rows)
             for kind, detail in outcome.events:
-                self._put_event(Event(kind, detail, *key))
+                self._put_event(Event(kind, detail, *key), of_outcome=True)
             self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (outcome.status, outcome.task_id))
 
     def record_shared(self, fit: Fit) -> None:
@@ -305,9 +305,9 @@ class Ledger:
         scored = [(task, query.index, wave, s.adapter, s.view, grid_key(s.grid), s.nll, s.tokens) for s in query.scores]
         self._put("scores", ("task", "query", "wave", "adapter", "view", "grid", "nll", "tokens"), scored)
 
-    def _put_event(self, event: Event) -> None:
-        row = (event.at or time.time(), event.task, event.wave, event.kind, event.detail)
-        self._db.execute("INSERT INTO events (at, task, wave, kind, detail) VALUES (?, ?, ?, ?, ?)", row)
+    def _put_event(self, event: Event, of_outcome: bool = False) -> None:
+        row = (event.at or time.time(), event.task, event.wave, event.kind, event.detail, of_outcome)
+        self._db.execute("INSERT INTO events (at, task, wave, kind, detail, of_outcome) VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def _put(self, table: str, names: Sequence[str], rows: Any) -> None:
         marks = ", ".join("?" * len(names))

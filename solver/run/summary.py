@@ -20,7 +20,7 @@ from solver.budget.split import MAX_LOSSES
 from solver.report.results import task_results
 from solver.run.book import Book
 from solver.run.ledger import Ledger
-from solver.run.supervisor import Supervisor, totals_of
+from solver.run.supervisor import Supervisor
 from solver.run.types import RunOptions, Summary
 
 _PACKAGES = ("solver", "torch", "transformers", "peft", "tokenizers", "bitsandbytes", "numpy", "unsloth", "vllm")
@@ -46,7 +46,7 @@ def summarise(
     answers: Mapping[str, Sequence[Grid | None]],
 ) -> Summary:
     """The summary of a run; `answers` may lack tasks, or be empty."""
-    totals = totals_of(book)
+    totals = book.totals()
     states = book.states()
     facts = supervisor.facts
     return Summary(

@@ -414,7 +414,7 @@ class Supervisor:
         self._observer.note(line)
 
     def _tell(self) -> None:
-        totals = totals_of(self._book)
+        totals = self._book.totals()
         states = self._book.states()
         self._observer.progress(
             Progress(
@@ -430,33 +430,6 @@ class Supervisor:
                 activity=", ".join(_activities(self._slots)),
             )
         )
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over all passes."""
-
-    steps: int
-    trained: int
-    prompt: int
-    sampled: int
-    trained_rate: float  # tokens a second of fitting
-    sampled_rate: float  # tokens a second of inference
-
-
-def totals_of(book: Book) -> Totals:
-    """Add up what a book holds."""
-    outcomes = book.outcomes()
-
-    def tokens(kind: str) -> int:
-        return sum(outcome.tokens.get(kind, 0) for outcome in outcomes)
-
-    def rate(kind: str, phase: str) -> float:
-        seconds = sum(outcome.seconds.get(phase, 0.0) for outcome in outcomes)
-        return tokens(kind) / seconds if seconds > 0 else 0.0
-
-    steps = sum(outcome.fit.steps for outcome in outcomes if outcome.fit is not None)
-    return Totals(steps, tokens("trained"), tokens("prompt"), tokens("new"), rate("trained", "fit"), rate("new", "infer"))
 
 
 _BAD_INPUT = "bad input: "

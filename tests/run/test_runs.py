@@ -333,7 +333,7 @@ def test_the_answers_of_400_tasks_are_on_disk_before_a_worker_exists(tmp_path: P
 def test_a_full_disk(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     out = tmp_path / "small"
     out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192k", "tmpfs", str(out)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(out)], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a tmpfs is not permitted")
     try:

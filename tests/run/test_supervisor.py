@@ -1,0 +1,410 @@
+"""The supervisor on a simulated clock, with simulated workers: no process, no waiting, no randomness."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from run_helpers import grid, make_tasks, outcome
+
+from solver.arc.submission import Submission
+from solver.budget.split import POLICIES
+from solver.config import Settings, load_settings
+from solver.run.book import Book
+from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, WorkerLost, WorkResult
+from solver.run.identity import identity_of
+from solver.run.ledger import Identity, Ledger
+from solver.run.supervisor import Ending, Supervisor, Watch
+from solver.run.types import Progress
+from solver.types import Deadline, WorkItem
+
+LOAD = 5.0  # seconds a simulated worker takes to start
+BEAT = 1.0
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class SimulatedExecutor:
+    """Workers that take `seconds[task]` a task (default `cost`) and commit `faults[task]` ("hang", "crash", "fail")."""
+
+    clock: Clock
+    workers: int = 1
+    cost: float = 2.0
+    agree: bool = True
+    seconds: dict[str, float] = field(default_factory=dict)
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    start_faults: list[str] = field(default_factory=list)
+    silent: bool = False  # a hang that stops the heartbeat, too
+    submitted: list[tuple[float, WorkItem]] = field(default_factory=list)
+    closed: bool = False
+    _queue: list[tuple[float, int, int, int, WorkResult | WorkerLost]] = field(default_factory=list)
+    _life: dict[int, int] = field(default_factory=dict)
+    _mute: set[int] = field(default_factory=set)
+    _count: Iterator[int] = field(default_factory=itertools.count)
+
+    def start(self) -> None:
+        for worker in range(self.workers):
+            self._spawn(worker)
+
+    def submit(self, worker: int, work: WorkItem) -> None:
+        self.submitted.append((self.clock.now, work))
+        at = self.clock.now
+        for one in work.tasks:
+            fault = (self.faults.get(one.task.id) or [""]).pop(0) if self.faults.get(one.task.id) else ""
+            if fault == "hang":
+                if self.silent:
+                    self._mute.add(worker)
+                return
+            if fault == "crash":
+                self._later(at + 1, worker, WorkerLost(worker, "it was ended by SIGKILL"), spawn=True)
+                return
+            if fault == "fail":
+                self._say(at + 1, worker, work.id, ItemFailed("MemoryError"))
+                return
+            needed = self.seconds.get(one.task.id, self.cost)
+            taken = min(needed, max(work.deadline_at - at, 0.0))
+            at += taken
+            grids = (grid(1), grid(1 if self.agree else 2))
+            done = outcome(one.task.id, work.wave, "complete" if taken == needed else "cut", grids, (1.0, 2.0))
+            self._say(at, worker, work.id, replace(done, seconds={"fit": taken}))
+        self._say(at, worker, work.id, ItemDone())
+
+    def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
+        until = self.clock.now + timeout
+        while self._queue and self._queue[0][0] <= until:
+            at, _, worker, life, result = heapq.heappop(self._queue)
+            if self._life[worker] != life or self.closed:
+                continue
+            self.clock.now = max(self.clock.now, at)
+            if isinstance(result, WorkerLost):
+                self._spawn(worker)
+            elif isinstance(result.message, Heartbeat):
+                if worker in self._mute:
+                    continue
+                self._say(at + BEAT, worker, "", result.message)
+            yield result
+            return
+        self.clock.now = until
+
+    def kill(self, worker: int, reason: str) -> None:
+        self._life[worker] += 1
+        self._later(self.clock.now + 0.1, worker, WorkerLost(worker, reason))
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _spawn(self, worker: int) -> None:
+        self._life[worker] = self._life.get(worker, 0) + 1
+        self._mute.discard(worker)
+        fault = self.start_faults.pop(0) if self.start_faults else ""
+        if fault == "hang":
+            return
+        if fault in ("raise", "refuse"):
+            self._say(self.clock.now + LOAD, worker, "", StartFailed("no good", bad_input=fault == "refuse"))
+            self._later(self.clock.now + LOAD + 0.1, worker, WorkerLost(worker, "exit code 0"))
+            return
+        self._say(self.clock.now + LOAD, worker, "", Ready(LOAD, {"trainer": "simulated"}))
+        self._say(self.clock.now + BEAT, worker, "", Heartbeat("", 1))
+
+    def _say(self, at: float, worker: int, item: str, message: Message) -> None:
+        self._later(at, worker, WorkResult(worker, item, message))
+
+    def _later(self, at: float, worker: int, result: WorkResult | WorkerLost, spawn: bool = False) -> None:
+        heapq.heappush(self._queue, (at, next(self._count), worker, self._life[worker], result))
+
+
+@dataclass
+class Recorder:
+    notes: list[str] = field(default_factory=list)
+    last: Progress | None = None
+
+    def progress(self, progress: Progress) -> None:
+        self.last = progress
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+@dataclass
+class Run:
+    ending: Ending
+    executor: SimulatedExecutor
+    ledger: Ledger
+    clock: Clock
+    published: list[Submission]
+    recorder: Recorder
+
+    def finished(self) -> dict[str, str]:
+        return self.ledger.statuses()
+
+    def times(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for _, item in self.executor.submitted:
+            for work in item.tasks:
+                found[work.task.id] = found.get(work.task.id, 0) + 1
+        return found
+
+
+def simulate(folder: Path, count: int, budget: float, *overrides: str, name: str = "run.db", **executor: object) -> Run:
+    clock = Clock(1000.0)
+    tasks = make_tasks(count)
+    settings: Settings = load_settings(
+        overrides=["budget.reserve=4", "budget.heartbeat=20", "budget.grace=6", "budget.floor=1", *overrides]
+    )
+    ledger = Ledger.open(folder / name, Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
+    book = Book(tasks, settings.select.rule, ledger.outcomes())
+    workers = SimulatedExecutor(clock, **executor)  # type: ignore[arg-type]
+    published: list[Submission] = []
+    recorder = Recorder()
+    supervisor = Supervisor(
+        settings,
+        list(tasks),
+        book,
+        ledger,
+        workers,
+        POLICIES[settings.budget.policy](settings),
+        Deadline(clock.now + budget, clock),
+        lambda submission: published.append(dict(submission)),
+        recorder,
+        poll=float("inf"),
+    )
+    ending = supervisor.run()
+    return Run(ending, workers, ledger, clock, published, recorder)
+
+
+def test_agreeing_tasks_are_done_once_and_the_run_ends_early(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 10, 600)
+    assert run.ending.stop == "finished"
+    assert set(run.times().values()) == {1}
+    assert run.clock.now - 1000 < LOAD + 10 * 2 + 5
+    assert run.executor.closed
+    assert len(run.published) >= 10
+
+
+def test_doubtful_tasks_are_refitted_until_the_time_is_used(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 5, 120, agree=False)
+    assert run.ending.stop == "deadline"
+    assert min(run.times().values()) > 5
+    used = sum(min(item.deadline_at - at, 2.0) for at, item in run.executor.submitted)
+    assert used > 0.95 * (120 - 4 - LOAD)
+    assert run.clock.now - 1000 <= 120
+    waves = [work.task.id for _, item in run.executor.submitted for work in item.tasks if item.wave == 1]
+    assert sorted(waves) == [f"task{i:03}" for i in range(5)]
+    later = next(item for _, item in run.executor.submitted if item.wave == 1)
+    assert len(later.tasks[0].known[0]) == 2  # candidates of the first pass, to be scored with the new adapter
+
+
+def test_too_many_tasks_all_get_an_even_share(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 20, 104, "budget.floor=0", cost=1e9)
+    first = [(at, item) for at, item in run.executor.submitted if item.wave == 0]
+    assert len(first) == 20
+    shares = [item.deadline_at - at for at, item in first]
+    assert all(4.5 < share < 5.0 for share in shares)  # (104 - 4 - 5) / 20, less what the messages take
+    sizes = [item.tasks[0].task.grid_tokens() for _, item in first]
+    assert sizes == sorted(sizes)
+
+
+def test_savings_flow_on(tmp_path: Path) -> None:
+    quick = {f"task{i:03}": 0.5 for i in range(20) if i != 17}  # task017 is the last of the longest
+    run = simulate(tmp_path, 20, 104, seconds=quick, cost=1e9)
+    share = {item.tasks[0].task.id: item.deadline_at - at for at, item in run.executor.submitted if item.wave == 0}
+    assert share["task017"] > 4 * min(share.values())
+
+
+def test_below_the_floor_the_longest_tasks_go_without(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 30, 100, "budget.floor=10", cost=1e9)
+    assert all(item.deadline_at - at <= 10.0 for at, item in run.executor.submitted)
+    assert 8 <= len(run.times()) <= 10
+    assert run.clock.now - 1000 <= 100
+
+
+def test_fixed_gives_every_task_the_same_and_ignores_the_clock(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 6, 300, "budget.policy=fixed", agree=False)
+    assert run.ending.stop == "finished"
+    plans = {item.tasks[0].plan for _, item in run.executor.submitted}
+    assert len(plans) == 1
+    assert {item.deadline_at for _, item in run.executor.submitted} == {1000 + 300 - 4}
+
+
+def test_fixed_redoes_what_was_cut_and_nothing_else(tmp_path: Path) -> None:
+    first = simulate(tmp_path, 6, 20, "budget.policy=fixed", cost=4.0)
+    assert first.ending.stop == "deadline"
+    done = {id_ for id_, status in first.finished().items() if status == "complete"}
+    assert 0 < len(done) < 6
+    first.ledger.close()
+    second = simulate(tmp_path, 6, 300, "budget.policy=fixed", cost=4.0)
+    assert second.ending.stop == "finished"
+    assert set(second.times()) == {f"task{i:03}" for i in range(6)} - done
+    assert set(second.finished().values()) == {"complete"}
+
+
+def test_several_workers_share_the_tasks(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 12, 600, workers=4, cost=10.0)
+    assert set(run.times().values()) == {1}
+    assert run.clock.now - 1000 < LOAD + 3 * 10 + 2
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_hanging_worker_is_killed_and_the_task_tried_smaller(tmp_path: Path, silent: bool) -> None:
+    run = simulate(tmp_path, 4, 400, faults={"task001": ["hang"]}, silent=silent)
+    assert run.ending.stop == "finished"
+    assert set(run.finished().values()) == {"complete"}
+    tries = [item.halvings for _, item in run.executor.submitted if item.tasks[0].task.id == "task001"]
+    assert tries == [0, 1]
+    kinds = [event.kind for event in run.ledger.events()]
+    assert kinds.count("worker lost") == 1
+    assert kinds.count("retry") == 1
+    lost = next(event.detail for event in run.ledger.events() if event.kind == "worker lost")
+    assert ("silent" in lost) == silent
+
+
+@pytest.mark.parametrize("fault", ["hang", "crash", "fail"])
+def test_a_task_that_costs_two_workers_is_set_aside(tmp_path: Path, fault: str) -> None:
+    run = simulate(tmp_path, 4, 2000, faults={"task002": [fault] * 9}, silent=True)
+    assert run.times() == {"task000": 1, "task001": 1, "task002": 2, "task003": 1}
+    assert run.finished()["task002"] == "skipped"
+    assert run.ending.stop == "finished"
+
+
+def test_in_a_chunk_only_the_unreported_are_charged_and_then_tried_alone(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 6, 900, "budget.chunk=3", faults={"task001": ["crash", "crash"]})
+    assert run.ending.stop == "finished"
+    assert run.finished() == {f"task{i:03}": "skipped" if i == 1 else "complete" for i in range(6)}
+    retries = [item for _, item in run.executor.submitted if item.halvings]
+    assert retries
+    assert all(len(item.tasks) == 1 for item in retries)
+
+
+def test_a_worker_that_never_starts(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 3, 900, start_faults=["raise"] * 9)
+    assert run.ending.stop == "no worker"
+    assert "no good" in run.ending.detail
+    hung = simulate(tmp_path, 3, 900, start_faults=["hang"] * 9, name="hung.db")
+    assert hung.ending.stop == "no worker"
+    once = simulate(tmp_path, 3, 900, start_faults=["hang"], name="once.db")
+    assert once.ending.stop == "finished"
+
+
+def test_a_worker_that_refuses_its_model(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 3, 900, start_faults=["refuse"])
+    assert run.ending == Ending("bad input", "no good")
+
+
+def test_a_worker_that_stops_answering_at_the_very_end(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 3, 30, "budget.policy=fixed", faults={"task002": ["hang"]})
+    assert run.ending.stop == "deadline"
+    assert run.clock.now - 1000 <= 30 - 4 / 2 + 0.1
+    assert run.finished()["task002"] == "waiting"  # being stopped by the deadline is not held against it
+
+
+def test_resuming_repeats_nothing(tmp_path: Path) -> None:
+    first = simulate(tmp_path, 8, 20, "budget.floor=3")
+    done = {id_ for id_, status in first.finished().items() if status == "complete"}
+    assert 0 < len(done) < 8
+    first.ledger.close()
+    second = simulate(tmp_path, 8, 400)
+    assert not done & set(second.times())
+    assert set(second.finished().values()) == {"complete"}
+
+
+def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
+    clock = Clock(0.0)
+    tasks = make_tasks(4)
+    settings = load_settings(overrides=["budget.reserve=4"])
+    ledger = Ledger.open(tmp_path / "run.db", identity_of_made(), tasks)
+    recorder = Recorder()
+    attempts: list[Submission] = []
+
+    def publish(submission: Submission) -> None:
+        attempts.append(submission)
+        if len(attempts) < 4:
+            raise OSError(28, "No space left on device")
+
+    supervisor = Supervisor(
+        settings, list(tasks), Book(tasks, "flat_vote"), ledger, SimulatedExecutor(clock), POLICIES["uniform"](settings),
+        Deadline(300.0, clock), publish, recorder, poll=1.0,
+    )  # fmt: skip
+    assert supervisor.run().stop == "finished"
+    assert sum("cannot write the submission" in note for note in recorder.notes) == 1
+    assert [event.kind for event in ledger.events()].count("disk") == 1
+    assert len(attempts) >= 4
+
+
+def identity_of_made() -> Identity:
+    return Identity("t", "m", 0, "r", {})
+
+
+@given(
+    count=st.integers(1, 25),
+    budget=st.floats(1.0, 60.0),
+    workers=st.integers(1, 4),
+    chunk=st.integers(1, 5),
+    policy=st.sampled_from(["fixed", "uniform"]),
+    agree=st.booleans(),
+    silent=st.booleans(),
+    faults=st.dictionaries(st.integers(0, 24), st.lists(st.sampled_from(["hang", "crash", "fail", ""]), max_size=3), max_size=6),
+    costs=st.lists(st.floats(1.0, 40.0), min_size=25, max_size=25),
+)
+@hypothesis_settings(max_examples=30, deadline=None)
+def test_never_late_never_incomplete(
+    tmp_path_factory: pytest.TempPathFactory,
+    count: int,
+    budget: float,
+    workers: int,
+    chunk: int,
+    policy: str,
+    agree: bool,
+    silent: bool,
+    faults: dict[int, list[str]],
+    costs: list[float],
+) -> None:
+    """Whatever happens: the supervisor stops before the end, the submission is complete, and no task is lost for good."""
+    run = simulate(
+        tmp_path_factory.mktemp("simulated"),
+        count,
+        budget,
+        f"budget.policy={policy}",
+        f"budget.chunk={chunk}",
+        workers=workers,
+        agree=agree,
+        silent=silent,
+        faults={f"task{i:03}": list(kinds) for i, kinds in faults.items()},
+        seconds={f"task{i:03}": cost for i, cost in enumerate(costs)},
+    )
+    assert run.clock.now - 1000 <= max(budget - 2, 0) + 0.1
+    assert len(run.published[-1]) == count
+    assert run.executor.closed
+    if run.ending.stop == "finished":
+        assert set(run.finished().values()) <= {"complete", "skipped", "failed", "cut"}
+
+
+def test_watch() -> None:
+    watch = Watch(heartbeat=10, grace=5)
+    assert watch.verdict(now=9, heard=0, deadline_at=None) is None
+    assert "silent" in str(watch.verdict(now=11, heard=0, deadline_at=None))
+    assert watch.verdict(now=104, heard=100, deadline_at=100) is None
+    assert "past" in str(watch.verdict(now=106, heard=100, deadline_at=100))
+    assert watch.next_look(heard=0, deadline_at=None) == 10
+    assert watch.next_look(heard=0, deadline_at=2) == 7
+
+
+def test_identity_ignores_the_machine_and_the_budget(tiny_base: Path) -> None:
+    tasks = make_tasks(2)
+    one = identity_of(tasks, load_settings("cpu"), tiny_base, None)
+    same = load_settings("kaggle-t4x2", None, ["budget.policy=fixed", "select.rule=flat_vote", "train.batch_tokens=99"])
+    assert one == identity_of(tasks, same, tiny_base, "default")
+    assert one != identity_of(tasks, load_settings("cpu", None, ["infer.mode=search"]), tiny_base, None)
