@@ -1,0 +1,214 @@
+"""Threshold search against a one-sequence recursive search, and sampling against `model.generate`, from one run.
+
+    python tests/benchmarks/bench_infer.py [--model FOLDER] [--tasks 6] [--fit 60] [--min-prob 0.1] [--samples 8] [--threads 1]
+
+Same model, fp32, threads, prompts (8 dihedral views of short ARC-AGI-1 training tasks), thresholds and lengths on both
+sides; the references reuse their key/value caches, and `generate` runs the same length-grouped batches. The completions
+of both searches are asserted to be the same. The search runs as in a solver, on weights fitted at test time: one fit of
+`--fit` steps shared by all tasks (not timed; 0 searches the model as it is). Times are CPU seconds of this process, so
+that a busy machine does not change the ratios; each side warms up first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+
+from solver.arc.datasets import load_tasks
+from solver.arc.task import Task
+from solver.arc.ttt_data import ttt_examples
+from solver.arc.view import TRANSFORMS, View
+from solver.codec import LONGEST_ANSWER
+from solver.config import DataSettings, InferSettings, ModelSettings, TrainSettings
+from solver.infer.grammar import STATE, GridMachine
+from solver.infer.hf import HFEngine
+from solver.model.adapters import apply_adapter
+from solver.model.load import Base, load_base
+from solver.train.registry import make_trainer
+from solver.types import NEVER, FitJob, SampleRequest, SearchRequest, TokenIds
+
+Found = dict[str, dict[tuple[int, ...], float]]
+
+
+class RecursiveSearch:
+    """Depth-first threshold search of one sequence at a time: one token a forward pass, the cache cropped on the way back."""
+
+    def __init__(self, base: Base, min_prob: float) -> None:
+        self.model, self.end, self.threshold = base.model, base.codec.end, float(np.log(min_prob))
+        self.machine = GridMachine(base.codec.grammar, base.model.config.vocab_size)
+
+    @torch.inference_mode()
+    def __call__(self, prompt: TokenIds) -> dict[tuple[int, ...], float]:
+        """Every completion above the threshold, with its log-probability."""
+        self.found: dict[tuple[int, ...], float] = {}
+        self.cache = DynamicCache(config=self.model.config)
+        self.tokens: list[int] = []
+        self._descend(self._next(prompt), 0.0, np.zeros((1, STATE), dtype=np.int16))
+        return self.found
+
+    def _next(self, ids: Any) -> np.ndarray:
+        text = torch.tensor(np.asarray(ids, dtype=np.int64))[None]
+        logits = self.model(text, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[0, -1]
+        return torch.log_softmax(logits.float(), -1).numpy()
+
+    def _descend(self, logprobs: np.ndarray, total: float, state: np.ndarray) -> None:
+        allowed = self.machine.columns[self.machine.allowed(state)[0]]
+        for token in allowed[total + logprobs[allowed] >= self.threshold]:
+            self.tokens.append(int(token))
+            reached = total + float(logprobs[token])
+            if token == self.end or len(self.tokens) == LONGEST_ANSWER:
+                self.found[tuple(self.tokens)] = reached
+            else:
+                below = state.copy()
+                self.machine.advance(below, np.array([token]))
+                self._descend(self._next([token]), reached, below)
+                self.cache.crop(-1)
+            self.tokens.pop()
+
+
+def views(tasks: list[Task], base: Base) -> list[list[TokenIds]]:
+    """The prompts of each task's first query under the 8 dihedral transforms."""
+    return [
+        [base.codec.prompt(View(transform).apply(task.query(0)), 0, base.context).ids for transform in TRANSFORMS]
+        for task in tasks
+    ]
+
+
+def fitted(base: Base, tasks: list[Task], steps: int) -> Base:
+    """The base with all weights fitted to the demonstrations of `tasks` together."""
+    if not steps:
+        return base
+    settings = TrainSettings(trainer="full", batch_sequences=8, lr=1e-3)
+    each = -(-steps * settings.batch_sequences // len(tasks))
+    examples = [ttt_examples(task, DataSettings(), seed=0, count=each) for task in tasks]
+    sequences = tuple(base.codec.sequence(example, base.context) for mixed in zip(*examples, strict=False) for example in mixed)
+    with tempfile.TemporaryDirectory() as scratch:
+        (fit,) = make_trainer(base, settings, Path(scratch)).fit([FitJob("bench", sequences, steps)], NEVER)
+        print(f"fitted: {fit.steps} steps, loss {fit.first_loss:.3f} to {fit.final_loss:.3f}")
+        return replace(base, model=apply_adapter(base, fit.adapter))
+
+
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds and result."""
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
+def bench_search(base: Base, prompts: list[list[TokenIds]], min_prob: float) -> None:
+    """All views of all tasks in one call, against one sequence after the other."""
+    engine = HFEngine(base, InferSettings())
+    reference = RecursiveSearch(base, min_prob)
+    requests = [
+        SearchRequest(f"{t}/{v}", prompt, None, min_prob, LONGEST_ANSWER)
+        for t, task in enumerate(prompts)
+        for v, prompt in enumerate(task)
+    ]
+
+    def batched(some: list[SearchRequest]) -> Found:
+        return {
+            result.request: {tuple(c.ids.tolist()): c.logprob for c in result.completions}
+            for result in engine.search(some, NEVER)
+        }
+
+    def recursive(some: list[SearchRequest]) -> Found:
+        return {request.id: reference(request.prompt) for request in some}
+
+    batched(requests[:2])
+    recursive(requests[:1])
+    ours, found = timed(lambda: batched(requests))
+    theirs, expected = timed(lambda: recursive(requests))
+    near = sum(_check(found[key], expected[key], min_prob) for key in expected)
+    count = sum(map(len, found.values()))
+    tokens = sum(len(ids) for table in found.values() for ids in table)
+    print(f"search: {len(requests)} views, {sum(len(r.prompt) for r in requests)} prompt tokens, min_prob {min_prob}")
+    print(f"  {count} completions of {tokens} tokens, the same on both sides ({near} within 1e-4 of the threshold left out)")
+    print(f"  batched   {ours:8.2f} s  {count / ours:8.2f} completions/s")
+    print(f"  recursive {theirs:8.2f} s  {count / theirs:8.2f} completions/s")
+    print(f"  ratio     {theirs / ours:8.2f}")
+
+
+def _check(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float], min_prob: float) -> int:
+    """Assert equal results; completions on the threshold itself may fall on either side of it by rounding: count them."""
+    edge = np.log(min_prob) + 1e-4
+    differing = found.keys() ^ expected.keys()
+    assert all((found | expected)[ids] <= edge for ids in differing), differing
+    assert all(abs(found[ids] - expected[ids]) < 1e-3 for ids in found.keys() & expected.keys())
+    return len(differing)
+
+
+def bench_sampling(base: Base, prompts: list[list[TokenIds]], samples: int, new_tokens: int) -> None:
+    """`samples` of exactly `new_tokens` tokens for every view, the views of a task in one batch on both sides."""
+    endless = replace(base, codec=replace(base.codec, end=-1))  # no sample stops early on either side
+    engine = HFEngine(endless, InferSettings(grammar=False, batch_tokens=1 << 20))
+
+    def batched(task: list[TokenIds]) -> int:
+        requests = [SampleRequest(str(n), prompt, None, samples, 1.0, new_tokens) for n, prompt in enumerate(task)]
+        return sum(len(c.ids) for result in engine.sample(requests, NEVER) for c in result.completions)
+
+    def generate(task: list[TokenIds]) -> int:
+        longest = max(map(len, task))
+        ids = torch.full((len(task), longest), base.codec.pad)
+        for row, prompt in zip(ids, task, strict=True):
+            row[longest - len(prompt) :] = torch.from_numpy(prompt)
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in task])
+        out = base.model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            num_return_sequences=samples,
+            max_new_tokens=new_tokens,
+            eos_token_id=None,
+            pad_token_id=base.codec.pad,
+        )
+        return int((out.shape[1] - longest) * len(out))
+
+    batched(prompts[0][:1])
+    generate(prompts[0][:1])
+    ours, count = timed(lambda: sum(batched(task) for task in prompts))
+    theirs, other = timed(lambda: sum(generate(task) for task in prompts))
+    assert count == other == len(prompts) * len(TRANSFORMS) * samples * new_tokens
+    print(f"sampling: {len(prompts)} x {len(TRANSFORMS)} views, {samples} samples each, {new_tokens} new tokens a sample")
+    print(f"  batched   {ours:8.2f} s  {count / ours:8.1f} tokens/s")
+    print(f"  generate  {theirs:8.2f} s  {count / theirs:8.1f} tokens/s")
+    print(f"  ratio     {theirs / ours:8.2f}")
+
+
+def main() -> None:
+    """Print both ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=None, help="model folder; the embedded model if not given")
+    parser.add_argument("--tasks", type=int, default=6)
+    parser.add_argument("--longest", type=int, default=1500, help="grid tokens of a task, at most")
+    parser.add_argument("--fit", type=int, default=60, help="optimizer steps before the search")
+    parser.add_argument("--min-prob", type=float, default=0.1)
+    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=("search", "sampling"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    base = load_base(arguments.model, ModelSettings(device="cpu", dtype="float32"))
+    short = [task for task in load_tasks("arc1:training").tasks if task.grid_tokens() <= arguments.longest]
+    chosen = [short[int(i)] for i in np.linspace(0, len(short) - 1, arguments.tasks)]
+    prompts = views(chosen, base)
+    print(f"{base.parameters} parameters, fp32, {arguments.threads} thread(s), tasks {' '.join(task.id for task in chosen)}")
+    if arguments.only != "sampling":
+        bench_search(fitted(base, chosen, arguments.fit), prompts, arguments.min_prob)
+    if arguments.only != "search":
+        bench_sampling(base, prompts, arguments.samples, arguments.new_tokens)
+
+
+if __name__ == "__main__":
+    main()
