@@ -249,6 +249,7 @@ def pretrain(
     resume: Annotated[Path | None, typer.Option(help="Checkpoint or base model folder to go on from.")] = None,
     cooldown: Annotated[float, typer.Option(min=0, max=1, help="Share of the minutes over which the rate falls to zero.")] = 0.4,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    max_tokens: Annotated[int, typer.Option(min=64, help="Length of the longest training sequence.")] = 1024,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -265,9 +266,11 @@ def pretrain(
     from solver.pretrain.command import PretrainOptions
     from solver.pretrain.command import pretrain as run_pretrain
     from solver.pretrain.loop import LoopSettings
+    from solver.pretrain.sampler import SamplerSettings
 
     loop = LoopSettings(minutes=minutes, cooldown=cooldown, lr=lr)
-    options = PretrainOptions(out, corpus, loop, preset, resume, seed, device)
+    sampler = SamplerSettings(max_tokens=max_tokens)
+    options = PretrainOptions(out, corpus, loop, preset, resume, seed, device, sampler)
     run_pretrain(options, lambda line: typer.echo(line, err=True))
 
 

@@ -35,7 +35,6 @@ class LoopSettings:
     clip: float = 1.0
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
-    compile: bool = False
 
 
 def train(
@@ -58,7 +57,7 @@ def train(
     if position is None:
         position = Position(seed=seed)
     start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
-    forward = torch.compile(model.model, dynamic=True) if settings.compile else model.model
+    forward = model.model
     out.mkdir(parents=True, exist_ok=True)
     began = last_saved = last_checked = clock()
     losses: list[float] = []
