@@ -126,6 +126,9 @@ class Ledger:
         except sqlite3.Error as error:
             db.close()
             raise InputError(f"{path}: cannot use the ledger: {error}") from None
+        except LedgerError as error:
+            db.close()
+            raise InputError(str(error)) from None
         except InputError:
             db.close()
             raise

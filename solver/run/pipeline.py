@@ -83,7 +83,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         log.note(f"{len(inputs.tasks)} tasks; a valid submission is in {options.out / SUBMISSION}")
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
-        start = _note_start(options, ledger, end, time.monotonic() - started)
+        start = _note_start(options, ledger, end, time.monotonic() - started, log)
         scratch = stack.enter_context(_scratch(options, ledger))
         supervisor = Supervisor(
             options.settings,
@@ -176,7 +176,7 @@ def _open_ledger(out: Path, identity: Identity, tasks: TaskSet) -> Ledger:
     return Ledger.open(out / LEDGER, identity, tasks)
 
 
-def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float) -> int:
+def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float, log: _Log) -> int:
     """Record what may differ from one process of a run to the next; gives the number of this one, from 1."""
     start = int(ledger.facts().get("starts", "0")) + 1
     try:
@@ -189,8 +189,8 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
             }
         )
         ledger.timing("validate", None, seconds, start)
-    except LedgerError as error:
-        raise InputError(str(error)) from None
+    except LedgerError as error:  # the submission is on disk: from here on a full disk costs records, not the run
+        log.note(str(error))
     return start
 
 

@@ -1,0 +1,185 @@
+"""What a worker does with an item: sequences, views, requests, candidates, scores, and the time it keeps for each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_parts import EchoEngine, StepTrainer
+from run_helpers import grid, make_task
+
+from solver.arc.grid import grid_key
+from solver.arc.view import IDENTITY_COLOURS, View
+from solver.codec import grid_codec
+from solver.config import Settings, load_settings
+from solver.run.executors.base import SharedFit
+from solver.run.solve import INFER_SHARE, Pace, Solver, inference_views
+from solver.types import Candidate, SampleRequest, ScoreRequest, SearchRequest, TaskOutcome, TaskPlan, TaskWork, WorkItem
+
+CODEC = grid_codec()
+
+
+class Bench:
+    def __init__(self, scratch: Path, *overrides: str, context: int = 8192) -> None:
+        self.settings: Settings = load_settings(overrides=["train.steps=3", *overrides])
+        self.now = 0.0
+        self.trainer, self.engine = StepTrainer(scratch), EchoEngine(CODEC)
+        self.solver = Solver(self.settings, CODEC, context, self.trainer, self.engine, clock=lambda: self.now)
+
+    def outcomes(self, *works: TaskWork, wave: int = 0, kind: str = "solve") -> list[TaskOutcome]:
+        item = WorkItem("r1i1", wave, works, 1000.0, kind)  # type: ignore[arg-type]
+        return list(self.solver.work(item))  # type: ignore[arg-type]
+
+    def of(self, kind: type) -> list:  # type: ignore[type-arg]
+        return [request for request in self.engine.requests if isinstance(request, kind)]
+
+
+def work(id_: str = "a", plan: TaskPlan | None = None, tests: int = 1, **more: object) -> TaskWork:
+    task = make_task(id_, tests=tests).without_answers()
+    return TaskWork(task, plan or TaskPlan(3, 8, 1), **more)  # type: ignore[arg-type]
+
+
+def test_candidates_come_back_as_the_task_shows_them(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "infer.permutations=2")
+    (outcome,) = bench.outcomes(work(plan=TaskPlan(3, 16, 1), tests=2))
+    assert outcome.status == "complete"
+    for index, query in enumerate(outcome.queries):
+        expected = grid_key(make_task("a", tests=2).test[index].input)
+        assert len(query.candidates) == len(query.scores) == 16
+        assert {grid_key(c.grid) for c in query.candidates} == {expected}
+        assert {grid_key(s.grid) for s in query.scores} == {expected}
+        assert {c.adapter for c in query.candidates} == {"r1i1t0"}
+        assert len({c.view for c in query.candidates}) == 16
+        size = make_task("a", tests=2).test[index].input.size
+        assert all(s.nll == s.tokens >= size for s in query.scores)
+    assert outcome.tokens["trained"] > 0
+    assert {"prepare", "fit", "infer", "score"} <= set(outcome.seconds)
+
+
+def test_every_score_request_holds_the_same_candidates_behind_one_prompt(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "infer.score_candidates=2")
+    earlier = tuple(Candidate(grid(i), "identity/0123456789/", -float(i), "greedy", "old") for i in (1, 2, 2, 3))
+    bench.outcomes(work(known=(earlier,)), wave=1)
+    scores = bench.of(ScoreRequest)
+    assert len(scores) == 8
+    votes = {grid_key(make_task("a").test[0].input), grid_key(grid(2))}  # 8 new votes, 2 old ones
+    for request, view in zip(scores, inference_views(bench.settings, make_task("a"), 1), strict=True):
+        decoded = [CODEC.decode_answer(ids) for ids in request.completions]
+        assert {grid_key(view.undo(one)) for one in decoded if one is not None} == votes
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("greedy", SampleRequest), ("sample", SampleRequest), ("search", SearchRequest)])
+def test_modes(tmp_path: Path, mode: str, kind: type) -> None:
+    bench = Bench(tmp_path, f"infer.mode={mode}", "infer.temperature=0.7", "infer.score=false")
+    (outcome,) = bench.outcomes(work(plan=TaskPlan(3, 4, 5)))
+    requests = bench.of(kind)
+    assert len(requests) == len(bench.engine.requests) == 4
+    assert {c.origin for c in outcome.queries[0].candidates} == {mode}
+    if kind is SampleRequest:
+        assert {(r.n, r.temperature) for r in requests} == {(1, 0.0) if mode == "greedy" else (5, 0.7)}
+    assert len({getattr(r, "seed", i) for i, r in enumerate(requests)}) == 4
+    assert all(request.adapter.id == "r1i1t0" for request in requests)
+
+
+def test_a_plan_without_steps_uses_the_adapter_it_is_given_or_the_base(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (outcome,) = bench.outcomes(work(plan=TaskPlan(0, 2, 1)))
+    assert outcome.fit is None
+    assert {c.adapter for c in outcome.queries[0].candidates} == {""}
+    assert not bench.trainer.jobs
+
+
+def test_a_refit_starts_from_the_adapter_and_sees_other_examples(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (first,) = bench.outcomes(work())
+    assert first.fit is not None
+    second = WorkItem("r1i2", 1, (work(start=first.fit.adapter),), 1000.0)
+    list(bench.solver.work(second))
+    one, two = bench.trainer.jobs
+    assert two.start == first.fit.adapter
+    assert one.seed != two.seed
+    seen = {sequence.ids.tobytes() for sequence in one.sequences}
+    assert not seen & {sequence.ids.tobytes() for sequence in two.sequences}
+
+
+def test_steps_and_epochs_decide_how_many_sequences_are_made(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "a", "train.batch_sequences=2")
+    bench.outcomes(work())
+    assert (len(bench.trainer.jobs[0].sequences), bench.trainer.jobs[0].steps) == (6, 3)
+    bench = Bench(tmp_path / "b", "train.batch_sequences=4", "train.epochs=2", "data.max_sequences=10")
+    bench.outcomes(work(plan=TaskPlan(99, 8, 1)))
+    assert (len(bench.trainer.jobs[0].sequences), bench.trainer.jobs[0].steps) == (10, 5)
+
+
+def test_a_query_longer_than_the_context_is_told_and_left_out(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, context=935)  # an answer may take 930
+    (outcome,) = bench.outcomes(work())
+    assert outcome.status == "failed"
+    assert [kind for kind, _ in outcome.events] == ["too long"]
+    assert not bench.trainer.jobs
+
+
+def test_demonstrations_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, context=970)
+    (outcome,) = bench.outcomes(work())
+    assert outcome.status == "complete"
+    assert "dropped demonstrations" in [kind for kind, _ in outcome.events]
+
+
+def test_past_the_deadline_everything_is_cut_and_nothing_lost(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.now = 2000.0
+    (outcome,) = bench.outcomes(work())
+    assert outcome.status == "cut"
+    assert outcome.queries[0].candidates == ()
+
+
+def test_several_tasks_are_one_call_each_and_reported_twice(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    outcomes = bench.outcomes(work("a"), work("b"))
+    assert [(o.task_id, o.status) for o in outcomes] == [("a", "cut"), ("b", "cut"), ("a", "complete"), ("b", "complete")]
+    assert not outcomes[0].queries[0].scores
+    assert outcomes[2].queries[0].scores
+    assert [job.adapter for job in bench.trainer.jobs] == ["r1i1t0", "r1i1t1"]
+
+
+def test_a_shared_fit_deals_the_tasks_out_in_turn(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    (message,) = bench.outcomes(work("a"), work("b"), wave=-1, kind="shared")
+    assert isinstance(message, SharedFit)
+    (job,) = bench.trainer.jobs
+    assert job.steps == 6
+    assert len(job.sequences) == 24
+
+
+def test_inference_views() -> None:
+    settings = load_settings(overrides=["infer.permutations=3"])
+    task = make_task("a")
+    views = inference_views(settings, task, 0)
+    assert len(views) == len({view.key for view in views}) == 24
+    assert views[:8] == [View(transform, IDENTITY_COLOURS) for transform in settings.infer.transforms]
+    assert all(view.colours != IDENTITY_COLOURS for view in views[8:])
+    assert views == inference_views(settings, task, 0)
+    assert views[8:] != inference_views(settings, task, 1)[8:]
+    plain = load_settings(overrides=["infer.permutations=3", "infer.colours=keep", "infer.shuffle=false"])
+    assert len(inference_views(plain, task, 0)) == 8
+
+
+def test_pace_keeps_a_share_until_it_has_measured() -> None:
+    pace = Pace()
+    assert pace.share(100, 10.0, INFER_SHARE, 0.6) == pytest.approx(3.5)
+    pace.measured(2.0, 200)
+    assert pace.share(100, 10.0, INFER_SHARE, 0.6) == pytest.approx(1.25)
+    assert pace.share(10_000, 10.0, INFER_SHARE, 0.6) == pytest.approx(6.0)
+    assert pace.share(100, -1.0, INFER_SHARE, 0.6) == 0.0
+
+
+def test_the_solver_needs_the_demonstrations_only(tmp_path: Path) -> None:
+    """Test outputs change nothing, not even if they are there."""
+    bench, blind = Bench(tmp_path / "a"), Bench(tmp_path / "b")
+    bench.outcomes(replace(work(), task=make_task("a")))
+    blind.outcomes(work())
+    for one, other in zip(bench.trainer.jobs[0].sequences, blind.trainer.jobs[0].sequences, strict=True):
+        assert np.array_equal(one.ids, other.ids)
