@@ -227,7 +227,7 @@ class Loop:
             self._target.use(batch.slots)
             with self._precision():
                 parts = slot_losses(self._target.model, batch, self._target.slots)
-            (parts.sum() * self._scale).backward()
+            self._weights.add_gradients(parts.sum() * self._scale)
             losses += parts.detach()
         return losses
 

@@ -16,10 +16,11 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 class FlatWeights:
     """Parameters of shape (slots, ...) - any shape if there is one slot - moved into `values` (slots, numbers), fp32.
 
-    The parameters become views of `values` and their gradients views of `grads`, so both sides see every change.
+    The parameters become views of `values`, so both sides see every change; `grads` is filled by `add_gradients`.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], slots: int) -> None:
+        self._parameters = list(parameters)
         sizes = [p.numel() // slots for p in parameters]
         self.values = torch.zeros(slots, sum(sizes), device=parameters[0].device)
         self.grads = torch.zeros_like(self.values)
@@ -29,8 +30,12 @@ class FlatWeights:
             view.copy_(parameter.detach())
             parameter.data = view
             parameter.requires_grad_(True)
-            parameter.grad = self.grads[:, at : at + size].view(parameter.shape)
             at += size
+
+    def add_gradients(self, loss: Tensor) -> None:
+        """Add the gradients of a scalar to `grads`."""
+        found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        self.grads += torch.cat([gradient.reshape(len(self.grads), -1) for gradient in found], dim=1)
 
 
 class AdamW:

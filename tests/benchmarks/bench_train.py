@@ -1,0 +1,166 @@
+"""Training throughput against transformers.Trainer + PEFT, and of our trainers against each other, from one run.
+
+    python tests/benchmarks/bench_train.py [--steps 12] [--tasks 4] [--hidden 192 --layers 6 --heads 3 --ffn 576] [--rank 16]
+
+Same sequences, model, dtype, threads, optimizer steps and sequences a step; the baseline groups by length, too. Sequences
+are leave-one-out examples of ARC-AGI-1 training tasks. Each side runs once to warm up; the ratio is of the best of three
+alternating repetitions. Time is the CPU time of this process, which other programs on the machine do not add to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from solver.arc.datasets import load_tasks
+from solver.arc.ttt_data import ttt_examples
+from solver.codec import grid_codec
+from solver.config import DataSettings, ModelSettings, TrainSettings
+from solver.model.build import Shape, new_model, save_model
+from solver.model.load import Base, load_base
+from solver.model.lora import TARGETS
+from solver.train.registry import make_trainer
+from solver.types import NEVER, FitJob, TokenSequence
+
+
+def jobs_of(tasks: int, steps: int, batch: int) -> list[FitJob]:
+    """A job for each of `tasks` tasks, with exactly the sequences its steps use."""
+    found = load_tasks("arc1:training").tasks
+    chosen = [found[int(i)] for i in np.linspace(0, len(found) - 1, tasks)]
+    jobs = []
+    for task in chosen:
+        examples = ttt_examples(task, DataSettings(), seed=0, count=steps * batch)
+        sequences = tuple(grid_codec().sequence(example, 8192) for example in examples)
+        jobs.append(FitJob(task.id, sequences, steps))
+    return jobs
+
+
+def baseline(folder: Path, sequences: tuple[TokenSequence, ...], steps: int, settings: TrainSettings) -> Callable[[], float]:
+    """transformers.Trainer on a PEFT model, as its documentation has it. The call trains and gives seconds."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
+
+    data = [
+        {"input_ids": s.ids.tolist(), "length": len(s), "labels": np.where(s.weights > 0, s.ids, -100).tolist()}
+        for s in sequences
+    ]
+    pad = grid_codec().pad
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(len(row["input_ids"]) for row in rows)
+
+        def padded(name: str, filler: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [filler] * (width - len(row[name])) for row in rows])
+
+        mask = torch.tensor([[1] * len(r["input_ids"]) + [0] * (width - len(r["input_ids"])) for r in rows])
+        return {"input_ids": padded("input_ids", pad), "attention_mask": mask, "labels": padded("labels", -100)}
+
+    class Stopwatch(TrainerCallback):
+        """Times the steps alone: without building the Trainer."""
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = time.process_time()
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds = time.process_time() - self.start
+
+    def run() -> float:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        config = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules=list(TARGETS), task_type="CAUSAL_LM")
+        with tempfile.TemporaryDirectory() as out:
+            arguments = TrainingArguments(
+                output_dir=out,
+                max_steps=steps,
+                per_device_train_batch_size=settings.batch_sequences,
+                learning_rate=settings.lr,
+                max_grad_norm=settings.clip,
+                train_sampling_strategy="group_by_length",
+                optim="adamw_torch_fused",
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                use_cpu=True,
+                disable_tqdm=True,
+                remove_unused_columns=False,
+            )
+            watch = Stopwatch()
+            trainer = Trainer(
+                get_peft_model(model, config), arguments, train_dataset=data, data_collator=collate, callbacks=[watch]
+            )
+            trainer.train()
+        return watch.seconds
+
+    return run
+
+
+def ours(base: Base, jobs: list[FitJob], settings: TrainSettings, name: str) -> Callable[[], float]:
+    """One of our trainers on all jobs. The call trains and gives seconds, saving the adapters included."""
+    settings = settings.model_copy(update={"trainer": name})
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = make_trainer(base, settings, Path(scratch))
+            start = time.process_time()
+            fits = list(trainer.fit(jobs, NEVER))
+            seconds = time.process_time() - start
+        assert all(fit.status == "complete" for fit in fits), fits
+        return seconds
+
+    return run
+
+
+def main() -> None:
+    """Run all sides in turn and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in {
+        "steps": 12,
+        "tasks": 4,
+        "hidden": 192,
+        "layers": 6,
+        "heads": 3,
+        "ffn": 576,
+        "rank": 16,
+        "repeat": 3,
+        "threads": 1,
+    }.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.WARNING)
+    settings = TrainSettings(rank=options.rank, alpha=options.rank)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        save_model(new_model(Shape(options.hidden, options.layers, options.heads, options.ffn)), path, torch.float32)
+        base = load_base(path, ModelSettings(dtype="float32"))
+        jobs = jobs_of(options.tasks, options.steps, settings.batch_sequences)
+        tokens = {job.adapter: sum(map(len, job.sequences)) for job in jobs}
+        sides = {name: ours(base, jobs, settings, name) for name in ("peft", "full", "stacked")}
+        plain = [baseline(path, job.sequences, options.steps, settings) for job in jobs]
+        sides["transformers.Trainer + PEFT"] = lambda: sum(run() for run in plain)
+        seconds: dict[str, float] = {}
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        for repetition in range(options.repeat + 1):
+            for name, run in sides.items():
+                spent = run()
+                if repetition:
+                    seconds[name] = min(spent, seconds.get(name, spent))
+    total = sum(tokens.values())
+    mean = total / sum(len(job.sequences) for job in jobs)
+    print(f"{base.parameters / 1e6:.2f}M weights, fp32, {options.threads} threads, rank {options.rank}, {options.tasks} tasks,")
+    print(f"{options.steps} steps of {settings.batch_sequences} sequences each, {total} tokens, {mean:.0f} a sequence")
+    for name, spent in seconds.items():
+        print(f"{name:30s} {total / spent:8.0f} tokens/CPU-s {seconds['transformers.Trainer + PEFT'] / spent:6.2f}x")
+
+
+if __name__ == "__main__":
+    main()
