@@ -82,16 +82,23 @@ class TrainSettings(_Settings):
     epochs: float | None = Field(None, gt=0)  # instead of steps: passes over the task's sequences
 
 
+class ViewSettings(_Settings):
+    """The views a query is asked under."""
+
+    transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
+    colours: ColourMode = "permute"
+    shuffle: bool = True  # permute the demonstrations
+    keep_identity: bool = True  # the first draw of each transform keeps colours and order
+    count: int | None = Field(None, ge=1)  # at most so many; none: every transform times `infer.permutations`
+
+
 class InferSettings(_Settings):
     """How answers are produced."""
 
     engine: Literal["auto", "hf"] = "auto"
     mode: Literal["greedy", "sample", "search"] = "greedy"
-    transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
+    views: ViewSettings = ViewSettings()
     permutations: int = Field(1, ge=1)  # colour and order draws per transform
-    colours: ColourMode = "permute"
-    shuffle: bool = True
-    keep_identity: bool = True  # the first draw of each transform keeps colours and order
     samples: int = Field(1, ge=1)  # per view, mode "sample"
     temperature: float = Field(1.0, gt=0)  # mode "sample"
     min_prob: float = Field(0.1, gt=0, lt=1)  # mode "search"
@@ -198,7 +205,7 @@ def _override(text: str) -> dict[str, Any]:
     return dict(parsed)
 
 
-_NULLABLE = ("train.steps", "train.epochs")
+_NULLABLE = ("train.steps", "train.epochs", "infer.views.count")
 
 
 def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:

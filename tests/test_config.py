@@ -27,7 +27,7 @@ def test_overrides_of_every_type() -> None:
             "model.dtype=bfloat16",
             'model.device="cuda:1"',
             "infer.grammar=false",
-            'infer.transforms=["identity", "rot90"]',
+            'infer.views.transforms=["identity", "rot90"]',
             "train.steps=none",
             "train.epochs=2",
             "data.augmenters=['translate', 'rot90+double_width']",
@@ -35,7 +35,7 @@ def test_overrides_of_every_type() -> None:
     )
     assert (found.seed, found.train.lr, found.model.dtype, found.model.device) == (7, 3e-4, "bfloat16", "cuda:1")
     assert found.infer.grammar is False
-    assert found.infer.transforms == ("identity", "rot90")
+    assert found.infer.views.transforms == ("identity", "rot90")
     assert found.train.steps is None
     assert found.train.epochs == 2
     assert found.data.augmenters == ("translate", "rot90+double_width")
@@ -64,7 +64,7 @@ def test_every_rule_can_be_chosen(rule: str) -> None:
         ("model.dtype=float8", "setting model.dtype: "),
         ("infer.min_prob=1", "setting infer.min_prob: "),
         ("data.transforms=[]", "setting data.transforms: "),
-        ("infer.transforms=['spin']", "setting infer.transforms.0: "),
+        ("infer.views.transforms=['spin']", "setting infer.views.transforms.0: "),
         ("data.augmenters=['spin']", "setting data.augmenters: unknown augmenter 'spin'; there are: rot90"),
         ("select.rule=best", "setting select.rule: unknown rule 'best'; there are: flat_vote"),
         ("train.rank", "--set train.rank: write it as key=value"),

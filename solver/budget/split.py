@@ -60,9 +60,10 @@ def full_plan(settings: Settings) -> TaskPlan:
     steps = train.steps or 0
     if train.epochs is not None:
         steps = math.ceil(train.epochs * settings.data.max_sequences / train.batch_sequences)
+    views = len(infer.views.transforms) * infer.permutations
     return TaskPlan(
         steps=0 if train.shared else steps,
-        views=len(infer.transforms) * infer.permutations,
+        views=min(views, infer.views.count or views),
         samples=infer.samples if infer.mode == "sample" else 1,
     )
 
@@ -98,7 +99,7 @@ class UniformPolicy:
     """An even split of the time left over the tasks left, shortest first; then further waves for tasks in doubt.
 
     What a task leaves unused flows on to those after it. With less than `budget.floor` seconds for an item the share
-    is raised to the floor, and the longest tasks go without.
+    is raised to the floor, and the longest tasks go without. A further wave is not begun with less than the floor left.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -120,6 +121,8 @@ class UniformPolicy:
             if not chosen:
                 return None
             wave = chosen[0].waves
+        if wave > 0 and left < self._floor:
+            return None
         items = math.ceil(len(due) / len(chosen))
         share = min(left, max(left * workers / items, self._floor))
         return Assignment(

@@ -73,6 +73,7 @@ class SharedPrefixCache(DynamicCache):
         self.prefix_len: Index = np.zeros(0, dtype=np.int64)  # (slots,)
         self.suffix_len: Index = np.zeros(0, dtype=np.int64)  # (rows,)
         self.slot_of: Index = np.zeros(0, dtype=np.int64)  # (rows,)
+        self.adapter_of: Index = np.zeros(0, dtype=np.int64)  # (slots,) number of the adapter the prompt was read with
         self._kv: list[_Layer] = []
         self._capacity = (0, 0, 0, 0)  # slots, prefix columns, rows, suffix columns
         self._plan: _Prefill | _Extend | None = None
@@ -82,7 +83,8 @@ class SharedPrefixCache(DynamicCache):
     def clear(self) -> None:
         """Forget everything and free the memory."""
         self.slots = self.rows = 0
-        self.prefix_len, self.suffix_len, self.slot_of = (np.zeros(0, dtype=np.int64) for _ in range(3))
+        for name in ("prefix_len", "suffix_len", "slot_of", "adapter_of"):
+            setattr(self, name, np.zeros(0, dtype=np.int64))
         self._kv.clear()
         self._capacity = (0, 0, 0, 0)
         self._plan = None
@@ -132,20 +134,21 @@ class SharedPrefixCache(DynamicCache):
         """
         holes, movers = compaction(self.slots, dropped)
         self._copy("prefix", holes, movers, self.longest_prefix)
-        self.prefix_len[holes] = self.prefix_len[movers]
+        self.prefix_len[holes], self.adapter_of[holes] = self.prefix_len[movers], self.adapter_of[movers]
         for hole, mover in zip(holes, movers, strict=True):
             self.slot_of[self.slot_of == mover] = hole
         self.slots -= len(dropped)
-        self.prefix_len = self.prefix_len[: self.slots].copy()
+        self.prefix_len, self.adapter_of = self.prefix_len[: self.slots].copy(), self.adapter_of[: self.slots].copy()
         return holes, movers
 
     # -- one forward pass ----------------------------------------------------------------------------------------------
 
-    def begin_prefill(self, lengths: Index) -> None:
+    def begin_prefill(self, lengths: Index, adapters: Index) -> None:
         """The coming forward pass brings prompts of these lengths, padded on the right, one a new slot."""
         first = self.slots
         self.slots += len(lengths)
         self.prefix_len = np.append(self.prefix_len, lengths)
+        self.adapter_of = np.append(self.adapter_of, adapters)
         self._reserve()
         self._plan = _Prefill(first)
 
@@ -201,9 +204,19 @@ class SharedPrefixCache(DynamicCache):
                     suffix[rows, :, columns] = new_states.transpose(1, 2)
         return key_states, value_states
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, layer_idx: int, scaling: float) -> Tensor:
-        """Attention of (batch, query heads, new, head size) queries over what the plan lets each see; same shape."""
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, layer_idx: int, scaling: float, columns: Tensor | None = None
+    ) -> Tensor:
+        """Attention of (batch, query heads, new, head size) queries over what the plan lets each see; same shape.
+
+        In a prefill, `columns` names the places in the prompts that the queries stand at, if they are not all of them.
+        """
         plan = self._plan
+        if isinstance(plan, _Prefill) and columns is not None:
+            seen = torch.arange(key.shape[2], device=key.device) <= columns[:, None]
+            return torch.nn.functional.scaled_dot_product_attention(
+                query, *_repeat(query, key, value), attn_mask=seen, scale=scaling
+            )
         if isinstance(plan, _Prefill):
             # right padding needs no mask: no real token has padding before it
             return torch.nn.functional.scaled_dot_product_attention(

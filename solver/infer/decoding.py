@@ -35,6 +35,7 @@ class Prompted:
     id: str
     prompt: TokenIds
     limit: int  # new tokens at most, what the context leaves included
+    adapter: int = 0  # its number in the forward pass's stack
 
 
 @dataclass(eq=False)
@@ -160,7 +161,9 @@ class Decoder:
         tokens = len(batch) * longest
         self._ask("prefill", tokens, len(self._rows) + len(batch))
         with self._pace.measure("prefill", tokens, self._deadline.clock):
-            roots = _log_softmax(self._forward.prefill(self._cache, [job.prompt for job in batch]))
+            roots = _log_softmax(
+                self._forward.prefill(self._cache, *zip(*((job.prompt, job.request.adapter) for job in batch), strict=True))
+            )
         for job, root in zip(batch, roots, strict=True):
             self._waiting.popleft()
             job.slot, job.root = len(self._resident), root

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from solver.infer.cache import ATTENTION, Index, SharedPrefixCache
 from solver.infer.lean import LeanDecoder
+from solver.model.lora import LoraStack
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
@@ -19,8 +20,10 @@ PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the devi
 class Forward:
     """The model as two functions: `prefill` prompts into slots, `extend` rows by tokens. Logits are as the model gives them."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
+    def __init__(self, model: Any, device: torch.device, stack: LoraStack | None = None) -> None:
+        """`stack`: the adapters of `model`, if it has several; prompts then name theirs by number."""
         check_supported(model.config)
+        self._stack = stack
         self.model = model
         self.device = device
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
@@ -28,24 +31,31 @@ class Forward:
         model.config._attn_implementation = ATTENTION
         self._lean = LeanDecoder(model) if LeanDecoder.fits(model) else None
 
-    def prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds]) -> Tensor:
+    def prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int]) -> Tensor:
         """Write the prompts into new slots of the cache. Returns the logits after each prompt, (prompts, vocabulary)."""
         lengths = np.array([len(prompt) for prompt in prompts])
         ids = np.zeros((len(prompts), lengths.max()), dtype=np.int64)
         for row, prompt in zip(ids, prompts, strict=True):
             row[: len(prompt)] = prompt
-        cache.begin_prefill(lengths)
+        cache.begin_prefill(lengths, np.asarray(adapters, dtype=np.int64))
         ends, place = np.unique(lengths - 1, return_inverse=True)
         positions = torch.arange(ids.shape[1], device=self.device)[None]
+        self._use(cache.adapter_of[-len(prompts) :])
         logits = self._call(cache, self._tensor(ids), positions, self._tensor(ends))
         return logits[torch.arange(len(ids)), self._tensor(place)]
 
     def extend(self, cache: SharedPrefixCache, first: int, ids: Index) -> Tensor:
         """Append `ids` (rows, new) to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""
         positions = cache.begin_extend(first, ids.shape[1])
+        self._use(cache.adapter_of[cache.slot_of[first:]])
         logits = self._call(cache, self._tensor(ids), positions, None)
         cache.end_extend(first, ids.shape[1])
         return logits
+
+    def _use(self, adapters: Index) -> None:
+        """Say which adapter each row of the coming pass uses."""
+        if self._stack is not None:
+            self._stack.set_rows(self._tensor(adapters))
 
     def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | None) -> Tensor:
         if self._lean is not None:

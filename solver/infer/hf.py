@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -17,10 +18,23 @@ from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share
+from solver.model.lora import load_stack, read_shape
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest
 
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
-Run = Callable[[Forward, list[R]], Iterator[Result]]
+STACKED_DEVICES = ("cuda",)  # where rows of different LoRA adapters share a batch: elsewhere merged weights are faster
+
+
+@dataclass(frozen=True, eq=False)
+class _Served(Generic[R]):
+    """Requests that run as one batch, on the model that serves all of them."""
+
+    forward: Forward
+    requests: list[R]
+    adapters: dict[str, int]  # adapter id -> its number in the stack of `forward`
+
+    def number(self, request: Request) -> int:
+        return 0 if request.adapter is None else self.adapters[request.adapter.id]
 
 
 class HFEngine:
@@ -35,7 +49,7 @@ class HFEngine:
         self._base, self._settings = base, settings
         self._pace = Pace()
         self._forward = Forward(share(base.model), base.device)
-        self._adapted: tuple[str, Forward] | None = None  # the adapter used last
+        self._adapted: tuple[tuple[str, ...], Forward] | None = None  # the adapters used last
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
 
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
@@ -44,8 +58,8 @@ class HFEngine:
         A completion that reaches `max_new_tokens` (or the end of the context) is given as not finished.
         """
 
-        def run(forward: Forward, group: list[SampleRequest]) -> Iterator[Result]:
-            return self._decode(forward, group, Sampler(group, self._machine), deadline)
+        def run(group: _Served[SampleRequest]) -> Iterator[Result]:
+            return self._decode(group, Sampler(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 
@@ -55,47 +69,50 @@ class HFEngine:
         Prefixes of that probability that reach `max_new_tokens` (or the end of the context) are given too, as not finished.
         """
 
-        def run(forward: Forward, group: list[SearchRequest]) -> Iterator[Result]:
-            return self._decode(forward, group, Searcher(group, self._machine), deadline)
+        def run(group: _Served[SearchRequest]) -> Iterator[Result]:
+            return self._decode(group, Searcher(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
         """The given completions with their log-probabilities; no grammar applies."""
 
-        def run(forward: Forward, group: list[ScoreRequest]) -> Iterator[Result]:
-            scorer = Scorer(forward, self._base.codec.end, self._settings.batch_tokens, self._pace, deadline)
-            return scorer.run(group)
+        def run(group: _Served[ScoreRequest]) -> Iterator[Result]:
+            end, budget = self._base.codec.end, self._settings.batch_tokens
+            return Scorer(group.forward, group.number, end, budget, self._pace, deadline).run(group.requests)
 
         return self._run(requests, run, deadline)
 
     def _decode(
-        self, forward: Forward, group: Sequence[SampleRequest | SearchRequest], chooser: Chooser, deadline: Deadline
+        self, group: _Served[SampleRequest] | _Served[SearchRequest], chooser: Chooser, deadline: Deadline
     ) -> Iterator[Result]:
-        prompted = [Prompted(r.id, r.prompt, min(r.max_new_tokens, self._base.context - len(r.prompt))) for r in group]
-        budget = self._settings.batch_tokens
-        end = self._base.codec.end
-        return Decoder(forward, chooser, self._machine, end, prompted, budget, self._pace, deadline).run()
+        room = self._base.context
+        prompted = [
+            Prompted(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in group.requests
+        ]
+        end, budget = self._base.codec.end, self._settings.batch_tokens
+        return Decoder(group.forward, chooser, self._machine, end, prompted, budget, self._pace, deadline).run()
 
-    def _run(self, requests: Sequence[R], run: Run[R], deadline: Deadline) -> Iterator[Result]:
-        """Refuse what cannot be served, then serve the rest, one adapter after the other."""
+    def _run(self, requests: Sequence[R], run: Callable[[_Served[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
+        """Refuse what cannot be served, then serve the rest, one batch of adapters after the other."""
         groups: dict[str, list[R]] = {}
         for request in requests:
             error = self._refusal(request)
             if error:
                 yield _failed(request, error)
             else:
-                groups.setdefault("" if request.adapter is None else request.adapter.id, []).append(request)
+                groups.setdefault(self._group(request.adapter), []).append(request)
         for group in groups.values():
             if deadline.expired():
                 yield from (Result(request.id, "cut", (), "", len(request.prompt)) for request in group)
                 continue
+            adapters = {r.adapter.id: r.adapter for r in group if r.adapter is not None}
             try:
-                forward = self._load(group[0].adapter)
+                forward = self._load(list(adapters.values()))
             except (InputError, RuntimeError) as error:
                 yield from (_failed(request, str(error).splitlines()[0]) for request in group)
                 continue
-            results = run(forward, group)
+            results = run(_Served(forward, group, {id_: number for number, id_ in enumerate(adapters)}))
             while True:
                 # inference mode is entered for each result, not around the loop: it must not leak to whoever takes the result
                 with torch.inference_mode():
@@ -104,13 +121,30 @@ class HFEngine:
                     break
                 yield result
 
-    def _load(self, adapter: AdapterRef | None) -> Forward:
-        """The model under an adapter; the one used last is kept."""
+    def _group(self, adapter: AdapterRef | None) -> str:
+        """Requests with the same answer run together."""
         if adapter is None:
+            return ""
+        if adapter.kind == "lora" and self._base.device.type in STACKED_DEVICES:
+            try:
+                return f"stack of {read_shape(adapter.path)}"
+            except InputError:
+                pass  # fails alone, with its reason, when it is loaded
+        return f"adapter {adapter.id}"
+
+    def _load(self, adapters: Sequence[AdapterRef]) -> Forward:
+        """The model under adapters of one group; the ones used last are kept."""
+        if not adapters:
             return self._forward
-        if self._adapted is None or self._adapted[0] != adapter.id:
+        ids = tuple(adapter.id for adapter in adapters)
+        if self._adapted is None or self._adapted[0] != ids:
             self._adapted = None  # free the old one first
-            self._adapted = adapter.id, Forward(apply_adapter(self._base, adapter), self._base.device)
+            if len(adapters) == 1:
+                forward = Forward(apply_adapter(self._base, adapters[0]), self._base.device)
+            else:
+                stack = load_stack(self._base, adapters)
+                forward = Forward(stack.model, self._base.device, stack)
+            self._adapted = ids, forward
         return self._adapted[1]
 
     def _refusal(self, request: Request) -> str:

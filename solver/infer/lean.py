@@ -55,7 +55,10 @@ class LeanDecoder:
         return plain and sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
 
     def logits(self, ids: Tensor, positions: Tensor, cache: SharedPrefixCache, keep: Tensor | None) -> Tensor:
-        """(rows, kept, vocabulary) logits after the columns `keep` (None: all) of `ids` (rows, new) at `positions`."""
+        """(rows, kept, vocabulary) logits after the columns `keep` of `ids` (rows, new) at `positions`.
+
+        `keep` is for a prefill; None keeps all columns. The last layer computes nothing but keys and values for the others.
+        """
         x = self._embed(ids)
         rows, new, hidden = x.shape
         cos, sin = self._rotary(x, positions)
@@ -72,13 +75,14 @@ class LeanDecoder:
             qk = torch.addcmul(qk * cos, qk.roll(half, -1), sin).transpose(1, 2)
             query, key = qk[:, : self._query_heads], qk[:, self._query_heads :]
             cache.update(key, value, number)
-            seen = cache.attend(query, key, value, number, self._size**-0.5).transpose(1, 2).reshape(rows, new, -1)
+            columns = keep if number == len(self._blocks) - 1 else None
+            if columns is not None:
+                query, x = query[:, :, columns], x[:, columns]
+            seen = cache.attend(query, key, value, number, self._size**-0.5, columns).transpose(1, 2).flatten(2)
             x = x + functional.linear(seen, block.out)
             normed = functional.rms_norm(x, (hidden,), block.mlp_norm, self._eps)
             gate, up = functional.linear(normed, block.gate_up).chunk(2, -1)
             x = x + functional.linear(functional.silu(gate) * up, block.down)
-        if keep is not None:
-            x = x[:, keep]
         logits: Tensor = self._head(functional.rms_norm(x, (hidden,), self._norm, self._eps))
         return logits
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -20,8 +20,11 @@ PIECE_ELEMENTS = 1 << 22  # attention scores or logits of one piece, at most
 class Scorer:
     """Scores requests that share an adapter, within `budget` key/value positions (but one request always runs)."""
 
-    def __init__(self, forward: Forward, end: int, budget: int, pace: Pace, deadline: Deadline) -> None:
-        self._forward, self._end, self._budget = forward, end, budget
+    def __init__(
+        self, forward: Forward, number: Callable[[ScoreRequest], int], end: int, budget: int, pace: Pace, deadline: Deadline
+    ) -> None:
+        """`number` gives the place of a request's adapter in the stack of `forward`."""
+        self._forward, self._number, self._end, self._budget = forward, number, end, budget
         self._pace, self._deadline = pace, deadline
 
     def run(self, requests: Sequence[ScoreRequest]) -> Iterator[Result]:
@@ -76,7 +79,9 @@ class Scorer:
         if self._deadline.expired(self._pace.reach("prefill", tokens)):
             return None
         with self._pace.measure("prefill", tokens, clock):
-            roots = torch.log_softmax(self._forward.prefill(cache, [request.prompt for request in batch]).float(), -1)
+            roots = torch.log_softmax(
+                self._forward.prefill(cache, [r.prompt for r in batch], [self._number(r) for r in batch]).float(), -1
+            )
         owner = np.array([n for n, request in enumerate(batch) for _ in request.completions], dtype=np.int64)
         given = [completion for request in batch for completion in request.completions]
         lengths = np.array([len(completion) for completion in given], dtype=np.int64)

@@ -124,7 +124,7 @@ class LoraStack:
     base: Base
 
     def set_rows(self, index: Tensor | Sequence[int] | None) -> None:
-        """Say which slot each row of the coming batches uses: (rows,) ints. None: the only one, the fast path of stacks of one."""
+        """Say which slot each row of the coming batches uses: (rows,) ints. None: the only one, the fast path of one."""
         if index is None and self.slots != 1:
             raise ValueError(f"a stack of {self.slots} adapters has to be told which row uses which")
         self.rows.index = None if index is None else torch.as_tensor(index, dtype=torch.long, device=self.base.device)

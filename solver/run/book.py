@@ -34,7 +34,7 @@ class Book:
         self._rule = rule
         self._passes: dict[str, dict[int, TaskOutcome]] = {task.id: {} for task in tasks}
         self._states = {task.id: TaskState(task.id, task.grid_tokens()) for task in tasks}
-        self._agreements: dict[str, tuple[float, ...]] = {}  # of the queries that have candidates, in a task's latest pass
+        self._agreements: dict[str, tuple[float, ...]] = {}  # of a task's queries that have candidates
         self._sums: dict[str, float] = defaultdict(float)
         self.submission: Submission = fallback_submission(tasks)
         for outcome in outcomes:
@@ -49,13 +49,13 @@ class Book:
         passes[outcome.wave] = outcome
         self._count(outcome, 1)
         latest = passes[max(passes)]
-        agreements = [agreement(query.candidates) for query in latest.queries]
-        self._agreements[id_] = tuple(share for share, query in zip(agreements, latest.queries, strict=True) if query.candidates)
+        agreements = self._latest_agreements(id_)
+        self._agreements[id_] = tuple(share for share in agreements if share is not None)
         self._states[id_] = replace(
             self._states[id_],
             waves=max(passes) + 1,
             status=latest.status,
-            agreement=min(agreements, default=0.0),
+            agreement=min((share or 0.0 for share in agreements), default=0.0),
         )
         self.submission[id_] = self._answers(self._tasks.by_id[id_])
 
@@ -92,7 +92,7 @@ class Book:
         return [fit.adapter for fit in fits if fit is not None and fit.adapter is not None]
 
     def agreement(self) -> float:
-        """Mean agreement over the queries with candidates, in the latest pass of each task; 0 without any."""
+        """Mean agreement over the queries with candidates, each in the latest pass that found some; 0 without any."""
         shares = [share for of_task in self._agreements.values() for share in of_task]
         return sum(shares) / len(shares) if shares else 0.0
 
@@ -119,6 +119,15 @@ class Book:
     def done(self) -> int:
         """Tasks with a pass that did not fail."""
         return sum(any(outcome.status != "failed" for outcome in passes.values()) for passes in self._passes.values())
+
+    def _latest_agreements(self, id_: str) -> list[float | None]:
+        """By query, of the latest pass that found candidates: a pass cut short does not make what was known less certain."""
+        found: list[float | None] = [None] * len(self._tasks.by_id[id_].test)
+        for _, outcome in sorted(self._passes[id_].items()):
+            for query in outcome.queries:
+                if query.candidates:
+                    found[query.index] = agreement(query.candidates)
+        return found
 
     def _answers(self, task: Task) -> tuple[Attempts, ...]:
         answers = []

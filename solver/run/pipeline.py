@@ -19,7 +19,7 @@ from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pi
 from solver.arc.jsonfile import write_json
 from solver.arc.selection import RULES
 from solver.arc.submission import defects, write_submission
-from solver.budget.split import POLICIES, full_plan
+from solver.budget.split import POLICIES
 from solver.config import Settings
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
@@ -145,8 +145,6 @@ def _check_settings(settings: Settings) -> None:
         raise InputError(f"setting select.rule: unknown rule {settings.select.rule!r}; there are: {', '.join(RULES)}")
     if settings.train.steps is None and settings.train.epochs is None:
         raise InputError("setting train.steps: none, and no train.epochs either")
-    if not full_plan(settings).views:
-        raise InputError("setting infer.transforms: none")
 
 
 @contextlib.contextmanager

@@ -381,18 +381,18 @@ class Solver:
 def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
     """The distinct views of a wave: every transform once, then every transform again with another draw, and so on.
 
-    The first draw of each transform keeps colours and order if `infer.keep_identity`.
+    The first draw of each transform keeps colours and order if `infer.views.keep_identity`.
     """
     infer: InferSettings = settings.infer
     rng = generator(settings.seed, task.id, "views", str(wave))
     found: dict[str, View] = {}
     for draw in range(infer.permutations):
-        for transform in infer.transforms:
-            if draw == 0 and infer.keep_identity:
+        for transform in infer.views.transforms:
+            if draw == 0 and infer.views.keep_identity:
                 view = View(transform, IDENTITY_COLOURS)
             else:
-                order = tuple(int(i) for i in rng.permutation(len(task.train))) if infer.shuffle else ()
-                view = View(transform, random_colours(rng, infer.colours), order)
+                order = tuple(int(i) for i in rng.permutation(len(task.train))) if infer.views.shuffle else ()
+                view = View(transform, random_colours(rng, infer.views.colours), order)
             found.setdefault(view.key, view)
     return list(found.values())
 

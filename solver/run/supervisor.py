@@ -128,6 +128,7 @@ class Supervisor:
         self._items = 0
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
+        self._nothing_more = False
         self._dirty = False
         self._unsaved: list[Callable[[], None]] = []
         self._complaints: set[str] = set()
@@ -171,6 +172,8 @@ class Supervisor:
         busy = any(slot.item is not None for slot in self._slots)
         if not busy and not self._work_left():
             return Ending("finished", "nothing is left to do")
+        if self._nothing_more:
+            return Ending("deadline", "the time left is too short for another pass")
         if self._last_call.expired() or (self._work_end.expired() and not busy):
             return Ending("deadline", "the time is up")
         if all(slot.state == "given up" for slot in self._slots):
@@ -194,6 +197,8 @@ class Supervisor:
             active = sum(other.state != "given up" for other in self._slots)
             assignment = self._policy.next(self._book.states(), self._work_end.remaining(), active)
             if assignment is None:
+                # the time only gets less: what is not worth starting now never will be
+                self._nothing_more = not any(other.item is not None for other in self._slots)
                 return
             self._submit(worker, assignment)
 
@@ -295,7 +300,7 @@ class Supervisor:
         self._dirty = True
         self._save(lambda: self._ledger.record(outcome))
         fit = outcome.fit
-        fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None else "no fit"
+        fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None and fit.steps else "no fit"
         found = sum(len(query.candidates) for query in outcome.queries)
         seconds = sum(outcome.seconds.values())
         agreed = self._book.state(outcome.task_id).agreement

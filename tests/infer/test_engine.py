@@ -500,7 +500,10 @@ def _lora_adapter(base: Base, folder: Path, seed: int) -> AdapterRef:
     return AdapterRef(f"lora-{seed}", folder, "lora")
 
 
-def test_every_request_is_served_by_its_own_adapter(base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stacked", [False, True])
+def test_every_request_is_served_by_its_own_adapter(
+    base: Base, tmp_path: Path, stacked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from solver.model.adapters import apply_adapter
 
     adapters = [
@@ -509,11 +512,14 @@ def test_every_request_is_served_by_its_own_adapter(base: Base, tmp_path: Path) 
         _full_adapter(base, tmp_path / "b", 2),
         _lora_adapter(base, tmp_path / "c", 3),
     ]
+    if stacked:
+        monkeypatch.setattr("solver.infer.hf.STACKED_DEVICES", ("cpu",))
     prompt = prompts(1)[0]
     requests = [
         SampleRequest(f"{n}-{round_}", prompt, adapter, 2, 1.0, 20) for round_ in range(2) for n, adapter in enumerate(adapters)
     ]
-    results = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
+    engine = HFEngine(base, InferSettings(batch_tokens=700))  # some requests wait for others to leave
+    results = by_id(engine.sample(requests, NEVER))
     totals = set()
     for request in requests:
         plain = replace(base, model=apply_adapter(base, request.adapter))
@@ -521,6 +527,11 @@ def test_every_request_is_served_by_its_own_adapter(base: Base, tmp_path: Path) 
             np.testing.assert_allclose(completion.logprobs, teacher_forced(plain, prompt, completion.ids), atol=1e-4)
             totals.add(round(completion.logprobs[0], 4))
     assert len(totals) > 2
+    given = {request.id: results[request.id].completions for request in requests}
+    scored = engine.score([ScoreRequest(r.id, prompt, r.adapter, tuple(c.ids for c in given[r.id])) for r in requests], NEVER)
+    for result in scored:
+        for again, completion in zip(result.completions, given[result.request], strict=True):
+            np.testing.assert_allclose(again.logprobs, completion.logprobs, atol=1e-4)
 
 
 def test_completion_sums_in_double_precision() -> None:

@@ -20,7 +20,7 @@ FAST = [
     "train.steps=2",
     "budget.reserve=1",
     "budget.floor=0.5",
-    'infer.transforms=["identity","rot90"]',
+    'infer.views.transforms=["identity","rot90"]',
     "data.max_sequences=4",
 ]
 

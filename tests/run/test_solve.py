@@ -159,11 +159,11 @@ def test_inference_views() -> None:
     task = make_task("a")
     views = inference_views(settings, task, 0)
     assert len(views) == len({view.key for view in views}) == 24
-    assert views[:8] == [View(transform, IDENTITY_COLOURS) for transform in settings.infer.transforms]
+    assert views[:8] == [View(transform, IDENTITY_COLOURS) for transform in settings.infer.views.transforms]
     assert all(view.colours != IDENTITY_COLOURS for view in views[8:])
     assert views == inference_views(settings, task, 0)
     assert views[8:] != inference_views(settings, task, 1)[8:]
-    plain = load_settings(overrides=["infer.permutations=3", "infer.colours=keep", "infer.shuffle=false"])
+    plain = load_settings(overrides=["infer.permutations=3", "infer.views.colours=keep", "infer.views.shuffle=false"])
     assert len(inference_views(plain, task, 0)) == 8
 
 

@@ -232,6 +232,26 @@ def test_below_the_floor_the_longest_tasks_go_without(tmp_path: Path) -> None:
     assert run.clock.now - 1000 <= 100
 
 
+def test_no_wave_is_begun_below_the_floor(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 2, 60, "budget.floor=15", agree=False, cost=8.0)
+    assert run.ending.stop == "deadline"
+    assert all(1000 + 60 - 4 - at >= 15 for at, item in run.executor.submitted if item.wave)
+    assert run.clock.now < 1000 + 60 - 4  # and nobody waits for nothing
+
+
+def test_a_pass_without_candidates_makes_nothing_less_certain() -> None:
+    tasks = make_tasks(1)
+    book = Book(tasks, "flat_vote", [outcome("task000", 0, grids=(grid(1), grid(1)))])
+    assert book.agreement() == book.state("task000").agreement == 1.0
+    book.add(outcome("task000", 1, "cut"))
+    assert book.agreement() == book.state("task000").agreement == 1.0
+    assert book.state("task000").status == "cut"
+    assert book.totals().steps == 10
+    book.add(outcome("task000", 1, "complete", (grid(1), grid(2))))
+    assert book.agreement() == 0.5
+    assert book.totals().steps == 10
+
+
 def test_fixed_gives_every_task_the_same_and_ignores_the_clock(tmp_path: Path) -> None:
     run = simulate(tmp_path, 6, 300, "budget.policy=fixed", agree=False)
     assert run.ending.stop == "finished"
