@@ -160,10 +160,9 @@ class Decoder:
             batch.append(job)
         tokens = len(batch) * longest
         self._ask("prefill", tokens, len(self._rows) + len(batch))
+        prompts, adapters = [job.prompt for job in batch], [job.request.adapter for job in batch]
         with self._pace.measure("prefill", tokens, self._deadline.clock):
-            roots = _log_softmax(
-                self._forward.prefill(self._cache, *zip(*((job.prompt, job.request.adapter) for job in batch), strict=True))
-            )
+            roots = _log_softmax(self._forward.prefill(self._cache, prompts, adapters))
         for job, root in zip(batch, roots, strict=True):
             self._waiting.popleft()
             job.slot, job.root = len(self._resident), root

@@ -50,8 +50,8 @@ class LeanDecoder:
         """Whether `model` is one of the two classes, small, SiLU-gated, and made of plain linear layers without biases."""
         if type(model) not in (LlamaForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
             return False
-        linears = [m for m in model.model.layers.modules() if hasattr(m, "in_features")]
-        plain = all(type(m) is nn.Linear and m.bias is None for m in linears)
+        projections = [m for name, m in model.model.layers.named_modules() if name.endswith("_proj")]
+        plain = all(type(m) is nn.Linear and m.bias is None for m in projections)
         return plain and sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
 
     def logits(self, ids: Tensor, positions: Tensor, cache: SharedPrefixCache, keep: Tensor | None) -> Tensor:

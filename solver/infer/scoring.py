@@ -78,10 +78,9 @@ class Scorer:
         tokens = len(batch) * max(len(request.prompt) for request in batch)
         if self._deadline.expired(self._pace.reach("prefill", tokens)):
             return None
+        prompts, adapters = [request.prompt for request in batch], [self._number(request) for request in batch]
         with self._pace.measure("prefill", tokens, clock):
-            roots = torch.log_softmax(
-                self._forward.prefill(cache, [r.prompt for r in batch], [self._number(r) for r in batch]).float(), -1
-            )
+            roots = torch.log_softmax(self._forward.prefill(cache, prompts, adapters).float(), -1)
         owner = np.array([n for n, request in enumerate(batch) for _ in request.completions], dtype=np.int64)
         given = [completion for request in batch for completion in request.completions]
         lengths = np.array([len(completion) for completion in given], dtype=np.int64)
