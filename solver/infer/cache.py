@@ -65,8 +65,10 @@ class _Extend:
 class SharedPrefixCache(DynamicCache):
     """Keys and values of `slots` prompts and of `rows` continuations of them."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, limit: int) -> None:
+        """Spare room is kept for later contents as long as no more than `limit` positions are allocated."""
         super().__init__()
+        self.limit = limit
         self.device = device
         self.slots = 0
         self.rows = 0
@@ -112,6 +114,8 @@ class SharedPrefixCache(DynamicCache):
 
     def fork(self, sources: Index) -> None:
         """Append a copy of each of the rows `sources`."""
+        if not len(sources):
+            return
         self.slot_of = np.append(self.slot_of, self.slot_of[sources])
         self.suffix_len = np.append(self.suffix_len, self.suffix_len[sources])
         first = self.rows
@@ -165,9 +169,9 @@ class SharedPrefixCache(DynamicCache):
         prefix, prompts = self.longest_prefix, self.prefix_len[slot_of]
         hidden = None
         if not uniform or new > 1 or (prompts != prefix).any():
-            unread = np.broadcast_to((np.arange(prefix) >= prompts[:, None])[:, None], (rows, new, prefix))
-            later = np.arange(longest + new) > columns[:, :, None]
-            hidden = self._tensor(np.concatenate([unread, later], -1)[:, None, None])
+            unread = torch.arange(prefix, device=self.device) >= self._tensor(prompts)[:, None, None]
+            later = torch.arange(longest + new, device=self.device) > self._tensor(columns)[:, :, None]
+            hidden = torch.cat([unread.expand(-1, new, -1), later], -1)[:, None, None]
         width, gather, place = _groups(slot_of, self.slots)
         self._plan = _Extend(
             first=first,
@@ -272,6 +276,8 @@ class SharedPrefixCache(DynamicCache):
         have = self._capacity
         prefix = need[:2] if need[0] > have[0] or need[1] > have[1] else have[:2]
         suffix = need[2:] if need[2] > have[2] or need[3] > have[3] else have[2:]
+        if prefix[0] * prefix[1] + suffix[0] * suffix[1] > self.limit:
+            prefix, suffix = need[:2], need[2:]
         self._capacity = (*prefix, *suffix)
         for layer in self._kv:
             if prefix != have[:2]:

@@ -24,6 +24,7 @@ from solver.infer.pace import Pace
 from solver.infer.rows import Rows
 from solver.types import Completion, Deadline, Result, Status, TokenIds
 
+_NONE: Index = np.zeros(0, dtype=np.int64)
 EXPECTED_NEW = 64  # tokens a row is first thought to take; then as many as the longest so far
 ALIKE = 0.9  # prompts share a prefill pass if none is shorter than this share of the longest: padding is wasted work
 
@@ -48,16 +49,11 @@ class _Job:
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     slot: int = -1
     done: list[Completion] = field(default_factory=list)
-    new_tokens: int = 0
     error: str = ""
 
     @property
     def prompt(self) -> TokenIds:
         return self.request.prompt
-
-    def result(self, status: Status) -> Result:
-        best_first = sorted(self.done, key=lambda completion: -completion.logprob)
-        return Result(self.request.id, status, tuple(best_first), self.error, len(self.prompt), self.new_tokens)
 
 
 class _OutOfTime(Exception):
@@ -85,11 +81,12 @@ class Decoder:
             _Job(n, request, [Rows.start(n, keys) for keys in chooser.keys(n)[::-1, None]]) for n, request in enumerate(requests)
         ]
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
+        self._new_tokens = np.zeros(len(requests), dtype=np.int64)
         # longest first: memory is tightest at the start, and neighbours in the queue are of like length
         self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
         self._resident: list[_Job] = []  # by slot
         self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
-        self._cache = SharedPrefixCache(forward.device)
+        self._cache = SharedPrefixCache(forward.device, budget)
         self._expected = EXPECTED_NEW
         self._in_flight = 0  # sequences in the pass under way
         self._ready: deque[Result] = deque()
@@ -110,7 +107,12 @@ class Decoder:
                 yield self._ready.popleft()
         yield from self._ready
         for job in (*self._resident, *self._waiting):
-            yield job.result("cut")
+            yield self._result(job, "cut")
+
+    def _result(self, job: _Job, status: Status) -> Result:
+        best_first = tuple(sorted(job.done, key=lambda completion: -completion.logprob))
+        new_tokens = int(self._new_tokens[job.number])
+        return Result(job.request.id, status, best_first, job.error, len(job.prompt), new_tokens)
 
     # -- forward passes ------------------------------------------------------------------------------------------------
 
@@ -182,7 +184,8 @@ class Decoder:
             and self._fits(0, 0, count + 1, length)
         ):
             count += 1
-        self._ask("resume", count * length, first + count)
+        if length:
+            self._ask("resume", count * length, first + count)
         self._rows.extend(*(job.parked.pop() for _ in range(count)))
         self._cache.add_rows(np.full(count, job.slot))
         if length:
@@ -206,8 +209,7 @@ class Decoder:
         owner = rows.job[choice.rows]
         ended = choice.tokens == self._end
         closed = ended | (rows.length[choice.rows] + 1 >= self._limit[owner])
-        for number, count in enumerate(np.bincount(owner)):
-            self._jobs[number].new_tokens += int(count)
+        self._new_tokens += np.bincount(owner, minlength=len(self._jobs))
         calm = not closed.any() and np.array_equal(choice.rows, np.arange(first, len(rows)))
         if calm:
             self._append(choice.rows, choice)
@@ -229,34 +231,30 @@ class Decoder:
 
     def _branch(self, first: int, choice: Choice) -> None:
         """Append the chosen tokens. A row not chosen leaves; one chosen again is copied, or parked where nothing fits."""
-        stays = np.zeros(len(self._rows), dtype=bool)
-        stays[:first] = [not self._jobs[number].error for number in self._rows.job[:first]]
+        rows, first_new = self._rows, len(self._rows)
+        stays = np.zeros(first_new, dtype=bool)
+        stays[:first] = [not self._jobs[number].error for number in rows.job[:first]]
         stays[choice.rows] = True
+        dropped = np.flatnonzero(~stays)
+        holes, movers = compaction(first_new, dropped)
+        now = np.arange(first_new)  # where each row lies after the dropped ones left
+        now[movers] = holes
+        kept = first_new - len(dropped)
+        rows.move(holes, movers, kept)
         again = np.zeros(len(choice.rows), dtype=bool)
         again[1:] = choice.rows[1:] == choice.rows[:-1]
-        target = self._drop(np.flatnonzero(~stays))[choice.rows]
+        target = now[choice.rows]
         sources = target[again]
-        count = len(self._rows)
-        self._rows.extend(self._rows.take(sources))
-        target[again] = count + np.arange(len(sources))
+        rows.extend(rows.take(sources))
+        target[again] = kept + np.arange(len(sources))
         self._append(target, choice)
-        fitting = max(0, min(len(sources), self._rows_that_fit() - count))
-        for row in range(count + fitting, len(self._rows)):
+        forked = max(0, min(len(sources), self._rows_that_fit() - kept))
+        for row in range(kept + forked, len(rows)):
             self._park(row)
-        self._rows.move(*compaction(len(self._rows), np.arange(count + fitting, len(self._rows))), count + fitting)
-        if fitting:
-            self._cache.fork(sources[:fitting])
-
-    def _drop(self, dropped: Index) -> Index:
-        """Remove rows. Returns where each old row lies now."""
-        count = len(self._rows)
-        now = np.arange(count)
-        if len(dropped):
-            holes, movers = compaction(count, dropped)
-            now[movers] = holes
-            self._rows.move(holes, movers, count - len(dropped))
-            self._cache.move_rows(holes, movers, count - len(dropped))
-        return now
+        rows.move(_NONE, _NONE, kept + forked)
+        # the cache comes last: if memory runs out here, the rows are whole and can be parked
+        self._cache.move_rows(holes, movers, kept)
+        self._cache.fork(sources[:forked])
 
     def _park(self, row: int) -> None:
         single = self._rows.take(np.array([row]))
@@ -275,8 +273,11 @@ class Decoder:
         idle = [self._jobs[number] for number in numbers if number not in self._rows.job]
         over = [job for job in idle if not job.parked]
         for job in over:
-            self._ready.append(job.result("failed" if job.error else "complete"))
+            self._finish(job)
         self._evict(over)
+
+    def _finish(self, job: _Job) -> None:
+        self._ready.append(self._result(job, "failed" if job.error else "complete"))
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
@@ -311,7 +312,9 @@ class Decoder:
             for row in victims:
                 self._park(int(row))
             job = self._resident[int(slots.max())]
-            self._drop(victims)
+            holes, movers = compaction(len(slots), victims)
+            self._rows.move(holes, movers, len(slots) - len(victims))
+            self._cache.move_rows(holes, movers, len(slots) - len(victims))
             if not alone:
                 self._waiting.appendleft(job)
                 self._evict([job])
@@ -333,20 +336,23 @@ class Decoder:
         """Out of memory: park everything and go on with half of what was held; a sequence alone that does not fit fails."""
         held = self._cache.used()
         self._cache.clear()
-        alone = self._in_flight <= 1
+        alone = self._in_flight <= 1 and len(self._resident) <= 1
         for row in range(len(self._rows)):
             self._park(row)
-        self._rows.move(*(np.zeros(0, dtype=np.int64),) * 2, 0)
+        self._rows.move(_NONE, _NONE, 0)
         for job in reversed(self._resident):
             job.slot, job.root = -1, None
-            self._waiting.appendleft(job)
+            if job.parked:
+                self._waiting.appendleft(job)
+            else:
+                self._finish(job)
         self._resident.clear()
-        if alone:
+        if alone and self._waiting:
             job = self._waiting.popleft()
             job.error = f"out of memory: {str(error).splitlines()[0]}"
-            self._ready.append(job.result("failed"))
+            self._finish(job)
         else:
-            self._budget = max(1, min(self._budget, held) // 2)
+            self._budget = self._cache.limit = max(1, min(self._budget, held) // 2)
             self._prefill_tokens = max(1, self._prefill_tokens // 2)
 
 

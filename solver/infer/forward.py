@@ -42,7 +42,7 @@ class Forward:
         positions = torch.arange(ids.shape[1], device=self.device)[None]
         self._use(cache.adapter_of[-len(prompts) :])
         logits = self._call(cache, self._tensor(ids), positions, self._tensor(ends))
-        return logits[torch.arange(len(ids)), self._tensor(place)]
+        return logits[torch.arange(len(ids), device=self.device), self._tensor(place)]
 
     def extend(self, cache: SharedPrefixCache, first: int, ids: Index) -> Tensor:
         """Append `ids` (rows, new) to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""

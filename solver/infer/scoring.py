@@ -74,7 +74,7 @@ class Scorer:
 
     def _score(self, batch: Sequence[ScoreRequest]) -> list[Result] | None:
         """The results of a batch, or None if the deadline comes first."""
-        cache, clock = SharedPrefixCache(self._forward.device), self._deadline.clock
+        cache, clock = SharedPrefixCache(self._forward.device, self._budget), self._deadline.clock
         tokens = len(batch) * max(len(request.prompt) for request in batch)
         if self._deadline.expired(self._pace.reach("prefill", tokens)):
             return None
