@@ -4,7 +4,7 @@ A rule ranks the distinct grids among the candidates, best first. Every order is
 same candidates give the same answer whatever order they arrived in.
 
 Votes pool over waves: pass every candidate ever found. Likelihoods do not: a score belongs to (adapter, view), so pass
-`newest_scores` of each run. A grid that never was scored ranks behind all scored ones, by votes.
+`newest_scores` of each run. A grid without a score among them ranks behind all that have one, by votes.
 """
 
 from __future__ import annotations
@@ -114,17 +114,14 @@ def select(rule: str, candidates: Sequence[Candidate], scores: Sequence[Score]) 
 
 
 def newest_scores(scores: Iterable[Score]) -> list[Score]:
-    """For each grid the scores of the adapter that scored it last; `scores` come in the order in which they were made.
+    """The scores of one query by the adapter that scored last; `scores` come in the order in which they were made.
 
-    Of several scores by one (adapter, view) the last counts. Apply it to each run alone before pooling runs.
+    Likelihoods under different adapters do not compare: a grid that only an older one scored keeps none. Of several scores
+    of a grid by one view the last counts. Apply it to each run alone before pooling runs.
     """
-    by_grid: dict[bytes, dict[tuple[str, str], Score]] = defaultdict(dict)
-    for score in scores:
-        kept = by_grid[grid_key(score.grid)]
-        if any(adapter != score.adapter for adapter, _ in kept):
-            kept.clear()
-        kept[score.adapter, score.view] = score
-    return [score for kept in by_grid.values() for score in kept.values()]
+    made = list(scores)
+    kept = {(grid_key(score.grid), score.view): score for score in made if score.adapter == made[-1].adapter}
+    return list(kept.values())
 
 
 def agreement(candidates: Sequence[Candidate], views: int = 0) -> float:

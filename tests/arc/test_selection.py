@@ -147,10 +147,13 @@ def test_an_unknown_rule() -> None:
 def test_newest_scores_by_hand() -> None:
     scores = [
         *[scored(A, 1.0, adapter="w0"), scored(A, 2.0, "rot90", "w0"), scored(B, 3.0, adapter="w0")],
-        *[scored(A, 4.0, adapter="w1"), scored(A, 5.0, adapter="w1")],  # rescored twice by a second wave; B was not
+        *[scored(A, 4.0, adapter="w1"), scored(C, 6.0, adapter="w1"), scored(A, 5.0, adapter="w1")],  # A twice, B never
     ]
     kept = newest_scores(scores)
-    assert [(NAMES[grid_key(s.grid)], s.adapter, s.nll) for s in kept] == [("A", "w1", 5.0), ("B", "w0", 3.0)]
+    assert [(NAMES[grid_key(s.grid)], s.adapter, s.nll) for s in kept] == [("A", "w1", 5.0), ("C", "w1", 6.0)]
+    # B, better under the old adapter than A and C under the new one, has most votes but ranks behind both
+    assert ranking("product_of_experts", [found(A), found(B), found(B), found(C), found(D)], kept) == "ACBD"
+    assert newest_scores([]) == []
 
 
 def test_agreement_by_hand() -> None:
