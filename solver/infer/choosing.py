@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,8 +43,8 @@ class Chooser(Protocol):
 class Sampler:
     """Draws one token a row at its request's temperature (0: the most probable), among those the grammar allows.
 
-    Random numbers come from a counter-based generator keyed by (request id, seed, sample), the counter being the place
-    in the completion, so a sample does not depend on what else is in the batch.
+    Random numbers come from a counter-based generator keyed by (seed, sample), the counter being the place in the
+    completion, so a sample depends neither on what else is in the batch nor on what a request is called.
     """
 
     def __init__(self, requests: Sequence[SampleRequest], machine: GridMachine | None) -> None:
@@ -56,8 +55,7 @@ class Sampler:
     def keys(self, job: int) -> NDArray[np.uint64]:
         """One key a sample."""
         request = self._requests[job]
-        entropy = [zlib.crc32(request.id.encode()), request.seed]
-        return np.random.SeedSequence(entropy).generate_state(request.n, np.uint64).astype(np.uint64)
+        return np.random.SeedSequence(request.seed).generate_state(request.n, np.uint64).astype(np.uint64)
 
     def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
         """Inverse-transform sampling: the first token whose cumulative probability exceeds a uniform number."""

@@ -106,6 +106,10 @@ class Scorer:
         results = []
         for request in batch:
             scored = [next(done) for _ in request.completions]
+            if not all(np.isfinite(f[:n]).all() for _, n, f in scored):
+                error = "the model gave a log-probability that is not finite"
+                results.append(Result(request.id, "failed", (), error, len(request.prompt)))
+                continue
             completions = tuple(
                 Completion(np.asarray(c, dtype=np.int32), f[:n].copy(), bool(n) and c[-1] == self._end) for c, n, f in scored
             )

@@ -263,6 +263,11 @@ def test_seeds_reproduce_and_differ(base: Base) -> None:
     assert table(first) == table(second)
     assert table(first).keys() != table(other).keys()
     assert len(table(first)) > 1  # samples of one request differ among themselves
+    again = replace(request, id="a, tried again")
+    neighbour = SampleRequest("b", prompts(2)[1], None, 4, 1.0, 30, seed=7)  # an equal seed, another prompt
+    results = by_id(engine.sample([neighbour, again], NEVER))
+    assert table(results[again.id]) == pytest.approx(table(first), abs=1e-4)
+    assert table(results["b"]) == pytest.approx(table(next(engine.sample([neighbour], NEVER))), abs=1e-4)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
@@ -459,6 +464,19 @@ def test_nan_fails_the_request_only_where_it_appears(base: Base) -> None:
     assert "NaN" in results["bad"].error
     found = by_id(engine.search([SearchRequest("bad", bad, None, 0.1, 9), SearchRequest("good", good, None, 0.1, 9)], NEVER))
     assert (found["bad"].status, found["good"].status) == ("failed", "complete")
+    scored = by_id(
+        engine.score(
+            [
+                ScoreRequest("bad", bad, None, (good,)),
+                ScoreRequest("inside", good, None, (good, bad, np.append(bad, good))),
+                ScoreRequest("good", good, None, (good,)),
+            ],
+            NEVER,
+        )
+    )
+    assert {key: result.status for key, result in scored.items()} == {"bad": "failed", "inside": "failed", "good": "complete"}
+    assert scored["inside"].completions == ()
+    assert "not finite" in scored["inside"].error
 
 
 def test_the_base_model_and_the_global_generator_are_left_alone(base: Base) -> None:
