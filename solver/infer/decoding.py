@@ -18,10 +18,11 @@ from torch import Tensor
 
 from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, compaction, positions
 from solver.infer.choosing import Choice, Chooser
-from solver.infer.forward import Forward, is_out_of_memory
+from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.rows import Rows
+from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
 
 _NONE: Index = np.zeros(0, dtype=np.int64)
@@ -99,7 +100,7 @@ class Decoder:
                 self._step()
             except _OutOfTime:
                 break
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 self._back_off(error)
@@ -332,7 +333,7 @@ class Decoder:
             self._resident[hole].slot = int(hole)
         del self._resident[count:]
 
-    def _back_off(self, error: RuntimeError) -> None:
+    def _back_off(self, error: Exception) -> None:
         """Out of memory: park everything and go on with half of what was held; a sequence alone that does not fit fails."""
         held = self._cache.used()
         self._cache.clear()
@@ -349,7 +350,7 @@ class Decoder:
         self._resident.clear()
         if alone and self._waiting:
             job = self._waiting.popleft()
-            job.error = f"out of memory: {str(error).splitlines()[0]}"
+            job.error = out_of_memory_line(error)
             self._finish(job)
         else:
             self._budget = self._cache.limit = max(1, min(self._budget, held) // 2)

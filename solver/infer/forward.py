@@ -75,11 +75,6 @@ class Forward:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the host could not allocate."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-
-
 def check_supported(config: Any) -> None:
     """Raise ValueError for attention that a shared-prefix cache cannot give: sliding windows and softened scores."""
     config = config.get_text_config()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -19,6 +20,7 @@ from solver.infer.scoring import Scorer
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
+from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest
 
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
@@ -109,8 +111,9 @@ class HFEngine:
             adapters = {r.adapter.id: r.adapter for r in group if r.adapter is not None}
             try:
                 forward = self._load(list(adapters.values()))
-            except (InputError, RuntimeError) as error:
-                yield from (_failed(request, str(error).splitlines()[0]) for request in group)
+            except (InputError, MemoryError, RuntimeError) as error:
+                reason = out_of_memory_line(error) if is_out_of_memory(error) else str(error).splitlines()[0]
+                yield from (_failed(request, reason) for request in group)
                 continue
             results = run(_Served(forward, group, {id_: number for number, id_ in enumerate(adapters)}))
             while True:
@@ -133,19 +136,31 @@ class HFEngine:
         return f"adapter {adapter.id}"
 
     def _load(self, adapters: Sequence[AdapterRef]) -> Forward:
-        """The model under adapters of one group; the ones used last are kept."""
+        """The model under adapters of one group; the ones used last are kept. Out of memory, it tries once more."""
         if not adapters:
             return self._forward
         ids = tuple(adapter.id for adapter in adapters)
         if self._adapted is None or self._adapted[0] != ids:
             self._adapted = None  # free the old one first
-            if len(adapters) == 1:
-                forward = Forward(apply_adapter(self._base, adapters[0]), self._base.device)
-            else:
-                stack = load_stack(self._base, adapters)
-                forward = Forward(stack.model, self._base.device, stack)
+            try:
+                forward = self._adapt(adapters)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                forward = None
+            if forward is None:  # what the error held is free by now, but for cycles
+                gc.collect()
+                if self._base.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                forward = self._adapt(adapters)
             self._adapted = ids, forward
         return self._adapted[1]
+
+    def _adapt(self, adapters: Sequence[AdapterRef]) -> Forward:
+        if len(adapters) == 1:
+            return Forward(apply_adapter(self._base, adapters[0]), self._base.device)
+        stack = load_stack(self._base, adapters)
+        return Forward(stack.model, self._base.device, stack)
 
     def _refusal(self, request: Request) -> str:
         """Why a request cannot be served; empty if it can."""

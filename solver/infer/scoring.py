@@ -10,8 +10,9 @@ import torch
 
 from solver.infer.cache import Index, SharedPrefixCache, positions
 from solver.infer.decoding import ALIKE
-from solver.infer.forward import Forward, is_out_of_memory
+from solver.infer.forward import Forward
 from solver.infer.pace import Pace
+from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, ScoreRequest
 
 PIECE_ELEMENTS = 1 << 22  # attention scores or logits of one piece, at most
@@ -34,15 +35,14 @@ class Scorer:
             batch = self._batch(waiting)
             try:
                 results = self._score(batch)
-            except RuntimeError as error:
+            except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 if len(batch) > 1:
                     self._budget = max(1, min(self._budget, self._need(batch)) // 2)
                     continue
                 waiting.popleft()
-                message = f"out of memory: {str(error).splitlines()[0]}"
-                yield Result(batch[0].id, "failed", (), message, len(batch[0].prompt))
+                yield Result(batch[0].id, "failed", (), out_of_memory_line(error), len(batch[0].prompt))
                 continue
             if results is None:
                 break

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from solver.config import TrainSettings
 from solver.errors import InputError
 from solver.model.load import Base
+from solver.model.memory import is_out_of_memory
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
 from solver.train.schedule import rate, share_done
@@ -255,16 +256,6 @@ def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack:
     for first in range(0, len(jobs), stack):
         chunk = jobs[first : first + stack]
         yield from loop_of(len(chunk)).fit(chunk, deadline)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a device or the host has no memory left."""
-    words = str(error)
-    return (
-        isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        or "DefaultCPUAllocator: can't allocate" in words
-        or "not enough memory" in words
-    )
 
 
 def _rows(run: _Run) -> list[Row]:

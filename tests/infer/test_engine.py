@@ -17,7 +17,7 @@ from solver.codec import GridGrammar, grid_codec
 from solver.config import InferSettings, ModelSettings
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
-from solver.model.load import Base, load_base
+from solver.model.load import Base, load_base, share
 from solver.types import (
     NEVER,
     AdapterRef,
@@ -420,11 +420,14 @@ def _break_every_other_pass(engine: HFEngine, error: Callable[[int], Exception |
     forward._call = failing  # type: ignore[method-assign]
 
 
-def test_out_of_memory_backs_off_to_smaller_batches(base: Base) -> None:
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("no memory"), MemoryError(), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
+)
+def test_out_of_memory_backs_off_to_smaller_batches(base: Base, error: Exception) -> None:
     requests = [SampleRequest(str(n), prompt, None, 4, 1.0, 40, seed=n) for n, prompt in enumerate(prompts(6))]
     expected = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
     engine = HFEngine(base, InferSettings())
-    _break_every_other_pass(engine, lambda size: torch.OutOfMemoryError("no memory") if size > 45 else None)
+    _break_every_other_pass(engine, lambda size: error if size > 45 else None)
     results = by_id(engine.sample(requests, NEVER))
     for key, result in results.items():
         assert result.status == "complete"
@@ -434,7 +437,7 @@ def test_out_of_memory_backs_off_to_smaller_batches(base: Base) -> None:
 def test_a_request_that_never_fits_fails_and_the_others_go_on(base: Base) -> None:
     long, short = np.zeros(300, dtype=np.int32), prompts(1)[0]
     engine = HFEngine(base, InferSettings())
-    _break_every_other_pass(engine, lambda size: torch.OutOfMemoryError("no memory") if size >= 300 else None)
+    _break_every_other_pass(engine, lambda size: MemoryError() if size >= 300 else None)
     results = by_id(
         engine.sample([SampleRequest("long", long, None, 2, 1.0, 5), SampleRequest("short", short, None, 2, 1.0, 5)], NEVER)
     )
@@ -444,6 +447,25 @@ def test_a_request_that_never_fits_fails_and_the_others_go_on(base: Base) -> Non
         engine.score([ScoreRequest("long", long, None, (short,)), ScoreRequest("short", short, None, (short,))], NEVER)
     )
     assert (scored["long"].status, scored["short"].status) == ("failed", "complete")
+
+
+@pytest.mark.parametrize(("failures", "status"), [(1, "complete"), (2, "failed")])
+def test_an_adapter_that_does_not_fit_is_tried_once_more(
+    base: Base, monkeypatch: pytest.MonkeyPatch, failures: int, status: str
+) -> None:
+    import solver.infer.hf as hf
+
+    errors = [MemoryError()] * failures
+
+    def apply(base: Base, ref: AdapterRef) -> torch.nn.Module:
+        if errors:
+            raise errors.pop()
+        return share(base.model)
+
+    monkeypatch.setattr(hf, "apply_adapter", apply)
+    request = SampleRequest("a", prompts(1)[0], AdapterRef("x", Path("x"), "lora"), 1, 0.0, 5)
+    (result,) = HFEngine(base, InferSettings()).sample([request], NEVER)
+    assert (result.status, result.error) == (status, "" if status == "complete" else "out of memory")
 
 
 def test_nan_fails_the_request_only_where_it_appears(base: Base) -> None:

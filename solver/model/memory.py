@@ -1,0 +1,26 @@
+"""Running out of memory: how to know it, and how to say it."""
+
+from __future__ import annotations
+
+import torch
+
+_WORDS = (  # of errors that come as a plain RuntimeError
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a device or the host could not allocate."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def out_of_memory_line(error: BaseException) -> str:
+    """One line that says so, with what the allocator said, if anything."""
+    said = str(error).strip().splitlines()
+    return f"out of memory: {said[0]}" if said else "out of memory"
