@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from solver.config import TrainSettings
@@ -83,14 +84,15 @@ class Loop:
         self._weights = FlatWeights(target.parameters(), target.slots)
         self._batch_tokens = settings.batch_tokens
         self._pace: deque[float] = deque(maxlen=8)  # seconds a padded token, of the latest steps
-        half = torch.float16 in (base.dtype, autocast)
-        self._scale = _FIRST_LOSS_SCALE if half else 1.0
+        self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
+        self._scale = self._first_scale
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
         """Fit at most `slots` jobs together. One bad job fails alone; the global random generators are left as they were."""
         started = deadline.clock()
+        self._scale = self._first_scale  # it only falls: one fit's overflow must not cost the next one its small gradients
         refused: dict[str, str] = {}
         runs: list[_Run] = []
         devices = [self._base.device] if self._base.device.type == "cuda" else []
@@ -244,8 +246,9 @@ class Loop:
             try:
                 adapter = AdapterRef(job.adapter, self._scratch / job.adapter, self._target.kind)
                 _write_folder(adapter.path, lambda folder: self._target.save(run.slot, folder))
-            except OSError as error:
-                run.reason, adapter = f"cannot save the adapter: {error.strerror or error}", job.start
+            except (OSError, SafetensorError) as error:
+                why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+                run.reason, adapter = f"cannot save the adapter: {why}", job.start
         status: Status = {"steps": "complete", "deadline": "cut"}.get(run.reason, "failed")  # type: ignore[assignment]
         first, final = (run.losses[0], run.losses[-1]) if run.losses else (float("nan"), float("nan"))
         return Fit(job.adapter, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)

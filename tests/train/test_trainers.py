@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.adapters import apply_adapter
 from solver.model.build import Shape, new_model, save_model
 from solver.model.load import Base, load_base
+from solver.train.peft import PeftTrainer
 from solver.train.registry import TRAINERS, choose_trainer, make_trainer
 from solver.types import NEVER, AdapterRef, Deadline, Fit, FitJob, TokenSequence
 
@@ -234,6 +236,33 @@ def test_out_of_memory_halves_the_batch_once_then_gives_up(base: Base, tmp_path:
     limit = 10
     (fit,) = fit_all(base, tmp_path, [replace(job, adapter="n")], trainer="peft")
     assert (fit.status, fit.reason, fit.adapter) == ("failed", "oom", None)
+
+
+def test_every_fit_starts_at_the_first_loss_scale(tiny_base: Path, tmp_path: Path) -> None:
+    base = load_base(tiny_base, ModelSettings(dtype="float16"))
+    trainer = PeftTrainer(base, SETTINGS, tmp_path)
+    trainer._loop._scale = 1e-30  # a fit before it overflowed all the time; now every gradient would vanish
+    job = FitJob("s", sequences(19, count=2), 5)
+    (after,) = trainer.fit([job], NEVER)
+    (fresh,) = PeftTrainer(base, SETTINGS, tmp_path).fit([job], NEVER)
+    assert after.final_loss == pytest.approx(fresh.final_loss, abs=1e-3)
+    assert after.final_loss < after.first_loss
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [(SafetensorError("I/O error: disk full\nmore"), "I/O error: disk full"), (OSError(28, "full"), "full")]
+)
+def test_an_adapter_that_cannot_be_saved_fails_its_fit_alone(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    trainer = PeftTrainer(base, SETTINGS, tmp_path)
+
+    def save(slot: int, folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer._loop._target, "save", save)
+    (fit,) = trainer.fit([FitJob("d", sequences(20), 2)], NEVER)
+    assert (fit.status, fit.reason, fit.adapter) == ("failed", f"cannot save the adapter: {words}", None)
 
 
 def test_micro_batches_and_checkpointing_change_nothing(base: Base, tmp_path: Path) -> None:
