@@ -29,7 +29,7 @@ from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.ledger import Event, Identity, Ledger, LedgerError
-from solver.run.summary import Ended, summarise
+from solver.run.summary import Ended, commit, summarise
 from solver.run.supervisor import Ending, Supervisor
 from solver.run.types import (
     EXIT_DONE,
@@ -42,6 +42,7 @@ from solver.run.types import (
     SilentObserver,
     Summary,
 )
+from solver.run.watchdog import Watchdog
 from solver.types import Deadline
 
 __all__ = ["Observer", "RunOptions", "SilentObserver", "Summary", "run"]
@@ -57,6 +58,9 @@ SUBMISSION, LEDGER, SUMMARY, LOG, WORKER_LOG, LOCK = (
     ".lock",
 )
 
+STOP_SECONDS = 4.5  # from a signal to the end of a process that does not stop by itself
+LEAST_SECONDS = 2.0  # that even a budget which is used up at the start leaves for the fallback answers and the message
+
 ExecutorFactory = Callable[[RunOptions, Path], Executor]  # of the options and the scratch folder
 
 
@@ -66,11 +70,17 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
     Raises InputError (exit code 2) if the options cannot be used; if only the budget or the model turns out to be unusable
     later, the fallback submission is there by then. Every other ending, a signal included, returns a Summary whose
     `exit_code` the process should exit with. `make_executor` replaces the local worker process.
+
+    Should this process hang (a pipe that nobody reads, a dead disk), it is ended just before the budget is, unless
+    `options.started` is given: then the process is the caller's.
     """
     started = process_start() if options.started is None else options.started
     with _signals() as signals, contextlib.ExitStack() as stack:
         inputs = _read_inputs(options)
         end = Deadline(end_of_budget(options.budget, options.until, started))
+        watchdog = _watchdog(options, signals, end)
+        if options.started is None:
+            stack.enter_context(watchdog)
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
@@ -80,17 +90,21 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
             write_submission(options.out / SUBMISSION, book.submission)
         except OSError as error:
             raise InputError(f"{options.out / SUBMISSION}: cannot be written: {error.strerror or error}") from None
+        watchdog.before_exit(lambda: log.write("end: hung, and ended by the watchdog"))
         log.note(f"{len(inputs.tasks)} tasks; a valid submission is in {options.out / SUBMISSION}")
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
         start = _note_start(options, ledger, end, time.monotonic() - started, log)
         scratch = stack.enter_context(_scratch(options, ledger))
+        source = commit()  # it asks git, which may take seconds: not at the end
+        executor = (make_executor or _local_executor)(options, scratch)
+        watchdog.before_exit(executor.close)
         supervisor = Supervisor(
             options.settings,
             list(inputs.tasks),
             book,
             ledger,
-            (make_executor or _local_executor)(options, scratch),
+            executor,
             POLICIES[options.settings.budget.policy](options.settings),
             end,
             lambda submission: write_submission(options.out / SUBMISSION, submission),
@@ -105,7 +119,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         with contextlib.suppress(LedgerError):
             ledger.timing("total", ended.budget, ended.seconds, start)
             ledger.event(Event("end", ended.reason))
-        summary = summarise(options, ended, book, ledger, supervisor, str(inputs.model), inputs.answers)
+        summary = summarise(options, ended, book, ledger, supervisor, str(inputs.model), inputs.answers, source)
         try:
             write_json(options.out / SUMMARY, summary.to_json())
         except (OSError, ValueError) as error:
@@ -213,6 +227,12 @@ def _scratch(options: RunOptions, ledger: Ledger) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog:
+    before = min(0.5, options.settings.budget.reserve / 4)  # a run on time ends earlier than that
+    at = max(end.at - before, time.monotonic() + LEAST_SECONDS)
+    return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
+
+
 def _local_executor(options: RunOptions, scratch: Path) -> Executor:
     from solver.run.worker import WorkerConfig
 
@@ -269,6 +289,10 @@ class _Log:
     def note(self, line: str) -> None:
         """One line, or an indented block."""
         self._observer.note(line)
+        self.write(line)
+
+    def write(self, line: str) -> None:
+        """Into the file only."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
             file.write(f"{stamp} " + line.replace("\n", "\n    ") + "\n")

@@ -44,8 +44,9 @@ def summarise(
     supervisor: Supervisor,
     model: str,
     answers: Mapping[str, Sequence[Grid | None]],
+    source: str,
 ) -> Summary:
-    """The summary of a run; `answers` may lack tasks, or be empty."""
+    """The summary of a run; `answers` may lack tasks, or be empty; `source` is what `commit` gave."""
     totals = book.totals()
     states = book.states()
     facts = supervisor.facts
@@ -81,7 +82,7 @@ def summarise(
         settings=options.settings.model_dump(mode="json"),
         versions=versions(),
         hardware=hardware(facts),
-        commit=commit(),
+        commit=source,
         results=tuple(task_results(book.outcomes(), book.submission, answers)),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from solver.config import load_settings
@@ -18,11 +19,16 @@ HERE = Path(__file__).parent
 
 
 class Printer:
+    def __init__(self, hang: str) -> None:
+        self.hang = hang  # never returns from a note that begins so, as from writing to a pipe that nobody reads
+
     def progress(self, progress: object) -> None:
         pass
 
     def note(self, line: str) -> None:
         print(line, flush=True)
+        while self.hang and line.startswith(self.hang):
+            time.sleep(1)
 
 
 def main() -> int:
@@ -45,7 +51,7 @@ def main() -> int:
         return LocalExecutor(config, options.out / "worker.log", command=command)
 
     try:
-        summary = run(options, Printer(), executor)
+        summary = run(options, Printer(spec.get("hang", "")), executor)
     except InputError as error:
         print(f"solver: {error}", file=sys.stderr)
         return 2

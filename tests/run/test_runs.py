@@ -160,6 +160,29 @@ def test_hung_for_good_the_run_ends_in_time_and_keeps_what_it_had(tmp_path: Path
     assert children_gone(tmp_path / "out")
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_a_process_that_hangs_ends_in_time_all_the_same(
+    tmp_path: Path, challenges: Path, tiny_base: Path, number: signal.Signals | None
+) -> None:
+    budget = 6.0 if number is None else 60.0
+    spec = {"challenges": str(challenges), "model": str(tiny_base), "budget": budget, "hang": "worker 0 ready"}
+    began = time.monotonic()
+    process = subprocess.Popen(command(tmp_path, {}, spec), stdout=subprocess.PIPE, text=True)
+    if number is not None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("worker 0 ready"):
+                break
+        began, budget = time.monotonic(), 5.0
+        process.send_signal(number)
+    code = process.wait(timeout=30)
+    assert time.monotonic() - began < budget  # the promise, not a measurement
+    assert code == (1 if number is None else 128 + number)
+    assert_valid(tmp_path / "out", challenges)
+    assert children_gone(tmp_path / "out")
+    assert "ended by the watchdog" in (tmp_path / "out" / "log.txt").read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_run_cleanly(tmp_path: Path, challenges: Path, tiny_base: Path, number: signal.Signals) -> None:
     spec = {"challenges": str(challenges), "model": str(tiny_base)}

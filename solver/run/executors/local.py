@@ -26,6 +26,7 @@ from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import WorkItem
 
 WORKER_COMMAND = (sys.executable, "-m", "solver.run.worker")
+REAP_SECONDS = 1.0  # for a killed process to be gone
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class _Process:
     popen: subprocess.Popen[bytes]
     line: Connection
     killed_for: str = ""
-    reaped: bool = False
+    killed: bool = False
 
 
 class LocalExecutor:
@@ -103,9 +104,12 @@ class LocalExecutor:
         self._reap(process)
 
     def close(self) -> None:
-        """Kill every worker and wait for them to be gone."""
+        """Kill every worker, then wait for them to be gone, though not for one that even a kill does not end."""
         self._closed = True
-        for process in self._running.values():
+        running = list(self._running.values())
+        for process in running:
+            self._kill(process)
+        for process in running:
             self._reap(process)
 
     def pids(self) -> list[int]:
@@ -150,12 +154,19 @@ class LocalExecutor:
 
         threading.Thread(target=send, daemon=True).start()
 
-    def _reap(self, process: _Process) -> int:
-        if not process.reaped:  # once only: later the number may be somebody else's
-            process.reaped = True
-            with contextlib.suppress(ProcessLookupError):
+    def _kill(self, process: _Process) -> None:
+        if not process.killed:  # once only: later the number may be somebody else's
+            process.killed = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.popen.pid, signal.SIGKILL)
-        return process.popen.wait()
+
+    def _reap(self, process: _Process) -> int | None:
+        """Kill a worker; gives its exit code, None if it is not gone within a second (stuck in a driver or a dead disk)."""
+        self._kill(process)
+        try:
+            return process.popen.wait(timeout=REAP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
 
     def _last_lines(self, lines: int = 5, reach: int = 4096) -> str:
         try:
@@ -167,7 +178,9 @@ class LocalExecutor:
         return "\n".join(text.strip().splitlines()[-lines:])
 
 
-def _ending(code: int) -> str:
+def _ending(code: int | None) -> str:
+    if code is None:
+        return "it closed its line and could not be ended"
     if code >= 0:
         return f"it ended with exit code {code}"
     with contextlib.suppress(ValueError):
