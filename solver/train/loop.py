@@ -136,6 +136,8 @@ class Loop:
             raise ValueError(f"a token id is outside the vocabulary of {vocabulary}")
         if not any(s.weights.any() for s in job.sequences):
             raise ValueError("every loss weight is 0")
+        if job.start is not None and job.start.kind != self._target.kind:
+            raise ValueError(f"cannot go on from adapter {job.start.id}: its kind is {job.start.kind}, not {self._target.kind}")
 
     def _advance(self, runs: list[_Run], deadline: Deadline, started: float) -> None:
         """Step all runs together until every one has a reason to stop."""

@@ -295,6 +295,15 @@ def test_bad_jobs_fail_alone_with_a_reason(base: Base, tmp_path: Path) -> None:
             assert fit.adapter is None
 
 
+@pytest.mark.parametrize(("trainer", "own", "other"), [("full", "full", "lora"), ("stacked", "lora", "full")])
+def test_a_start_of_another_kind_is_refused_alone(base: Base, tmp_path: Path, trainer: str, own: str, other: str) -> None:
+    start = AdapterRef("w0", tmp_path / "w0", other)  # type: ignore[arg-type]
+    jobs = [FitJob("w1", sequences(21), 2, start=start), FitJob("good", sequences(21), 2)]
+    refused, good = fit_all(base, tmp_path, jobs, trainer=trainer)
+    assert (refused.status, good.status) == ("failed", "complete")
+    assert refused.reason == f"cannot go on from adapter w0: its kind is {other}, not {own}"
+
+
 @pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
 def test_global_state_is_left_alone(base: Base, tmp_path: Path, trainer: str) -> None:
     torch.manual_seed(5)
