@@ -151,14 +151,18 @@ def preset_names(kind: Literal["machines", "recipes"]) -> list[str]:
 
 
 def load_settings(machine: str | None = None, recipe: str | None = None, overrides: Iterable[str] = ()) -> Settings:
-    """Settings from presets and `key=value` overrides. Raises InputError naming the unknown preset, key or bad value."""
-    tree: dict[str, Any] = {}
-    if machine is not None:
-        _merge(tree, _preset("machines", machine))
+    """Settings from presets and `key=value` overrides. Raises InputError naming the unknown preset, key or bad value.
+
+    `train.steps` and `train.epochs` say the same thing in two ways: a layer that gives one a value clears what earlier
+    layers gave the other.
+    """
+    layers = [] if machine is None else [_preset("machines", machine)]
     if recipe is not None:
-        _merge(tree, _preset("recipes", recipe))
-    for text in overrides:
-        _merge(tree, _override(text))
+        layers.append(_preset("recipes", recipe))
+    tree: dict[str, Any] = {}
+    for layer in (*layers, *map(_override, overrides)):
+        _clear_rival(tree, layer)
+        _merge(tree, layer)
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -206,6 +210,16 @@ def _override(text: str) -> dict[str, Any]:
 
 
 _NULLABLE = ("train.steps", "train.epochs", "infer.views.count")
+
+
+def _clear_rival(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
+    """Make the length of training that a new layer gives, in steps or epochs, the only one."""
+    old, new = tree.get("train"), layer.get("train")
+    if not isinstance(old, dict) or not isinstance(new, Mapping):
+        return
+    for name, rival in (("steps", "epochs"), ("epochs", "steps")):
+        if new.get(name) is not None and rival in old:
+            old[rival] = None
 
 
 def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:

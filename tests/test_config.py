@@ -46,6 +46,18 @@ def test_later_overrides_win_and_leave_the_rest() -> None:
     assert found.train == Settings().train.model_copy(update={"rank": 64, "alpha": 4.0})
 
 
+def test_steps_and_epochs_clear_what_an_earlier_layer_gave_the_other() -> None:
+    def length(*overrides: str, recipe: str | None = "mit") -> tuple[int | None, float | None]:
+        train = load_settings(recipe=recipe, overrides=overrides).train
+        return train.steps, train.epochs
+
+    assert length()[1] == 2
+    assert length("train.steps=20") == (20, None)
+    assert length("train.steps=20", "train.epochs=3") == (None, 3)
+    assert length("train.epochs=3", "train.steps=20", recipe=None) == (20, None)
+    assert length("train.steps=20", "train.epochs=none") == (20, None)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_can_be_chosen(rule: str) -> None:
     assert load_settings(overrides=[f"select.rule={rule}"]).select.rule == rule
