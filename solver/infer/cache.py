@@ -53,12 +53,13 @@ class _Extend:
     first: int
     rows: int
     new: int
-    prefix: int  # columns to read
+    slots: slice  # the prompts to read
+    prefix: int  # columns to read of them
     suffix: int  # columns to read, the new ones included
     write: slice | tuple[Tensor, Tensor]  # the new columns: one range for all rows, or (row, column) indices
     hidden: Tensor | None  # (rows, 1, 1, new, prefix + suffix) bool
-    width: int  # the most rows of one slot
-    gather: Tensor | None  # (slots * width,) rows by slot; None: row i continues slot i
+    width: int  # the most rows of one of these slots
+    gather: Tensor | None  # (slots * width,) rows by slot; None: row i continues slot i of `slots`
     place: Tensor | None  # (rows,) where each row lies in `gather`
 
 
@@ -166,17 +167,20 @@ class SharedPrefixCache(DynamicCache):
         write: slice | tuple[Tensor, Tensor] = slice(longest, longest + new)
         if not uniform:
             write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
-        prefix, prompts = self.longest_prefix, self.prefix_len[slot_of]
+        prompts = self.prefix_len[slot_of]
+        prefix = int(prompts.max())
+        slots = slice(int(slot_of.min()), int(slot_of.max()) + 1)
         hidden = None
         if not uniform or new > 1 or (prompts != prefix).any():
             unread = torch.arange(prefix, device=self.device) >= self._tensor(prompts)[:, None, None]
             later = torch.arange(longest + new, device=self.device) > self._tensor(columns)[:, :, None]
             hidden = torch.cat([unread.expand(-1, new, -1), later], -1)[:, None, None]
-        width, gather, place = _groups(slot_of, self.slots)
+        width, gather, place = _groups(slot_of - slots.start, slots.stop - slots.start)
         self._plan = _Extend(
             first=first,
             rows=rows,
             new=new,
+            slots=slots,
             prefix=prefix,
             suffix=longest + new,
             write=write,
@@ -234,7 +238,7 @@ class SharedPrefixCache(DynamicCache):
         grouped = (query * scaling).reshape(rows, heads, groups * new, size)
 
         own_key, own_value = (s[plan.first : plan.first + rows, :, : plan.suffix] for s in layer.suffix)
-        prompt_key, prompt_value = (p[: self.slots, :, : plan.prefix] for p in layer.prefix)
+        prompt_key, prompt_value = (p[plan.slots, :, : plan.prefix] for p in layer.prefix)
         if plan.gather is None:
             shared = grouped @ prompt_key.mT
         else:
@@ -253,8 +257,8 @@ class SharedPrefixCache(DynamicCache):
     def _by_slot(self, tensor: Tensor, plan: _Extend) -> Tensor:
         """From (rows, heads, queries, n) to (slots, heads, width * queries, n), spare places repeating row 0."""
         _, heads, queries, size = tensor.shape
-        wide = tensor[plan.gather].view(self.slots, plan.width, heads, queries, size).transpose(1, 2)
-        return wide.reshape(self.slots, heads, plan.width * queries, size)
+        wide = tensor[plan.gather].view(-1, plan.width, heads, queries, size).transpose(1, 2)
+        return wide.reshape(-1, heads, plan.width * queries, size)
 
     def _by_row(self, tensor: Tensor, plan: _Extend) -> Tensor:
         """Back from (slots, heads, width * queries, n) to (rows, heads, queries, n)."""

@@ -27,7 +27,7 @@ from solver.types import Completion, Deadline, Result, Status, TokenIds
 
 _NONE: Index = np.zeros(0, dtype=np.int64)
 EXPECTED_NEW = 64  # tokens a row is first thought to take; then as many as the longest so far
-ALIKE = 0.9  # prompts share a prefill pass if none is shorter than this share of the longest: padding is wasted work
+ALIKE = 0.9  # prompts are of like length if none is shorter than this share of the longest: padding is wasted work
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +139,17 @@ class Decoder:
         while True:
             job = next((job for job in self._resident if job.parked), None)
             if job is None:
-                if not self._waiting or not self._fits(1, len(self._waiting[0].prompt), 1):
+                if not self._waiting or self._unlike(self._waiting[0]) or not self._fits(1, len(self._waiting[0].prompt), 1):
                     return
                 self._prefill()
             elif self._fits(0, 0, 1, int(job.parked[-1].length[0])):
                 self._resume(job)
             else:
                 return
+
+    def _unlike(self, job: _Job) -> bool:
+        """Whether to let the present rows finish first: their prompts are longer, and they keep the device busy already."""
+        return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < ALIKE * self._cache.longest_prefix
 
     def _prefill(self) -> None:
         """Write the prompts at the head of the queue into the cache: as many as one pass takes."""

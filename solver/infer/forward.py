@@ -15,6 +15,7 @@ from solver.model.lora import LoraStack
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
+BUSY_ROWS = {"cpu": 16, "cuda": 256}  # decoding more rows at once than this saves little time a row
 
 
 class Forward:
@@ -27,7 +28,8 @@ class Forward:
         self.model = model
         self.device = device
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
-        self.prefill_tokens = PREFILL_TOKENS["cuda" if device.type == "cuda" else "cpu"]
+        kind = "cuda" if device.type == "cuda" else "cpu"
+        self.prefill_tokens, self.busy_rows = PREFILL_TOKENS[kind], BUSY_ROWS[kind]
         model.config._attn_implementation = ATTENTION
         self._lean = LeanDecoder(model) if LeanDecoder.fits(model) else None
 
