@@ -1,10 +1,12 @@
 """What a person sees while a run goes on: a live table on a terminal, plain lines anywhere else.
 
-Both are observers in the sense of `solver.run.types.Observer`; writing to them never waits and never raises.
+Both are observers in the sense of `solver.run.types.Observer`. Where they cannot write (a closed pipe, a full disk), they
+are silent from then on and never raise.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,6 +25,21 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 15.0  # between two plain progress lines
 
 
+class _Quiet:
+    """Does what it is told to until that fails for want of somewhere to write; nothing after that."""
+
+    def __init__(self) -> None:
+        self._silent = False
+
+    def __call__(self, write: Callable[[], object]) -> None:
+        if self._silent:
+            return
+        try:
+            write()
+        except (OSError, ValueError):  # ValueError: the file is closed, or cannot encode the text
+            self._silent = True
+
+
 class PlainObserver(AbstractContextManager["PlainObserver"]):
     """One line for every note (a task done, a worker lost), and one for the progress every `PLAIN_SECONDS`."""
 
@@ -30,16 +47,17 @@ class PlainObserver(AbstractContextManager["PlainObserver"]):
         self._write = write
         self._clock = clock
         self._due = clock()
+        self._quietly = _Quiet()
 
     def progress(self, progress: Progress) -> None:
         """Write the line if it is due."""
         if self._clock() >= self._due:
             self._due = self._clock() + PLAIN_SECONDS
-            self._write(progress_line(progress))
+            self._quietly(lambda: self._write(progress_line(progress)))
 
     def note(self, line: str) -> None:
         """Write the line."""
-        self._write(line)
+        self._quietly(lambda: self._write(line))
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         return None
@@ -50,21 +68,23 @@ class LiveObserver(AbstractContextManager["LiveObserver"]):
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, refresh_per_second=4, transient=True, redirect_stderr=False)
+        self._quietly = _Quiet()
 
     def __enter__(self) -> Self:
-        self._live.start()
+        self._quietly(self._live.start)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._live.stop()
+        with contextlib.suppress(OSError, ValueError):  # tried in any case: it gives standard output back
+            self._live.stop()
 
     def progress(self, progress: Progress) -> None:
         """Redraw the table."""
-        self._live.update(progress_table(progress))
+        self._quietly(lambda: self._live.update(progress_table(progress)))
 
     def note(self, line: str) -> None:
         """Print the line above the table."""
-        self._live.console.print(escape(line), highlight=False)
+        self._quietly(lambda: self._live.console.print(escape(line), highlight=False))
 
 
 def observer_for(console: Console) -> PlainObserver | LiveObserver:

@@ -288,7 +288,8 @@ class _Log:
 
     def note(self, line: str) -> None:
         """One line, or an indented block."""
-        self._observer.note(line)
+        with contextlib.suppress(OSError, ValueError):
+            self._observer.note(line)
         self.write(line)
 
     def write(self, line: str) -> None:

@@ -6,6 +6,7 @@ code runs real processes and a simulation. After every result the ledger and the
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -416,25 +417,26 @@ class Supervisor:
             self._note(f"{task}: {kind}: {detail}")
 
     def _note(self, line: str) -> None:
-        self._observer.note(line)
+        with contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
+            self._observer.note(line)
 
     def _tell(self) -> None:
         totals = self._book.totals()
         states = self._book.states()
-        self._observer.progress(
-            Progress(
-                tasks=len(states),
-                done=self._book.done(),
-                failed=sum(state.status == "failed" or state.losses >= MAX_LOSSES for state in states),
-                wave=self._wave,
-                steps=totals.steps,
-                trained_rate=totals.trained_rate,
-                sampled_rate=totals.sampled_rate,
-                agreement=self._book.agreement(),
-                seconds_left=max(0.0, self._work_end.remaining()),
-                activity=", ".join(_activities(self._slots)),
-            )
+        progress = Progress(
+            tasks=len(states),
+            done=self._book.done(),
+            failed=sum(state.status == "failed" or state.losses >= MAX_LOSSES for state in states),
+            wave=self._wave,
+            steps=totals.steps,
+            trained_rate=totals.trained_rate,
+            sampled_rate=totals.sampled_rate,
+            agreement=self._book.agreement(),
+            seconds_left=max(0.0, self._work_end.remaining()),
+            activity=", ".join(_activities(self._slots)),
         )
+        with contextlib.suppress(OSError, ValueError):
+            self._observer.progress(progress)
 
 
 _BAD_INPUT = "bad input: "

@@ -1,6 +1,7 @@
 """Progress on a terminal and without one."""
 
 import io
+import os
 
 import pytest
 from rich.console import Console
@@ -80,3 +81,37 @@ def test_on_a_terminal_the_table_is_redrawn_and_notes_stay() -> None:
     assert "fitting [0]" in text
     assert "00576224 [solved]" in text
     assert "\x1b[?25h" in text  # the cursor is shown again
+
+
+class Full(io.StringIO):
+    """A stream that takes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried = 0
+
+    def write(self, text: str) -> int:
+        self.tried += 1
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_stream_that_takes_nothing_is_tried_once_and_then_left_alone(terminal: bool) -> None:
+    file = Full()
+    observer = observer_for(Console(file=file, force_terminal=terminal, width=80))
+    with observer:
+        observer.note("one")
+        tried = file.tried
+        observer.progress(progress())
+        observer.note("two")
+        assert file.tried == tried > 0
+
+
+def test_a_closed_pipe_ends_nothing() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w", buffering=1) as file:
+        with observer_for(Console(file=file)) as observer:
+            observer.note("one")
+            observer.progress(progress())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is left in its buffer has to go somewhere

@@ -341,6 +341,17 @@ def test_resuming_repeats_nothing(tmp_path: Path) -> None:
     assert set(second.finished().values()) == {"complete"}
 
 
+def test_an_observer_that_cannot_write_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(recorder: Recorder, _: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Recorder, "note", broken)
+    monkeypatch.setattr(Recorder, "progress", broken)
+    run = simulate(tmp_path, 3, 300)
+    assert run.ending.stop == "finished"
+    assert set(run.finished().values()) == {"complete"}
+
+
 def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
     clock = Clock(0.0)
     tasks = make_tasks(4)
