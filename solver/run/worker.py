@@ -49,6 +49,7 @@ class Backend:
 
 def load(config: WorkerConfig) -> Backend:
     """Load the base model and make trainer and engine. Raises InputError if the model folder cannot be used."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     import torch
 
     from solver.infer.registry import choose_engine, make_engine
