@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from solver.codec import GRID_VOCABULARY
 from solver.config import read_text
 from solver.errors import InputError
 
@@ -16,7 +17,10 @@ _SAMPLE = 2**20
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError naming the folder if it is missing, has no readable config.json or no safetensors."""
+    """Raises InputError naming the folder if it is missing, has no readable config.json or no safetensors.
+
+    A grid model (codec.json says so) must have the tokens of the grid vocabulary by its configuration, too.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder")
     if not (folder / "config.json").is_file():
@@ -27,6 +31,11 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder / 'config.json'}: not JSON (line {error.lineno})") from None
     if not isinstance(config, dict):
         raise InputError(f"{folder / 'config.json'}: not a model configuration")
+    tokens = config.get("vocab_size", len(GRID_VOCABULARY))
+    if (folder / "codec.json").exists() and tokens != len(GRID_VOCABULARY):
+        raise InputError(
+            f"{folder}: wrong vocabulary: codec.json asks for {len(GRID_VOCABULARY)} tokens, config.json has {tokens}"
+        )
     if not any(folder.glob("*.safetensors")):
         pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
         if pickles:

@@ -1,7 +1,10 @@
 """Base models from folders: what is loaded, and what is refused in one line."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.model.build import Shape, new_model, save_model
 from solver.model.dtype import fastest_dtype, pick_device, pick_dtype
+from solver.model.folder import check_folder
 from solver.model.load import load_base, share
 
 CPU = ModelSettings(dtype="float32", device="cpu")
@@ -121,6 +125,34 @@ def test_grid_marker_on_another_vocabulary(folder: Path) -> None:
     assert "wrong vocabulary" in text
     assert "16" in text
     assert "40" in text
+
+
+def test_a_wrong_vocabulary_is_known_before_anything_is_loaded(folder: Path) -> None:
+    check_folder(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 40}))
+    with pytest.raises(InputError, match=r"codec\.json asks for 16 tokens, config\.json has 40"):
+        check_folder(folder)
+    (folder / "codec.json").unlink()  # any other model may have any number
+    check_folder(folder)
+
+
+@pytest.mark.slow
+def test_a_worker_is_offline_before_it_imports_the_hub() -> None:
+    code = """
+from pathlib import Path
+from solver.config import Settings
+from solver.errors import InputError
+from solver.run.worker import WorkerConfig, load
+try:
+    load(WorkerConfig(Settings(), Path("/nowhere"), Path("/nowhere")))
+except InputError:
+    from huggingface_hub import constants
+    print(constants.HF_HUB_OFFLINE)
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def text_tokenizer(folder: Path, words: list[str]) -> None:
