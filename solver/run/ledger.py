@@ -45,6 +45,7 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NUL
     kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
 """
+_UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
 SHARED = ""  # the task column of what belongs to the whole run: the shared fit, run-wide timings and events
 BEFORE = -1  # the wave column of what comes before the first wave
@@ -52,6 +53,10 @@ BEFORE = -1  # the wave column of what comes before the first wave
 
 class LedgerError(Exception):
     """A write failed (the disk is full, the file is gone); what was to be written is not there."""
+
+
+class UnfitError(LedgerError):
+    """A write failed for what it holds (a number that is none, say); trying it again is pointless."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,7 @@ class Event:
 
 
 class Ledger:
-    """An open ledger. Methods that write raise LedgerError if the disk refuses."""
+    """An open ledger. Methods that write raise LedgerError if the disk refuses, UnfitError if SQLite does."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -322,10 +327,11 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             yield
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            raise LedgerError(f"{self.path}: cannot write the ledger: {error}") from error
+            kind = UnfitError if isinstance(error, _UNFIT) else LedgerError
+            raise kind(f"{self.path}: cannot write the ledger: {error}") from error
 
 
 _FIT_COLUMNS = "job, status, reason, adapter, path, kind, steps, tokens, seconds, first_loss, final_loss"

@@ -30,7 +30,7 @@ from solver.run.executors.base import (
     WorkerLost,
     WorkResult,
 )
-from solver.run.ledger import BEFORE, SHARED, Event, Ledger, LedgerError
+from solver.run.ledger import BEFORE, SHARED, Event, Ledger, LedgerError, UnfitError
 from solver.run.types import Observer, Progress
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
@@ -395,21 +395,23 @@ class Supervisor:
                 self._complain(f"cannot write the submission, the old one stays: {error}")
 
     def _flush_ledger(self) -> None:
-        """Write what is due, in order. What a full disk refuses is kept and tried again."""
+        """Write what is due, in order. What a full disk refuses is kept and tried again; what can never be written is dropped."""
         while self._unsaved:
             try:
                 self._unsaved[0]()
+            except UnfitError as error:
+                self._complain(f"not recorded: {error}", "not recorded")
             except LedgerError as error:
                 self._complain(str(error))
                 return
             self._unsaved.pop(0)
 
-    def _complain(self, line: str) -> None:
-        """Say once that the disk refuses."""
+    def _complain(self, line: str, kind: str = "disk") -> None:
+        """Say once that a file takes no more."""
         if line not in self._complaints:
             self._complaints.add(line)
             self._note(line)
-            self._unsaved.append(lambda: self._ledger.event(Event("disk", line)))
+            self._unsaved.append(lambda: self._ledger.event(Event(kind, line)))
 
     def _event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
         self._save(lambda: self._ledger.event(Event(kind, detail, task, wave)))

@@ -341,6 +341,24 @@ def test_resuming_repeats_nothing(tmp_path: Path) -> None:
     assert set(second.finished().values()) == {"complete"}
 
 
+def test_a_score_that_is_no_number_costs_its_own_record_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = outcome
+
+    def poisoned(id_: str, *rest: object) -> object:
+        made = real(id_, *rest)  # type: ignore[arg-type]
+        if id_ != "task001":
+            return made
+        (query,) = made.queries
+        scores = tuple(replace(score, nll=float("nan")) for score in query.scores)
+        return replace(made, queries=(replace(query, scores=scores),))
+
+    monkeypatch.setattr("test_supervisor.outcome", poisoned)
+    run = simulate(tmp_path, 4, 300)
+    assert run.ending.stop == "finished"
+    assert {one.task_id for one in run.ledger.outcomes()} == {"task000", "task002", "task003"}
+    assert [event.kind for event in run.ledger.events()].count("not recorded") == 1
+
+
 def test_an_observer_that_cannot_write_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(recorder: Recorder, _: object) -> None:
         raise BrokenPipeError
