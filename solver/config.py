@@ -47,7 +47,7 @@ class DataSettings(_Settings):
     scheme: Literal["loo", "e2e", "n-1", "n-2"] = "n-1"
     max_sequences: int = Field(250, ge=1)
     transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
-    colours: ColourMode = "permute"
+    colours: ColourMode = "permute_nonzero"
     shuffle: bool = True  # permute the demonstrations
     augmenters: tuple[str, ...] = ()  # names of arc.augment.AUGMENTERS, chains joined by "+"; on top of transforms
     loss_on_demonstrations: bool = True  # every output after the first shown
@@ -70,7 +70,7 @@ class TrainSettings(_Settings):
     alpha: float = Field(16.0, gt=0)
     rslora: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(2e-3, gt=0)
     warmup: float = Field(0.1, ge=0, le=1)  # share of the steps
     cooldown: float = Field(0.3, ge=0, le=1)  # share of the steps, linear to zero
     weight_decay: float = Field(0.0, ge=0)
