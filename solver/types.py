@@ -222,6 +222,7 @@ class QueryOutcome:
     index: int
     candidates: tuple[Candidate, ...]
     scores: tuple[Score, ...]
+    views: int = 0  # that were asked and had the time to answer, whether they found anything or not
 
 
 @dataclass(frozen=True, eq=False)

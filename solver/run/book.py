@@ -126,7 +126,7 @@ class Book:
         for _, outcome in sorted(self._passes[id_].items()):
             for query in outcome.queries:
                 if query.candidates:
-                    found[query.index] = agreement(query.candidates)
+                    found[query.index] = agreement(query.candidates, query.views)
         return found
 
     def _answers(self, task: Task) -> tuple[Attempts, ...]:

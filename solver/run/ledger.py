@@ -21,7 +21,7 @@ from solver.arc.task import Task
 from solver.errors import InputError
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -30,7 +30,7 @@ CREATE TABLE tasks (task TEXT PRIMARY KEY, position INTEGER NOT NULL, content TE
 CREATE TABLE plans (task TEXT, wave INTEGER, steps INTEGER NOT NULL, views INTEGER NOT NULL, samples INTEGER NOT NULL,
     seconds REAL NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
 CREATE TABLE outcomes (task TEXT, wave INTEGER, status TEXT NOT NULL, seconds TEXT NOT NULL, tokens TEXT NOT NULL,
-    PRIMARY KEY (task, wave)) WITHOUT ROWID;
+    views TEXT NOT NULL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
 CREATE TABLE fits (task TEXT, wave INTEGER, job TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
     adapter TEXT, path TEXT, kind TEXT, steps INTEGER NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL,
     first_loss REAL, final_loss REAL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
@@ -173,7 +173,8 @@ class Ledger:
                 self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
             self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
-            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens"), [row])
+            views = json.dumps({query.index: query.views for query in outcome.queries})
+            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views"), [(*row, views)])
             if outcome.fit is not None:
                 self._put_fit(*key, outcome.fit)
             for query in outcome.queries:
@@ -253,14 +254,19 @@ class Ledger:
                 status=status,
                 fit=fits.get((task, wave)),
                 queries=tuple(
-                    QueryOutcome(q, tuple(candidates.get((task, wave, q), ())), tuple(scores.get((task, wave, q), ())))
+                    QueryOutcome(
+                        q,
+                        tuple(candidates.get((task, wave, q), ())),
+                        tuple(scores.get((task, wave, q), ())),
+                        json.loads(views).get(str(q), 0),
+                    )
                     for q in range(tests[task])
                 ),
                 seconds=json.loads(seconds),
                 tokens=json.loads(tokens),
             )
-            for task, wave, status, seconds, tokens in self._db.execute(
-                "SELECT task, wave, status, seconds, tokens FROM outcomes ORDER BY task, wave"
+            for task, wave, status, seconds, tokens, views in self._db.execute(
+                "SELECT task, wave, status, seconds, tokens, views FROM outcomes ORDER BY task, wave"
             )
         ]
 

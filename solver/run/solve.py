@@ -72,6 +72,7 @@ class _Job:
     fit: Fit | None = None
     found: dict[int, list[Candidate]] = field(default_factory=dict)
     scores: dict[int, list[Score]] = field(default_factory=dict)
+    views: dict[int, int] = field(default_factory=dict)  # asked, by query
     seconds: dict[str, float] = field(default_factory=dict)
     planned: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class _Job:
 
     def outcome(self, wave: int, status: Status) -> TaskOutcome:
         queries = tuple(
-            QueryOutcome(index, tuple(self.found.get(index, ())), tuple(self.scores.get(index, ())))
+            QueryOutcome(index, tuple(self.found.get(index, ())), tuple(self.scores.get(index, ())), self.views.get(index, 0))
             for index in range(len(self.task.test))
         )
         return TaskOutcome(
@@ -281,7 +282,10 @@ class Solver:
             job, prompted = asked[result.request]
             _note_result(job, result, "inference")
             job.count(prompt=result.prompt_tokens, new=result.new_tokens)
-            job.found.setdefault(prompted.query, []).extend(self._candidates(job, prompted, result))
+            found = list(self._candidates(job, prompted, result))
+            job.found.setdefault(prompted.query, []).extend(found)
+            if found or result.status != "cut":  # a view that the deadline left no time says nothing
+                job.views[prompted.query] = job.views.get(prompted.query, 0) + 1
         _spread(jobs, "infer", self._clock() - began)
 
     def _decode(self, asked: dict[str, tuple[_Job, _Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:

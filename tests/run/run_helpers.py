@@ -48,6 +48,7 @@ def outcome(
     grids: tuple[np.ndarray, ...] = (),
     nlls: tuple[float, ...] = (),
     path: Path | None = None,
+    views: int = 0,
 ) -> TaskOutcome:
     adapter = f"a-{id_}-{wave}"
     ref = AdapterRef(adapter, path or Path("/nowhere") / adapter, "full")
@@ -62,7 +63,7 @@ def outcome(
         wave,
         status,
         fit,
-        (QueryOutcome(0, candidates, scores),),
+        (QueryOutcome(0, candidates, scores, views),),
         {"fit": 1.25, "infer": 0.5},
         {"fit": 2.0},
         {"trained": 700, "new": 30},

@@ -33,13 +33,13 @@ def plain_fit(fit: Fit | None) -> object:
 
 def plain_query(query: QueryOutcome) -> object:
     candidates = [(grid_key(c.grid), c.view, c.logprob, c.origin, c.adapter) for c in query.candidates]
-    return query.index, candidates, [(grid_key(s.grid), s.view, s.nll, s.tokens, s.adapter) for s in query.scores]
+    return query.index, query.views, candidates, [(grid_key(s.grid), s.view, s.nll, s.tokens, s.adapter) for s in query.scores]
 
 
 def test_round_trip(tmp_path: Path) -> None:
     written = [
         outcome("task000", 0, "complete", (grid(1), grid(2), grid(1)), (3.5, 4.5)),
-        outcome("task000", 1, "cut", (grid(3, 30, 30),), (9.0,)),
+        outcome("task000", 1, "cut", (grid(3, 30, 30),), (9.0,), views=8),
         outcome("task002", 0, "failed"),
     ]
     ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)

@@ -16,7 +16,7 @@ from solver.codec import grid_codec
 from solver.config import Settings, load_settings
 from solver.run.executors.base import SharedFit
 from solver.run.solve import INFER_SHARE, Pace, Solver, inference_views
-from solver.types import Candidate, SampleRequest, ScoreRequest, SearchRequest, TaskOutcome, TaskPlan, TaskWork, WorkItem
+from solver.types import Candidate, Result, SampleRequest, ScoreRequest, SearchRequest, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
 CODEC = grid_codec()
 
@@ -47,7 +47,7 @@ def test_candidates_come_back_as_the_task_shows_them(tmp_path: Path) -> None:
     assert outcome.status == "complete"
     for index, query in enumerate(outcome.queries):
         expected = grid_key(make_task("a", tests=2).test[index].input)
-        assert len(query.candidates) == len(query.scores) == 16
+        assert len(query.candidates) == len(query.scores) == query.views == 16
         assert {grid_key(c.grid) for c in query.candidates} == {expected}
         assert {grid_key(s.grid) for s in query.scores} == {expected}
         assert {c.adapter for c in query.candidates} == {"r1i1t0"}
@@ -134,6 +134,15 @@ def test_past_the_deadline_everything_is_cut_and_nothing_lost(tmp_path: Path) ->
     (outcome,) = bench.outcomes(work())
     assert outcome.status == "cut"
     assert outcome.queries[0].candidates == ()
+    assert outcome.queries[0].views == 0
+
+
+def test_a_view_that_finds_nothing_was_asked_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    monkeypatch.setattr(bench.engine, "sample", lambda asked, _: (Result(one.id, "complete", ()) for one in asked))
+    (outcome,) = bench.outcomes(work())
+    assert outcome.queries[0].candidates == ()
+    assert outcome.queries[0].views == 8
 
 
 def test_several_tasks_are_one_call_each_and_reported_twice(tmp_path: Path) -> None:

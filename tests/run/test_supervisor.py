@@ -252,6 +252,11 @@ def test_a_pass_without_candidates_makes_nothing_less_certain() -> None:
     assert book.totals().steps == 10
 
 
+def test_views_that_found_nothing_disagree() -> None:
+    book = Book(make_tasks(1), "flat_vote", [outcome("task000", 0, grids=(grid(1), grid(1)), views=8)])
+    assert book.agreement() == book.state("task000").agreement == 0.25
+
+
 def test_fixed_gives_every_task_the_same_and_ignores_the_clock(tmp_path: Path) -> None:
     run = simulate(tmp_path, 6, 300, "budget.policy=fixed", agree=False)
     assert run.ending.stop == "finished"
