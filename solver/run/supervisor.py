@@ -349,13 +349,15 @@ class Supervisor:
             self._drop_adapters(id_)
 
     def _drop_adapters(self, id_: str) -> None:
-        """Delete a task's adapters that no later wave starts from."""
+        """Delete a task's adapters that no later wave starts from; a fit without steps hands on the folder it started from."""
         if self._keep_adapters:
             return
         adapters = self._book.adapters(id_)
         final = not self._policy.pending(self._book.state(id_))
-        for ref in adapters if final else adapters[:-1]:
-            shutil.rmtree(ref.path, ignore_errors=True)
+        needed = {ref.path for ref in (self._shared, *(() if final else adapters[-1:])) if ref is not None}
+        for ref in adapters:
+            if ref.path not in needed:
+                shutil.rmtree(ref.path, ignore_errors=True)
 
     # -- watching
 

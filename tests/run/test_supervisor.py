@@ -277,6 +277,21 @@ def test_fixed_redoes_what_was_cut_and_nothing_else(tmp_path: Path) -> None:
     assert set(second.finished().values()) == {"complete"}
 
 
+def test_a_fit_without_steps_keeps_the_folder_it_started_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = tmp_path / "a0"
+    adapter.mkdir()
+    real, seen = outcome, []
+
+    def stalled(id_: str, wave: int, *rest: object) -> object:
+        seen.append((wave, adapter.is_dir()))
+        return real(id_, wave, *rest, path=adapter)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("test_supervisor.outcome", stalled)
+    simulate(tmp_path, 1, 60, agree=False)
+    assert len(seen) > 2
+    assert all(there for _, there in seen)
+
+
 def test_several_workers_share_the_tasks(tmp_path: Path) -> None:
     run = simulate(tmp_path, 12, 600, workers=4, cost=10.0)
     assert set(run.times().values()) == {1}
