@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import shutil
 import signal
@@ -151,6 +152,8 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     check_folder(model)
     if options.budget is None and options.until is None:
         raise InputError("a run needs a budget or an end")
+    if options.until is not None and not math.isfinite(options.until):
+        raise InputError(f"--until {options.until}: not a time in seconds since 1970")
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model)
 
 

@@ -55,9 +55,11 @@ def reselect(folders: Sequence[Path], rule: str | None, out: Path) -> str:
 
 
 def read_run(folder: Path) -> PastRun:
-    """A run from its output folder. Raises InputError if there is no sound ledger."""
+    """A run from its output folder. Raises InputError if there is no sound ledger, or only the beginning of one."""
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts = ledger.facts()
+        if "all_settings" not in facts:
+            raise InputError(f"{folder / LEDGER}: its run ended before it began to work")
         return PastRun(
             folder=folder,
             fingerprint=facts["tasks"],

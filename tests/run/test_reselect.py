@@ -84,6 +84,12 @@ def test_other_tasks_and_missing_ledgers_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
+def test_a_run_that_ended_before_it_began_is_refused(tmp_path: Path) -> None:
+    Ledger.open(tmp_path / "run.db", Identity(TASKS.fingerprint, "model", 0, "default", {}), TASKS).close()
+    with pytest.raises(InputError, match="before it began"):
+        reselect([tmp_path], None, tmp_path / "submission.json")
+
+
 def test_an_unwritable_target_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {1: 1.0})
     with pytest.raises(InputError, match=r"missing.out\.json"):

@@ -18,7 +18,9 @@ from run_helpers import FAST, assert_valid, command, make_tasks, run_it, worked,
 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import load_submission
+from solver.errors import InputError
 from solver.run.ledger import Ledger
+from solver.run.pipeline import RunOptions, SilentObserver, run
 
 TASKS = make_tasks(3)
 
@@ -147,6 +149,13 @@ def test_a_budget_too_short_to_start(tmp_path: Path, challenges: Path, tiny_base
     assert done.returncode == 2
     assert "too short to start a model" in done.stderr
     assert_valid(tmp_path / "out", challenges)
+
+
+@pytest.mark.parametrize("until", [float("nan"), float("inf")])
+def test_an_end_that_is_no_time_is_refused(tmp_path: Path, challenges: Path, tiny_base: Path, until: float) -> None:
+    options = RunOptions(str(challenges), tmp_path / "out", until=until, model=tiny_base)
+    with pytest.raises(InputError, match="--until"):
+        run(options, SilentObserver())
 
 
 def test_hung_for_good_the_run_ends_in_time_and_keeps_what_it_had(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
