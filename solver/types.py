@@ -238,3 +238,4 @@ class TaskOutcome:
     planned: dict[str, float] = field(default_factory=dict)  # seconds, by phase
     tokens: dict[str, int] = field(default_factory=dict)  # by kind: "trained", "prompt", "new", "scored"
     events: tuple[tuple[str, str], ...] = ()  # (kind, detail) for the ledger
+    final: bool = True  # False: another one of the same (task, wave) follows, with scores

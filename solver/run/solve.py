@@ -94,7 +94,7 @@ class _Job:
         for kind, number in tokens.items():
             self.tokens[kind] = self.tokens.get(kind, 0) + number
 
-    def outcome(self, wave: int, status: Status) -> TaskOutcome:
+    def outcome(self, wave: int, status: Status, final: bool = True) -> TaskOutcome:
         queries = tuple(
             QueryOutcome(index, tuple(self.found.get(index, ())), tuple(self.scores.get(index, ())), self.views.get(index, 0))
             for index in range(len(self.task.test))
@@ -109,6 +109,7 @@ class _Job:
             dict(self.planned),
             dict(self.tokens),
             tuple(self.events),
+            final,
         )
 
 
@@ -169,7 +170,7 @@ class Solver:
         self._infer(jobs, item.wave, deadline, report)
         if self._settings.infer.score:
             if len(jobs) > 1:
-                yield from (job.outcome(item.wave, _worst(_status(job), "cut")) for job in jobs if job.found)
+                yield from (job.outcome(item.wave, _worst(_status(job), "cut"), final=False) for job in jobs if job.found)
             for job in self._score(jobs, deadline, report):
                 yield job.outcome(item.wave, _status(job))
         else:

@@ -58,7 +58,7 @@ class _Slot:
     dying: bool = False  # killed, and not yet reported lost
     item: WorkItem | None = None
     seconds: float = 0.0  # of its assignment
-    reported: frozenset[str] = frozenset()  # tasks of the item with an outcome
+    reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
     failed_starts: int = 0
     error: str = ""  # why it could not start
     activity: str = "starting"
@@ -278,9 +278,11 @@ class Supervisor:
     def _take_work(self, slot: _Slot, message: Message) -> None:
         match message:
             case TaskOutcome() as outcome:
-                slot.reported |= {outcome.task_id}
+                if outcome.final:  # with less, a worker lost while it scores is lost over the task
+                    slot.reported |= {outcome.task_id}
                 self._take_outcome(slot, outcome)
             case SharedFit(fit, events):
+                slot.reported |= {SHARED}
                 self._shared = fit.adapter
                 if fit.adapter is None:
                     self._shared_losses += 1
@@ -311,7 +313,7 @@ class Supervisor:
             self._note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _end_item(self, slot: _Slot, error: str) -> None:
-        """Free the worker; tasks of its item that were not reported are charged with the loss."""
+        """Free the worker; tasks of its item without a final outcome are charged with the loss."""
         item = slot.item
         assert item is not None
         slot.state, slot.item = "idle", None
@@ -332,9 +334,9 @@ class Supervisor:
         slot.heard, slot.activity = self._now(), "starting"
 
     def _charge(self, item: WorkItem, reported: frozenset[str], reason: str) -> None:
-        """Release an item's tasks; those without an outcome are to be tried once more, smaller, and then set aside."""
+        """Release an item's tasks; those without a final outcome are to be tried once more, smaller, and then set aside."""
         if item.kind == "shared":
-            if self._shared is None:
+            if SHARED not in reported:
                 self._shared_losses += 1
                 self._event("shared fit lost", reason)
             return

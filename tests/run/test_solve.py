@@ -149,6 +149,7 @@ def test_several_tasks_are_one_call_each_and_reported_twice(tmp_path: Path) -> N
     bench = Bench(tmp_path)
     outcomes = bench.outcomes(work("a"), work("b"))
     assert [(o.task_id, o.status) for o in outcomes] == [("a", "cut"), ("b", "cut"), ("a", "complete"), ("b", "complete")]
+    assert [outcome.final for outcome in outcomes] == [False, False, True, True]
     assert not outcomes[0].queries[0].scores
     assert outcomes[2].queries[0].scores
     assert [job.adapter for job in bench.trainer.jobs] == ["r1i1t0", "r1i1t1"]

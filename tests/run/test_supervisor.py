@@ -15,15 +15,25 @@ from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
 
 from solver.arc.submission import Submission
-from solver.budget.split import POLICIES
+from solver.budget.split import MAX_LOSSES, POLICIES
 from solver.config import Settings, load_settings
 from solver.run.book import Book
-from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, WorkerLost, WorkResult
+from solver.run.executors.base import (
+    Heartbeat,
+    ItemDone,
+    ItemFailed,
+    Message,
+    Ready,
+    SharedFit,
+    StartFailed,
+    WorkerLost,
+    WorkResult,
+)
 from solver.run.identity import identity_of
 from solver.run.ledger import Identity, Ledger
 from solver.run.supervisor import Ending, Supervisor, Watch
 from solver.run.types import Progress
-from solver.types import Deadline, WorkItem
+from solver.types import Deadline, Fit, WorkItem
 
 LOAD = 5.0  # seconds a simulated worker takes to start
 BEAT = 1.0
@@ -63,6 +73,11 @@ class SimulatedExecutor:
     def submit(self, worker: int, work: WorkItem) -> None:
         self.submitted.append((self.clock.now, work))
         at = self.clock.now
+        if work.kind == "shared":
+            failed = Fit(work.id, "failed", "not finite", None, 3, 30, 1.0, 2.0, 2.0)
+            self._say(at + 1, worker, work.id, SharedFit(failed))
+            self._say(at + 1, worker, work.id, ItemDone())
+            return
         for one in work.tasks:
             fault = (self.faults.get(one.task.id) or [""]).pop(0) if self.faults.get(one.task.id) else ""
             if fault == "hang":
@@ -74,6 +89,11 @@ class SimulatedExecutor:
                 return
             if fault == "fail":
                 self._say(at + 1, worker, work.id, ItemFailed("MemoryError"))
+                return
+            if fault == "crash while scoring":
+                early = replace(outcome(one.task.id, work.wave, "cut", (grid(1), grid(1))), final=False)
+                self._say(at + 1, worker, work.id, early)
+                self._later(at + 2, worker, WorkerLost(worker, "it was ended by SIGKILL"), spawn=True)
                 return
             needed = self.seconds.get(one.task.id, self.cost)
             taken = min(needed, max(work.deadline_at - at, 0.0))
@@ -327,6 +347,20 @@ def test_in_a_chunk_only_the_unreported_are_charged_and_then_tried_alone(tmp_pat
     retries = [item for _, item in run.executor.submitted if item.halvings]
     assert retries
     assert all(len(item.tasks) == 1 for item in retries)
+
+
+def test_a_worker_lost_while_it_scores_is_lost_over_the_task(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 6, 900, "budget.chunk=3", faults={"task001": ["crash while scoring"] * 9})
+    assert run.ending.stop == "finished"
+    assert run.times()["task001"] == 2
+    assert run.finished()["task001"] == "skipped"
+
+
+def test_a_failed_shared_fit_counts_once(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 2, 300, "train.shared=true")
+    assert sum(item.kind == "shared" for _, item in run.executor.submitted) == MAX_LOSSES
+    assert [event.kind for event in run.ledger.events()].count("shared fit failed") == MAX_LOSSES
+    assert run.ending.stop == "finished"
 
 
 def test_a_worker_that_never_starts(tmp_path: Path) -> None:
