@@ -96,7 +96,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
         start = _note_start(options, ledger, end, time.monotonic() - started, log)
-        scratch = stack.enter_context(_scratch(options, ledger))
+        scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
         executor = (make_executor or _local_executor)(options, scratch)
         watchdog.before_exit(executor.close)
@@ -210,8 +210,8 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
 
 
 @contextlib.contextmanager
-def _scratch(options: RunOptions, ledger: Ledger) -> Iterator[Path]:
-    """The folder for adapters. A temporary one is removed at the end; one that a killed process left is taken over."""
+def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) -> Iterator[Path]:
+    """The folder for adapters. A temporary one is removed at the end, unless a signal ended the run: resuming takes it over."""
     if options.scratch is not None:
         try:
             options.scratch.mkdir(parents=True, exist_ok=True)
@@ -226,7 +226,9 @@ def _scratch(options: RunOptions, ledger: Ledger) -> Iterator[Path]:
     try:
         yield scratch
     finally:
-        if not options.keep_adapters:
+        if signals.received:
+            log.note(f"adapters for resuming are left in {scratch}")
+        elif not options.keep_adapters:
             shutil.rmtree(scratch, ignore_errors=True)
 
 

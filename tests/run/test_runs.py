@@ -207,9 +207,13 @@ def test_signals_end_the_run_cleanly(tmp_path: Path, challenges: Path, tiny_base
     assert children_gone(out)
     assert not (out / "run.db-wal").exists()  # the ledger was closed
     assert json.loads((out / "summary.json").read_text())["exit_code"] == 128 + number
+    scratch = Path(Ledger.read(out / "run.db").facts()["scratch"])
+    assert scratch.is_dir()  # for the run that goes on
+    assert f"left in {scratch}" in (out / "log.txt").read_text()
     done = run_it(tmp_path, {}, **spec)
     assert done.returncode == 0
     assert Counter(line.split()[0] for line in worked(tmp_path))["task000"] == 1
+    assert not scratch.exists()
 
 
 def kill_and_resume(folder: Path, tasks: TaskSet, model: Path, kills: int, seed: int) -> None:
