@@ -160,7 +160,9 @@ def test_augmenters_that_never_fit_do_not_starve_the_stream() -> None:
     wide = np.zeros((1, 30), dtype=np.uint8)
     task = Task("t", (Pair(wide, wide), Pair(wide + 1, wide)), (Pair(wide, None),))
     for scheme in ("loo", "n-1"):
-        data = DataSettings.model_validate({"scheme": scheme, "augmenters": ("double_width", "repeat_right")})
+        data = DataSettings.model_validate(
+            {"scheme": scheme, "colours": "permute", "augmenters": ("double_width", "repeat_right")}
+        )
         assert len(ttt_examples(task, data, seed=0, count=40)) == 40
 
 
