@@ -93,7 +93,7 @@ class Codec:
         """
         tail = self._input(task.test[query].input)
         pairs = [self._pair(pair) for pair in task.train]
-        kept = _fit(pairs, len(self.begin) + len(tail) + answer_room, context)
+        kept = _fit([len(pair) for pair in pairs], len(self.begin) + len(tail) + answer_room, context)
         if kept is None:
             raise TooLong(f"task {task.id}: test {query} needs {len(self.begin) + len(tail) + answer_room} of {context} tokens")
         ids = np.concatenate([self._begin, *pairs[len(pairs) - kept :], tail])
@@ -106,12 +106,8 @@ class Codec:
         (`demonstrations`; the first cannot be inferred), `end` included; 0 elsewhere. Demonstrations are dropped from
         the front to fit `context`. Raises TooLong if the tests alone do not fit.
         """
-        tails = [self._pair(pair) for pair in task.test]
-        pairs = [self._pair(pair) for pair in task.train]
-        kept = _fit(pairs, len(self.begin) + sum(map(len, tails)), context)
-        if kept is None:
-            raise TooLong(f"task {task.id}: a training example needs more than {context} tokens")
-        pairs, shown = pairs[len(pairs) - kept :], task.train[len(task.train) - kept :]
+        shown = task.train[len(task.train) - self.shown(task, context) :]
+        pairs, tails = [self._pair(pair) for pair in shown], [self._pair(pair) for pair in task.test]
         ids = np.concatenate([self._begin, *pairs, *tails])
         weights = np.zeros(len(ids), dtype=np.float32)
         at = len(self.begin)
@@ -122,6 +118,14 @@ class Codec:
                 assert pair.output is not None
                 weights[at - self.answer_tokens(pair.output) : at] = 1.0
         return TokenSequence(ids, weights)
+
+    def shown(self, task: Task, context: int) -> int:
+        """How many demonstrations, the last ones, `sequence` shows. Raises TooLong if the tests alone do not fit."""
+        lengths = [self._pair_tokens(pair) for pair in task.train]
+        kept = _fit(lengths, len(self.begin) + sum(map(self._pair_tokens, task.test)), context)
+        if kept is None:
+            raise TooLong(f"task {task.id}: a training example needs more than {context} tokens")
+        return kept
 
     @staticmethod
     def answer_tokens(grid: Grid) -> int:
@@ -156,6 +160,11 @@ class Codec:
     def _pair(self, pair: Pair) -> TokenIds:
         assert pair.output is not None
         return np.concatenate([self._input(pair.input), self.encode_answer(pair.output)])
+
+    def _pair_tokens(self, pair: Pair) -> int:
+        assert pair.output is not None
+        markers = len(self.input_marker) + len(self.output_marker)
+        return markers + self.answer_tokens(pair.input) - 1 + self.answer_tokens(pair.output)
 
     def _strip(self, ids: TokenIds, head: tuple[int, ...]) -> TokenIds:
         if tuple(ids[: len(head)]) != head:
@@ -238,14 +247,14 @@ def _split(ids: Any, separator: int) -> list[Any]:
     return [first, *(part[1:] for part in others)]
 
 
-def _fit(pairs: Sequence[TokenIds], fixed: int, context: int) -> int | None:
-    """How many of the last `pairs` fit beside `fixed` tokens; None if not even none do."""
+def _fit(lengths: Sequence[int], fixed: int, context: int) -> int | None:
+    """How many of the last stretches of so many tokens fit beside `fixed` others; None if not even none do."""
     room = context - fixed
     if room < 0:
         return None
     kept = 0
-    for pair in reversed(pairs):
-        room -= len(pair)
+    for length in reversed(lengths):
+        room -= length
         if room < 0:
             break
         kept += 1

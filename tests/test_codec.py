@@ -168,6 +168,8 @@ def test_a_sequence_loses_demonstrations_first(task: Task, slack: int) -> None:
     sequence = codec.sequence(task, bare + slack)
     assert len(sequence) <= bare + slack
     assert np.array_equal(sequence.ids[-(bare - 1) :], codec.sequence(task, 10**6).ids[-(bare - 1) :])
+    shown = codec.shown(task, bare + slack)
+    assert np.array_equal(sequence.ids, codec.sequence(Task("t", task.train[len(task.train) - shown :], task.test), 10**6).ids)
     with pytest.raises(TooLong, match="a training example needs more"):
         codec.sequence(task, bare - 1)
 

@@ -44,6 +44,7 @@ from solver.types import (
 # Shares of the time to an item's deadline, until (and unless) measured costs say otherwise.
 INFER_SHARE = 0.35  # of an item, for everything after the fit
 MOST_INFER_SHARE = 0.6  # a fit is worth more than the last views
+PREPARE_SHARE = 0.25  # of an item that fits one adapter on many tasks, for making their sequences
 SCORE_SHARE = 0.25  # of what comes after the fit
 MOST_SCORE_SHARE = 0.4
 MARGIN = 1.25  # predictions are exceeded as often as not
@@ -113,24 +114,30 @@ class _Job:
         )
 
 
-class Pace:
-    """Seconds per token of a phase, from the last few items: the slowest of them, to be careful."""
+class PhaseCost:
+    """Seconds per prompt token of a phase, from the last few items."""
 
     def __init__(self) -> None:
         self._rates: deque[float] = deque(maxlen=4)
 
     def measured(self, seconds: float, tokens: int) -> None:
-        """Add one measurement."""
+        """Add one measurement; `tokens` are those of prompts that were answered, not of those the deadline cut."""
         if tokens:
             self._rates.append(seconds / tokens)
 
-    def share(self, tokens: int, left: float, prior: float, most: float) -> float:
-        """Seconds of the `left` to keep for a phase of so many tokens."""
-        if left <= 0:
-            return 0.0
-        if not self._rates:
-            return prior * left
-        return min(MARGIN * max(self._rates) * tokens, most * left)
+    @property
+    def rate(self) -> float | None:
+        """The slowest of them, to be careful; None before the first."""
+        return max(self._rates, default=None)
+
+
+def keep_for(phases: Sequence[PhaseCost], tokens: int, left: float, prior: float, most: float) -> float:
+    """Seconds of the `left` to keep for phases over so many prompt tokens: what they cost, or a share before that is known."""
+    if left <= 0:
+        return 0.0
+    rates = [phase.rate for phase in phases]
+    known = [rate for rate in rates if rate is not None]
+    return min(MARGIN * sum(known) * tokens, most * left) if len(known) == len(rates) else prior * left
 
 
 class Solver:
@@ -152,7 +159,7 @@ class Solver:
         self._trainer = trainer
         self._engine = engine
         self._clock = clock
-        self._after_fit, self._score_pace = Pace(), Pace()
+        self._infer_cost, self._score_cost = PhaseCost(), PhaseCost()
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
         """Outcomes of an item's tasks, each as soon as it is known.
@@ -164,9 +171,8 @@ class Solver:
         if item.kind == "shared":
             yield self._fit_shared(item, jobs, deadline, report)
             return
-        self._prepare(jobs, item.wave, report)
+        self._prepare(jobs, item.wave, deadline, report)
         self._fit(jobs, item.wave, deadline, report)
-        began = self._clock()
         self._infer(jobs, item.wave, deadline, report)
         if self._settings.infer.score:
             if len(jobs) > 1:
@@ -176,17 +182,19 @@ class Solver:
         else:
             for job in jobs:
                 yield job.outcome(item.wave, _status(job))
-        self._after_fit.measured(self._clock() - began, _prompt_tokens(jobs))
 
     # -- before the fit
 
-    def _prepare(self, jobs: Sequence[_Job], wave: int, report: Report) -> None:
+    def _prepare(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
         for job in jobs:
+            if deadline.expired():
+                job.cut = True
+                continue
             report(f"preparing {job.task.id}")
             began = self._clock()
             job.prompts = self._prompts(job, wave)
             # a task that cannot be asked about needs no adapter
-            job.sequences = self._sequences(job, wave) if job.prompts and job.work.plan.steps else ()
+            job.sequences = self._sequences(job, wave, deadline) if job.prompts and job.work.plan.steps else ()
             job.steps = self._steps(job.work.plan.steps, len(job.sequences))
             job.seconds["prepare"] = self._clock() - began
 
@@ -194,34 +202,57 @@ class Solver:
         """Every query under every view of the plan."""
         views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
         found: list[_Prompted] = []
-        dropped = 0
+        dropped = []
         for query in range(len(job.task.test)):
-            try:
-                for view in views:
+            lost = 0
+            for view in views:  # turning a grid changes its number of rows and so of tokens
+                try:
                     prompt = self.codec.prompt(view.apply(job.task.query(query)), 0, self._context)
-                    dropped = max(dropped, prompt.dropped)
-                    found.append(_Prompted(query, view, prompt.ids))
-            except TooLong:
-                job.events.append(("too long", f"test {query} does not fit {self._context} tokens even without demonstrations"))
-        if dropped:
-            job.events.append(("dropped demonstrations", f"up to {dropped} of {len(job.task.train)} do not fit the context"))
+                except TooLong:
+                    lost += 1
+                    continue
+                dropped.append(prompt.dropped)
+                found.append(_Prompted(query, view, prompt.ids))
+            if lost:
+                where = f"test {query} under {lost} of {len(views)} views"
+                job.events.append(("too long", f"{where}: does not fit {self._context} tokens even without demonstrations"))
+        self._tell_dropped(job, dropped, len(job.task.train), "prompts")
         return found
 
-    def _sequences(self, job: _Job, wave: int) -> tuple[TokenSequence, ...]:
-        """As many training sequences as the fit can use; a later wave sees other ones."""
+    def _tell_dropped(self, job: _Job, dropped: Sequence[int], most: int, what: str) -> None:
+        """One event for all prompts or sequences that lost demonstrations to the context."""
+        if shortened := [number for number in dropped if number]:
+            where = f"in {len(shortened)} of {len(dropped)} {what}"
+            detail = f"up to {max(shortened)} of {most} do not fit {self._context} tokens, {where}"
+            job.events.append(("dropped demonstrations", detail))
+
+    def _sequences(self, job: _Job, wave: int, deadline: Deadline) -> tuple[TokenSequence, ...]:
+        """As many training sequences as the fit can use and there is time to make; a later wave sees other ones."""
         data, train = self._settings.data, self._settings.train
         most = data.max_sequences
         if train.epochs is None:
             most = min(most, job.work.plan.steps * train.batch_sequences)
-        found = []
-        for example in ttt_examples(job.task, data, self._settings.seed, most, max(wave, 0) * most):
+        examples = ttt_examples(job.task, data, self._settings.seed, most, max(wave, 0) * most)
+        found, dropped = [], []
+        lost = 0
+        for example in examples:
+            if deadline.expired():
+                break
             try:
                 found.append(self.codec.sequence(example, self._context, data.loss_on_demonstrations, data.loss_on_answer))
             except TooLong:
+                lost += 1
                 continue
+            dropped.append(len(example.train) - self.codec.shown(example, self._context))
+        self._tell_dropped(job, dropped, max((len(example.train) for example in examples), default=0), "training sequences")
+        if lost:
+            detail = (
+                f"{lost} of {len(examples)} training sequences: do not fit {self._context} tokens even without demonstrations"
+            )
+            job.events.append(("too long", detail))
         usable = tuple(sequence for sequence in found if sequence.weights.any())
-        if not usable:
-            job.events.append(("no training sequences", f"none of {len(found)} examples can be trained on"))
+        if not usable and not deadline.expired():
+            job.events.append(("no training sequences", f"none of {len(examples)} examples can be trained on"))
         return usable
 
     def _steps(self, planned: int, sequences: int) -> int:
@@ -236,7 +267,8 @@ class Solver:
         fitting = {job.adapter: job for job in jobs if job.steps and job.sequences}
         if not fitting:
             return
-        keep = self._after_fit.share(_prompt_tokens(jobs), deadline.remaining(), INFER_SHARE, MOST_INFER_SHARE)
+        after = (self._infer_cost, self._score_cost) if self._settings.infer.score else (self._infer_cost,)
+        keep = keep_for(after, _prompt_tokens(jobs), deadline.remaining(), INFER_SHARE, MOST_INFER_SHARE)
         report("fitting " + _names(list(fitting.values())))
         requests = [
             FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", wave), job.work.start)
@@ -258,19 +290,27 @@ class Solver:
     def _fit_shared(self, item: WorkItem, jobs: Sequence[_Job], deadline: Deadline, report: Report) -> SharedFit:
         """One adapter on the sequences of all tasks, dealt out in turn."""
         report(f"preparing {len(jobs)} tasks")
-        piles = [list(self._sequences(job, item.wave)) for job in jobs]
-        dealt = [pile[i] for i in range(max(map(len, piles))) for pile in piles if i < len(pile)]
-        steps = self._steps(sum(job.work.plan.steps for job in jobs), len(dealt))
+        preparation = deadline.earlier((1 - PREPARE_SHARE) * max(deadline.remaining(), 0.0))
+        piles = [self._sequences(job, item.wave, preparation) for job in jobs if not preparation.expired()]
+        events = [(kind, f"{job.task.id}: {detail}") for job in jobs for kind, detail in job.events]
+        if len(piles) < len(jobs):
+            events.append(
+                ("left out", f"{len(jobs) - len(piles)} of {len(jobs)} tasks of the shared fit: no time to prepare them")
+            )
+        dealt = [pile[i] for i in range(max(map(len, piles), default=0)) for pile in piles if i < len(pile)]
+        if not dealt:
+            return SharedFit(Fit(item.id, "failed", "no training sequences", None, 0, 0, 0.0, math.nan, math.nan), tuple(events))
+        steps = self._steps(sum(job.work.plan.steps for job in jobs[: len(piles)]), len(dealt))
         report(f"fitting one adapter on {len(jobs)} tasks")
         job = FitJob(item.id, tuple(dealt), steps, self._settings.seed)
         (fit,) = self._trainer.fit([job], deadline)
-        return SharedFit(fit, tuple(event for job in jobs for event in job.events))
+        return SharedFit(fit, tuple(events))
 
     # -- inference
 
     def _infer(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
         if self._settings.infer.score:
-            keep = self._score_pace.share(_prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
+            keep = keep_for((self._score_cost,), _prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
             deadline = deadline.earlier(keep)
             _share_out(jobs, "score", keep)
         _share_out(jobs, "infer", deadline.remaining())
@@ -278,7 +318,7 @@ class Solver:
         if not asked:
             return
         report("inferring " + _names(jobs))
-        began = self._clock()
+        began, answered = self._clock(), 0
         for result in self._decode(asked, wave, deadline):
             job, prompted = asked[result.request]
             _note_result(job, result, "inference")
@@ -287,6 +327,9 @@ class Solver:
             job.found.setdefault(prompted.query, []).extend(found)
             if found or result.status != "cut":  # a view that the deadline left no time says nothing
                 job.views[prompted.query] = job.views.get(prompted.query, 0) + 1
+            if result.status == "complete":
+                answered += len(prompted.ids)
+        self._infer_cost.measured(self._clock() - began, answered)
         _spread(jobs, "infer", self._clock() - began)
 
     def _decode(self, asked: dict[str, tuple[_Job, _Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:
@@ -345,7 +388,7 @@ class Solver:
         if not requests:
             return
         report("scoring " + _names(jobs))
-        began = self._clock()
+        began, answered = self._clock(), 0
         done: list[_Job] = []
         for result in self._engine.score(requests, deadline):
             job, prompted, grids = asked[result.request]
@@ -353,6 +396,7 @@ class Solver:
             job.count(scored=sum(len(completion.ids) for completion in result.completions))
             # a view counts only with all candidates: sums over different views cannot be compared
             if result.status == "complete":
+                answered += len(prompted.ids)
                 adapter = job.serving.id if job.serving is not None else ""
                 job.scores.setdefault(prompted.query, []).extend(
                     Score(grid, prompted.view.key, -completion.logprob, len(completion.ids), adapter)
@@ -363,7 +407,7 @@ class Solver:
                 done.append(job)
                 job.seconds["score"] = (self._clock() - began) / len(done)
                 yield job
-        self._score_pace.measured(self._clock() - began, _prompt_tokens(jobs))
+        self._score_cost.measured(self._clock() - began, answered)
         for job in jobs:
             if waiting.get(job.adapter):
                 job.cut = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,12 @@ from fake_parts import EchoEngine, StepTrainer
 from run_helpers import grid, make_task
 
 from solver.arc.grid import grid_key
+from solver.arc.task import Pair, Task
 from solver.arc.view import IDENTITY_COLOURS, View
-from solver.codec import grid_codec
+from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
 from solver.run.executors.base import SharedFit
-from solver.run.solve import INFER_SHARE, Pace, Solver, inference_views
+from solver.run.solve import INFER_SHARE, PhaseCost, Solver, inference_views, keep_for
 from solver.types import Candidate, Result, SampleRequest, ScoreRequest, SearchRequest, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
 CODEC = grid_codec()
@@ -24,13 +26,17 @@ CODEC = grid_codec()
 class Bench:
     def __init__(self, scratch: Path, *overrides: str, context: int = 8192) -> None:
         self.settings: Settings = load_settings(overrides=["train.steps=3", *overrides])
-        self.now = 0.0
+        self.now, self.tick = 0.0, 0.0
         self.trainer, self.engine = StepTrainer(scratch), EchoEngine(CODEC)
-        self.solver = Solver(self.settings, CODEC, context, self.trainer, self.engine, clock=lambda: self.now)
+        self.solver = Solver(self.settings, CODEC, context, self.trainer, self.engine, clock=self._clock)
 
     def outcomes(self, *works: TaskWork, wave: int = 0, kind: str = "solve") -> list[TaskOutcome]:
         item = WorkItem("r1i1", wave, works, 1000.0, kind)  # type: ignore[arg-type]
         return list(self.solver.work(item))  # type: ignore[arg-type]
+
+    def _clock(self) -> float:
+        self.now += self.tick
+        return self.now
 
     def of(self, kind: type) -> list:  # type: ignore[type-arg]
         return [request for request in self.engine.requests if isinstance(request, kind)]
@@ -118,14 +124,50 @@ def test_a_query_longer_than_the_context_is_told_and_left_out(tmp_path: Path) ->
     (outcome,) = bench.outcomes(work())
     assert outcome.status == "failed"
     assert [kind for kind, _ in outcome.events] == ["too long"]
+    assert outcome.events[0][1].startswith("test 0 under 8 of 8 views")
     assert not bench.trainer.jobs
 
 
-def test_demonstrations_that_do_not_fit_are_told(tmp_path: Path) -> None:
+def test_only_the_views_that_are_too_long_are_left_out(tmp_path: Path) -> None:
+    # 10 cells in a row take 10 tokens and 9 separators fewer than a column of 10
+    wide = Pair(np.zeros((1, 10), dtype=np.uint8), np.zeros((1, 1), dtype=np.uint8))
+    task = Task("wide", (wide, wide), (Pair(wide.input, None), Pair(np.zeros((1, 1), dtype=np.uint8), None)))
+    bench = Bench(tmp_path, context=LONGEST_ANSWER + 13)
+    (outcome,) = bench.outcomes(TaskWork(task, TaskPlan(3, 8, 1)))
+    assert [query.views for query in outcome.queries] == [4, 8]
+    assert {View.from_key(c.view).transform for c in outcome.queries[0].candidates} == {
+        "identity",
+        "rot180",
+        "flip_lr",
+        "flip_ud",
+    }
+    (told,) = [detail for kind, detail in outcome.events if kind == "too long"]
+    assert told.startswith("test 0 under 4 of 8 views")
+
+
+def test_demonstrations_that_do_not_fit_are_told_of_prompts_and_of_training_sequences(tmp_path: Path) -> None:
     bench = Bench(tmp_path, context=970)
     (outcome,) = bench.outcomes(work())
     assert outcome.status == "complete"
-    assert "dropped demonstrations" in [kind for kind, _ in outcome.events]
+    (told,) = [detail for kind, detail in outcome.events if kind == "dropped demonstrations"]
+    assert "of 3 do not fit 970 tokens" in told
+    assert told.endswith("8 of 8 prompts")
+    big = tuple(Pair(grid(i, 12, 12), grid(100 + i, 12, 12)) for i in range(4))
+    bench = Bench(tmp_path / "big", context=1100)
+    (outcome,) = bench.outcomes(TaskWork(Task("big", big, (Pair(grid(9), None),)), TaskPlan(3, 8, 1)))
+    (told,) = [detail for kind, detail in outcome.events if detail.endswith("training sequences")]
+    assert told == "up to 1 of 3 do not fit 1100 tokens, in 12 of 12 training sequences"
+    assert all(len(sequence) <= 1100 for sequence in bench.trainer.jobs[0].sequences)
+
+
+def test_training_examples_that_do_not_fit_at_all_are_told(tmp_path: Path) -> None:
+    big = tuple(Pair(grid(i, 30, 30), grid(100 + i, 30, 30)) for i in range(2))
+    bench = Bench(tmp_path, context=1200)
+    (outcome,) = bench.outcomes(TaskWork(Task("big", big, (Pair(grid(9), None),)), TaskPlan(3, 8, 1)))
+    events = dict(outcome.events)
+    assert events["too long"].startswith("12 of 12 training sequences")
+    assert events["no training sequences"] == "none of 12 examples can be trained on"
+    assert outcome.status == "complete"
 
 
 def test_past_the_deadline_everything_is_cut_and_nothing_lost(tmp_path: Path) -> None:
@@ -135,6 +177,31 @@ def test_past_the_deadline_everything_is_cut_and_nothing_lost(tmp_path: Path) ->
     assert outcome.status == "cut"
     assert outcome.queries[0].candidates == ()
     assert outcome.queries[0].views == 0
+
+
+def test_the_deadline_is_asked_while_a_task_is_prepared(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.tick = 100.0  # seconds between two looks at the clock
+    first, second = bench.outcomes(work("a"), work("b"))[-2:]
+    assert (first.status, second.status) == ("cut", "cut")
+    assert sum(len(job.sequences) for job in bench.trainer.jobs) < 12
+    assert not any(kind == "no training sequences" for kind, _ in (*first.events, *second.events))
+
+
+def test_a_shared_fit_leaves_time_for_the_fit(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.tick = 25.0
+    (message,) = bench.outcomes(*(work(f"t{i}") for i in range(20)), wave=-1, kind="shared")
+    assert isinstance(message, SharedFit)
+    assert "of 20 tasks" in dict(message.events)["left out"]
+    assert len(bench.trainer.jobs) == 1
+    assert bench.now < 1000.0
+    late = Bench(tmp_path)
+    late.now = 2000.0
+    (message,) = late.outcomes(work("a"), wave=-1, kind="shared")
+    assert isinstance(message, SharedFit)
+    assert message.fit.adapter is None
+    assert not late.trainer.jobs
 
 
 def test_a_view_that_finds_nothing_was_asked_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,13 +244,39 @@ def test_inference_views() -> None:
     assert len(inference_views(plain, task, 0)) == 8
 
 
-def test_pace_keeps_a_share_until_it_has_measured() -> None:
-    pace = Pace()
-    assert pace.share(100, 10.0, INFER_SHARE, 0.6) == pytest.approx(3.5)
-    pace.measured(2.0, 200)
-    assert pace.share(100, 10.0, INFER_SHARE, 0.6) == pytest.approx(1.25)
-    assert pace.share(10_000, 10.0, INFER_SHARE, 0.6) == pytest.approx(6.0)
-    assert pace.share(100, -1.0, INFER_SHARE, 0.6) == 0.0
+def test_a_share_is_kept_until_every_phase_was_measured() -> None:
+    infer, score = PhaseCost(), PhaseCost()
+    assert keep_for([infer], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(3.5)
+    infer.measured(2.0, 200)
+    score.measured(2.0, 0)  # nothing was answered, so nothing is known
+    assert keep_for([infer], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(1.25)
+    assert keep_for([infer, score], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(3.5)
+    score.measured(1.0, 200)
+    assert keep_for([infer, score], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(1.875)
+    assert keep_for([infer], 10_000, 10.0, INFER_SHARE, 0.6) == pytest.approx(6.0)
+    assert keep_for([infer], 100, -1.0, INFER_SHARE, 0.6) == 0.0
+
+
+def test_a_phase_that_the_deadline_cut_counts_for_what_it_answered(tmp_path: Path) -> None:
+    """Dividing its seconds by all prompts would make the phase look the cheaper the more of it was cut."""
+    kept = []
+    for answered in (8, 2):
+        bench = Bench(tmp_path / str(answered), "infer.score=false")
+        answer = bench.engine.sample
+
+        def sample(asked: Any, deadline: Any, bench: Bench = bench, answer: Any = answer, most: int = answered) -> Any:
+            bench.now += most  # a second for each prompt that is answered
+            yield from answer(asked[:most], deadline)
+            yield from (Result(one.id, "cut", ()) for one in asked[most:])
+
+        bench.engine.sample = sample  # type: ignore[method-assign]
+        bench.outcomes(work())
+        deadlines = []
+        bench.trainer.fit = lambda jobs, deadline, seen=deadlines: iter(seen.append(deadline.at) or ())  # type: ignore[method-assign, func-returns-value]
+        bench.outcomes(work())
+        kept.append(1000.0 - deadlines[0])
+    assert kept[0] == pytest.approx(kept[1])
+    assert kept[0] == pytest.approx(10.0)  # eight prompts of a second each, and a quarter more
 
 
 def test_the_solver_needs_the_demonstrations_only(tmp_path: Path) -> None:
