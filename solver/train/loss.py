@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,14 +12,24 @@ from torch.utils.checkpoint import checkpoint
 
 from solver.train.batches import Batch
 
+States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
+
 _LOGITS = 2**26  # numbers held at once, 256 MiB in fp32; more are recomputed in the backward pass, chunk by chunk
 
 
-def slot_losses(model: Any, batch: Batch, slots: int) -> Tensor:
+def decoder_states(model: Any) -> States:
+    """The final states of any causal language model, by its own forward pass."""
+
+    def states(ids: Tensor, places: Tensor) -> Tensor:
+        hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1).index_select(0, places)
+
+    return states
+
+
+def slot_losses(states: States, head: Any, batch: Batch, slots: int) -> Tensor:
     """(slots,) fp32: the sum of weighted cross-entropies (nats) of each slot's predictions in the batch."""
-    hidden = model.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state
-    hidden = hidden.flatten(0, 1).index_select(0, batch.places)
-    head = model.get_output_embeddings()
+    hidden = states(batch.ids, batch.places)
 
     def weighted(states: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         return functional.cross_entropy(head(states).float(), targets, reduction="none") * weights

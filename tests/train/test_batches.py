@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from solver.config import ModelSettings
 from solver.model.load import load_base
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
-from solver.train.loss import slot_losses
+from solver.train.loss import decoder_states, slot_losses
 from solver.train.schedule import rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import TokenSequence
@@ -56,7 +56,7 @@ def test_padding_and_unweighted_tails_change_nothing(tiny_base: Path) -> None:
     base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
     rng = np.random.default_rng(1)
     rows = [Row(slot, sequence(rng, n, w), float(n)) for slot, (n, w) in enumerate([(30, None), (7, None), (25, 12)])]
-    together = slot_losses(base.model, collate(rows, base.codec.pad), 3)
+    together = slot_losses(decoder_states(base.model), base.model.lm_head, collate(rows, base.codec.pad), 3)
     for row in rows:
         ids = torch.from_numpy(row.sequence.ids.astype(np.int64))
         predicted = base.model(ids[None], attention_mask=torch.ones(1, len(ids))).logits[0, :-1]
@@ -69,7 +69,10 @@ def test_a_row_does_not_see_its_neighbours(tiny_base: Path) -> None:
     base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
     rng = np.random.default_rng(2)
     fixed, *others = (Row(slot, sequence(rng, 20), 1.0) for slot in (0, 1, 1))
-    losses = [slot_losses(base.model, collate([fixed, other], base.codec.pad), 2) for other in others]
+    losses = [
+        slot_losses(decoder_states(base.model), base.model.lm_head, collate([fixed, other], base.codec.pad), 2)
+        for other in others
+    ]
     assert torch.equal(losses[0][0], losses[1][0])
     assert losses[0][1] != losses[1][1]
 
@@ -84,7 +87,7 @@ def test_chunked_logits_give_equal_losses_and_gradients(tiny_base: Path, monkeyp
     found = []
     for limit in (2**26, 16 * 7):
         monkeypatch.setattr(loss, "_LOGITS", limit)
-        losses = slot_losses(base.model, batch, 3)
+        losses = slot_losses(decoder_states(base.model), base.model.lm_head, batch, 3)
         found.append((losses.detach(), torch.autograd.grad(losses.sum(), base.model.get_input_embeddings().weight)[0]))
     for whole, chunked in zip(*found, strict=True):
         torch.testing.assert_close(whole, chunked, atol=1e-4, rtol=1e-4)

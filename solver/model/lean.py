@@ -1,0 +1,288 @@
+"""The training pass of small Qwen3-shaped decoders on a CPU: same numbers as the transformers modules, much less work.
+
+What is saved, and where a model of a few million parameters spends it otherwise:
+- attention skips the blocks above the diagonal and keeps its probabilities for the backward pass;
+- projections that share an input are one product, LoRA is merged into it, the weight of the norm before it too;
+- norm, rotation and attention of queries and keys are one step, each with a backward pass written out by hand;
+- nothing of the last layer but keys and values is computed for tokens whose prediction carries no loss.
+Callers do best with one or two sequences of like length at a time: a pass of about `BEST_TOKENS` tokens stays in the cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import Qwen3ForCausalLM
+
+from solver.model.lora import LoraLinear
+
+MOST_PARAMETERS = 64_000_000  # joined weights are copies, made for every pass
+BEST_TOKENS = 1024
+_BLOCK = 64  # queries that share a block of attention
+_KEPT_PROBABILITIES = 64 * 2**20  # bytes a layer may keep for the backward pass; longer sequences compute them again
+_THIN = 3  # low-rank products run so much slower per operation than full ones
+
+
+class LeanPass:
+    """The decoder of `model` as one function of token ids; gradients reach its parameters, LoRA matrices included."""
+
+    def __init__(self, model: Any) -> None:
+        config = model.config
+        self._model = model.get_decoder()
+        self._eps = float(config.rms_norm_eps)
+        self._heads, self._size = int(config.num_key_value_heads), int(config.head_dim)
+        self._query_heads = int(config.num_attention_heads)
+
+    @staticmethod
+    def fits(model: Any) -> bool:
+        """Whether `model` is a small fp32 `Qwen3ForCausalLM` on the CPU, of plain linear layers or LoRA stacks of one on them."""
+        if type(model) is not Qwen3ForCausalLM or model.config.hidden_act != "silu":
+            return False
+        parameters = list(model.parameters())
+        if sum(p.numel() for p in parameters) > MOST_PARAMETERS:
+            return False
+        if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in parameters):
+            return False
+        if set(getattr(model.config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
+            return False
+        return all(_plain(module) for name, module in model.get_decoder().named_modules() if name.endswith("_proj"))
+
+    def __call__(self, ids: Tensor, keep: Tensor) -> Tensor:
+        """(kept, hidden) final states of the tokens `keep` (kept,), ascending places in rows * tokens of `ids` (rows, tokens)."""
+        model = self._model
+        rows, tokens = ids.shape
+        x = model.embed_tokens(ids).flatten(0, 1)
+        cos, sin = (t[0] for t in model.rotary_emb(x, torch.arange(tokens)[None]))
+        half = self._size // 2
+        # rotate_half(y) * sin == roll(y, half) * (sin with its first half negated)
+        sin = torch.cat([-sin[:, :half], sin[:, half:]], -1)
+        for layer in model.layers:
+            attention, mlp = layer.self_attn, layer.mlp
+            last = layer is model.layers[-1]
+            normed = _Normalize.apply(x, self._eps)
+            qkv = _project(normed, [attention.q_proj, attention.k_proj, attention.v_proj], layer.input_layernorm.weight)
+            scale = torch.cat(
+                [
+                    attention.q_norm.weight.expand(self._query_heads, -1),
+                    attention.k_norm.weight.expand(self._heads, -1),
+                ]
+            )
+            seen = _Attention.apply(
+                qkv.view(rows, tokens, -1, self._size),
+                cos[:, None] * scale,
+                sin[:, None] * scale.roll(half, -1),
+                self._query_heads,
+                self._eps,
+                int((keep % tokens).min()) if last else 0,
+            ).flatten(0, 1)
+            if last:
+                seen, x = seen.index_select(0, keep), x.index_select(0, keep)
+            x = x + _project(seen, [attention.o_proj])
+            normed = _Normalize.apply(x, self._eps)
+            hidden = _SwiGLU.apply(_project(normed, [mlp.gate_proj, mlp.up_proj], layer.post_attention_layernorm.weight))
+            x = x + _project(hidden, [mlp.down_proj])
+        final: Tensor = _Normalize.apply(x, self._eps) * model.norm.weight
+        return final
+
+
+def _plain(module: nn.Module) -> bool:
+    if isinstance(module, LoraLinear):
+        return module.a.shape[0] == 1 and not module.shape.dropout and _plain(module.base)
+    return type(module) is nn.Linear and module.bias is None
+
+
+def _project(x: Tensor, layers: list[Any], scale: Tensor | None = None) -> Tensor:
+    """The outputs of linear layers on `x` * `scale`, side by side, as one product."""
+    adapted = isinstance(layers[0], LoraLinear)
+    weights = [layer.base.weight if adapted else layer.weight for layer in layers]
+    if adapted and not _thin(layers[0]):
+        weights = [torch.addmm(w, lo.b[0], lo.a[0], alpha=lo.shape.scaling) for w, lo in zip(weights, layers, strict=True)]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    if scale is not None:
+        weight = weight * scale
+    if not adapted or not _thin(layers[0]):
+        return functional.linear(x, weight)
+    a = torch.cat([layer.a[0] for layer in layers])
+    a = a * (layers[0].shape.scaling if scale is None else scale * layers[0].shape.scaling)
+    product: Tensor = _LowRank.apply(x, weight, a, *(layer.b[0] for layer in layers))
+    return product
+
+
+def _thin(layer: LoraLinear) -> bool:
+    """Whether the gradients of A and B are cheaper from rank-wide products than from the dense gradient of the weight."""
+    out, rank = layer.b.shape[1:]
+    width = layer.a.shape[2]
+    return _THIN * rank * (width + out) < width * out
+
+
+class _LowRank(torch.autograd.Function):
+    """x W'^T with W' the frozen `weight` plus B_i A_i on the i-th part of its rows; gradients without W' dense one.
+
+    x (tokens, in); weight (out, in); a (parts * rank, in); each b (out_i, rank), in the order of the rows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, *bs: Tensor) -> Tensor:
+        merged = torch.empty_like(weight)
+        rank, at = bs[0].shape[1], 0
+        for part, b in enumerate(bs):
+            torch.addmm(weight[at : at + len(b)], b, a[part * rank : (part + 1) * rank], out=merged[at : at + len(b)])
+            at += len(b)
+        ctx.save_for_backward(x, merged, a, *bs)
+        return functional.linear(x, merged)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, merged, a, *bs = ctx.saved_tensors
+        grad, rank, at = grads[0], bs[0].shape[1], 0
+        grad_x = grad @ merged if ctx.needs_input_grad[0] else None
+        low = x @ a.T
+        grad_low = torch.empty_like(low)
+        grad_bs = []
+        for part, b in enumerate(bs):
+            mine, columns = grad[:, at : at + len(b)], slice(part * rank, (part + 1) * rank)
+            torch.mm(mine, b, out=grad_low[:, columns])
+            grad_bs.append(mine.T @ low[:, columns])
+            at += len(b)
+        return grad_x, None, grad_low.T @ x, *grad_bs
+
+
+class _Normalize(torch.autograd.Function):
+    """x (tokens, width) over the root of its mean square: RMS norm without its weight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        inverse = _inverse_rms(x, eps)
+        y = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        y, inverse = ctx.saved_tensors
+        grad = grads[0]
+        mean = torch.linalg.vecdot(grad, y).unsqueeze_(-1).div_(-y.shape[-1])
+        return torch.addcmul(grad, y, mean).mul_(inverse), None
+
+
+class _SwiGLU(torch.autograd.Function):
+    """silu(gate) * up of gate and up side by side, (tokens, 2 * width) -> (tokens, width)."""
+
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, -1)
+        opened = functional.silu(gate)
+        ctx.save_for_backward(both, opened)
+        return opened * up
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        both, opened = ctx.saved_tensors
+        grad = grads[0]
+        gate, up = both.chunk(2, -1)
+        grad_both = torch.empty_like(both)
+        grad_gate, grad_up = grad_both.chunk(2, -1)
+        torch.mul(grad, opened, out=grad_up)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=grad_gate)
+        return (grad_both,)
+
+
+class _Attention(torch.autograd.Function):
+    """Causal attention with normalised, rotated queries and keys, (rows, tokens, heads, size) -> (rows, tokens, width).
+
+    `qkv` holds the query heads, then key heads, then value heads. A query or key becomes
+    (y * cos + roll(y, size / 2) * sin) / rms(y), with `cos` and `sin` (tokens, query and key heads, size) times the norm's
+    weight. Outputs before the block of the token `first` are left zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, query_heads: int, eps: float, first: int) -> Tensor:
+        rows, tokens, heads, size = qkv.shape
+        key_heads = (heads - query_heads) // 2
+        both = query_heads + key_heads
+        plain = qkv[:, :, :both]
+        inverse = _inverse_rms(plain, eps)
+        rotated = (plain * cos).addcmul_(plain.roll(size // 2, -1), sin)
+        qk = torch.empty(rows, both, tokens, size)
+        torch.mul(rotated, inverse, out=qk.transpose(1, 2))
+        query = qk[:, :query_heads].reshape(-1, tokens, size).mul_(size**-0.5)
+        key = _shared(qk[:, query_heads:], query_heads)
+        value = _shared(qkv[:, :, both:].transpose(1, 2), query_heads)
+        out = torch.empty(rows, tokens, query_heads, size)
+        first -= first % _BLOCK
+        out[:, :first] = 0
+        by_head = out.transpose(1, 2)
+        kept = []
+        keeps = rows * query_heads * tokens * tokens * 2 <= _KEPT_PROBABILITIES
+        for start in range(first, tokens, _BLOCK):
+            end = min(start + _BLOCK, tokens)
+            probabilities = _probabilities(query, key, start, end)
+            by_head[:, :, start:end] = torch.bmm(probabilities, value[:, :end]).view(rows, query_heads, -1, size)
+            if keeps:
+                kept.append(probabilities)
+        ctx.save_for_backward(qkv, cos, sin, inverse, rotated, query, key, value, *kept)
+        ctx.first, ctx.query_heads = first, query_heads
+        return out.flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, cos, sin, inverse, rotated, query, key, value, *kept = ctx.saved_tensors
+        rows, tokens, heads, size = qkv.shape
+        query_heads = ctx.query_heads
+        key_heads = (heads - query_heads) // 2
+        both = query_heads + key_heads
+        grad = grads[0].view(rows, tokens, query_heads, size).transpose(1, 2).reshape(-1, tokens, size)
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        grad_query[:, : ctx.first] = 0
+        for number, start in enumerate(range(ctx.first, tokens, _BLOCK)):
+            end = min(start + _BLOCK, tokens)
+            probabilities = kept[number] if kept else _probabilities(query, key, start, end)
+            mine = grad[:, start:end]
+            grad_value[:, :end].baddbmm_(probabilities.mT, mine)
+            scores = torch._softmax_backward_data(torch.bmm(mine, value[:, :end].mT), probabilities, -1, probabilities.dtype)
+            grad_query[:, start:end] = torch.bmm(scores, key[:, :end])
+            grad_key[:, :end].baddbmm_(scores.mT, query[:, start:end])
+        grad_qkv = torch.empty_like(qkv)
+        grad_qkv[:, :, both:] = _by_token(grad_value, rows, key_heads)
+        grad_rotated = torch.empty_like(rotated)
+        grad_query.mul_(size**-0.5)
+        torch.mul(_by_token(grad_query, rows, query_heads), inverse[:, :, :query_heads], out=grad_rotated[:, :, :query_heads])
+        torch.mul(_by_token(grad_key, rows, key_heads), inverse[:, :, query_heads:], out=grad_rotated[:, :, query_heads:])
+        plain, grad_plain = qkv[:, :, :both], grad_qkv[:, :, :both]
+        along = torch.linalg.vecdot(grad_rotated, rotated).unsqueeze_(-1).mul_(inverse.square()).div_(-size)
+        torch.mul(grad_rotated, cos, out=grad_plain)
+        grad_plain.add_((grad_rotated * sin).roll(-(size // 2), -1)).addcmul_(plain, along)
+        grad_cos = grad_sin = None
+        if ctx.needs_input_grad[1]:
+            grad_cos = (grad_rotated * plain).sum(0)
+            grad_sin = (grad_rotated * plain.roll(size // 2, -1)).sum(0)
+        return grad_qkv, grad_cos, grad_sin, None, None, None
+
+
+def _inverse_rms(x: Tensor, eps: float) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+
+
+def _probabilities(query: Tensor, key: Tensor, start: int, end: int) -> Tensor:
+    """(heads, end - start, end) attention of the queries from `start` to `end` to all keys that they may see."""
+    scores = torch.bmm(query[:, start:end], key[:, :end].mT)
+    later = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
+    scores[:, :, start:].masked_fill_(later, -torch.inf)
+    return scores.softmax(-1)
+
+
+def _shared(heads: Tensor, query_heads: int) -> Tensor:
+    """(rows, key heads, tokens, size) -> (rows * query heads, tokens, size): each key or value head for its queries."""
+    if heads.shape[1] != query_heads:
+        heads = heads.repeat_interleave(query_heads // heads.shape[1], 1)
+    return heads.reshape(-1, *heads.shape[2:])
+
+
+def _by_token(heads: Tensor, rows: int, kept: int) -> Tensor:
+    """(rows * query heads, tokens, size) -> (rows, tokens, `kept` heads, size), summed over the queries that share a head."""
+    tokens, size = heads.shape[1:]
+    grouped = heads.view(rows, kept, -1, tokens, size)
+    return (grouped[:, :, 0] if grouped.shape[2] == 1 else grouped.sum(2)).transpose(1, 2)

@@ -1,0 +1,89 @@
+"""The lean training pass gives the states and gradients of the transformers modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from solver.config import ModelSettings
+from solver.model import lean
+from solver.model.build import Shape, new_model, save_model
+from solver.model.lean import LeanPass
+from solver.model.load import load_base
+from solver.model.lora import LoraShape, attach
+from solver.train.loss import decoder_states
+
+
+def model_of(heads: int, key_heads: int, tie: bool) -> Qwen3ForCausalLM:
+    torch.manual_seed(heads)
+    config = Qwen3Config(
+        vocab_size=16,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=3,
+        num_attention_heads=heads,
+        num_key_value_heads=key_heads,
+        head_dim=16,
+        tie_word_embeddings=tie,
+        max_position_embeddings=512,
+    )
+    model = Qwen3ForCausalLM(config).float()
+    for name, value in model.named_parameters():  # norms whose weights are not 1 can be told from none
+        if "norm" in name:
+            torch.nn.init.uniform_(value, 0.5, 1.5)
+    return model
+
+
+def gradients(states: object, ids: torch.Tensor, keep: torch.Tensor, parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    hidden = states(ids, keep)  # type: ignore[operator]
+    direction = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+    return [hidden.detach(), *torch.autograd.grad((hidden * direction).sum(), parameters, materialize_grads=True)]
+
+
+def assert_same(model: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor, parameters: list[torch.Tensor]) -> None:
+    assert LeanPass.fits(model)
+    expected = gradients(decoder_states(model), ids, keep, parameters)
+    for wanted, found in zip(expected, gradients(LeanPass(model), ids, keep, parameters), strict=True):
+        assert found.shape == wanted.shape
+        assert torch.linalg.vector_norm(found - wanted) <= 2e-5 * torch.linalg.vector_norm(wanted) + 5e-5
+
+
+@pytest.mark.parametrize(("heads", "key_heads", "tie"), [(3, 3, True), (4, 2, False)])
+@pytest.mark.parametrize(("rows", "tokens", "first"), [(1, 1, 0), (2, 64, 5), (3, 150, 70), (1, 200, 199)])
+def test_states_and_all_gradients_are_those_of_the_ordinary_pass(heads, key_heads, tie, rows, tokens, first) -> None:
+    model = model_of(heads, key_heads, tie)
+    ids = torch.randint(0, 16, (rows, tokens), generator=torch.Generator().manual_seed(2))
+    keep = torch.arange(rows * tokens)
+    keep = keep[keep % tokens >= first]
+    assert_same(model, ids, keep, list(model.parameters()))
+
+
+def test_probabilities_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean, "_KEPT_PROBABILITIES", 0)
+    model = model_of(3, 3, True)
+    assert_same(model, torch.arange(100)[None] % 16, torch.arange(10, 90), list(model.parameters()))
+
+
+@pytest.mark.parametrize("rank", [2, 32], ids=["low-rank gradients", "dense gradients"])
+def test_adapters_get_the_same_gradients(rank: int, tmp_path: Path) -> None:
+    save_model(new_model(Shape(64, 2, 2, 128)), tmp_path, torch.float32)
+    base = load_base(tmp_path, ModelSettings(dtype="float32"))
+    stack = attach(base, LoraShape(rank, alpha=8.0), 1)
+    stack.reset(0, 3)
+    for layer in stack.layers.values():
+        torch.nn.init.normal_(layer.b, std=0.1)
+        assert lean._thin(layer) == (rank == 2)
+    ids = torch.randint(0, 16, (2, 80), generator=torch.Generator().manual_seed(2))
+    assert_same(stack.model, ids, torch.arange(20, 160, 3), list(stack.parameters()))
+
+
+def test_models_it_cannot_stand_in_for_are_left_alone(tmp_path: Path) -> None:
+    model = model_of(3, 3, True)
+    assert not LeanPass.fits(model.bfloat16())
+    save_model(new_model(Shape(64, 2, 2, 128)), tmp_path, torch.float32)
+    base = load_base(tmp_path, ModelSettings(dtype="float32"))
+    assert not LeanPass.fits(attach(base, LoraShape(4, 4.0, dropout=0.1), 1).model)
+    assert not LeanPass.fits(attach(base, LoraShape(4, 4.0), 2).model)
