@@ -11,9 +11,9 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from solver.arc.augment import augmenter
 from solver.arc.selection import RULES
@@ -80,6 +80,12 @@ class TrainSettings(_Settings):
     checkpointing: bool = False  # gradient checkpointing
     steps: int | None = Field(60, ge=0)  # optimizer steps per task under the fixed policy
     epochs: float | None = Field(None, gt=0)  # instead of steps: passes over the task's sequences
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.steps is None and self.epochs is None:
+            raise ValueError("neither steps nor epochs say how long to train")
+        return self
 
 
 class ViewSettings(_Settings):
