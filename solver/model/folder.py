@@ -12,6 +12,17 @@ from solver.errors import InputError
 
 EMBEDDED = Path(__file__).parent / "embedded"  # the base model that ships with the package
 
+_SMALL = (  # files that change what the ids of a text are, or what the model is
+    "config.json",
+    "codec.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 _SAMPLED_ABOVE = 64 * 2**20  # bytes; of larger weight files only size, head and tail are hashed: 8 GB would take a minute
 _SAMPLE = 2**20
 
@@ -44,9 +55,9 @@ def check_folder(folder: Path) -> None:
 
 
 def folder_identity(folder: Path) -> str:
-    """A digest of configuration, codec and weights: equal for equal models, wherever they lie."""
+    """A digest of configuration, codec, tokenizer and weights: equal for equal models, wherever they lie."""
     digest = hashlib.sha256()
-    for file in (folder / "config.json", folder / "codec.json", *sorted(folder.glob("*.safetensors"))):
+    for file in (*(folder / name for name in _SMALL), *sorted(folder.glob("*.safetensors"))):
         if not file.is_file():
             continue
         try:
