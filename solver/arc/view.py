@@ -39,11 +39,6 @@ def transform_grid(grid: Grid, transform: Transform) -> Grid:
     return np.ascontiguousarray(_FORWARD[transform](grid))
 
 
-def inverse_transform(transform: Transform) -> Transform:
-    """The transform that undoes `transform`."""
-    return _INVERSE[transform]
-
-
 @dataclass(frozen=True)
 class View:
     """One presentation: `colours[c]` replaces colour c, `order[i]` names the demonstration shown at place i.
