@@ -106,11 +106,10 @@ def load_tasks(source: str | Path, on_bad_task: OnBadTask = "error") -> TaskSet:
     Raises InputError. With `on_bad_task = "fallback"` flaws inside one task put it among `TaskSet.bad` instead; a
     file that cannot be read as a whole is still an error.
     """
+    _check_name(str(source))
     reader = _Reader(on_bad_task)
     if str(source) in NAMED_SETS:
         reader.add_all(str(source), _named(str(source)))
-    elif re.fullmatch(r"arc\d+:\w*", str(source)):
-        raise InputError(f"{source}: unknown set; there are: {', '.join(NAMED_SETS)}")
     elif Path(source).is_dir():
         files = sorted(path for path in Path(source).iterdir() if path.suffix == ".json")
         if not files:
@@ -129,6 +128,7 @@ def load_solutions(source: str | Path, tasks: TaskSet | None = None) -> Answers:
 
     With `tasks`, the two must match: the same ids and as many outputs as test inputs. Raises InputError.
     """
+    _check_name(str(source))
     value = None if str(source) in NAMED_SETS or Path(source).is_dir() else read_json(Path(source), "solutions file")
     if isinstance(value, dict) and any(isinstance(entry, list) for entry in value.values()) and not _is_task(value):
         answers = _solutions(str(source), value)
@@ -278,6 +278,14 @@ def _no_repeats(value: dict[str, Any], name: str) -> None:
 
 def _is_task(value: dict[str, Any]) -> bool:
     return "train" in value or "test" in value
+
+
+def _check_name(source: str) -> None:
+    """Refuse what is neither a path nor a named set."""
+    if not source:
+        raise InputError("an empty name where a file, a folder or a set is needed")
+    if source not in NAMED_SETS and re.fullmatch(r"arc\d+:\w*", source):
+        raise InputError(f"{source}: unknown set; there are: {', '.join(NAMED_SETS)}")
 
 
 def _named(name: str) -> dict[str, Any]:
