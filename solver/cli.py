@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from solver.errors import InputError
-
-if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
 
 
 class _Commands(TyperGroup):
@@ -81,8 +78,12 @@ def run(
     model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
     tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
-    scratch: Annotated[Path | None, typer.Option(help="Folder for adapters; without it a temporary one.")] = None,
-    keep_adapters: Annotated[bool, typer.Option("--keep-adapters", help="Leave the adapters in --scratch.")] = False,
+    scratch: Annotated[
+        Path | None, typer.Option(help="Where the run makes its folder for adapters; without it among temporary files.")
+    ] = None,
+    keep_adapters: Annotated[
+        bool, typer.Option("--keep-adapters", help="Leave the adapters in the run's folder below --scratch.")
+    ] = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
     ] = None,
@@ -122,13 +123,7 @@ def run(
         scratch=scratch,
         keep_adapters=keep_adapters,
     )
-    console = Console()
-    with observer_for(console) as observer:
-        summary = run_pipeline(options, observer)
-    from solver.report.tables import summary_view
-
-    _print(console, *summary_view(summary))
-    raise typer.Exit(summary.exit_code)
+    raise typer.Exit(run_pipeline(options, observer_for(Console())).exit_code)
 
 
 @app.command()
@@ -162,7 +157,7 @@ def score(
 
     from solver.report.tables import scores_table
 
-    _print(Console(), scores_table(scores))
+    Console().print(scores_table(scores))
 
 
 @app.command()
@@ -231,7 +226,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
 
         from solver.report.tables import findings_table
 
-        _print(Console(), findings_table(diagnosis.findings))
+        Console().print(findings_table(diagnosis.findings))
     if not diagnosis.ready:
         raise typer.Exit(1)
 
@@ -272,11 +267,6 @@ def pretrain(
     sampler = SamplerSettings(max_tokens=max_tokens)
     options = PretrainOptions(out, corpus, loop, preset, resume, seed, device, sampler)
     run_pretrain(options, lambda line: typer.echo(line, err=True))
-
-
-def _print(console: Console, *views: RenderableType) -> None:
-    for view in views:
-        console.print(view)
 
 
 def _print_json(value: Any) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
@@ -20,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from solver.run.types import Progress
+    from solver.run.types import Progress, Summary
 
 PLAIN_SECONDS = 15.0  # between two plain progress lines
 
@@ -40,11 +38,11 @@ class _Quiet:
             self._silent = True
 
 
-class PlainObserver(AbstractContextManager["PlainObserver"]):
+class PlainObserver:
     """One line for every note (a task done, a worker lost), and one for the progress every `PLAIN_SECONDS`."""
 
-    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
-        self._write = write
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
         self._clock = clock
         self._due = clock()
         self._quietly = _Quiet()
@@ -59,44 +57,50 @@ class PlainObserver(AbstractContextManager["PlainObserver"]):
         """Write the line."""
         self._quietly(lambda: self._write(line))
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        return None
+    def end(self, summary: Summary | None) -> None:
+        """Print the summary."""
+        self._quietly(lambda: _show(self._console, summary))
+
+    def _write(self, line: str) -> None:
+        self._console.file.write(line + "\n")
+        self._console.file.flush()  # a notebook or a pipe shows the line now, not when a buffer is full
 
 
-class LiveObserver(AbstractContextManager["LiveObserver"]):
-    """A table that is redrawn in place; notes scroll by above it."""
+class LiveObserver:
+    """A table that is redrawn in place from the first call on; notes scroll by above it."""
 
     def __init__(self, console: Console) -> None:
+        self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True, redirect_stderr=False)
         self._quietly = _Quiet()
 
-    def __enter__(self) -> Self:
-        self._quietly(self._live.start)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError, ValueError):  # tried in any case: it gives standard output back
-            self._live.stop()
-
     def progress(self, progress: Progress) -> None:
         """Redraw the table."""
+        self._quietly(self._live.start)
         self._quietly(lambda: self._live.update(progress_table(progress)))
 
     def note(self, line: str) -> None:
         """Print the line above the table."""
+        self._quietly(self._live.start)
         self._quietly(lambda: self._live.console.print(escape(line), highlight=False))
+
+    def end(self, summary: Summary | None) -> None:
+        """Take the table away and print the summary."""
+        with contextlib.suppress(OSError, ValueError):  # tried in any case: it gives standard output back
+            self._live.stop()
+        self._quietly(lambda: _show(self._console, summary))
 
 
 def observer_for(console: Console) -> PlainObserver | LiveObserver:
     """The live table if `console` is a terminal that can redraw, else plain lines, written through at once."""
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveObserver(console)
+    return LiveObserver(console) if console.is_terminal and not console.is_dumb_terminal else PlainObserver(console)
 
-    def write(line: str) -> None:
-        console.file.write(line + "\n")
-        console.file.flush()  # a notebook or a pipe shows the line now, not when a buffer is full
 
-    return PlainObserver(write)
+def _show(console: Console, summary: Summary | None) -> None:
+    from solver.report.tables import summary_view
+
+    for view in summary_view(summary) if summary is not None else ():
+        console.print(view)
 
 
 def progress_line(progress: Progress) -> str:

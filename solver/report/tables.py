@@ -67,13 +67,21 @@ def _facts_table(summary: Summary) -> Table:
 
 
 def tasks_table(results: Iterable[TaskResult]) -> Table:
-    """What was spent on each task and what came of it."""
+    """What was spent on each task and what came of it; the tasks without a pass in one line."""
     table = _table("task", passes="right", steps="right", seconds="right", candidates="right", solved="right")
+    waiting = []
     for r in results:
+        if not r.waves:
+            waiting.append(r)
+            continue
         found = f"{r.candidates} ({r.distinct} different)" if r.candidates else "-"
         solved = "?" if r.solved is None else f"{r.solved} of {r.tests}"
         style = "green" if r.solved == r.tests else ""
         table.add_row(r.id, str(r.waves), str(r.steps), f"{r.seconds:.1f}", found, solved, style=style)
+    if waiting:
+        known = [r for r in waiting if r.solved is not None]
+        solved = f"{sum(r.solved or 0 for r in known)} of {sum(r.tests for r in known)}" if known else "?"
+        table.add_row(f"{len(waiting)} others", "0", "0", "0.0", "-", solved, style="dim")
     return table
 
 

@@ -21,6 +21,7 @@ from solver.arc.task import Task
 from solver.errors import InputError
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
+LEDGER = "run.db"  # its name in the folder of a run
 LEDGER_VERSION = 2
 
 _SCHEMA = """

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import math
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -18,10 +19,8 @@ from types import FrameType
 
 from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
-from solver.arc.selection import RULES
 from solver.arc.submission import defects, write_submission
 from solver.budget.split import POLICIES
-from solver.config import Settings
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
 from solver.run.book import Book
@@ -29,7 +28,7 @@ from solver.run.clock import end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
-from solver.run.ledger import Event, Identity, Ledger, LedgerError
+from solver.run.ledger import LEDGER, Event, Identity, Ledger, LedgerError
 from solver.run.summary import Ended, commit, summarise
 from solver.run.supervisor import Ending, Supervisor
 from solver.run.types import (
@@ -50,14 +49,7 @@ __all__ = ["Observer", "RunOptions", "SilentObserver", "Summary", "run"]
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
-SUBMISSION, LEDGER, SUMMARY, LOG, WORKER_LOG, LOCK = (
-    "submission.json",
-    "run.db",
-    "summary.json",
-    "log.txt",
-    "worker.log",
-    ".lock",
-)
+SUBMISSION, SUMMARY, LOG, WORKER_LOG, LOCK = "submission.json", "summary.json", "log.txt", "worker.log", ".lock"
 
 STOP_SECONDS = 4.5  # from a signal to the end of a process that does not stop by itself
 LEAST_SECONDS = 2.0  # that even a budget which is used up at the start leaves for the fallback answers and the message
@@ -76,12 +68,31 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
     `options.started` is given: then the process is the caller's.
     """
     started = process_start() if options.started is None else options.started
-    with _signals() as signals, contextlib.ExitStack() as stack:
+    with _signals() as signals:
         inputs = _read_inputs(options)
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
-        if options.started is None:
-            stack.enter_context(watchdog)
+        summary = None
+        with watchdog if options.started is None else contextlib.nullcontext():
+            try:
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or _local_executor)
+            finally:
+                observer.end(summary)  # a terminal that takes no more must not outlast the budget either
+        return summary
+
+
+def _run(
+    options: RunOptions,
+    inputs: _Inputs,
+    started: float,
+    end: Deadline,
+    signals: _Signals,
+    watchdog: Watchdog,
+    observer: Observer,
+    make_executor: ExecutorFactory,
+) -> Summary:
+    """The run proper, from the output folder on."""
+    with contextlib.ExitStack() as stack:
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
@@ -98,7 +109,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         start = _note_start(options, ledger, end, time.monotonic() - started, log)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
-        executor = (make_executor or _local_executor)(options, scratch)
+        executor = make_executor(options, scratch)
         watchdog.before_exit(executor.close)
         supervisor = Supervisor(
             options.settings,
@@ -141,9 +152,7 @@ class _Inputs:
 
 
 def _read_inputs(options: RunOptions) -> _Inputs:
-    settings = options.settings
-    _check_settings(settings)
-    every = load_tasks(options.challenges or DEFAULT_SET, settings.input.on_bad_task)
+    every = load_tasks(DEFAULT_SET if options.challenges is None else options.challenges, options.settings.input.on_bad_task)
     answers = load_solutions(options.solutions, every) if options.solutions is not None else every.answers()
     tasks = every if options.challenges is not None else sample_tasks(shortest_tasks(every, DEFAULT_SHORTEST), DEFAULT_COUNT)
     if options.tasks is not None:
@@ -155,13 +164,6 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     if options.until is not None and not math.isfinite(options.until):
         raise InputError(f"--until {options.until}: not a time in seconds since 1970")
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model)
-
-
-def _check_settings(settings: Settings) -> None:
-    if settings.select.rule not in RULES:
-        raise InputError(f"setting select.rule: unknown rule {settings.select.rule!r}; there are: {', '.join(RULES)}")
-    if settings.train.steps is None and settings.train.epochs is None:
-        raise InputError("setting train.steps: none, and no train.epochs either")
 
 
 @contextlib.contextmanager
@@ -211,18 +213,20 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
 
 @contextlib.contextmanager
 def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) -> Iterator[Path]:
-    """The folder for adapters. A temporary one is removed at the end, unless a signal ended the run: resuming takes it over."""
-    if options.scratch is not None:
-        try:
-            options.scratch.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--scratch {options.scratch}: cannot be written: {error.strerror}") from None
-        yield options.scratch
-        return
-    left = ledger.facts().get("scratch", "")
-    scratch = Path(left) if left and Path(left).is_dir() else Path(tempfile.mkdtemp(prefix="solver-"))
+    """This run's own folder for adapters, whose names are unique within a run only.
+
+    It is removed at the end, unless it is to be kept or a signal ended the run: resuming finds it by the ledger.
+    """
+    facts = ledger.facts()
+    id_ = facts.get("id") or secrets.token_hex(8)
+    parent = options.scratch or (Path(facts["scratch"]).parent if "scratch" in facts else Path(tempfile.gettempdir()))
+    scratch = parent.absolute() / f"solver-{id_}"
+    try:
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--scratch {parent}: cannot be written: {error.strerror}") from None
     with contextlib.suppress(LedgerError):
-        ledger.set_facts({"scratch": str(scratch)})
+        ledger.set_facts({"id": id_, "scratch": str(scratch)})
     try:
         yield scratch
     finally:
@@ -266,9 +270,10 @@ def _verdict(
     elif ending.stop == "deadline" and not supervisor.facts and not book.outcomes():
         code = EXIT_INPUT
         reserve = options.settings.budget.reserve
+        seconds = end.at - started
+        what = f"the budget of {seconds:.0f} s is" if seconds > 0 else "--until names a moment before the start,"
         reason = (
-            f"the budget of {end.at - started:.0f} s is too short to start a model "
-            f"(the last {reserve:.0f} s are kept for the end); "
+            f"{what} too short to start a model (the last {reserve:.0f} s are kept for the end); "
             f"{options.out / SUBMISSION} holds fallback answers only"
         )
     return Ended(code, reason, time.monotonic() - started, end.at - started)
@@ -289,7 +294,7 @@ class _Log:
     def __init__(self, path: Path, observer: Observer) -> None:
         self._path = path
         self._observer = observer
-        self.progress = observer.progress
+        self.progress, self.end = observer.progress, observer.end
 
     def note(self, line: str) -> None:
         """One line, or an indented block."""

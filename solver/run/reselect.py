@@ -12,10 +12,8 @@ from solver.arc.selection import RULES, newest_scores, select
 from solver.arc.submission import Submission, two_attempts, write_submission
 from solver.arc.task import Task
 from solver.errors import InputError
-from solver.run.ledger import Ledger
+from solver.run.ledger import LEDGER, Ledger
 from solver.types import Candidate, Score, TaskOutcome
-
-LEDGER = "run.db"
 
 Found = tuple[list[Candidate], list[Score]]
 

@@ -30,8 +30,8 @@ class RunOptions:
     machine: str | None = None  # name of the machine preset, for the ledger
     tasks: str | None = None  # "20" or "id,id": which tasks of the set
     solutions: Path | None = None
-    scratch: Path | None = None  # adapters; None: a temporary folder, removed at the end
-    keep_adapters: bool = False
+    scratch: Path | None = None  # where the run makes its folder for adapters; None: among temporary files
+    keep_adapters: bool = False  # do not remove that folder at the end
     started: float | None = None  # monotonic seconds; None: when this process was created
 
 
@@ -52,7 +52,7 @@ class Progress:
 
 
 class Observer(Protocol):
-    """Is told of a run's progress; a terminal table or plain lines. Must return at once."""
+    """Is told of a run's progress; a terminal table or plain lines."""
 
     def progress(self, progress: Progress) -> None:
         """Called after every change and about once a second."""
@@ -60,6 +60,10 @@ class Observer(Protocol):
 
     def note(self, line: str) -> None:
         """One line for people: a task done, a worker lost, a file that cannot be written."""
+        ...
+
+    def end(self, summary: Summary | None) -> None:
+        """The last call: shows what the run leaves, None if it was refused, and gives the terminal back."""
         ...
 
 
@@ -70,6 +74,9 @@ class SilentObserver:
         """Ignore."""
 
     def note(self, line: str) -> None:
+        """Ignore."""
+
+    def end(self, summary: Summary | None) -> None:
         """Ignore."""
 
 

@@ -161,7 +161,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         return
     line.peak_memory = backend.peak_memory
     line.activity = ""
-    line.send(Ready(time.monotonic() - began, facts, solver.codec.name))
+    line.send(Ready(time.monotonic() - began, facts))
     for item in line.items():
         line.item = item.id
         try:

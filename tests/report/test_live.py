@@ -4,6 +4,7 @@ import io
 import os
 
 import pytest
+from report_helpers import summary
 from rich.console import Console
 
 from solver.report.live import LiveObserver, PlainObserver, clock_text, observer_for, progress_line, rate
@@ -25,6 +26,17 @@ def progress(done: int = 1, wave: int = 0, activity: str = "fitting") -> Progres
     )
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_summary_comes_last_and_below_the_table(terminal: bool) -> None:
+    file = io.StringIO()
+    observer = observer_for(Console(file=file, force_terminal=terminal, width=80))
+    observer.note("a note")
+    observer.end(summary())
+    shown = file.getvalue().rpartition("\x1b[?25h")[2]  # what is printed when the cursor is back
+    assert "11 of 12 tasks" in shown
+    assert ("a note" in shown) is not terminal
+
+
 def test_progress_line() -> None:
     line = progress_line(progress())
     assert line == "1/4 tasks | wave 1 | 60 steps | 1,234 tok/s trained | - sampled | agreement 50% | 4:32 left | fitting"
@@ -44,28 +56,28 @@ def test_rate_shows_a_dash_before_it_is_known() -> None:
 
 def test_plain_lines_come_with_notes_and_as_time_passes() -> None:
     now = 0.0
-    lines: list[str] = []
-    observer = PlainObserver(lines.append, clock=lambda: now)
+    file = io.StringIO()
+    observer = PlainObserver(Console(file=file), clock=lambda: now)
     observer.progress(progress(done=0))
     now = 14.0
     observer.progress(progress(done=1))
-    assert len(lines) == 1
+    assert len(file.getvalue().splitlines()) == 1
     observer.note("00576224 done")
-    assert lines[1:] == ["00576224 done"]
+    assert file.getvalue().splitlines()[1:] == ["00576224 done"]
     now = 15.0
     observer.progress(progress(done=2))
     observer.progress(progress(done=2))
-    assert len(lines) == 3
-    assert lines[2].startswith("2/4 tasks")
+    assert len(file.getvalue().splitlines()) == 3
+    assert file.getvalue().splitlines()[2].startswith("2/4 tasks")
 
 
 def test_without_a_terminal_there_are_plain_lines_and_no_control_codes() -> None:
     file = io.StringIO()
     observer = observer_for(Console(file=file))
     assert isinstance(observer, PlainObserver)
-    with observer:
-        observer.progress(progress())
-        observer.note("[bold]kept as it is[/bold]")
+    observer.progress(progress())
+    observer.note("[bold]kept as it is[/bold]")
+    observer.end(None)
     assert "\x1b" not in file.getvalue()
     assert file.getvalue().splitlines()[1] == "[bold]kept as it is[/bold]"
 
@@ -74,9 +86,9 @@ def test_on_a_terminal_the_table_is_redrawn_and_notes_stay() -> None:
     file = io.StringIO()
     observer = observer_for(Console(file=file, force_terminal=True, width=80))
     assert isinstance(observer, LiveObserver)
-    with observer:
-        observer.progress(progress(activity="fitting [0]"))
-        observer.note("00576224 [solved]")
+    observer.progress(progress(activity="fitting [0]"))
+    observer.note("00576224 [solved]")
+    observer.end(None)
     text = file.getvalue()
     assert "fitting [0]" in text
     assert "00576224 [solved]" in text
@@ -99,19 +111,20 @@ class Full(io.StringIO):
 def test_a_stream_that_takes_nothing_is_tried_once_and_then_left_alone(terminal: bool) -> None:
     file = Full()
     observer = observer_for(Console(file=file, force_terminal=terminal, width=80))
-    with observer:
-        observer.note("one")
-        tried = file.tried
-        observer.progress(progress())
-        observer.note("two")
-        assert file.tried == tried > 0
+    observer.note("one")
+    tried = file.tried
+    observer.progress(progress())
+    observer.note("two")
+    assert file.tried == tried > 0
+    observer.end(summary())
 
 
 def test_a_closed_pipe_ends_nothing() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w", buffering=1) as file:
-        with observer_for(Console(file=file)) as observer:
-            observer.note("one")
-            observer.progress(progress())
+        observer = observer_for(Console(file=file))
+        observer.note("one")
+        observer.progress(progress())
+        observer.end(summary())
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is left in its buffer has to go somewhere

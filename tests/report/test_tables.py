@@ -2,12 +2,12 @@
 
 import io
 
+from report_helpers import summary
 from rich.console import Console
 
 from solver.report.doctor import Finding
 from solver.report.results import TaskResult
 from solver.report.tables import findings_table, phases_table, scores_table, summary_view, tasks_table
-from solver.run.types import Summary
 
 
 def text(*views: object) -> str:
@@ -16,44 +16,6 @@ def text(*views: object) -> str:
     for view in views:
         console.print(view)
     return file.getvalue()
-
-
-def summary(**changes: object) -> Summary:
-    fields: dict[str, object] = {
-        "exit_code": 0,
-        "reason": "all tasks done",
-        "tasks": 12,
-        "queries": 13,
-        "done": 11,
-        "failed": 1,
-        "waves": 2,
-        "seconds": 281.3,
-        "budget": 290.0,
-        "trainer": "full",
-        "engine": "hf",
-        "dtype": "float32",
-        "device": "cpu",
-        "steps": 720,
-        "trained_tokens": 1234567,
-        "prompt_tokens": 5,
-        "sampled_tokens": 98765,
-        "trained_rate": 9000.0,
-        "sampled_rate": 800.0,
-        "peak_memory_worker": 900 * 2**20,
-        "peak_memory_supervisor": 90 * 2**20,
-        "phases": {"fit": {"planned": 200.0, "used": 190.4}},
-        "agreement": 0.62,
-        "events": {"oom": 2},
-        "scores": {"per_prediction": {"solved": 3, "total": 13, "accuracy": 3 / 13}},
-        "model": "embedded",
-        "recipe": "default",
-        "machine": "",
-        "settings": {},
-        "versions": {},
-        "hardware": {},
-        "commit": "",
-    }
-    return Summary(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def test_summary_says_what_was_done_how_fast_and_why_it_stopped() -> None:
@@ -93,10 +55,12 @@ def test_findings_show_reasons_and_brackets() -> None:
 
 
 def test_tasks() -> None:
-    results = [TaskResult("aaaa0001", 2, 1, 60, 9.25, 8, 3, 1), TaskResult("aaaa0002", 1, 0, 0, 0.0, 0, 0, None)]
+    waiting = [TaskResult(f"aaaa000{i}", 2, 0, 0, 0.0, 0, 0, solved) for i, solved in ((2, None), (3, 1), (4, 0))]
+    results = [waiting[0], TaskResult("aaaa0001", 2, 1, 60, 9.25, 8, 3, 1), *waiting[1:]]
     lines = text(tasks_table(results)).splitlines()
     assert lines[-3].split() == ["aaaa0001", "1", "60", "9.2", "8", "(3", "different)", "1", "of", "2"]
-    assert lines[-2].split() == ["aaaa0002", "0", "0", "0.0", "-", "?"]
+    assert lines[-2].split() == ["3", "others", "0", "0", "0.0", "-", "1", "of", "4"]
+    assert text(tasks_table(waiting[:1])).split()[-7:] == ["1", "others", "0", "0", "0.0", "-", "?"]
 
 
 def test_summary_lists_the_tasks_first() -> None:

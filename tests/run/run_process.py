@@ -20,14 +20,20 @@ HERE = Path(__file__).parent
 
 class Printer:
     def __init__(self, hang: str) -> None:
-        self.hang = hang  # never returns from a note that begins so, as from writing to a pipe that nobody reads
+        self.hang = hang  # never returns from what begins so, a note or the summary, as from writing to a pipe that nobody reads
 
     def progress(self, progress: object) -> None:
         pass
 
     def note(self, line: str) -> None:
         print(line, flush=True)
-        while self.hang and line.startswith(self.hang):
+        self.hang_at(line)
+
+    def end(self, summary: object) -> None:
+        self.hang_at("the summary")
+
+    def hang_at(self, what: str) -> None:
+        while self.hang and what.startswith(self.hang):
             time.sleep(1)
 
 

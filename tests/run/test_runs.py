@@ -169,12 +169,14 @@ def test_hung_for_good_the_run_ends_in_time_and_keeps_what_it_had(tmp_path: Path
     assert children_gone(tmp_path / "out")
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("hang", "number"), [("worker 0 ready", None), ("worker 0 ready", signal.SIGTERM), ("the summary", None)]
+)
 def test_a_process_that_hangs_ends_in_time_all_the_same(
-    tmp_path: Path, challenges: Path, tiny_base: Path, number: signal.Signals | None
+    tmp_path: Path, challenges: Path, tiny_base: Path, hang: str, number: signal.Signals | None
 ) -> None:
     budget = 6.0 if number is None else 60.0
-    spec = {"challenges": str(challenges), "model": str(tiny_base), "budget": budget, "hang": "worker 0 ready"}
+    spec = {"challenges": str(challenges), "model": str(tiny_base), "budget": budget, "hang": hang}
     began = time.monotonic()
     process = subprocess.Popen(command(tmp_path, {}, spec), stdout=subprocess.PIPE, text=True)
     if number is not None:
@@ -329,7 +331,38 @@ def test_adapters_are_removed_or_kept(tmp_path: Path, challenges: Path, tiny_bas
     for name, keep in (("a", False), ("b", True)):
         scratch = tmp_path / f"scratch-{name}"
         run_it(tmp_path, {}, out=str(tmp_path / name), scratch=str(scratch), keep_adapters=keep, **spec)
-        assert len(list(scratch.iterdir())) == (3 if keep else 0)
+        left = list(scratch.iterdir())  # of the run's own folder
+        assert len(left) == keep
+        assert [len(list(folder.iterdir())) for folder in left] == [3] * keep
+
+
+def test_runs_do_not_mix_adapters_in_one_scratch(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    spec = {"challenges": str(challenges), "model": str(tiny_base), "scratch": str(tmp_path / "scratch"), "keep_adapters": True}
+    for name in ("a", "b"):
+        assert run_it(tmp_path, {}, out=str(tmp_path / name), **spec).returncode == 0
+    adapters = [
+        {outcome.fit.adapter.path for outcome in Ledger.read(tmp_path / name / "run.db").outcomes() if outcome.fit.adapter}  # type: ignore[union-attr]
+        for name in ("a", "b")
+    ]
+    assert len(adapters[0]) == len(adapters[1]) == 3
+    assert not adapters[0] & adapters[1]
+    assert all(path.is_dir() for paths in adapters for path in paths)
+
+
+def test_a_stopped_run_finds_its_folder_in_a_scratch_again(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    scratch = tmp_path / "scratch"
+    spec = {"challenges": str(challenges), "model": str(tiny_base), "scratch": str(scratch)}
+    process = subprocess.Popen(command(tmp_path, {"task001": "hang"}, spec), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("task000 wave 1"):
+            break
+    process.kill()
+    process.communicate()
+    (left,) = scratch.iterdir()
+    assert run_it(tmp_path, {}, **{**spec, "keep_adapters": True}).returncode == 0
+    assert list(scratch.iterdir()) == [left]
+    assert len(list(left.iterdir())) >= 2
 
 
 def test_every_worker_dies_with_its_supervisor(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:

@@ -15,7 +15,6 @@ class Ready:
 
     seconds: float  # from its creation
     facts: dict[str, str]  # "trainer", "engine", "dtype", "device", ..., in words
-    codec: str = ""
 
 
 @dataclass(frozen=True)
