@@ -1,8 +1,12 @@
 """The command line as a user meets it: real processes for exit codes and imports, the in-process runner for the rest."""
 
+import contextlib
 import json
+import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +57,30 @@ def assert_one_line_and_exit_2(result: subprocess.CompletedProcess[str], *words:
     assert result.stderr.startswith("solver: ")
     for word in words:
         assert word in result.stderr
+
+
+def assert_refused(result: Any, *words: str) -> None:
+    """The same of a command that ran in this process."""
+    assert result.exit_code == 2, result.output
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert result.stderr.startswith("solver: ")
+    for word in words:
+        assert word in result.stderr
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@contextlib.contextmanager
+def small_disk(at: Path, size: str) -> Iterator[None]:
+    """A file system of its own in the folder `at`; where the system does not allow that, the test is skipped."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(at)], capture_output=True).returncode:
+        pytest.skip("mounting a tmpfs is not permitted")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(at)], check=True)
 
 
 def test_help_names_every_command() -> None:
@@ -154,6 +182,14 @@ def test_check_accepts_the_fallback_for_a_named_set(tmp_path: Path) -> None:
         (("run", "{}/challenges.json", "--out", "{}/out", "--set", "train.rank=many"), ("train.rank",)),
         (("run", "{}/challenges.json", "--out", "{}/out", "--budget", "soon"), ("soon", "5m")),
         (("run", "{}/challenges.json", "--out", "{}/out", "--budget", "0s"), ("0s",)),
+        (("run", "{}/challenges.json", "--out", "{}/out", "--set", "train.steps=none"), ("setting train", "steps")),
+        (("run", "{}/challenges.json", "--out", "{}/out", "--set", "select.rule=dice"), ("select.rule", "dice", "flat_vote")),
+        (("run", "{}/challenges.json", "--out", "{}/out", "--tasks", "aaaa0009"), ("challenges.json", "aaaa0009")),
+        (("run", "", "--out", "{}/out"), ("empty name",)),
+        (("run", "arc7:evaluation", "--out", "{}/out"), ("arc7:evaluation", "arc1:evaluation")),
+        (("score", "{}/submission.json", "arc7:evaluation"), ("arc7:evaluation", "arc1:evaluation")),
+        (("score", "{}/submission.json", "{}/absent.json"), ("absent.json",)),
+        (("score", "{}/submission.json", "arc1:evaluation"), ("aaaa0001",)),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(files: Path, args: tuple[str, ...], words: tuple[str, ...]) -> None:
@@ -162,6 +198,175 @@ def test_bad_input_is_one_line_and_exit_code_2(files: Path, args: tuple[str, ...
     result = solver(*(arg.replace("{}", str(files)) for arg in args))
     assert_one_line_and_exit_2(result, *words)
     assert not (files / "out").exists()
+
+
+def with_cell(value: object) -> dict[str, Any]:
+    """Challenges with `value` in a cell of the second task's first demonstration."""
+    changed: dict[str, Any] = json.loads(json.dumps(CHALLENGES))
+    changed["aaaa0002"]["train"][0]["input"] = [[0, value]]
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ("cannot read",)),
+        ("", ("empty",)),
+        ("all wrong", ("not valid JSON", "line 1")),
+        (json.dumps(CHALLENGES)[:100], ("cut off",)),
+        ("[1]", ("a list",)),
+        ("{}", ("holds no tasks",)),
+        ({"a": {**TASK, "train": []}}, ("task a", "train")),
+        ({"a": {**TASK, "test": []}}, ("task a", "test")),
+        ({"a": {**TASK, "test": [{"input": [[1, 2], [3]]}]}}, ("task a", "test pair 0", "row 1")),
+        ({"a": {**TASK, "test": [{"input": []}]}}, ("task a", "test pair 0", "empty")),
+        ({"a": {**TASK, "test": [{"input": [[1]] * 31}]}}, ("task a", "test pair 0", "31 rows")),
+        ({"a": {**TASK, "test": [{"input": [[1] * 31]}]}}, ("task a", "test pair 0", "31 columns")),
+        *(
+            (with_cell(value), ("task aaaa0002", "train pair 0 input", "row 0, column 1"))
+            for value in (1.0, "1", True, -1, 10, None)
+        ),
+        ('{"a": ' + json.dumps(TASK) + ', "a": ' + json.dumps(TASK) + "}", ("task a", "more than once")),
+    ],
+)
+def test_a_challenges_file_that_cannot_be_used_is_refused_before_anything_is_written(
+    tmp_path: Path, content: Any, words: tuple[str, ...]
+) -> None:
+    file = tmp_path / "tasks.json"
+    if content is not None:
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+    result = runner("run", file, "--out", tmp_path / "out")
+    assert_refused(result, str(file), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_id_in_two_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    for name in ("one.json", "two.json"):
+        (tmp_path / "tasks" / name).write_text(json.dumps(CHALLENGES))
+    result = runner("run", tmp_path / "tasks", "--out", tmp_path / "out")
+    assert_refused(result, "one.json", "two.json", "task aaaa0001")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("solutions", "words"),
+    [
+        ({"aaaa0001": [[[5, 4]]]}, ("task aaaa0002",)),
+        ({**SOLUTIONS, "aaaa0003": [[[1]]]}, ("task aaaa0003",)),
+        ({**SOLUTIONS, "aaaa0002": [[[1]]]}, ("task aaaa0002", "1 outputs", "2 test inputs")),
+        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1")),
+        (None, ("cannot read",)),
+    ],
+)
+def test_solutions_that_do_not_match_are_refused(files: Path, solutions: Any, words: tuple[str, ...]) -> None:
+    known = files / "known.json"
+    if solutions is not None:
+        known.write_text(json.dumps(solutions))
+    result = runner("run", files / "challenges.json", "--out", files / "out", "--solutions", known)
+    assert_refused(result, str(known), *words)
+    assert not (files / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ("no such model folder",)),
+        ({}, ("config.json is missing",)),
+        ({"config.json": "{}"}, ("no weights",)),
+        ({"config.json": "{}", "pytorch_model.bin": "x"}, ("pickled weights", "pytorch_model.bin")),
+        ({"config.json": "{}", "model.pt": "x"}, ("pickled weights", "model.pt")),
+        ({"config.json": '{"vocab_size": 17}', "codec.json": "{}", "model.safetensors": ""}, ("wrong vocabulary", "17")),
+    ],
+)
+def test_a_model_folder_that_cannot_be_used_is_refused(files: Path, content: Any, words: tuple[str, ...]) -> None:
+    model = files / "model"
+    for name, text in (content or {}).items() if content is not None else ():
+        model.mkdir(exist_ok=True)
+        (model / name).write_text(text)
+    if content == {}:
+        model.mkdir()
+    result = runner("run", files / "challenges.json", "--out", files / "out", "--model", model)
+    assert_refused(result, str(model), *words)
+    assert not (files / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_vocabulary_that_only_the_weights_betray_is_refused_with_the_fallback_in_place(files: Path, tiny_base: Path) -> None:
+    model = files / "model"
+    shutil.copytree(tiny_base, model)
+    (model / "codec.json").write_text('{"codec": "grid-999"}')
+    result = solver("run", files / "challenges.json", "--out", files / "out", "--model", model)
+    assert_one_line_and_exit_2(result, str(model), "grid-999")
+    assert runner("check", files / "out" / "submission.json", files / "challenges.json").exit_code == 0
+
+
+@pytest.mark.parametrize("option", ["--out", "--scratch"])
+@pytest.mark.parametrize("place", ["file/below", "/proc/solver"])
+def test_a_folder_that_cannot_be_written_is_refused(files: Path, tiny_base: Path, option: str, place: str) -> None:
+    (files / "file").write_text("mine")
+    folders = {"--out": files / "out", "--scratch": files / "scratch", option: files / place}  # "/" starts anew
+    named = [part for pair in folders.items() for part in pair]
+    result = solver("run", files / "challenges.json", "--model", tiny_base, *named)
+    assert_one_line_and_exit_2(result, option, str(files / place), "cannot be written")
+    assert (files / "file").read_text() == "mine"
+
+
+def test_a_read_only_folder_is_refused_and_what_it_holds_stays(files: Path, tiny_base: Path) -> None:
+    out = files / "out"
+    out.mkdir()
+    with small_disk(out, "1m"):
+        arguments = ("run", files / "challenges.json", "--out", out, "--model", tiny_base, "--budget", "2s")
+        assert solver(*arguments).returncode == 2  # too short, but the fallback is there
+        before = contents(out)
+        assert "submission.json" in before
+        subprocess.run(["mount", "-o", "remount,ro", str(out)], check=True)
+        assert_one_line_and_exit_2(solver(*arguments), "--out", str(out), "Read-only")
+        assert contents(out) == before
+
+
+def test_a_disk_without_room_is_refused_and_what_it_holds_stays(files: Path, tiny_base: Path) -> None:
+    out = files / "out"
+    out.mkdir()
+    with small_disk(out, "16k"):
+        (out / "mine.txt").write_text("mine")
+        result = solver("run", files / "challenges.json", "--out", out, "--model", tiny_base)
+        assert_one_line_and_exit_2(result, str(out), "cannot")
+        assert (out / "mine.txt").read_text() == "mine"
+
+
+def test_files_that_may_not_grow_are_refused_as_a_full_disk_is(files: Path, tiny_base: Path) -> None:
+    """Where nothing can be mounted: the system refuses to write past a size instead of past the end of the disk."""
+    arguments = ["run", str(files / "challenges.json"), "--out", str(files / "out"), "--model", str(tiny_base)]
+    result = subprocess.run(
+        [sys.executable, "-m", "solver", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2048, 2048)),
+    )
+    assert_one_line_and_exit_2(result, str(files / "out"), "cannot")
+
+
+def test_the_folder_of_another_run_is_refused_and_left_alone(files: Path, tiny_base: Path) -> None:
+    out = files / "out"
+
+    def run(challenges: Path, model: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        return solver("run", challenges, "--out", out, "--budget", "2s", "--model", model, *options)
+
+    assert run(files / "challenges.json", tiny_base).returncode == 2  # too short, but the run has begun
+    before = contents(out)
+    (files / "others.json").write_text(json.dumps({"aaaa0001": TASK}))
+    shutil.copytree(tiny_base, files / "model")
+    (files / "model" / "tokenizer.json").write_text('{"another": "tokenizer"}')
+    for refused, word in (
+        (run(files / "others.json", tiny_base), "another task set"),
+        (run(files / "challenges.json", files / "model"), "another base model"),
+        (run(files / "challenges.json", tiny_base, "--seed", "4"), "seed 0, now 4"),
+        (run(files / "challenges.json", tiny_base, "--recipe", "mit"), "recipe default, now mit"),
+    ):
+        assert_one_line_and_exit_2(refused, str(out), word)
+        assert contents(out) == before
 
 
 @pytest.mark.parametrize(
