@@ -1,0 +1,109 @@
+"""Seconds until a complete, valid submission is on disk, and the peak memory of a run, of real `solver run` processes.
+
+    python tests/benchmarks/bench_run.py [--repetitions 5] [--budget 4m50s]
+
+The seconds count from just before the process is created until the fallback answers to all ARC-AGI-1 evaluation tasks
+are complete and valid by `solver check`; beside them stand the CPU seconds the process had used by then, which a busy
+machine changes less. Memory is the resident set of the supervisor and its worker together, looked at ten times a second
+(pages that they share count twice), over a run without arguments within `--budget`. Linux only: it reads /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from solver.arc.datasets import TaskSet, load_tasks
+from solver.arc.submission import defects
+
+SET = "arc1:evaluation"
+LOOK = 0.002  # seconds between two looks at the file
+
+
+def start(out: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A run in a process of its own, silent."""
+    command = [sys.executable, "-m", "solver", "run", *arguments, "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def fallback(out: Path, tasks: TaskSet) -> tuple[float, float]:
+    """(seconds, CPU seconds) until the submission is there; the run is stopped then."""
+    began = time.perf_counter()
+    run = start(out, SET, "--budget", "10m")
+    while not (out / "submission.json").exists():  # it appears whole, by renaming
+        assert run.poll() is None, "the run ended without a submission"
+        time.sleep(LOOK)
+    seconds = time.perf_counter() - began
+    used = cpu_seconds(run.pid)
+    assert "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text(), "the supervisor has loaded torch"
+    flaws = defects(out / "submission.json", tasks)
+    assert not flaws, flaws[0]
+    run.send_signal(signal.SIGTERM)
+    run.wait()
+    return seconds, used
+
+
+def peak_memory(out: Path, budget: str) -> tuple[int, int]:
+    """(bytes of supervisor and worker together, exit code) of a run without arguments."""
+    run = start(out, "--budget", budget)
+    peak = 0
+    while run.poll() is None:
+        peak = max(peak, sum(map(resident, (run.pid, *children(run.pid)))))
+        time.sleep(0.1)
+    return peak, run.returncode
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system seconds of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started, and theirs."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            direct = [int(child) for child in task.read_text().split()]
+        except OSError:  # the thread has ended
+            continue
+        found += [*direct, *(below for child in direct for below in children(child))]
+    return found
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process's resident set; 0 if it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+def main() -> None:
+    """Measure both and print a line of a Markdown table for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repetitions", type=int, default=5, help="starts of which the fastest and slowest are printed")
+    parser.add_argument("--budget", default="4m50s", help="of the run whose memory is measured")
+    arguments = parser.parse_args()
+    tasks = load_tasks(SET)
+    with tempfile.TemporaryDirectory() as folder:
+        times = sorted(fallback(Path(folder) / str(number), tasks) for number in range(arguments.repetitions))
+        (best, best_cpu), (worst, worst_cpu) = times[0], times[-1]
+        print(
+            f"| fallback submission for {len(tasks)} tasks, from process creation; fastest and slowest of {len(times)} starts "
+            f"| {best:.2f} s and {worst:.2f} s ({best_cpu:.2f} s and {worst_cpu:.2f} s of CPU) |",
+            flush=True,
+        )
+        peak, code = peak_memory(Path(folder) / "memory", arguments.budget)
+        assert code == 0, f"the run ended with exit code {code}"
+        print(f"| peak memory of `solver run --budget {arguments.budget}`, supervisor and worker | {peak / 1e9:.2f} GB |")
+
+
+if __name__ == "__main__":
+    main()
