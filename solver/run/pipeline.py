@@ -271,11 +271,11 @@ def _verdict(
         code = EXIT_INPUT
         reserve = options.settings.budget.reserve
         seconds = end.at - started
-        what = f"the budget of {seconds:.0f} s is" if seconds > 0 else "--until names a moment before the start,"
-        reason = (
-            f"{what} too short to start a model (the last {reserve:.0f} s are kept for the end); "
-            f"{options.out / SUBMISSION} holds fallback answers only"
-        )
+        if seconds > 0:
+            what = f"the budget of {seconds:.0f} s is too short to start a model (the last {reserve:.0f} s are kept for the end)"
+        else:
+            what = "--until names a moment that has passed: there is no time to start a model"
+        reason = f"{what}; {options.out / SUBMISSION} holds fallback answers only"
     return Ended(code, reason, time.monotonic() - started, end.at - started)
 
 
