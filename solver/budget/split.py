@@ -99,7 +99,8 @@ class UniformPolicy:
     """An even split of the time left over the tasks left, shortest first; then further waves for tasks in doubt.
 
     What a task leaves unused flows on to those after it. With less than `budget.floor` seconds for an item the share
-    is raised to the floor, and the longest tasks go without. A further wave is not begun with less than the floor left.
+    is raised to the floor, and the longest tasks go without; what would be left of the time below the floor goes to the
+    item before it. A further wave is not begun with less than the floor left.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -124,7 +125,9 @@ class UniformPolicy:
         if wave > 0 and left < self._floor:
             return None
         items = math.ceil(len(due) / len(chosen))
-        share = min(left, max(left * workers / items, self._floor))
+        share = min(left, left * workers / items)
+        if share < self._floor:
+            share = self._floor if left >= 2 * self._floor else left
         return Assignment(
             tasks=tuple(task.id for task in chosen),
             wave=wave,
