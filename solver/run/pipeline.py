@@ -231,7 +231,10 @@ def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) 
         yield scratch
     finally:
         if signals.received:
-            log.note(f"adapters for resuming are left in {scratch}")
+            with contextlib.suppress(OSError):
+                scratch.rmdir()  # only if nothing is in it
+            if scratch.is_dir():
+                log.note(f"adapters for resuming are left in {scratch}")
         elif not options.keep_adapters:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -28,7 +28,7 @@ LOOK = 0.002  # seconds between two looks at the file
 
 def start(out: Path, *arguments: str) -> subprocess.Popen[bytes]:
     """A run in a process of its own, silent."""
-    command = [sys.executable, "-m", "solver", "run", *arguments, "--out", str(out)]
+    command = [sys.executable, "-m", "solver", "run", *arguments, "--out", str(out), "--scratch", str(out.parent / "scratch")]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 

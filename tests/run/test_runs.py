@@ -209,13 +209,23 @@ def test_signals_end_the_run_cleanly(tmp_path: Path, challenges: Path, tiny_base
     assert children_gone(out)
     assert not (out / "run.db-wal").exists()  # the ledger was closed
     assert json.loads((out / "summary.json").read_text())["exit_code"] == 128 + number
-    scratch = Path(Ledger.read(out / "run.db").facts()["scratch"])
-    assert scratch.is_dir()  # for the run that goes on
-    assert f"left in {scratch}" in (out / "log.txt").read_text()
     done = run_it(tmp_path, {}, **spec)
     assert done.returncode == 0
     assert Counter(line.split()[0] for line in worked(tmp_path))["task000"] == 1
-    assert not scratch.exists()
+
+
+def test_adapters_that_a_signal_left_unused_wait_for_the_resumption(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    spec = {"challenges": str(challenges), "model": str(tiny_base)}
+    process = subprocess.Popen(command(tmp_path, {"answer": 2.0}, spec), stdout=subprocess.DEVNULL)
+    while not (adapters := list((tmp_path / "temporary").glob("solver-*/*"))):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=5)
+    assert adapters[0].is_dir()
+    assert f"left in {adapters[0].parent}" in (tmp_path / "out" / "log.txt").read_text()
+    assert run_it(tmp_path, {}, **spec).returncode == 0
+    assert not adapters[0].parent.exists()  # found by the ledger, and removed as nothing needs it any more
 
 
 def kill_and_resume(folder: Path, tasks: TaskSet, model: Path, kills: int, seed: int) -> None:
