@@ -157,7 +157,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         return
     except Exception as error:
         traceback.print_exc()
-        line.send(StartFailed(_one_line(error)))
+        line.send(StartFailed(_describe(error)))
         return
     line.peak_memory = backend.peak_memory
     line.activity = ""
@@ -171,7 +171,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
             ending: Message = ItemDone()
         except Exception as error:
             traceback.print_exc()
-            ending = ItemFailed(_one_line(error))
+            ending = ItemFailed(_describe(error))
         if item.halvings:
             solver = backend.solver(0)
         line.activity = ""
@@ -195,7 +195,7 @@ def main(load: Callable[[WorkerConfig], Backend] = load) -> None:
     serve(Line(Connection(int(sys.argv[1]))), load)
 
 
-def _one_line(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
 
