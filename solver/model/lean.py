@@ -26,12 +26,25 @@ _KEPT_PROBABILITIES = 64 * 2**20  # bytes a layer may keep for the backward pass
 _THIN = 3  # low-rank products run so much slower per operation than full ones
 
 
+class _Layer:
+    """The products of one decoder layer."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self.qkv = _Product([attention.q_proj, attention.k_proj, attention.v_proj], layer.input_layernorm)
+        self.out = _Product([attention.o_proj])
+        self.gate_up = _Product([mlp.gate_proj, mlp.up_proj], layer.post_attention_layernorm)
+        self.down = _Product([mlp.down_proj])
+        self.query_norm, self.key_norm = attention.q_norm.weight, attention.k_norm.weight
+
+
 class LeanPass:
     """The decoder of `model` as one function of token ids; gradients reach its parameters, LoRA matrices included."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
         self._model = model.get_decoder()
+        self._layers = [_Layer(layer) for layer in self._model.layers]
         self._eps = float(config.rms_norm_eps)
         self._heads, self._size = int(config.num_key_value_heads), int(config.head_dim)
         self._query_heads = int(config.num_attention_heads)
@@ -59,19 +72,11 @@ class LeanPass:
         half = self._size // 2
         # rotate_half(y) * sin == roll(y, half) * (sin with its first half negated)
         sin = torch.cat([-sin[:, :half], sin[:, half:]], -1)
-        for layer in model.layers:
-            attention, mlp = layer.self_attn, layer.mlp
-            last = layer is model.layers[-1]
-            normed = _Normalize.apply(x, self._eps)
-            qkv = _project(normed, [attention.q_proj, attention.k_proj, attention.v_proj], layer.input_layernorm.weight)
-            scale = torch.cat(
-                [
-                    attention.q_norm.weight.expand(self._query_heads, -1),
-                    attention.k_norm.weight.expand(self._heads, -1),
-                ]
-            )
+        for layer in self._layers:
+            scale = torch.cat([layer.query_norm.expand(self._query_heads, -1), layer.key_norm.expand(self._heads, -1)])
+            last = layer is self._layers[-1]
             seen = _Attention.apply(
-                qkv.view(rows, tokens, -1, self._size),
+                layer.qkv(_Normalize.apply(x, self._eps)).view(rows, tokens, -1, self._size),
                 cos[:, None] * scale,
                 sin[:, None] * scale.roll(half, -1),
                 self._query_heads,
@@ -80,10 +85,8 @@ class LeanPass:
             ).flatten(0, 1)
             if last:
                 seen, x = seen.index_select(0, keep), x.index_select(0, keep)
-            x = x + _project(seen, [attention.o_proj])
-            normed = _Normalize.apply(x, self._eps)
-            hidden = _SwiGLU.apply(_project(normed, [mlp.gate_proj, mlp.up_proj], layer.post_attention_layernorm.weight))
-            x = x + _project(hidden, [mlp.down_proj])
+            x = x + layer.out(seen)
+            x = x + layer.down(_SwiGLU.apply(layer.gate_up(_Normalize.apply(x, self._eps))))
         final: Tensor = _Normalize.apply(x, self._eps) * model.norm.weight
         return final
 
@@ -94,21 +97,32 @@ def _plain(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.bias is None
 
 
-def _project(x: Tensor, layers: list[Any], scale: Tensor | None = None) -> Tensor:
-    """The outputs of linear layers on `x` * `scale`, side by side, as one product."""
-    adapted = isinstance(layers[0], LoraLinear)
-    weights = [layer.base.weight if adapted else layer.weight for layer in layers]
-    if adapted and not _thin(layers[0]):
-        weights = [torch.addmm(w, lo.b[0], lo.a[0], alpha=lo.shape.scaling) for w, lo in zip(weights, layers, strict=True)]
-    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
-    if scale is not None:
-        weight = weight * scale
-    if not adapted or not _thin(layers[0]):
-        return functional.linear(x, weight)
-    a = torch.cat([layer.a[0] for layer in layers])
-    a = a * (layers[0].shape.scaling if scale is None else scale * layers[0].shape.scaling)
-    product: Tensor = _LowRank.apply(x, weight, a, *(layer.b[0] for layer in layers))
-    return product
+class _Product:
+    """Linear layers that share an input, as one product. `norm`: of the RMS norm before them, whose weight is merged, too."""
+
+    def __init__(self, layers: list[Any], norm: Any = None) -> None:
+        self._layers, self._scale = layers, norm.weight if norm is not None else None
+        self._adapted = isinstance(layers[0], LoraLinear)
+        self._thin = self._adapted and _thin(layers[0])
+        # the weights below adapters never change
+        self._frozen = self._joined([layer.base.weight for layer in layers]).detach() if self._adapted else None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(tokens, in) -> (tokens, out of all layers)."""
+        if self._frozen is None:
+            return functional.linear(x, self._joined([layer.weight for layer in self._layers]))
+        a = [layer.a[0] * layer.shape.scaling for layer in self._layers]
+        if self._scale is not None:
+            a = [matrix * self._scale for matrix in a]
+        b = [layer.b[0] for layer in self._layers]
+        if self._thin:
+            product: Tensor = _LowRank.apply(x, self._frozen, torch.cat(a), *b)
+            return product
+        return functional.linear(x, self._frozen + torch.cat([right @ left for right, left in zip(b, a, strict=True)]))
+
+    def _joined(self, weights: list[Any]) -> Tensor:
+        weight: Tensor = torch.cat(weights) if len(weights) > 1 else weights[0]
+        return weight if self._scale is None else weight * self._scale
 
 
 def _thin(layer: LoraLinear) -> bool:
