@@ -10,6 +10,7 @@ Callers do best with one or two sequences of like length at a time: a pass of ab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,9 +22,20 @@ from solver.model.lora import LoraLinear
 
 MOST_PARAMETERS = 64_000_000  # joined weights are copies, made for every pass
 BEST_TOKENS = 1024
+States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
 _BLOCK = 64  # queries that share a block of attention
 _KEPT_PROBABILITIES = 64 * 2**20  # bytes a layer may keep for the backward pass; longer sequences compute them again
 _THIN = 3  # low-rank products run so much slower per operation than full ones
+
+
+def decoder_states(model: Any) -> States:
+    """The final states of any causal language model, by its own modules."""
+
+    def states(ids: Tensor, places: Tensor) -> Tensor:
+        hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden.flatten(0, 1).index_select(0, places)
+
+    return states
 
 
 class _Layer:

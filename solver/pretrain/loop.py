@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
+from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 from solver.pretrain.checkpoint import Position, load_state, save_checkpoint
 from solver.pretrain.optim import make_optimizers
 from solver.pretrain.sampler import Batch, Sampler
@@ -57,7 +58,9 @@ def train(
     if position is None:
         position = Position(seed=seed)
     start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
-    forward = model.model
+    lean = LeanPass.fits(model)
+    states: States = LeanPass(model) if lean else decoder_states(model)
+    piece = BEST_TOKENS if lean else None
     out.mkdir(parents=True, exist_ok=True)
     began = last_saved = last_checked = clock()
     losses: list[float] = []
@@ -71,14 +74,12 @@ def train(
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * factor
-            loss, _, _ = batch_loss(forward, model.lm_head, batch, device)
-            loss.backward()
+            losses.append(sum(_backward(loss) for loss, _ in batch_losses(states, model.lm_head, batch, piece, device)))
             norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
             if math.isfinite(norm):
                 for optimizer in optimizers:
                     optimizer.step()
             model.zero_grad(set_to_none=True)
-            losses.append(float(loss.detach()))
             position = replace(
                 position,
                 steps=position.steps + 1,
@@ -102,7 +103,7 @@ def train(
                 }
                 losses.clear()
             if clock() - last_checked >= settings.validate_minutes * 60:
-                held_loss, accuracy = validate(forward, model, validation, device)
+                held_loss, accuracy = validate(states, model, validation, piece, device)
                 entry |= {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}
                 last_checked = clock()
             if entry:
@@ -112,7 +113,7 @@ def train(
             if clock() - last_saved >= settings.checkpoint_minutes * 60:
                 save_checkpoint(out, model, optimizers, position)
                 last_saved = clock()
-        held_loss, accuracy = validate(forward, model, validation, device)
+        held_loss, accuracy = validate(states, model, validation, piece, device)
         log.write(json.dumps({"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}) + "\n")
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
     save_checkpoint(out, model, optimizers, position)
@@ -133,29 +134,51 @@ def flops_per_token(model: Qwen3ForCausalLM, length: int) -> float:
     return 6.0 * model.num_parameters() + attention
 
 
-def batch_loss(
-    forward: Callable[..., Any], head: torch.nn.Module, batch: Batch, device: torch.device
-) -> tuple[Tensor, Tensor, float]:
-    """Mean loss over weighted tokens, the number of them predicted right, and their number."""
-    ids = torch.from_numpy(batch.ids).to(device)
-    # padding is on the right, where causal attention cannot see it, so no mask is needed
-    hidden = forward(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    wanted = torch.from_numpy(batch.weights[:, 1:] > 0).to(device)
-    logits = head(hidden[wanted]).float()
-    targets = ids[:, 1:][wanted]
-    return F.cross_entropy(logits, targets), (logits.argmax(-1) == targets).sum(), float(len(targets))
+def batch_losses(
+    states: States, head: torch.nn.Module, batch: Batch, piece: int | None, device: torch.device
+) -> Iterator[tuple[Tensor, int]]:
+    """Of each piece of a batch: its part of the batch's mean loss over weighted tokens, and how many it predicts right.
+
+    Pieces hold at most `piece` padded tokens (None: all), and no more padding than their longest row needs. Each piece is
+    computed when it is asked for, so that the one before can have been freed.
+    """
+    total = int((batch.weights[:, 1:] > 0).sum())
+    for rows in _pieces(batch, piece):
+        wanted = torch.from_numpy(batch.weights[rows, 1:] > 0)
+        width = int(wanted.any(0).nonzero().max()) + 1 if wanted.any() else 0
+        if not width:
+            continue
+        ids = torch.from_numpy(batch.ids[rows, : width + 1]).to(device)
+        places = wanted[:, :width].flatten().nonzero()[:, 0].to(device)
+        # padding is on the right, where causal attention cannot see it, so no mask is needed
+        logits = head(states(ids[:, :-1], places)).float()
+        targets = ids[:, 1:].flatten()[places]
+        yield functional.cross_entropy(logits, targets, reduction="sum") / total, int((logits.argmax(-1) == targets).sum())
+
+
+def _pieces(batch: Batch, tokens: int | None) -> list[slice]:
+    rows, width = batch.ids.shape
+    size = rows if tokens is None else max(1, tokens // width)
+    return [slice(first, first + size) for first in range(0, rows, size)]
+
+
+def _backward(loss: Tensor) -> float:
+    loss.backward()
+    return float(loss.detach())
 
 
 @torch.no_grad()
 def validate(
-    forward: Callable[..., Any], model: Qwen3ForCausalLM, batches: list[Batch], device: torch.device
+    states: States, model: Qwen3ForCausalLM, batches: list[Batch], piece: int | None, device: torch.device
 ) -> tuple[float, float]:
     """Token-weighted loss and accuracy over `batches`."""
     model.eval()
     loss = right = total = 0.0
     for batch in batches:
-        mean, correct, count = batch_loss(forward, model.lm_head, batch, device)
-        loss, right, total = loss + float(mean) * count, right + float(correct), total + count
+        count = float((batch.weights[:, 1:] > 0).sum())
+        for part, correct in batch_losses(states, model.lm_head, batch, piece, device):
+            loss, right = loss + float(part) * count, right + correct
+        total += count
     model.train()
     return loss / total, right / total
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from solver.config import TrainSettings
 from solver.errors import InputError
-from solver.model.lean import BEST_TOKENS, LeanPass
+from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
-from solver.train.loss import decoder_states, slot_losses
+from solver.train.loss import slot_losses
 from solver.train.schedule import rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
@@ -87,7 +87,7 @@ class Loop:
         self._pace: deque[float] = deque(maxlen=8)  # seconds a padded token, of the latest steps
         self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
         self._scale = self._first_scale
-        self._states = decoder_states(target.model)
+        self._states: States = decoder_states(target.model)
         self._head = target.model.get_output_embeddings()
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,21 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from solver.model.lean import States
 from solver.train.batches import Batch
 
-States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
-
 _LOGITS = 2**26  # numbers held at once, 256 MiB in fp32; more are recomputed in the backward pass, chunk by chunk
-
-
-def decoder_states(model: Any) -> States:
-    """The final states of any causal language model, by its own forward pass."""
-
-    def states(ids: Tensor, places: Tensor) -> Tensor:
-        hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden.flatten(0, 1).index_select(0, places)
-
-    return states
 
 
 def slot_losses(states: States, head: Any, batch: Batch, slots: int) -> Tensor:

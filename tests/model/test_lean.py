@@ -11,10 +11,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from solver.config import ModelSettings
 from solver.model import lean
 from solver.model.build import Shape, new_model, save_model
-from solver.model.lean import LeanPass
+from solver.model.lean import LeanPass, decoder_states
 from solver.model.load import load_base
 from solver.model.lora import LoraShape, attach
-from solver.train.loss import decoder_states
 
 
 def model_of(heads: int, key_heads: int, tie: bool) -> Qwen3ForCausalLM:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.config import ModelSettings
+from solver.model.lean import decoder_states
 from solver.model.load import load_base
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
-from solver.train.loss import decoder_states, slot_losses
+from solver.train.loss import slot_losses
 from solver.train.schedule import rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import TokenSequence
