@@ -22,7 +22,7 @@ from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
-from solver.train.schedule import rate, share_done
+from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
 
@@ -55,6 +55,10 @@ class Target(Protocol):
         ...
 
 
+class _Stopped(Exception):
+    """A step that was not finished, and why: "deadline" or "oom"."""
+
+
 @dataclass
 class _Run:
     """One slot while it is being fitted."""
@@ -80,6 +84,7 @@ class Loop:
         self._base = base
         self._target = target
         self._settings = settings
+        self._lr = peak_lr(settings.lr, base.parameters)
         self._scratch = scratch
         self._autocast = autocast
         self._weights = FlatWeights(target.parameters(), target.slots)
@@ -166,13 +171,13 @@ class Loop:
             lr = torch.zeros(self._target.slots)
             for run in active:
                 share = share_done(run.steps, run.job.steps, now - started, deadline.remaining() - reach)
-                lr[run.slot] = self._settings.lr * rate(share, self._settings.warmup, self._settings.cooldown)
-            measured = self._gradients(rows)
-            if measured is None:
+                lr[run.slot] = self._lr * rate(share, self._settings.warmup, self._settings.cooldown)
+            try:
+                losses, norms = self._gradients(rows, deadline)
+            except _Stopped as stop:
                 for run in active:
-                    run.reason = "oom"
+                    run.reason = str(stop)
                 return
-            losses, norms = measured
             for run in active:
                 self._judge(run, losses[run.slot], norms[run.slot], snapshot)
                 if not run.active:
@@ -199,11 +204,14 @@ class Loop:
             run.steps -= 1
             run.tokens = run.previous_tokens
 
-    def _gradients(self, rows: Sequence[Row]) -> tuple[list[float], list[float]] | None:
-        """Losses and clipped gradients' norms before clipping, by slot. None: out of memory, with half the batch as well."""
+    def _gradients(self, rows: Sequence[Row], deadline: Deadline) -> tuple[list[float], list[float]]:
+        """Losses and clipped gradients' norms before clipping, by slot.
+
+        Raises _Stopped at the deadline, and if memory runs out with half the batch as well.
+        """
         for attempt in range(2):
             try:
-                return self._scaled_gradients(rows)
+                return self._scaled_gradients(rows, deadline)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -213,12 +221,12 @@ class Loop:
                 longest = max(row.length for row in rows)
                 self._batch_tokens = max(longest, self._batch_tokens // 2)
                 log.warning("out of memory: micro-batches now hold at most %d tokens", self._batch_tokens)
-        return None
+        raise _Stopped("oom")
 
-    def _scaled_gradients(self, rows: Sequence[Row]) -> tuple[list[float], list[float]]:
+    def _scaled_gradients(self, rows: Sequence[Row], deadline: Deadline) -> tuple[list[float], list[float]]:
         """As `_gradients`; in fp16 the loss is scaled up, and the step is repeated with a smaller scale if it overflows."""
         while True:
-            losses = self._backward(rows)
+            losses = self._backward(rows, deadline)
             if self._scale > 1:
                 self._weights.grads.div_(self._scale)
             norms = clip_gradients(self._weights, self._settings.clip)
@@ -227,11 +235,13 @@ class Loop:
                 return numbers[0], numbers[1]
             self._scale = max(1.0, self._scale / 4)
 
-    def _backward(self, rows: Sequence[Row]) -> Tensor:
+    def _backward(self, rows: Sequence[Row], deadline: Deadline) -> Tensor:
         """Fill the gradients from `rows`; the losses (slots,)."""
         self._weights.grads.zero_()
         losses = torch.zeros(self._target.slots, device=self._base.device)
         for group in micro_batches(rows, self._batch_tokens):
+            if deadline.expired():  # a step of long sequences takes seconds, the first of them nobody foresees
+                raise _Stopped("deadline")
             if not group[0].length:
                 continue
             batch = collate(group, self._base.codec.pad).to(self._base.device)

@@ -182,6 +182,23 @@ def test_the_deadline_cuts_inside_one_steps_reach(base: Base, tmp_path: Path, tr
         assert cut[1].adapter is None
 
 
+def test_a_step_too_long_for_the_deadline_is_given_up_within(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import solver.train.loop as loop
+
+    real, passes = loop.slot_losses, []
+
+    def counted(*arguments):  # type: ignore[no-untyped-def]
+        passes.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "slot_losses", counted)
+    deadline = Deadline(60.0, lambda: 45.0 * len(passes))
+    job = FitJob("long", sequences(6, count=8), 5)
+    (fit,) = fit_all(base, tmp_path, [job], deadline, trainer="peft", batch_sequences=8, batch_tokens=64)
+    assert (fit.status, fit.reason, fit.steps, fit.adapter) == ("cut", "deadline", 0, None)
+    assert len(passes) == 2
+
+
 def test_a_passed_deadline_trains_nothing_and_keeps_the_start(base: Base, tmp_path: Path) -> None:
     (first,) = fit_all(base, tmp_path, [FitJob("f", sequences(8), 1)], trainer="peft")
     (fit,) = fit_all(base, tmp_path, [FitJob("g", sequences(8), 5, start=first.adapter)], Deadline.after(-1), trainer="peft")
