@@ -70,7 +70,7 @@ class TrainSettings(_Settings):
     alpha: float = Field(16.0, gt=0)
     rslora: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)
-    lr: float = Field(2e-3, gt=0)
+    lr: float | None = Field(None, gt=0)  # peak; none: by the size of the model (train.schedule)
     warmup: float = Field(0.1, ge=0, le=1)  # share of the steps
     cooldown: float = Field(0.3, ge=0, le=1)  # share of the steps, linear to zero
     weight_decay: float = Field(0.0, ge=0)

@@ -10,6 +10,7 @@ from solver.model.load import Base
 from solver.train.base import Trainer
 from solver.train.full import FullTrainer
 from solver.train.peft import PeftTrainer
+from solver.train.schedule import TINY
 from solver.train.stacked import StackedTrainer
 
 TRAINERS: dict[str, Callable[[Base, TrainSettings, Path], Trainer]] = {
@@ -17,7 +18,6 @@ TRAINERS: dict[str, Callable[[Base, TrainSettings, Path], Trainer]] = {
     "peft": PeftTrainer,
     "stacked": StackedTrainer,
 }
-TINY = 20_000_000  # weights; below it, fitting all of them costs little more than LoRA
 
 
 def choose_trainer(base: Base, settings: TrainSettings) -> tuple[str, str]:

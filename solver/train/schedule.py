@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+TINY = 20_000_000  # weights; below it, fitting all of them costs little more than LoRA
+_TINY_LR = 2e-3  # of the rates tried on held-out families with the embedded model
+_LR = 1e-4  # Akyurek et al. 2024 (arXiv 2411.07279), appendix: 5e-5 to 1e-4 for LoRA on models of 1B-8B
+
+
+def peak_lr(wanted: float | None, parameters: int) -> float:
+    """The peak learning rate: the one asked for, else one that suits a model of so many weights."""
+    if wanted is not None:
+        return wanted
+    return _TINY_LR if parameters < TINY else _LR
+
 
 def rate(share: float, warmup: float, cooldown: float) -> float:
     """The factor on the peak learning rate at `share` (0..1) of a fit: rises over `warmup`, falls to 0 over `cooldown`."""
