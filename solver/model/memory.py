@@ -1,6 +1,9 @@
-"""Running out of memory: how to know it, and how to say it."""
+"""Memory: the most this process has held; how to know that it ran out, and how to say it."""
 
 from __future__ import annotations
+
+import resource
+import sys
 
 import torch
 
@@ -24,3 +27,9 @@ def out_of_memory_line(error: BaseException) -> str:
     """One line that says so, with what the allocator said, if anything."""
     said = str(error).strip().splitlines()
     return f"out of memory: {said[0]}" if said else "out of memory"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the most that this process has held on the host, and on `device` if that is a GPU."""
+    on_device = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    return on_device + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

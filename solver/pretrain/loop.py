@@ -18,10 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
+from solver.model.lean import States
+from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import Position, load_state, save_checkpoint
+from solver.pretrain.fast import fast_states, matmul_flops
 from solver.pretrain.optim import make_optimizers
 from solver.pretrain.sampler import Batch, Sampler
+from solver.pretrain.supply import supply
+from solver.report.curves import plot_curves
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class LoopSettings:
     clip: float = 1.0
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
+    workers: int = 0  # processes that make batches ahead; 0: this one makes them
 
 
 def train(
@@ -49,7 +54,7 @@ def train(
     report: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Position:
-    """Train until the minutes are over or SIGTERM comes, leaving checkpoints and `OUT/metrics.jsonl`."""
+    """Train until the minutes are over or SIGTERM comes, leaving checkpoints, `OUT/metrics.jsonl` and `OUT/metrics.png`."""
     device = next(model.parameters()).device
     optimizers = make_optimizers(model, settings.lr, settings.weight_decay)
     position = load_state(resume, model, optimizers) if resume else None
@@ -58,15 +63,14 @@ def train(
     if position is None:
         position = Position(seed=seed)
     start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
-    lean = LeanPass.fits(model)
-    states: States = LeanPass(model) if lean else decoder_states(model)
-    piece = BEST_TOKENS if lean else None
+    states, piece = fast_states(model)
+    peak_flops = matmul_flops(device)
     out.mkdir(parents=True, exist_ok=True)
     began = last_saved = last_checked = clock()
     losses: list[float] = []
     model.train()
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as log, _until_sigterm() as stopped:
-        for block, index, batch in sampler.batches(position.block, position.batch):
+        for block, index, batch in supply(sampler, position.block, position.batch, settings.workers):
             elapsed = clock() - began
             if elapsed >= settings.minutes * 60 or stopped():
                 break
@@ -99,7 +103,8 @@ def train(
                     "norm": round(norm, 3),
                     "lr": settings.lr * factor,
                     "tokens_per_second": round(speed),
-                    "gflops": round(speed * flops_per_token(model, batch.ids.shape[1]) / 1e9, 1),
+                    "mfu": round(speed * flops_per_token(model, batch.ids.shape[1]) / peak_flops, 3),
+                    "peak_memory": peak_memory(device),
                 }
                 losses.clear()
             if clock() - last_checked >= settings.validate_minutes * 60:
@@ -117,6 +122,7 @@ def train(
         log.write(json.dumps({"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}) + "\n")
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
     save_checkpoint(out, model, optimizers, position)
+    plot_curves(out / "metrics.jsonl", out / "metrics.png")
     return position
 
 

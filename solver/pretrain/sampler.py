@@ -60,7 +60,7 @@ class Sampler:
     def batches(self, block: int, batch: int) -> Iterator[tuple[int, int, Batch]]:
         """Batches from position (block, batch) on, each with the position that follows it."""
         while True:
-            made = self._block(block)
+            made = self.block(block)
             for place in range(batch, len(made)):
                 last = place + 1 == len(made)
                 yield (block + 1, 0, made[place]) if last else (block, place + 1, made[place])
@@ -102,7 +102,8 @@ class Sampler:
         cost = np.sort(self._cost[self._store.family(family)])
         return len(cost) >= self._settings.min_pairs and int(cost[: self._settings.min_pairs].sum()) < self._settings.max_tokens
 
-    def _block(self, block: int) -> list[Batch]:
+    def block(self, block: int) -> list[Batch]:
+        """The batches drawn together as number `block`, a function of it and the seed alone."""
         rng = np.random.default_rng([self._seed, block])
         room = self._settings.batch_tokens * self._settings.block_batches
         sequences: list[TokenSequence] = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import sys
 import threading
@@ -54,6 +53,7 @@ def load(config: WorkerConfig) -> Backend:
 
     from solver.infer.registry import choose_engine, make_engine
     from solver.model.load import load_base
+    from solver.model.memory import peak_memory
     from solver.train.registry import choose_trainer, make_trainer
 
     settings = config.settings
@@ -86,11 +86,7 @@ def load(config: WorkerConfig) -> Backend:
             "parameters": str(base.parameters),
         }
 
-    def peak_memory() -> int:
-        device = torch.cuda.max_memory_reserved(base.device) if cuda else 0
-        return device + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-    return Backend(solver, facts, peak_memory)
+    return Backend(solver, facts, lambda: peak_memory(base.device))
 
 
 def halve(settings: Settings, halvings: int) -> Settings:

@@ -13,11 +13,14 @@ from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
+from solver.model.lean import LeanPass
 from solver.pretrain.checkpoint import load_model
-from solver.pretrain.loop import LoopSettings, rate_factor, train
+from solver.pretrain.fast import fast_states
+from solver.pretrain.loop import LoopSettings, batch_losses, rate_factor, train
 from solver.pretrain.optim import orthogonalise
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore, pack
+from solver.pretrain.supply import supply
 
 SETTINGS = SamplerSettings(batch_tokens=1024, block_batches=4, max_tokens=512)
 SHAPE = Shape(hidden=32, layers=2, heads=2, ffn=64)
@@ -54,6 +57,17 @@ def test_batches_resume_at_any_position(store: PairStore) -> None:
         assert np.array_equal(a.ids, b.ids)
     other = next(sampler(store, seed=1).batches(0, 0))[2]
     assert not np.array_equal(stream[0][2].ids, other.ids)
+
+
+def test_batches_made_ahead_are_the_same(store: PairStore) -> None:
+    block, index, _ = next(itertools.islice(sampler(store).batches(0, 0), 2, 3))
+    here = itertools.islice(sampler(store).batches(block, index), 9)
+    ahead = supply(sampler(store), block, index, workers=2)
+    for (*place, batch), (*other_place, other) in zip(here, itertools.islice(ahead, 9), strict=True):
+        assert place == other_place
+        assert np.array_equal(batch.ids, other.ids)
+        assert np.array_equal(batch.weights, other.weights)
+    ahead.close()
 
 
 def test_sequences_are_well_formed_and_within_bounds(store: PairStore) -> None:
@@ -98,6 +112,21 @@ def test_loss_falls_and_checkpoints_load(store: PairStore, tmp_path: Path) -> No
     for name, value in exact.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     assert len(list(tmp_path.glob("step-*"))) <= 2
+    assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bf16_devices_learn_through_the_ordinary_modules(
+    store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("solver.pretrain.fast.fastest_dtype", lambda device: torch.bfloat16)
+    model = new_model(SHAPE)
+    states, piece = fast_states(model)
+    assert piece is None
+    batch = next(sampler(store).batches(0, 0))[2]
+    rough = sum(float(loss) for loss, _ in batch_losses(states, model.lm_head, batch, piece, torch.device("cpu")))
+    exact = sum(float(loss) for loss, _ in batch_losses(LeanPass(model), model.lm_head, batch, 300, torch.device("cpu")))
+    assert rough != exact
+    assert rough == pytest.approx(exact, rel=0.01)
 
 
 class SteppedSampler(Sampler):
