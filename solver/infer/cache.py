@@ -25,6 +25,13 @@ PREFIX_BLOCK = 32  # columns
 SUFFIX_BLOCK = 64  # columns
 ROW_BLOCK = 4
 
+# What reading one more column of a slot's prompt costs, and what one more group of slots costs a layer, both in products of
+# a query with a key, and how many of those one group makes at most, to stay in the processor's cache; measured on a CPU with
+# heads of 64. Where launching is what costs, all slots are one group.
+READ = 6
+GROUP = {"cpu": 2000, "cuda": 1 << 60}
+MOST_PRODUCTS = {"cpu": 1 << 17, "cuda": 1 << 60}
+
 Index = NDArray[np.int64]
 
 
@@ -47,20 +54,27 @@ class _Prefill:
 
 
 @dataclass(frozen=True)
+class _Group:
+    """Neighbouring slots, and the rows that continue them: one attention call."""
+
+    slots: slice
+    prefix: int  # columns to read of their prompts
+    rows: slice | Tensor  # of the pass
+    width: int  # the most rows of one slot
+    gather: Tensor | None  # (slots * width,) of `rows`, by slot; spare places repeat a row. None: row i continues slot i
+    place: Tensor | None  # (rows,) where each of `rows` lies in `gather`
+    hidden: Tensor | None  # (rows, 1, 1, new, prefix + suffix) bool
+
+
+@dataclass(frozen=True)
 class _Extend:
     """Rows `first` to the last take `new` tokens each."""
 
     first: int
     rows: int
-    new: int
-    slots: slice  # the prompts to read
-    prefix: int  # columns to read of them
     suffix: int  # columns to read, the new ones included
     write: slice | tuple[Tensor, Tensor]  # the new columns: one range for all rows, or (row, column) indices
-    hidden: Tensor | None  # (rows, 1, 1, new, prefix + suffix) bool
-    width: int  # the most rows of one of these slots
-    gather: Tensor | None  # (slots * width,) rows by slot; None: row i continues slot i of `slots`
-    place: Tensor | None  # (rows,) where each row lies in `gather`
+    groups: tuple[_Group, ...]
 
 
 class SharedPrefixCache(DynamicCache):
@@ -113,24 +127,15 @@ class SharedPrefixCache(DynamicCache):
         self.rows += len(slots)
         self._reserve()
 
-    def fork(self, sources: Index) -> None:
-        """Append a copy of each of the rows `sources`."""
-        if not len(sources):
-            return
-        self.slot_of = np.append(self.slot_of, self.slot_of[sources])
-        self.suffix_len = np.append(self.suffix_len, self.suffix_len[sources])
-        first = self.rows
-        self.rows += len(sources)
+    def set_rows(self, sources: Index, lengths: Index) -> None:
+        """Row i becomes what row `sources[i]` was, cut to `lengths[i]` tokens. Rows that stay in place cost nothing."""
+        count = len(sources)
+        self.suffix_len = np.minimum(self.suffix_len, lengths.max(initial=0))
+        self.rows = max(self.rows, count)
         self._reserve()
-        self._copy("suffix", np.arange(first, self.rows), sources, self.longest_suffix)
-
-    def move_rows(self, holes: Index, movers: Index, count: int) -> None:
-        """Overwrite the rows `holes` by the rows `movers`, then keep the first `count` rows."""
-        self._copy("suffix", holes, movers, self.longest_suffix)
-        self.slot_of[holes] = self.slot_of[movers]
-        self.suffix_len[holes] = self.suffix_len[movers]
-        self.rows = count
-        self.slot_of, self.suffix_len = self.slot_of[:count].copy(), self.suffix_len[:count].copy()
+        moved = np.flatnonzero(sources != np.arange(count))
+        self._copy("suffix", moved, sources[moved], int(lengths[moved].max(initial=0)))
+        self.rows, self.slot_of, self.suffix_len = count, self.slot_of[sources], lengths
 
     def remove_slots(self, dropped: Index) -> tuple[Index, Index]:
         """Forget the prompts in the slots `dropped`, which no row may use.
@@ -167,29 +172,54 @@ class SharedPrefixCache(DynamicCache):
         write: slice | tuple[Tensor, Tensor] = slice(longest, longest + new)
         if not uniform:
             write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
-        prompts = self.prefix_len[slot_of]
-        prefix = int(prompts.max())
-        slots = slice(int(slot_of.min()), int(slot_of.max()) + 1)
+        groups = tuple(self._group(first, last, slot_of, columns) for first, last in self._ranges(slot_of, new))
+        self._plan = _Extend(first, rows, longest + new, write, groups)
+        return self._tensor(self.prefix_len[slot_of][:, None] + columns)
+
+    def _ranges(self, slot_of: Index, new: int) -> list[tuple[int, int]]:
+        """Ranges of slots to read together: neighbours join where the padding costs less than another group."""
+        counts = np.bincount(slot_of)
+        kind = "cuda" if self.device.type == "cuda" else "cpu"
+        found: list[tuple[int, int]] = []
+        widest = longest = cost = 0  # of the last range
+        for slot in np.flatnonzero(counts).tolist():
+            width, length = int(counts[slot]) * new, int(self.prefix_len[slot])
+            alone = length * (READ + width) + GROUP[kind]
+            if found:
+                first = found[-1][0]
+                wider, longer = max(widest, width), max(longest, length)
+                products = (slot + 1 - first) * longer * wider
+                joined = (slot + 1 - first) * longer * (READ + wider) + GROUP[kind]
+                if joined <= cost + alone and products <= MOST_PRODUCTS[kind]:
+                    found[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
+                    continue
+            found.append((slot, slot + 1))
+            widest, longest, cost = width, length, alone
+        return found
+
+    def _group(self, first: int, last: int, slot_of: Index, columns: Index) -> _Group:
+        """The rows of a pass that continue slots `first` to `last`; `columns` (rows, new) are where all its tokens go."""
+        chosen = np.flatnonzero((slot_of >= first) & (slot_of < last))
+        together = chosen[-1] - chosen[0] + 1 == len(chosen)
+        rows = slice(int(chosen[0]), int(chosen[-1]) + 1) if together else self._tensor(chosen)
+        width, gather, place = by_slot(slot_of[chosen] - first, last - first)
+        aligned = np.array_equal(gather, np.arange(len(chosen)))
+        prompts, own = self.prefix_len[slot_of[chosen]], columns[chosen]
+        prefix, suffix = int(prompts.max()), int(columns.max()) + 1
         hidden = None
-        if not uniform or new > 1 or (prompts != prefix).any():
+        if own.shape[1] > 1 or (own + 1 < suffix).any() or (prompts < prefix).any():
             unread = torch.arange(prefix, device=self.device) >= self._tensor(prompts)[:, None, None]
-            later = torch.arange(longest + new, device=self.device) > self._tensor(columns)[:, :, None]
-            hidden = torch.cat([unread.expand(-1, new, -1), later], -1)[:, None, None]
-        width, gather, place = _groups(slot_of - slots.start, slots.stop - slots.start)
-        self._plan = _Extend(
-            first=first,
-            rows=rows,
-            new=new,
-            slots=slots,
+            later = torch.arange(suffix, device=self.device) > self._tensor(own)[:, :, None]
+            hidden = torch.cat([unread.expand(-1, own.shape[1], -1), later], -1)[:, None, None]
+        return _Group(
+            slots=slice(first, last),
             prefix=prefix,
-            suffix=longest + new,
-            write=write,
-            hidden=hidden,
+            rows=rows,
             width=width,
-            gather=None if gather is None else self._tensor(gather),
-            place=None if place is None else self._tensor(place),
+            gather=None if aligned and width == 1 else self._tensor(gather),
+            place=None if aligned and width == 1 else self._tensor(place),
+            hidden=hidden,
         )
-        return self._tensor(prompts[:, None] + columns)
 
     def end_extend(self, first: int, new: int) -> None:
         """After the pass: the rows from `first` on hold `new` more tokens."""
@@ -238,34 +268,22 @@ class SharedPrefixCache(DynamicCache):
         grouped = (query * scaling).reshape(rows, heads, groups * new, size)
 
         own_key, own_value = (s[plan.first : plan.first + rows, :, : plan.suffix] for s in layer.suffix)
-        prompt_key, prompt_value = (p[plan.slots, :, : plan.prefix] for p in layer.prefix)
-        if plan.gather is None:
-            shared = grouped @ prompt_key.mT
-        else:
-            shared = self._by_row(self._by_slot(grouped, plan) @ prompt_key.mT, plan)
-        scores = torch.cat([shared, grouped @ own_key.mT], -1)
-        if plan.hidden is not None:
-            scores.view(rows, heads, groups, new, -1).masked_fill_(plan.hidden, -torch.inf)
-        weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
-        shared, own = weights[..., : plan.prefix], weights[..., plan.prefix :] @ own_value
-        if plan.gather is None:
-            own += shared @ prompt_value
-        else:
-            own += self._by_row(self._by_slot(shared, plan) @ prompt_value, plan)
-        return own.view(rows, query_heads, new, size)
-
-    def _by_slot(self, tensor: Tensor, plan: _Extend) -> Tensor:
-        """From (rows, heads, queries, n) to (slots, heads, width * queries, n), spare places repeating row 0."""
-        _, heads, queries, size = tensor.shape
-        wide = tensor[plan.gather].view(-1, plan.width, heads, queries, size).transpose(1, 2)
-        return wide.reshape(-1, heads, plan.width * queries, size)
-
-    def _by_row(self, tensor: Tensor, plan: _Extend) -> Tensor:
-        """Back from (slots, heads, width * queries, n) to (rows, heads, queries, n)."""
-        slots, heads, queries, size = tensor.shape
-        queries //= plan.width
-        tall = tensor.view(slots, heads, plan.width, queries, size).transpose(1, 2)
-        return tall.reshape(-1, heads, queries, size)[plan.place]
+        out = grouped.new_empty(grouped.shape) if len(plan.groups) > 1 else None
+        for group in plan.groups:
+            prompt_key, prompt_value = (p[group.slots, :, : group.prefix] for p in layer.prefix)
+            asked = grouped[group.rows]
+            shared = _to_rows(_to_slots(asked, group) @ prompt_key.mT, group)
+            scores = torch.cat([shared, asked @ own_key[group.rows].mT], -1)
+            if group.hidden is not None:
+                scores.view(len(asked), heads, groups, new, -1).masked_fill_(group.hidden, -torch.inf)
+            weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+            seen = weights[..., group.prefix :] @ own_value[group.rows]
+            seen += _to_rows(_to_slots(weights[..., : group.prefix], group) @ prompt_value, group)
+            if out is None:  # its rows are all rows, in order
+                return seen.view(rows, query_heads, new, size)
+            out[group.rows] = seen
+        assert out is not None
+        return out.view(rows, query_heads, new, size)
 
     # -- memory --------------------------------------------------------------------------------------------------------
 
@@ -278,8 +296,7 @@ class SharedPrefixCache(DynamicCache):
             _up(self.longest_suffix + new, SUFFIX_BLOCK) if self.rows else 0,
         )
         have = self._capacity
-        prefix = need[:2] if need[0] > have[0] or need[1] > have[1] else have[:2]
-        suffix = need[2:] if need[2] > have[2] or need[3] > have[3] else have[2:]
+        prefix, suffix = _grown(have[:2], need[:2]), _grown(have[2:], need[2:])
         if prefix[0] * prefix[1] + suffix[0] * suffix[1] > self.limit:
             prefix, suffix = need[:2], need[2:]
         self._capacity = (*prefix, *suffix)
@@ -318,11 +335,22 @@ def compaction(count: int, dropped: Index) -> tuple[Index, Index]:
     return np.flatnonzero(gone[:kept]), kept + np.flatnonzero(~gone[kept:])
 
 
-def _groups(slot_of: Index, slots: int) -> tuple[int, Index | None, Index | None]:
-    """(width, gather, place): rows sorted into slots of equal width; no gather if row i continues slot i for every i."""
+def arrangement(sources: Index) -> Index:
+    """An order of items that leaves one of those that come from place i at place i, wherever there is such a place."""
+    count = len(sources)
+    origins, firsts = np.unique(sources, return_index=True)
+    stays = origins < count
+    order = np.full(count, -1, dtype=np.int64)
+    order[origins[stays]] = firsts[stays]
+    moves = np.ones(count, dtype=bool)
+    moves[firsts[stays]] = False
+    order[order < 0] = np.flatnonzero(moves)
+    return order
+
+
+def by_slot(slot_of: Index, slots: int) -> tuple[int, Index, Index]:
+    """(width, gather, place): rows sorted into slots of equal width, `gather` by slot; row i lies at `place[i]` of it."""
     rows = len(slot_of)
-    if rows == slots and (slot_of == np.arange(slots)).all():
-        return 1, None, None
     counts = np.bincount(slot_of, minlength=slots)
     width = int(counts.max())
     order = np.argsort(slot_of, kind="stable")
@@ -334,11 +362,37 @@ def _groups(slot_of: Index, slots: int) -> tuple[int, Index | None, Index | None
     return width, gather, place
 
 
+def _to_slots(tensor: Tensor, group: _Group) -> Tensor:
+    """From (rows, heads, queries, n) to (slots, heads, width * queries, n) of a group."""
+    if group.gather is None:
+        return tensor
+    _, heads, queries, size = tensor.shape
+    wide = tensor[group.gather].view(-1, group.width, heads, queries, size).transpose(1, 2)
+    return wide.reshape(-1, heads, group.width * queries, size)
+
+
+def _to_rows(tensor: Tensor, group: _Group) -> Tensor:
+    """Back from (slots, heads, width * queries, n) to (the group's rows, heads, queries, n)."""
+    if group.place is None:
+        return tensor
+    _, heads, queries, size = tensor.shape
+    queries //= group.width
+    tall = tensor.view(-1, heads, group.width, queries, size).transpose(1, 2)
+    return tall.reshape(-1, heads, queries, size)[group.place]
+
+
 def _repeat(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     groups = query.shape[1] // key.shape[1]
     if groups == 1:
         return key, value
     return key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+
+
+def _grown(have: tuple[int, int], need: tuple[int, int]) -> tuple[int, int]:
+    """Items and columns to allocate: what there is if it will do, else what is needed, items by half more than there were."""
+    if need[0] <= have[0] and need[1] <= have[1]:
+        return have
+    return (max(need[0], have[0] * 3 // 2) if need[0] > have[0] else need[0]), need[1]
 
 
 def _resized(tensor: Tensor, count: int, columns: int) -> Tensor:

@@ -35,8 +35,8 @@ class Chooser(Protocol):
         """One key for every completion a request starts with."""
         ...
 
-    def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
-        """How the rows from `first` on continue, given (rows - first, vocabulary) float32 log-probabilities."""
+    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
+        """How the rows continue, given (rows, vocabulary) float32 log-probabilities."""
         ...
 
 
@@ -57,18 +57,18 @@ class Sampler:
         request = self._requests[job]
         return np.random.SeedSequence(request.seed).generate_state(request.n, np.uint64).astype(np.uint64)
 
-    def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
+    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
         """Inverse-transform sampling: the first token whose cumulative probability exceeds a uniform number."""
         device = logprobs.device
         legal = logprobs
         if self._machine is not None:
             columns = torch.from_numpy(self._machine.columns).to(device)
-            hidden = torch.from_numpy(~self._machine.allowed(rows.state[first:])).to(device)
+            hidden = torch.from_numpy(~self._machine.allowed(rows.state)).to(device)
             legal = logprobs[:, columns].masked_fill_(hidden, -torch.inf)
-        temperature = self._temperature[rows.job[first:]]
+        temperature = self._temperature[rows.job]
         picked = legal.argmax(-1)
         if temperature.any():
-            uniform = _uniform(rows.key[first:], rows.length[first:])
+            uniform = _uniform(rows.key, rows.length)
             scale = torch.from_numpy(np.where(temperature > 0, temperature, 1.0)).to(device)
             cumulative = torch.softmax(legal.double() / scale[:, None], -1).cumsum(-1)
             goal = torch.from_numpy(uniform).to(device)[:, None] * cumulative[:, -1:]
@@ -78,7 +78,7 @@ class Sampler:
         tokens = picked.cpu().numpy()
         if self._machine is not None:
             tokens = self._machine.columns[tokens]
-        return Choice(np.arange(first, first + len(tokens)), tokens, gained)
+        return Choice(np.arange(len(tokens)), tokens, gained)
 
 
 class Searcher:
@@ -98,7 +98,7 @@ class Searcher:
         """A search starts with one row and draws nothing."""
         return np.zeros(1, dtype=np.uint64)
 
-    def choose(self, rows: Rows, first: int, logprobs: Tensor) -> Choice:
+    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
         """All tokens above the threshold."""
         machine, tokens = self._machine, None
         if machine is not None:
@@ -107,13 +107,13 @@ class Searcher:
             logprobs, ids = logprobs.topk(self._most, dim=-1)
             tokens = ids.cpu().numpy()
         block = logprobs.cpu().numpy()
-        needed = self._threshold[rows.job[first:]] - rows.total[first:]
+        needed = self._threshold[rows.job] - rows.total
         kept = block >= needed[:, None]
         if machine is not None:
-            kept &= machine.allowed(rows.state[first:])
+            kept &= machine.allowed(rows.state)
         row, column = np.nonzero(kept)
         chosen = tokens[row, column] if tokens is not None else machine.columns[column] if machine is not None else column
-        return Choice(row + first, chosen, block[row, column])
+        return Choice(row, chosen, block[row, column])
 
 
 def _uniform(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -2,8 +2,9 @@
 
 Sampling and threshold search differ only in how rows go on (see `choosing`). Searching breadth-first in step is exact
 and stays narrow: the live prefixes of a request are disjoint events of probability >= min_prob, so at most 1 / min_prob
-exist at once. The key/value positions of the batch are bounded: what does not fit is parked (its tokens are kept, its
-keys and values dropped) and computed again when there is room, so memory never decides what is found.
+exist at once. Rows that have a draft go first and read it many tokens a pass (see `drafts`). The key/value positions of
+the batch are bounded: what does not fit is parked (its tokens are kept, its keys and values dropped) and computed again
+when there is room, so memory never decides what is found.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, compaction, positions
+from solver.infer.base import Drafts
+from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, arrangement, positions
 from solver.infer.choosing import Choice, Chooser
+from solver.infer.drafts import guess, readable
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
@@ -25,7 +29,6 @@ from solver.infer.rows import Rows
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
 
-_NONE: Index = np.zeros(0, dtype=np.int64)
 EXPECTED_NEW = 64  # tokens a row is first thought to take; then as many as the longest so far
 ALIKE = 0.9  # prompts are of like length if none is shorter than this share of the longest: padding is wasted work
 
@@ -46,7 +49,8 @@ class _Job:
 
     number: int
     request: Prompted
-    parked: list[Rows]  # single rows without keys and values, to be taken up from the end
+    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values, to be taken up from the end
+    drafts: Sequence[Index] = ()
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     slot: int = -1
     done: list[Completion] = field(default_factory=list)
@@ -74,17 +78,17 @@ class Decoder:
         budget: int,
         pace: Pace,
         deadline: Deadline,
+        drafts: Drafts | None = None,
     ) -> None:
         self._forward, self._chooser, self._machine, self._end = forward, chooser, machine, end
         self._budget, self._pace, self._deadline = budget, pace, deadline
+        self._drafts = drafts
         self._prefill_tokens = forward.prefill_tokens
-        self._jobs = [
-            _Job(n, request, [Rows.start(n, keys) for keys in chooser.keys(n)[::-1, None]]) for n, request in enumerate(requests)
-        ]
+        self._jobs = [_Job(n, request) for n, request in enumerate(requests)]
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
         self._new_tokens = np.zeros(len(requests), dtype=np.int64)
-        # longest first: memory is tightest at the start, and neighbours in the queue are of like length
-        self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
+        self._held = self._jobs  # in the order given
+        self._waiting: deque[_Job] = deque()
         self._resident: list[_Job] = []  # by slot
         self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
         self._cache = SharedPrefixCache(forward.device, budget)
@@ -94,6 +98,7 @@ class Decoder:
 
     def run(self) -> Iterator[Result]:
         """One result a request, as each completes."""
+        self._release()
         while self._waiting or self._resident:
             try:
                 self._admit()
@@ -104,11 +109,32 @@ class Decoder:
                 if not is_out_of_memory(error):
                     raise
                 self._back_off(error)
-            while self._ready:
-                yield self._ready.popleft()
+            if self._ready:
+                while self._ready:
+                    yield self._ready.popleft()
+                self._release()
         yield from self._ready
-        for job in (*self._resident, *self._waiting):
+        for job in (*self._resident, *self._waiting, *self._held):
             yield self._result(job, "cut")
+
+    def _release(self) -> None:
+        """Let the requests start that no longer wait for their drafts; if nothing else is left, the first of the others."""
+        started: list[_Job] = []
+        held: list[_Job] = []
+        for job in self._held:
+            drafts = self._drafts(job.request.id) if self._drafts is not None else ()
+            if drafts is None:
+                held.append(job)
+                continue
+            job.drafts = [readable(draft, self._forward.vocabulary, self._end) for draft in drafts]
+            started.append(job)
+        if held and not (started or self._waiting or self._resident):
+            started.append(held.pop(0))
+        for job in started:
+            job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
+        self._held = held
+        # longest first: memory is tightest at the start, and neighbours in the queue are of like length
+        self._waiting = deque(sorted([*self._waiting, *started], key=lambda job: -len(job.prompt)))
 
     def _result(self, job: _Job, status: Status) -> Result:
         best_first = tuple(sorted(job.done, key=lambda completion: -completion.logprob))
@@ -123,16 +149,48 @@ class Decoder:
         self._in_flight = sequences
 
     def _step(self) -> None:
-        """Advance every row by one token."""
+        """Advance the rows that have a draft along it, if there are any, else every row by one token."""
         self._make_room()
-        rows = self._rows
-        if not len(rows):
+        if not len(self._rows):
             return
-        self._ask("step", len(rows), len(rows))
-        last = rows.tokens[np.arange(len(rows)), rows.length - 1][:, None].astype(np.int64)
-        with self._pace.measure("step", len(rows), self._deadline.clock):
-            logprobs = _log_softmax(self._forward.extend(self._cache, 0, last)[:, -1])
-        self._advance(0, logprobs)
+        first, ahead = self._look_ahead()
+        rows = self._rows.take(slice(first, None)) if first else self._rows
+        ids = rows.tokens[np.arange(len(rows)), rows.length - 1][:, None].astype(np.int64)
+        if ahead is not None:
+            ids = np.concatenate([ids, np.maximum(ahead, 0)], -1)
+        self._ask("step" if ahead is None else "look ahead", ids.size, len(self._rows))
+        with self._pace.measure("step" if ahead is None else "look ahead", ids.size, self._deadline.clock):
+            logprobs = _log_softmax(self._forward.extend(self._cache, first, ids))
+        self._advance(first, logprobs, ahead)
+
+    def _look_ahead(self) -> tuple[int, Index | None]:
+        """Bring the rows that have a draft to the end of the batch.
+
+        Returns where they begin and (rows, most) the tokens to read after the last ones, -1 where there are none; (0, None)
+        if there is no such row.
+        """
+        rows, cache = self._rows, self._cache
+        guesses: dict[int, Index] = {}
+        for row, (number, n) in enumerate(zip(rows.job, rows.length, strict=True)):
+            if drafts := self._jobs[number].drafts:
+                ids = guess(drafts, rows.tokens[row, :n], int(self._limit[number]) - int(n) - 1)
+                if len(ids):
+                    guesses[row] = ids
+        if not guesses or 2 * len(guesses) < len(rows):  # a pass for a few of many rows costs more than it saves
+            return 0, None
+        most = max(map(len, guesses.values()))
+        guesses = {row: ids for row, ids in guesses.items() if 2 * len(ids) > most}  # padding is wasted work: others wait
+        first = len(rows) - len(guesses)
+        order = np.array([*(row for row in range(len(rows)) if row not in guesses), *guesses])
+        self._rows = rows.take(order)
+        cache.set_rows(order, cache.suffix_len[order])
+        prompts = positions(cache.slots, cache.longest_prefix, 0, 0)
+        columns = (self._budget - prompts) // positions(0, 0, cache.rows, 1) * SUFFIX_BLOCK - cache.longest_suffix
+        most = min(most, columns - 1, self._forward.piece(cache) - 1)
+        ahead = np.full((len(guesses), max(most, 0)), -1, dtype=np.int64)
+        for read, ids in zip(ahead, guesses.values(), strict=True):
+            read[: len(ids)] = ids[: len(read)]
+        return first, ahead
 
     def _admit(self) -> None:
         """Take up parked rows, then new requests, while there is room."""
@@ -196,82 +254,95 @@ class Decoder:
         if length:
             ids = self._rows.tokens[first:, :length].astype(np.int64)
             with self._pace.measure("resume", count * length, self._deadline.clock):
-                logprobs = _log_softmax(self._forward.extend(self._cache, first, ids)[:, -1])
+                logprobs = _log_softmax(self._forward.extend(self._cache, first, ids)[:, -1:])
         else:
             assert job.root is not None
-            logprobs = job.root.expand(count, -1)
+            logprobs = job.root.expand(count, 1, -1)
         self._advance(first, logprobs)
 
     # -- what becomes of the rows --------------------------------------------------------------------------------------
 
-    def _advance(self, first: int, logprobs: Tensor) -> None:
-        """Continue the rows from `first` on as the chooser says: append, branch, finish, drop."""
-        rows = self._rows
-        choice = self._chooser.choose(rows, first, logprobs)
-        broken = torch.isnan(logprobs[:, 0]).cpu().numpy()
-        if broken.any():
-            choice = self._fail(np.unique(rows.job[first:][broken]), choice)
-        owner = rows.job[choice.rows]
-        ended = choice.tokens == self._end
-        closed = ended | (rows.length[choice.rows] + 1 >= self._limit[owner])
-        self._new_tokens += np.bincount(owner, minlength=len(self._jobs))
-        calm = not closed.any() and np.array_equal(choice.rows, np.arange(first, len(rows)))
-        if calm:
-            self._append(choice.rows, choice)
-            return
-        for at in np.flatnonzero(closed):
-            completion = rows.completion(choice.rows[at], choice.tokens[at], choice.logprobs[at], bool(ended[at]))
-            self._jobs[owner[at]].done.append(completion)
+    def _advance(self, first: int, logprobs: Tensor, ahead: Index | None = None) -> None:
+        """Continue the rows from `first` on as the chooser says: append, branch, finish, drop.
+
+        `logprobs` (rows, 1 + read ahead, vocabulary) are those after each row and after the tokens `ahead` that it read, for
+        as far as it takes these.
+        """
+        rows = self._rows if not first and ahead is None else self._rows.take(slice(first, None))
+        source = np.arange(len(rows))
+        left: list[tuple[Rows, Index]] = []
+        done: list[tuple[_Job, Completion]] = []
+        touched = np.unique(self._rows.job)
+        for depth in range(logprobs.shape[1]):
+            choice = self._choose(rows, logprobs[:, depth] if len(source) == len(logprobs) else logprobs[source, depth])
+            owner = rows.job[choice.rows]
+            ended = choice.tokens == self._end
+            closed = ended | (rows.length[choice.rows] + 1 >= self._limit[owner])
+            self._new_tokens += np.bincount(owner, minlength=len(self._jobs))
+            for at in np.flatnonzero(closed):
+                completion = rows.completion(choice.rows[at], choice.tokens[at], choice.logprobs[at], bool(ended[at]))
+                done.append((self._jobs[owner[at]], completion))
+            calm = not closed.any() and np.array_equal(choice.rows, np.arange(len(rows)))
+            if not calm:
+                rows, source = rows.take(choice.rows[~closed]), source[choice.rows[~closed]]
+            tokens = choice.tokens[~closed]
+            self._append(rows, tokens, choice.logprobs[~closed])
+            if calm and rows is self._rows:
+                return
+            follows = np.zeros(len(rows), dtype=bool)
+            if ahead is not None and depth < ahead.shape[1]:
+                follows = ahead[source, depth] == tokens
+            if not follows.all():
+                left.append((rows.take(~follows), source[~follows] + first))
+                rows, source = rows.take(follows), source[follows]
+            if not len(rows):
+                break
+        for job, completion in done:
+            job.done.append(completion)
             self._expected = max(self._expected, len(completion.ids))
-        touched = np.unique(rows.job)
-        self._branch(first, Choice(choice.rows[~closed], choice.tokens[~closed], choice.logprobs[~closed]))
+        self._place(first, left)
         self._settle(touched)
 
-    def _append(self, rows: Index, choice: Choice) -> None:
-        self._rows.append(rows, choice.tokens, choice.logprobs)
-        if self._machine is not None:
-            state = self._rows.state[rows]
-            self._machine.advance(state, choice.tokens)
-            self._rows.state[rows] = state
-
-    def _branch(self, first: int, choice: Choice) -> None:
-        """Append the chosen tokens. A row not chosen leaves; one chosen again is copied, or parked where nothing fits."""
-        rows, first_new = self._rows, len(self._rows)
-        stays = np.zeros(first_new, dtype=bool)
-        stays[:first] = [not self._jobs[number].error for number in rows.job[:first]]
-        stays[choice.rows] = True
-        dropped = np.flatnonzero(~stays)
-        holes, movers = compaction(first_new, dropped)
-        now = np.arange(first_new)  # where each row lies after the dropped ones left
-        now[movers] = holes
-        kept = first_new - len(dropped)
-        rows.move(holes, movers, kept)
-        again = np.zeros(len(choice.rows), dtype=bool)
-        again[1:] = choice.rows[1:] == choice.rows[:-1]
-        target = now[choice.rows]
-        sources = target[again]
-        rows.extend(rows.take(sources))
-        target[again] = kept + np.arange(len(sources))
-        self._append(target, choice)
-        forked = max(0, min(len(sources), self._rows_that_fit() - kept))
-        for row in range(kept + forked, len(rows)):
-            self._park(row)
-        rows.move(_NONE, _NONE, kept + forked)
-        # the cache comes last: if memory runs out here, the rows are whole and can be parked
-        self._cache.move_rows(holes, movers, kept)
-        self._cache.fork(sources[:forked])
-
-    def _park(self, row: int) -> None:
-        single = self._rows.take(np.array([row]))
-        self._jobs[int(single.job[0])].parked.append(single)
-
-    def _fail(self, numbers: Index, choice: Choice) -> Choice:
-        """Give up requests whose log-probabilities are no numbers."""
-        for number in numbers:
+    def _choose(self, rows: Rows, logprobs: Tensor) -> Choice:
+        """How rows go on; requests whose log-probabilities are no numbers are given up."""
+        choice = self._chooser.choose(rows, logprobs)
+        broken = torch.isnan(logprobs[:, 0]).cpu().numpy()
+        if not broken.any():
+            return choice
+        for number in np.unique(rows.job[broken]):
             self._jobs[number].error = "the model gave NaN"
             self._jobs[number].parked.clear()
-        sound = ~np.isin(self._rows.job[choice.rows], numbers)
+        sound = self._sound(rows)[choice.rows]
         return Choice(choice.rows[sound], choice.tokens[sound], choice.logprobs[sound])
+
+    def _sound(self, rows: Rows) -> NDArray[np.bool_]:
+        """(rows,) whether the request of each has not failed."""
+        return np.array([not self._jobs[number].error for number in rows.job], dtype=bool)
+
+    def _append(self, rows: Rows, tokens: Index, logprobs: NDArray[np.float32]) -> None:
+        rows.append(tokens, logprobs)
+        if self._machine is not None:
+            self._machine.advance(rows.state, tokens)
+
+    def _place(self, first: int, continued: Sequence[tuple[Rows, Index]]) -> None:
+        """Put what became of the rows from `first` on, each with the row it came from, in their place; park what does not fit."""
+        rows = self._rows.take(slice(0, first))
+        rows.extend(*(part for part, _ in continued))
+        sources = np.concatenate([np.arange(first), *(source for _, source in continued)])
+        sound = self._sound(rows)
+        rows, sources = rows.take(sound), sources[sound]
+        order = arrangement(sources)
+        rows, sources = rows.take(order), sources[order]
+        cached = rows.length - 1
+        staying = max(len(np.unique(sources)), self._rows_that_fit(int(cached.max(initial=0))))
+        for row in range(staying, len(rows)):
+            self._park(rows, row)
+        # the cache comes last: if memory runs out here, the rows are whole and can be parked
+        self._rows = rows.take(slice(0, staying))
+        self._cache.set_rows(sources[:staying], cached[:staying])
+
+    def _park(self, rows: Rows, row: int) -> None:
+        self._jobs[rows.job[row]].parked.append(rows.take(np.array([row])))
 
     def _settle(self, numbers: Index) -> None:
         """Hand out the results of those requests that have nothing left to do, and free their slots."""
@@ -300,26 +371,26 @@ class Decoder:
         alone = not self._cache.rows and rows == 1 and (not slots or not self._cache.slots)
         return alone or self._need(slots, prompt, rows, length) <= self._budget
 
-    def _rows_that_fit(self) -> int:
-        """How many rows the budget allows at their present length; at least one."""
-        cache = self._cache
-        prompts = positions(cache.slots, cache.longest_prefix, 0, 0)
-        block = positions(0, 0, ROW_BLOCK, cache.longest_suffix + 1)
+    def _rows_that_fit(self, longest: int) -> int:
+        """How many rows of that many tokens, and one more each, the budget allows; at least one."""
+        prompts = positions(self._cache.slots, self._cache.longest_prefix, 0, 0)
+        block = positions(0, 0, ROW_BLOCK, longest + 1)
         return max(1, (self._budget - prompts) // block * ROW_BLOCK)
 
     def _make_room(self) -> None:
         """Before a step, park rows until the budget holds one more token of each: the newest requests first."""
-        while len(self._rows) > max(1, self._rows_that_fit()):
-            slots = self._cache.slot_of
-            newest = np.flatnonzero(slots == slots.max())
-            alone = len(newest) == len(slots)
-            victims = newest[self._rows_that_fit() :] if alone else newest
+        cache = self._cache
+        while len(self._rows) > (fit := self._rows_that_fit(cache.longest_suffix)):
+            newest = np.flatnonzero(cache.slot_of == cache.slot_of.max())
+            alone = len(newest) == len(self._rows)
+            victims = newest[fit:] if alone else newest
             for row in victims:
-                self._park(int(row))
-            job = self._resident[int(slots.max())]
-            holes, movers = compaction(len(slots), victims)
-            self._rows.move(holes, movers, len(slots) - len(victims))
-            self._cache.move_rows(holes, movers, len(slots) - len(victims))
+                self._park(self._rows, int(row))
+            job = self._resident[int(cache.slot_of.max())]
+            kept = np.setdiff1d(np.arange(len(self._rows)), victims)
+            kept = kept[arrangement(kept)]
+            self._rows = self._rows.take(kept)
+            cache.set_rows(kept, cache.suffix_len[kept])
             if not alone:
                 self._waiting.appendleft(job)
                 self._evict([job])
@@ -343,8 +414,8 @@ class Decoder:
         self._cache.clear()
         alone = self._in_flight <= 1 and len(self._resident) <= 1
         for row in range(len(self._rows)):
-            self._park(row)
-        self._rows.move(_NONE, _NONE, 0)
+            self._park(self._rows, row)
+        self._rows = self._rows.take(slice(0, 0))
         for job in reversed(self._resident):
             job.slot, job.root = -1, None
             if job.parked:

@@ -15,6 +15,7 @@ from solver.model.lora import LoraStack
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
+PIECE_ELEMENTS = 1 << 22  # attention scores or logits of a pass that reads several tokens a row, at most
 BUSY_ROWS = {"cpu": 16, "cuda": 256}  # decoding more rows at once than this saves little time a row
 
 
@@ -53,6 +54,13 @@ class Forward:
         logits = self._call(cache, self._tensor(ids), positions, None)
         cache.end_extend(first, ids.shape[1])
         return logits
+
+    def piece(self, cache: SharedPrefixCache) -> int:
+        """How many tokens to read at once of each row of `cache`, so that attention scores and logits stay small."""
+        heads = self.model.config.get_text_config().num_attention_heads
+        widest = int(np.bincount(cache.slot_of).max(initial=0)) * cache.slots
+        each = max(widest * cache.longest_prefix * heads, cache.rows * self.vocabulary, 1)
+        return max(1, PIECE_ELEMENTS // each)
 
     def _use(self, adapters: Index) -> None:
         """Say which adapter each row of the coming pass uses."""

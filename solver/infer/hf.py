@@ -11,6 +11,7 @@ import torch
 
 from solver.config import InferSettings
 from solver.errors import InputError
+from solver.infer.base import Drafts
 from solver.infer.choosing import Chooser, Sampler, Searcher
 from solver.infer.decoding import Decoder, Prompted
 from solver.infer.forward import Forward
@@ -54,25 +55,25 @@ class HFEngine:
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # the adapters used last
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
 
-    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request, most probable first.
 
         A completion that reaches `max_new_tokens` (or the end of the context) is given as not finished.
         """
 
         def run(group: _Served[SampleRequest]) -> Iterator[Result]:
-            return self._decode(group, Sampler(group.requests, self._machine), deadline)
+            return self._decode(group, Sampler(group.requests, self._machine), deadline, drafts)
 
         return self._run(requests, run, deadline)
 
-    def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
         """Every completion with probability >= min_prob per request, most probable first.
 
         Prefixes of that probability that reach `max_new_tokens` (or the end of the context) are given too, as not finished.
         """
 
         def run(group: _Served[SearchRequest]) -> Iterator[Result]:
-            return self._decode(group, Searcher(group.requests, self._machine), deadline)
+            return self._decode(group, Searcher(group.requests, self._machine), deadline, drafts)
 
         return self._run(requests, run, deadline)
 
@@ -86,14 +87,18 @@ class HFEngine:
         return self._run(requests, run, deadline)
 
     def _decode(
-        self, group: _Served[SampleRequest] | _Served[SearchRequest], chooser: Chooser, deadline: Deadline
+        self,
+        group: _Served[SampleRequest] | _Served[SearchRequest],
+        chooser: Chooser,
+        deadline: Deadline,
+        drafts: Drafts | None,
     ) -> Iterator[Result]:
         room = self._base.context
         prompted = [
             Prompted(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in group.requests
         ]
         end, budget = self._base.codec.end, self._settings.batch_tokens
-        return Decoder(group.forward, chooser, self._machine, end, prompted, budget, self._pace, deadline).run()
+        return Decoder(group.forward, chooser, self._machine, end, prompted, budget, self._pace, deadline, drafts).run()
 
     def _run(self, requests: Sequence[R], run: Callable[[_Served[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
         """Refuse what cannot be served, then serve the rest, one batch of adapters after the other."""

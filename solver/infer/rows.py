@@ -44,7 +44,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.job)
 
-    def take(self, index: Index | slice) -> Rows:
+    def take(self, index: Index | NDArray[np.bool_] | slice) -> Rows:
         """A copy of some rows."""
         return Rows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
 
@@ -57,22 +57,15 @@ class Rows:
         for f in fields(self):
             setattr(self, f.name, np.concatenate([getattr(part, f.name) for part in parts]))
 
-    def move(self, holes: Index, movers: Index, count: int) -> None:
-        """Overwrite the rows `holes` by the rows `movers`, then keep the first `count`."""
-        for f in fields(self):
-            array = getattr(self, f.name)
-            array[holes] = array[movers]
-            setattr(self, f.name, array[:count])
-
-    def append(self, rows: Index, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
-        """One more token for each of the rows given."""
-        at = self.length[rows]
-        if len(at) and at.max() >= self.tokens.shape[1]:
+    def append(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
+        """One more token for each row."""
+        if self.length.max(initial=0) >= self.tokens.shape[1]:
             self._widen(2 * self.tokens.shape[1])
-        self.tokens[rows, at] = tokens
-        self.logprobs[rows, at] = logprobs
-        self.total[rows] += logprobs
-        self.length[rows] += 1
+        every = np.arange(len(self))
+        self.tokens[every, self.length] = tokens
+        self.logprobs[every, self.length] = logprobs
+        self.total += logprobs
+        self.length += 1
 
     def completion(self, row: int, token: int, logprob: float, finished: bool) -> Completion:
         """The completion that a row and one more token make."""

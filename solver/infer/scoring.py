@@ -15,8 +15,6 @@ from solver.infer.pace import Pace
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, ScoreRequest
 
-PIECE_ELEMENTS = 1 << 22  # attention scores or logits of one piece, at most
-
 
 class Scorer:
     """Scores requests that share an adapter, within `budget` key/value positions (but one request always runs)."""
@@ -91,7 +89,7 @@ class Scorer:
         if ids.size:
             found[:, 0] = _gather(roots[torch.from_numpy(owner).to(roots.device)][:, None], ids[:, :1])[:, 0]
             cache.add_rows(owner)
-        piece = self._piece(cache)
+        piece = self._forward.piece(cache)
         for start in range(0, ids.shape[1] - 1, piece):
             read = ids[:, start : start + piece]
             read = read[:, : ids.shape[1] - 1 - start]
@@ -115,15 +113,6 @@ class Scorer:
             )
             results.append(Result(request.id, "complete", completions, "", len(request.prompt), sum(len(c) for c, *_ in scored)))
         return results
-
-    def _piece(self, cache: SharedPrefixCache) -> int:
-        """Tokens of each row to read at once, so that attention scores and logits stay small."""
-        config = self._forward.model.config.get_text_config()
-        if not cache.rows:
-            return 1
-        widest = int(np.bincount(cache.slot_of).max()) * cache.slots
-        each = max(widest * cache.longest_prefix * config.num_attention_heads, cache.rows * self._forward.vocabulary)
-        return max(1, PIECE_ELEMENTS // each)
 
 
 def _gather(logprobs: torch.Tensor, ids: Index) -> np.ndarray:

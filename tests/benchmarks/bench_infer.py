@@ -24,17 +24,18 @@ import torch
 from transformers import DynamicCache
 
 from solver.arc.datasets import load_tasks
+from solver.arc.grid import Grid, grid_key
 from solver.arc.task import Task
 from solver.arc.ttt_data import ttt_examples
 from solver.arc.view import TRANSFORMS, View
-from solver.codec import LONGEST_ANSWER
+from solver.codec import LONGEST_ANSWER, Codec
 from solver.config import DataSettings, InferSettings, ModelSettings, TrainSettings
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.hf import HFEngine
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
 from solver.train.registry import make_trainer
-from solver.types import NEVER, FitJob, SampleRequest, SearchRequest, TokenIds
+from solver.types import NEVER, FitJob, Result, SampleRequest, SearchRequest, TokenIds
 
 Found = dict[str, dict[tuple[int, ...], float]]
 
@@ -75,12 +76,41 @@ class RecursiveSearch:
             self.tokens.pop()
 
 
+VIEWS = [View(transform) for transform in TRANSFORMS]
+
+
 def views(tasks: list[Task], base: Base) -> list[list[TokenIds]]:
     """The prompts of each task's first query under the 8 dihedral transforms."""
-    return [
-        [base.codec.prompt(View(transform).apply(task.query(0)), 0, base.context).ids for transform in TRANSFORMS]
-        for task in tasks
-    ]
+    return [[base.codec.prompt(view.apply(task.query(0)), 0, base.context).ids for view in VIEWS] for task in tasks]
+
+
+class SiblingDrafts:
+    """What the views of a task that were answered found, as the others would write it, and the test input itself.
+
+    The first view of a task goes ahead with the input alone.
+    """
+
+    def __init__(self, codec: Codec, tasks: list[Task]) -> None:
+        self._codec, self._tasks = codec, tasks
+        self._found: dict[str, dict[bytes, Grid]] = {}  # by task: grids in the task's own orientation, in order of appearance
+
+    def note(self, result: Result) -> None:
+        """Remember what a view of the task found."""
+        task, view = result.request.split("/")
+        found = self._found.setdefault(task, {})
+        for completion in result.completions:
+            grid = self._codec.decode_answer(completion.ids) if completion.finished else None
+            if grid is not None:
+                original = VIEWS[int(view)].undo(grid)
+                found.setdefault(grid_key(original), original)
+
+    def __call__(self, request: str) -> list[TokenIds] | None:
+        """The drafts of a view; None while the task's first view is on its way."""
+        task, view = request.split("/")
+        if view != "0" and task not in self._found:
+            return None
+        grids = [*self._found.get(task, {}).values(), self._tasks[int(task)].test[0].input]
+        return [self._codec.encode_answer(VIEWS[int(view)].apply_grid(grid)) for grid in grids]
 
 
 def fitted(base: Base, tasks: list[Task], steps: int) -> Base:
@@ -104,7 +134,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
     return time.process_time() - start, result
 
 
-def bench_search(base: Base, prompts: list[list[TokenIds]], min_prob: float) -> None:
+def bench_search(base: Base, tasks: list[Task], prompts: list[list[TokenIds]], min_prob: float) -> None:
     """All views of all tasks in one call, against one sequence after the other."""
     engine = HFEngine(base, InferSettings())
     reference = RecursiveSearch(base, min_prob)
@@ -115,10 +145,12 @@ def bench_search(base: Base, prompts: list[list[TokenIds]], min_prob: float) -> 
     ]
 
     def batched(some: list[SearchRequest]) -> Found:
-        return {
-            result.request: {tuple(c.ids.tolist()): c.logprob for c in result.completions}
-            for result in engine.search(some, NEVER)
-        }
+        drafts = SiblingDrafts(base.codec, tasks)
+        found: Found = {}
+        for result in engine.search(some, NEVER, drafts):
+            drafts.note(result)
+            found[result.request] = {tuple(c.ids.tolist()): c.logprob for c in result.completions}
+        return found
 
     def recursive(some: list[SearchRequest]) -> Found:
         return {request.id: reference(request.prompt) for request in some}
@@ -205,7 +237,7 @@ def main() -> None:
     prompts = views(chosen, base)
     print(f"{base.parameters} parameters, fp32, {arguments.threads} thread(s), tasks {' '.join(task.id for task in chosen)}")
     if arguments.only != "sampling":
-        bench_search(fitted(base, chosen, arguments.fit), prompts, arguments.min_prob)
+        bench_search(fitted(base, chosen, arguments.fit), chosen, prompts, arguments.min_prob)
     if arguments.only != "search":
         bench_sampling(base, prompts, arguments.samples, arguments.new_tokens)
 

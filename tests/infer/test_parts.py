@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.codec import grid_codec
-from solver.infer.cache import _groups, compaction
+from solver.infer.cache import arrangement, by_slot, compaction
 from solver.infer.choosing import _uniform
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
@@ -61,13 +61,18 @@ def test_compaction_keeps_exactly_the_others(count: int, data: st.DataObject) ->
 
 
 @settings(deadline=None, max_examples=50)
+@given(sources=st.lists(st.integers(0, 12), max_size=15))
+def test_an_arrangement_loses_nothing_and_leaves_in_place_what_it_can(sources: list[int]) -> None:
+    order = arrangement(np.array(sources, dtype=np.int64))
+    assert sorted(order) == list(range(len(sources)))
+    assert all(sources[order[place]] == place for place in set(sources) if place < len(sources))
+
+
+@settings(deadline=None, max_examples=50)
 @given(slot_of=st.lists(st.integers(0, 5), min_size=1, max_size=20))
 def test_rows_grouped_by_slot_are_found_again(slot_of: list[int]) -> None:
     rows = np.array(slot_of)
-    width, gather, place = _groups(rows, 6)
-    if gather is None or place is None:
-        assert slot_of == list(range(6))
-        return
+    width, gather, place = by_slot(rows, 6)
     assert (gather[place] == np.arange(len(rows))).all()
     assert (place // width == rows).all()
     assert len(set(place.tolist())) == len(rows)
