@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 
 from solver.arc.grid import Grid, grid_key
@@ -18,7 +18,7 @@ from solver.arc.ttt_data import ttt_examples
 from solver.arc.view import IDENTITY_COLOURS, View, random_colours
 from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
-from solver.infer.base import Engine
+from solver.infer.base import Drafts, Engine
 from solver.run.executors.base import SharedFit
 from solver.train.base import Trainer
 from solver.types import (
@@ -319,8 +319,10 @@ class Solver:
             return
         report("inferring " + _names(jobs))
         began, answered = self._clock(), 0
-        for result in self._decode(asked, wave, deadline):
+        heard: set[tuple[str, int]] = set()  # adapter and query of every result
+        for result in self._decode(asked, wave, deadline, self._drafts(asked, heard)):
             job, prompted = asked[result.request]
+            heard.add((job.adapter, prompted.query))
             _note_result(job, result, "inference")
             job.count(prompt=result.prompt_tokens, new=result.new_tokens)
             found = list(self._candidates(job, prompted, result))
@@ -332,7 +334,26 @@ class Solver:
         self._infer_cost.measured(self._clock() - began, answered)
         _spread(jobs, "infer", self._clock() - began)
 
-    def _decode(self, asked: dict[str, tuple[_Job, _Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:
+    def _drafts(self, asked: dict[str, tuple[_Job, _Prompted]], heard: Set[tuple[str, int]]) -> Drafts:
+        """What other views of a query found, and its input, as guesses; a query's first view is waited for."""
+        leaders: dict[tuple[str, int], str] = {}
+        for id_, (job, prompted) in asked.items():
+            leaders.setdefault((job.adapter, prompted.query), id_)
+
+        def drafts(request: str) -> list[TokenIds] | None:
+            job, prompted = asked[request]
+            key = (job.adapter, prompted.query)
+            grids = self._top(job, prompted.query)
+            if not grids and key not in heard and leaders[key] != request:
+                return None
+            grids.append(job.task.test[prompted.query].input)
+            return [self.codec.encode_answer(prompted.view.apply_grid(grid)) for grid in grids]
+
+        return drafts
+
+    def _decode(
+        self, asked: dict[str, tuple[_Job, _Prompted]], wave: int, deadline: Deadline, drafts: Drafts
+    ) -> Iterator[Result]:
         infer = self._settings.infer
 
         def room(prompted: _Prompted) -> int:
@@ -343,7 +364,7 @@ class Solver:
                 SearchRequest(id_, prompted.ids, job.serving, infer.min_prob, room(prompted))
                 for id_, (job, prompted) in asked.items()
             ]
-            return self._engine.search(searches, deadline)
+            return self._engine.search(searches, deadline, drafts)
         greedy = infer.mode == "greedy"
         samples = [
             SampleRequest(
@@ -357,7 +378,7 @@ class Solver:
             )
             for id_, (job, prompted) in asked.items()
         ]
-        return self._engine.sample(samples, deadline)
+        return self._engine.sample(samples, deadline, drafts)
 
     def _candidates(self, job: _Job, prompted: _Prompted, result: Result) -> Iterator[Candidate]:
         adapter = job.serving.id if job.serving is not None else ""

@@ -18,7 +18,19 @@ from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
 from solver.run.executors.base import SharedFit
 from solver.run.solve import INFER_SHARE, PhaseCost, Solver, inference_views, keep_for
-from solver.types import Candidate, Result, SampleRequest, ScoreRequest, SearchRequest, TaskOutcome, TaskPlan, TaskWork, WorkItem
+from solver.types import (
+    Candidate,
+    Completion,
+    Result,
+    SampleRequest,
+    ScoreRequest,
+    SearchRequest,
+    Status,
+    TaskOutcome,
+    TaskPlan,
+    TaskWork,
+    WorkItem,
+)
 
 CODEC = grid_codec()
 
@@ -206,7 +218,7 @@ def test_a_shared_fit_leaves_time_for_the_fit(tmp_path: Path) -> None:
 
 def test_a_view_that_finds_nothing_was_asked_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(tmp_path)
-    monkeypatch.setattr(bench.engine, "sample", lambda asked, _: (Result(one.id, "complete", ()) for one in asked))
+    monkeypatch.setattr(bench.engine, "sample", lambda asked, *_: (Result(one.id, "complete", ()) for one in asked))
     (outcome,) = bench.outcomes(work())
     assert outcome.queries[0].candidates == ()
     assert outcome.queries[0].views == 8
@@ -264,7 +276,7 @@ def test_a_phase_that_the_deadline_cut_counts_for_what_it_answered(tmp_path: Pat
         bench = Bench(tmp_path / str(answered), "infer.score=false")
         answer = bench.engine.sample
 
-        def sample(asked: Any, deadline: Any, bench: Bench = bench, answer: Any = answer, most: int = answered) -> Any:
+        def sample(asked: Any, deadline: Any, _: Any, bench: Bench = bench, answer: Any = answer, most: int = answered) -> Any:
             bench.now += most  # a second for each prompt that is answered
             yield from answer(asked[:most], deadline)
             yield from (Result(one.id, "cut", ()) for one in asked[most:])
@@ -277,6 +289,32 @@ def test_a_phase_that_the_deadline_cut_counts_for_what_it_answered(tmp_path: Pat
         kept.append(1000.0 - deadlines[0])
     assert kept[0] == pytest.approx(kept[1])
     assert kept[0] == pytest.approx(10.0)  # eight prompts of a second each, and a quarter more
+
+
+@pytest.mark.parametrize("first", ["complete", "failed"])
+def test_what_the_first_view_found_is_the_draft_of_the_others(tmp_path: Path, first: Status) -> None:
+    bench = Bench(tmp_path, "infer.score=false")
+    task = make_task("a").without_answers()
+    shown, found = task.test[0].input, grid([[5, 6, 7]])
+    views = [view.apply_grid for view in inference_views(bench.settings, task, 0)]
+
+    def encoded(*grids: Any) -> list[list[int]]:
+        return [CODEC.encode_answer(one).tolist() for one in grids]
+
+    def sample(asked: Any, _: Any, drafts: Any) -> Any:
+        assert [drafts(request.id) is None for request in asked] == [False] + 7 * [True]
+        assert [draft.tolist() for draft in drafts(asked[0].id)] == encoded(views[0](shown))
+        ids = CODEC.encode_answer(views[0](found))
+        answer = Completion(ids, np.zeros(len(ids), dtype=np.float32), finished=True)
+        yield Result(asked[0].id, first, (answer,) if first == "complete" else ())
+        for request, view in zip(asked[1:], views[1:], strict=True):
+            guesses = (found, shown) if first == "complete" else (shown,)
+            assert [draft.tolist() for draft in drafts(request.id)] == encoded(*map(view, guesses))
+            yield Result(request.id, "complete", ())
+
+    bench.engine.sample = sample  # type: ignore[method-assign, assignment]
+    (outcome,) = bench.outcomes(TaskWork(task, TaskPlan(3, 8, 1)))
+    assert len(outcome.queries[0].candidates) == (first == "complete")
 
 
 def test_the_solver_needs_the_demonstrations_only(tmp_path: Path) -> None:
