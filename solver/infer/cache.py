@@ -33,6 +33,7 @@ GROUP = {"cpu": 2000, "cuda": 1 << 60}
 MOST_PRODUCTS = {"cpu": 1 << 17, "cuda": 1 << 60}
 
 Index = NDArray[np.int64]
+Prompt = list[tuple[Tensor, Tensor]]  # keys and values by layer, (heads, tokens, head size)
 
 
 def positions(slots: int, prefix: int, rows: int, suffix: int) -> int:
@@ -161,6 +162,19 @@ class SharedPrefixCache(DynamicCache):
         self.adapter_of = np.append(self.adapter_of, adapters)
         self._reserve()
         self._plan = _Prefill(first)
+
+    def prompt(self, slot: int) -> Prompt:
+        """A copy of the keys and values of the prompt in a slot."""
+        length = int(self.prefix_len[slot])
+        return [
+            (keys[slot, :, :length].clone(), values[slot, :, :length].clone()) for keys, values in (kv.prefix for kv in self._kv)
+        ]
+
+    def add_prompt(self, prompt: Prompt, adapter: int) -> None:
+        """Write a prompt that was read before, with the same adapter, into a new slot."""
+        self.begin_prefill(np.array([prompt[0][0].shape[1]]), np.array([adapter]))
+        for layer, (keys, values) in enumerate(prompt):
+            self.update(keys[None], values[None], layer)
 
     def begin_extend(self, first: int, new: int) -> Tensor:
         """The coming forward pass brings `new` tokens to each row from `first` on. Returns their positions, (rows, new) int64."""

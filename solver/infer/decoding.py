@@ -227,7 +227,7 @@ class Decoder:
         self._ask("prefill", tokens, len(self._rows) + len(batch))
         prompts, adapters = [job.prompt for job in batch], [job.request.adapter for job in batch]
         with self._pace.measure("prefill", tokens, self._deadline.clock):
-            roots = _log_softmax(self._forward.prefill(self._cache, prompts, adapters))
+            roots = _log_softmax(self._forward.prefill(self._cache, prompts, adapters, keep=True))
         for job, root in zip(batch, roots, strict=True):
             self._waiting.popleft()
             job.slot, job.root = len(self._resident), root
@@ -412,6 +412,7 @@ class Decoder:
         """Out of memory: park everything and go on with half of what was held; a sequence alone that does not fit fails."""
         held = self._cache.used()
         self._cache.clear()
+        self._forward.forget()
         alone = self._in_flight <= 1 and len(self._resident) <= 1
         for row in range(len(self._rows)):
             self._park(self._rows, row)

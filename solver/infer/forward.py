@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from solver.infer.cache import ATTENTION, Index, SharedPrefixCache
+from solver.infer.cache import ATTENTION, Index, Prompt, SharedPrefixCache
 from solver.infer.lean import LeanDecoder
 from solver.model.lora import LoraStack
 from solver.types import TokenIds
@@ -22,10 +23,17 @@ BUSY_ROWS = {"cpu": 16, "cuda": 256}  # decoding more rows at once than this sav
 class Forward:
     """The model as two functions: `prefill` prompts into slots, `extend` rows by tokens. Logits are as the model gives them."""
 
-    def __init__(self, model: Any, device: torch.device, stack: LoraStack | None = None) -> None:
-        """`stack`: the adapters of `model`, if it has several; prompts then name theirs by number."""
+    def __init__(self, model: Any, device: torch.device, stack: LoraStack | None = None, keep_tokens: int = 0) -> None:
+        """`stack`: the adapters of `model`, if it has several; prompts then name theirs by number.
+
+        Up to `keep_tokens` tokens of prompts are kept from one cache to the next.
+        """
         check_supported(model.config)
         self._stack = stack
+        self.keep_tokens = keep_tokens
+        self._kept: dict[
+            tuple[int, bytes], tuple[Prompt, Tensor]
+        ] = {}  # by adapter and tokens, oldest first; with the logits after
         self.model = model
         self.device = device
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
@@ -34,8 +42,44 @@ class Forward:
         model.config._attn_implementation = ATTENTION
         self._lean = LeanDecoder(model) if LeanDecoder.fits(model) else None
 
-    def prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int]) -> Tensor:
-        """Write the prompts into new slots of the cache. Returns the logits after each prompt, (prompts, vocabulary)."""
+    def prefill(
+        self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int], keep: bool = False
+    ) -> Tensor:
+        """Write the prompts into new slots of the cache. Returns the logits after each prompt, (prompts, vocabulary).
+
+        What was kept of an earlier pass is not computed again, and no longer kept. `keep` keeps these prompts, in place of the
+        oldest ones if together they are more than `keep_tokens`.
+        """
+        names = [(adapter, prompt.tobytes()) for prompt, adapter in zip(prompts, adapters, strict=True)]
+        known = [self._kept.get(name) for name in names]
+        first = cache.slots
+        logits: list[Tensor] = []
+        for new, run in groupby(range(len(prompts)), lambda n: known[n] is None):
+            places = list(run)
+            if new:
+                logits += self._prefill(cache, [prompts[n] for n in places], [adapters[n] for n in places])
+                continue
+            for n in places:
+                prompt, after = known[n]  # type: ignore[misc]
+                cache.add_prompt(prompt, adapters[n])
+                logits.append(after)
+        for n, name in enumerate(names):
+            self._kept.pop(name, None)
+            if keep:
+                self._kept[name] = known[n] or (cache.prompt(first + n), logits[n])
+        while sum(prompt[0][0].shape[1] for prompt, _ in self._kept.values()) > self.keep_tokens:
+            del self._kept[next(iter(self._kept))]
+        return torch.stack(logits)
+
+    def unread(self, prompts: Sequence[TokenIds], adapters: Sequence[int]) -> int:
+        """How many tokens of these prompts are not kept."""
+        return sum(len(p) for p, adapter in zip(prompts, adapters, strict=True) if (adapter, p.tobytes()) not in self._kept)
+
+    def forget(self) -> None:
+        """Keep no prompts, to free their memory."""
+        self._kept.clear()
+
+    def _prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int]) -> Tensor:
         lengths = np.array([len(prompt) for prompt in prompts])
         ids = np.zeros((len(prompts), lengths.max()), dtype=np.int64)
         for row, prompt in zip(ids, prompts, strict=True):

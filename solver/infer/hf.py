@@ -43,7 +43,8 @@ class _Served(Generic[R]):
 class HFEngine:
     """Completions and log-probabilities from `base` and adapters of it; the requests of one adapter run as one batch.
 
-    Memory: keys and values of at most `settings.batch_tokens` positions at once (one sequence runs even if it is longer);
+    Memory: keys and values of at most `settings.batch_tokens` positions at once (one sequence runs even if it is longer), and
+    of as many prompts that were sampled or searched last, so that scoring these with the same adapter need not read them;
     running out of memory halves that and goes on. A request that cannot be served gives a "failed" result, not an exception.
     Raises ValueError for a model without full causal attention in every layer.
     """
@@ -51,7 +52,7 @@ class HFEngine:
     def __init__(self, base: Base, settings: InferSettings) -> None:
         self._base, self._settings = base, settings
         self._pace = Pace()
-        self._forward = Forward(share(base.model), base.device)
+        self._forward = Forward(share(base.model), base.device, None, settings.batch_tokens)
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # the adapters used last
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
 
@@ -163,9 +164,9 @@ class HFEngine:
 
     def _adapt(self, adapters: Sequence[AdapterRef]) -> Forward:
         if len(adapters) == 1:
-            return Forward(apply_adapter(self._base, adapters[0]), self._base.device)
+            return Forward(apply_adapter(self._base, adapters[0]), self._base.device, None, self._settings.batch_tokens)
         stack = load_stack(self._base, adapters)
-        return Forward(stack.model, self._base.device, stack)
+        return Forward(stack.model, self._base.device, stack, self._settings.batch_tokens)
 
     def _refusal(self, request: Request) -> str:
         """Why a request cannot be served; empty if it can."""

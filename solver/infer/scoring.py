@@ -36,6 +36,7 @@ class Scorer:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+                self._forward.forget()
                 if len(batch) > 1:
                     self._budget = max(1, min(self._budget, self._need(batch)) // 2)
                     continue
@@ -73,11 +74,12 @@ class Scorer:
     def _score(self, batch: Sequence[ScoreRequest]) -> list[Result] | None:
         """The results of a batch, or None if the deadline comes first."""
         cache, clock = SharedPrefixCache(self._forward.device, self._budget), self._deadline.clock
-        tokens = len(batch) * max(len(request.prompt) for request in batch)
-        if self._deadline.expired(self._pace.reach("prefill", tokens)):
-            return None
         prompts, adapters = [request.prompt for request in batch], [self._number(request) for request in batch]
-        with self._pace.measure("prefill", tokens, clock):
+        tokens = len(batch) * max(map(len, prompts))
+        kind = "prefill" if self._forward.unread(prompts, adapters) else "copy"
+        if self._deadline.expired(self._pace.reach(kind, tokens)):
+            return None
+        with self._pace.measure(kind, tokens, clock):
             roots = torch.log_softmax(self._forward.prefill(cache, prompts, adapters).float(), -1)
         owner = np.array([n for n, request in enumerate(batch) for _ in request.completions], dtype=np.int64)
         given = [completion for request in batch for completion in request.completions]

@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_infer.py [--model FOLDER] [--tasks 6] [--fit 0] [--min-prob 0.01] [--samples 8] [--threads 1]
 
 Same model, fp32, threads, prompts (8 dihedral views of short ARC-AGI-1 training tasks), thresholds and lengths on both
-sides; the references reuse their key/value caches, and `generate` runs the same length-grouped batches. The completions
-of both searches are asserted to be the same. `--fit` steps of one fit shared by all tasks sharpen the model before the
+sides; the references reuse their key/value caches, and `generate` runs the same length-grouped batches. The batched search
+gets drafts: the test input, and what the views of the same task that were already answered found. The completions of both
+searches are asserted to be the same. `--fit` steps of one fit shared by all tasks sharpen the model before the
 search, as in a solver (not timed); a model used as it is finds little above the thresholds that solvers use. Times are
 CPU seconds of this process, so that a busy machine does not change the ratios; each side warms up first.
 """

@@ -678,6 +678,42 @@ def test_every_request_is_served_by_its_own_adapter(
             np.testing.assert_allclose(again.logprobs, completion.logprobs, atol=1e-4)
 
 
+@pytest.mark.parametrize("keep", [150, 32768])
+def test_scores_are_the_same_with_the_prompts_of_the_search_before(
+    base: Base, tmp_path: Path, keep: int, monkeypatch: pytest.MonkeyPatch, either_path: str
+) -> None:
+    mine, other = _full_adapter(base, tmp_path / "a", 1), _full_adapter(base, tmp_path / "b", 2)
+    texts = prompts(6, 4, longest=60)
+    total = sum(map(len, texts))
+    given = tuple(np.random.default_rng(0).integers(0, 10, (3, 7)).astype(np.int32))
+    computed: list[int] = []
+    prefill = Forward._prefill
+
+    def counted(self: Forward, cache: SharedPrefixCache, some: Sequence[TokenIds], numbers: Sequence[int]) -> torch.Tensor:
+        computed.append(sum(map(len, some)))
+        return prefill(self, cache, some, numbers)
+
+    def scores(engine: HFEngine, adapter: AdapterRef | None) -> tuple[np.ndarray, int]:
+        """The log-probabilities, and the prompt tokens that were computed."""
+        computed.clear()
+        results = by_id(engine.score([ScoreRequest(str(n), text, adapter, given) for n, text in enumerate(texts)], NEVER))
+        return np.array([[c.logprobs for c in results[str(n)].completions] for n in range(len(texts))]), sum(computed)
+
+    monkeypatch.setattr(Forward, "_prefill", counted)
+    engine = HFEngine(base, InferSettings(batch_tokens=keep))
+    expected = {adapter: scores(HFEngine(base, InferSettings()), adapter)[0] for adapter in (None, mine, other)}
+    for asked in (None, mine, other):
+        list(engine.search([SearchRequest(str(n), text, asked, 0.2, 9) for n, text in enumerate(texts)], NEVER))
+        found, read = scores(engine, asked)
+        np.testing.assert_allclose(found, expected[asked], atol=1e-4)
+        assert read == 0 if keep > total else 0 < read < total
+    list(engine.search([SearchRequest(str(n), text, mine, 0.2, 9) for n, text in enumerate(texts)], NEVER))
+    for asked in (other, None, mine):  # what was kept for one adapter is nothing to the others
+        found, read = scores(engine, asked)
+        np.testing.assert_allclose(found, expected[asked], atol=1e-4)
+        assert read == total
+
+
 def test_completion_sums_in_double_precision() -> None:
     completion = Completion(np.zeros(900, dtype=np.int32), np.full(900, 0.1, dtype=np.float32), False)
     assert completion.logprob == pytest.approx(900 * float(np.float32(0.1)), rel=1e-12)
