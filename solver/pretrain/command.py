@@ -13,8 +13,7 @@ from pathlib import Path
 
 import torch
 
-from solver.arc.datasets import NAMED_SETS, load_tasks
-from solver.arc.task import Task
+from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
@@ -22,6 +21,7 @@ from solver.pretrain.checkpoint import Position, load_model
 from solver.pretrain.corpora import build_store
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.loop import LoopSettings, train
+from solver.pretrain.procedural import Procedural
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore
 
@@ -31,16 +31,18 @@ PRESETS: Mapping[str, Shape] = {
     "base": Shape(hidden=256, layers=8, heads=4, ffn=768),
 }
 MIXTURE: Mapping[str, float] = {
-    "rearc": 0.36,
-    "arcgen": 0.36,
-    "arc1": 0.04,
-    "arc2": 0.08,
-    "conceptarc": 0.03,
-    "miniarc": 0.03,
-    "arc1d": 0.03,
-    "tama": 0.06,
-    "diva": 0.01,
+    "procedural": 0.3,
+    "rearc": 0.252,
+    "arcgen": 0.252,
+    "arc1": 0.028,
+    "arc2": 0.056,
+    "conceptarc": 0.021,
+    "miniarc": 0.021,
+    "arc1d": 0.021,
+    "tama": 0.042,
+    "diva": 0.007,
 }
+ARC_SETS = ("arc1", "arc2")
 VALIDATION_BATCHES = 12
 VALIDATION_SEED = 7
 
@@ -50,7 +52,7 @@ class PretrainOptions:
     """What the command line gives."""
 
     out: Path
-    corpus: Path | None  # a folder of corpus files; None: the ARC-AGI training sets alone
+    corpus: Path | None  # a folder of corpus files; None: the ARC-AGI training sets and procedural families alone
     loop: LoopSettings
     preset: str = "small"
     resume: Path | None = None
@@ -63,21 +65,23 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Positio
     """Run the command. Raises InputError for unusable corpora, presets or checkpoints."""
     if options.preset not in PRESETS:
         raise InputError(f"unknown preset {options.preset!r}; there are: {', '.join(PRESETS)}")
-    store = load_store(options.corpus, options.out, report)
+    guard = evaluation_guard()
+    store = load_store(options.corpus, options.out, guard, report)
     kept_out = [held_out(name) for name in store.names]
     codec = grid_codec()
-    sampler = Sampler(store.select([not out for out in kept_out]), MIXTURE, codec, options.sampler, options.seed)
-    validation = validation_batches(store.select(kept_out), options.sampler)
+    learnt, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
+    sampler = Sampler(learnt, MIXTURE, codec, options.sampler, options.seed, endless)
+    validation = validation_batches(store.select(kept_out), guard, options.sampler)
     model = load_model(options.resume) if options.resume else new_model(PRESETS[options.preset], options.seed)
     model.to(torch.device(options.device))
     report(
-        f"{model.num_parameters():,} parameters; {len(store) - sum(kept_out)} families to learn from, "
-        f"{sum(kept_out)} held out; {torch.get_num_threads()} threads on {options.device}"
+        f"{model.num_parameters():,} parameters; {len(store) - sum(kept_out)} stored families to learn from, "
+        f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {options.device}"
     )
     return train(model, sampler, validation, options.loop, options.out, options.resume, options.seed, report)
 
 
-def load_store(corpus: Path | None, out: Path, report: Callable[[str], None]) -> PairStore:
+def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[str], None]) -> PairStore:
     """All corpora behind the guard, cached in `out` by the names, sizes and times of their files."""
     files: list[Path] = []
     if corpus is not None:
@@ -91,24 +95,24 @@ def load_store(corpus: Path | None, out: Path, report: Callable[[str], None]) ->
     if cache.is_file():
         report(f"corpus from {cache}")
         return PairStore.load(cache)
-    arc = arc_sets()
-    guard = Guard.against([*arc["arc1:evaluation"], *arc["arc2:evaluation"]])
-    store = build_store(files, guard, report, {"arc1": arc["arc1:training"], "arc2": arc["arc2:training"]})
+    store = build_store(files, guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS})
     out.mkdir(parents=True, exist_ok=True)
     store.save(cache)
     return store
 
 
-def validation_batches(store: PairStore, settings: SamplerSettings) -> list[Batch]:
-    """Fixed batches of families that training never sees, generators alone (their rules are known to be sound)."""
+def validation_batches(store: PairStore, guard: Guard, settings: SamplerSettings) -> list[Batch]:
+    """Fixed batches of families that training never sees, generators alone (their rules are known to be sound).
+
+    Held-out procedural families stand in for generators where the corpora have none.
+    """
     generators = store.select([source in ("rearc", "arcgen") for source in store.sources])
-    if not len(generators):
-        generators = store
-    sampler = Sampler(generators, {}, grid_codec(), settings, VALIDATION_SEED)
+    endless = {} if len(generators) else {"procedural": Procedural(guard, held_out=True)}
+    sampler = Sampler(generators, {}, grid_codec(), settings, VALIDATION_SEED, endless)
     stream = sampler.batches(0, 0)
     return [next(stream)[2] for _ in range(VALIDATION_BATCHES)]
 
 
-def arc_sets() -> dict[str, list[Task]]:
-    """The four public ARC-AGI sets by name, outputs known."""
-    return {name: list(load_tasks(name)) for name in NAMED_SETS}
+def evaluation_guard() -> Guard:
+    """The guard against all public ARC-AGI evaluation tasks."""
+    return Guard.against(task for name in ARC_SETS for task in load_tasks(f"{name}:evaluation"))

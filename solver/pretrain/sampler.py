@@ -5,8 +5,9 @@ Block b is a pure function of (seed, b), so a training run resumes at its exact 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,22 +41,40 @@ class Batch:
     tokens: int  # unpadded
 
 
-class Sampler:
-    """Draws blocks of batches from a store, sources in proportion to `mixture`."""
+class Endless(Protocol):
+    """A source that makes its families as they are asked for."""
 
-    def __init__(self, store: PairStore, mixture: Mapping[str, float], codec: Codec, settings: SamplerSettings, seed: int):
+    def pairs(self, rng: np.random.Generator, count: int) -> list[Pair]:
+        """Up to `count` pairs of one family, a pure function of the generator's state."""
+        ...
+
+
+class Sampler:
+    """Draws blocks of batches from a store and from endless sources (by name), in proportion to `mixture`."""
+
+    def __init__(
+        self,
+        store: PairStore,
+        mixture: Mapping[str, float],
+        codec: Codec,
+        settings: SamplerSettings,
+        seed: int,
+        endless: Mapping[str, Endless] | None = None,
+    ):
         self._store, self._codec, self._settings, self._seed = store, codec, settings, seed
         self._cost = store.tokens()
-        self._families: list[NDArray[np.int64]] = []
-        weights = []
-        for source in sorted(set(store.sources)):
+        sources: dict[str, NDArray[np.int64] | Endless] = {}
+        for source in set(store.sources):
             usable = [f for f in range(len(store)) if store.sources[f] == source and self._usable(f)]
-            if usable and mixture.get(source, 1.0) > 0:
-                self._families.append(np.array(usable))
-                weights.append(mixture.get(source, 1.0))
-        if not weights:
+            if usable:
+                sources[source] = np.array(usable)
+        sources |= endless or {}
+        drawn = [source for source in sorted(sources) if mixture.get(source, 1.0) > 0]
+        if not drawn:
             raise ValueError("no family of the corpora has two pairs that fit a sequence")
-        self._weights = np.array(weights) / sum(weights)
+        self._sources = [sources[source] for source in drawn]
+        weights = np.array([mixture.get(source, 1.0) for source in drawn])
+        self._weights = weights / weights.sum()
 
     def batches(self, block: int, batch: int) -> Iterator[tuple[int, int, Batch]]:
         """Batches from position (block, batch) on, each with the position that follows it."""
@@ -69,22 +88,27 @@ class Sampler:
     def sequence(self, rng: np.random.Generator) -> TokenSequence:
         """One training sequence."""
         settings = self._settings
-        families = self._families[int(rng.choice(len(self._weights), p=self._weights))]
-        pool = self._store.family(int(families[rng.integers(len(families))]))
+        source = self._sources[int(rng.choice(len(self._weights), p=self._weights))]
+        pool = self._store.family(int(source[rng.integers(len(source))])) if isinstance(source, np.ndarray) else source
         wanted = int(rng.integers(settings.min_pairs, settings.max_pairs + 1))
-        chosen: list[int] = []
+        chosen: list[Pair] = []
         room = settings.max_tokens - len(self._codec.begin)
         # more draws than wanted: in a family of mixed sizes small pairs are to be found
-        for index in rng.permutation(len(pool))[: 3 * wanted]:
-            cost = int(self._cost[pool[int(index)]])
+        offered = self._stored(pool, rng, 3 * wanted) if isinstance(pool, range) else pool.pairs(rng, wanted)
+        for pair in offered:
+            assert pair.output is not None
+            cost = self._codec.answer_tokens(pair.input) + self._codec.answer_tokens(pair.output) + 2
             if cost <= room and len(chosen) < wanted:
-                chosen.append(pool[int(index)])
+                chosen.append(pair)
                 room -= cost
         if len(chosen) < settings.min_pairs:
             return self.sequence(rng)
         return self._write(chosen, rng)
 
-    def _write(self, chosen: list[int], rng: np.random.Generator) -> TokenSequence:
+    def _stored(self, pool: range, rng: np.random.Generator, count: int) -> Iterable[Pair]:
+        return (Pair(*self._store.pair(pool[int(index)])) for index in rng.permutation(len(pool))[:count])
+
+    def _write(self, chosen: list[Pair], rng: np.random.Generator) -> TokenSequence:
         settings = self._settings
         colours = np.array(
             random_colours(rng, "permute" if rng.random() < settings.permute_all else "permute_nonzero"), dtype=np.uint8
@@ -92,10 +116,10 @@ class Sampler:
         transform: Transform = TRANSFORMS[int(rng.integers(8))]
         turned: Transform = TRANSFORMS[int(rng.integers(8))] if rng.random() < settings.output_transform else "identity"
         pairs = []
-        for index in chosen:
-            shown, output = self._store.pair(index)
-            output = transform_grid(transform_grid(output, turned), transform)
-            pairs.append(Pair(colours[transform_grid(shown, transform)], colours[output]))
+        for pair in chosen:
+            assert pair.output is not None
+            output = transform_grid(transform_grid(pair.output, turned), transform)
+            pairs.append(Pair(colours[transform_grid(pair.input, transform)], colours[output]))
         return self._codec.sequence(Task("", tuple(pairs[:-1]), (pairs[-1],)), settings.max_tokens)
 
     def _usable(self, family: int) -> bool:

@@ -13,6 +13,7 @@ from solver.arc.grid import GridJson, grid_json
 from solver.cli import app
 from solver.errors import InputError
 from solver.pretrain.command import load_store
+from solver.pretrain.guard import Guard
 
 
 def recolouring(seed: int) -> list[dict[str, GridJson]]:
@@ -47,4 +48,4 @@ def test_the_command_makes_and_continues_a_model(tmp_path: Path) -> None:
 def test_an_empty_or_missing_corpus_folder_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path / "missing", tmp_path):
         with pytest.raises(InputError, match=re.escape(str(folder))):
-            load_store(folder, tmp_path / "out", print)
+            load_store(folder, tmp_path / "out", Guard.against([]), print)

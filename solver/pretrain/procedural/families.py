@@ -13,7 +13,8 @@ import numpy as np
 
 from solver.arc.grid import MAX_SIDE, Grid, grid_key
 from solver.arc.task import Pair
-from solver.pretrain.guard import Guard, held_out
+from solver.pretrain import guard
+from solver.pretrain.guard import Guard
 from solver.pretrain.procedural.programs import Program, Scene, random_kind, random_program, random_scene, run
 from solver.pretrain.procedural.values import Unfit
 
@@ -45,7 +46,7 @@ class Family:
         """A fresh pair. Raises Unfit if none is found, which families that passed `flaw` make next to impossible."""
         for _ in range(PAIR_TRIES):
             try:
-                return self._try_pair(rng)
+                return self.try_pair(rng)
             except Unfit:
                 continue
         raise Unfit
@@ -54,7 +55,8 @@ class Family:
         """`count` pairs: those of the probe, then fresh ones."""
         return [*self.probe[:count], *(self.pair(rng) for _ in range(count - len(self.probe)))]
 
-    def _try_pair(self, rng: np.random.Generator) -> Pair:
+    def try_pair(self, rng: np.random.Generator) -> Pair:
+        """The pair of the next grid of the scene. Raises Unfit if the program does not apply to it."""
         shown = self.scene.make(rng)
         if not shown.any() or not _fits(shown):
             raise Unfit
@@ -64,17 +66,17 @@ class Family:
         return Pair(np.ascontiguousarray(shown), np.ascontiguousarray(output, dtype=np.uint8))
 
 
-def family(seed: int) -> Family:
-    """The family of a seed: the first of its drafts without a flaw."""
+def family(seed: int, held_out: bool = False) -> Family:
+    """The family of a seed: the first of its drafts without a flaw whose rule is held out, or is not."""
     attempt = 0
     while True:
-        found = draft(seed, attempt)
+        found = draft(seed, attempt, held_out)
         if isinstance(found, Family):
             return found
         attempt += 1
 
 
-def draft(seed: int, attempt: int) -> Family | str:
+def draft(seed: int, attempt: int, held_out: bool = False) -> Family | str:
     """One try at the family of a seed: the family with its probe, or what is wrong with it."""
     # the kind of scene is the seed's alone, so that scenes whose programs are often flawed do not become rare
     kind = random_kind(np.random.default_rng(seed))
@@ -84,10 +86,12 @@ def draft(seed: int, attempt: int) -> Family | str:
         made = Family(scene, random_program(rng, scene, fresh))
     except Unfit:
         return "no program"
+    if guard.held_out(made.rule) != held_out:
+        return "other side"
     probe: list[Pair] = []
     for tried in range(PROBE_TRIES):
         try:
-            probe.append(made._try_pair(rng))
+            probe.append(made.try_pair(rng))
         except Unfit:
             if len(probe) + PROBE_TRIES - tried - 1 < PROBE:
                 return "seldom fits"
@@ -116,17 +120,21 @@ def flaw(program: Program, probe: Sequence[Pair]) -> str | None:
 
 
 class Procedural:
-    """An endless source of families for the sampler: those held out, or all the others; nothing the guard bars."""
+    """An endless source for the sampler: families that are held out, or all the others; no pair that the guard bars.
 
-    def __init__(self, guard: Guard, held_out: bool = False):
-        self._guard, self._held_out = guard, held_out
+    A small grid under a simple rule can by chance be a pair of an evaluation task, so the guard is asked, too.
+    """
+
+    def __init__(self, against: Guard, held_out: bool = False):
+        self._guard, self._held_out = against, held_out
+
+    def family(self, rng: np.random.Generator) -> Family:
+        """A family of a random seed."""
+        return family(int(rng.integers(2**63)), self._held_out)
 
     def pairs(self, rng: np.random.Generator, count: int) -> list[Pair]:
         """Up to `count` pairs of one family, drawn afresh."""
-        while True:
-            found = family(int(rng.integers(2**63)))
-            if held_out(found.rule) == self._held_out:
-                return [pair for pair in found.pairs(rng, count) if not self._guard.bars_pair(pair)]
+        return [pair for pair in self.family(rng).pairs(rng, count) if not self._guard.bars_pair(pair)]
 
 
 def _same(program: Program, shown: Grid, output: Grid) -> bool:

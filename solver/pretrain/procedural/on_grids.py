@@ -176,8 +176,8 @@ def one_tile(grid: Grid) -> Grid:
 
 
 def _tile_sizes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    half = [(r, c) for r in range(1, shape[0] // 2 + 1) for c in range(1, shape[1] // 2 + 1)]
-    return sorted(half, key=lambda size: (size[0] * size[1], size))
+    sizes = [(r, c) for r in range(1, shape[0] + 1) for c in range(1, shape[1] + 1) if 2 * r * c <= shape[0] * shape[1]]
+    return sorted(sizes, key=lambda size: (size[0] * size[1], size))
 
 
 @primitive()
@@ -362,7 +362,7 @@ def diagonals(grid: Grid, ways: Literal["falling", "rising", "both"]) -> Grid:
     for row, column in np.argwhere(grid > 0):
         falling, rising = rows - columns == row - column, rows + columns == row + column
         line = {"falling": falling, "rising": rising, "both": falling | rising}[ways]
-        require(((result[line] == 0) | (result[line] == grid[row, column])).all())
+        require(np.isin(result[line], (0, grid[row, column])).all())
         result[line] = grid[row, column]
     return result
 
@@ -395,7 +395,7 @@ def connect(grid: Grid, colour: Literal["own", "other"], other: Colour) -> Grid:
                 if line[first] == line[last] and last - first > 1:
                     between = out[first + 1 : last]
                     ink = line[first] if colour == "own" else other
-                    require(((between == 0) | (between == ink)).all())
+                    require(np.isin(between, (0, ink)).all())
                     between[:] = ink
     return result
 
@@ -503,7 +503,7 @@ def _mask_of(grid: Grid, area: tuple[object, object]) -> Mask:
 def paint_crossings(grid: Grid, colour: Colour) -> Grid:
     """Where a full row and a full column cross stands a colour."""
     rows, columns = (grid > 0).all(axis=1), (grid > 0).all(axis=0)
-    return np.where(rows[:, None] & columns[None, :], np.uint8(colour), grid)
+    return np.where(np.logical_and.outer(rows, columns), np.uint8(colour), grid)
 
 
 @primitive("corridors")

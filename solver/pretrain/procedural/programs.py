@@ -18,7 +18,7 @@ from solver.pretrain.procedural.values import Axis, Colour, Direction, Objects, 
 
 MAX_STEPS = 5  # finding things, splitting into panels and drawing count as steps
 SCENE_WEIGHTS = {"scattered": 10.0, "motif": 4.0, "points": 2.0, "noisy": 2.0, "two_panels": 2.0, "bars": 2.0, "loose": 2.0}
-GENERIC = 0.04  # weight of a first step that needs nothing of the scene, against 1 for one that does
+GENERIC = 0.01  # weight of a first step that needs nothing of the scene, against 1 for one that does
 GO_ON = 0.35  # probability of another step once the value is a grid
 MAX_CHANGES = 2  # steps from things to things
 REVERSIBLE: tuple[Any, ...] = (Direction, Axis)  # arguments that a view of the task changes
