@@ -6,6 +6,7 @@ Rooms are imported inside the commands: `solver --help` answers at once, and onl
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -269,6 +270,38 @@ def pretrain(
     sampler = SamplerSettings(max_tokens=max_tokens, batch_tokens=max(batch_tokens, max_tokens))
     options = PretrainOptions(out, corpus, loop, preset, resume, seed, device, sampler)
     run_pretrain(options, lambda line: typer.echo(line, err=True))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Checkpoint or model folder.")],
+    corpus: Annotated[Path | None, typer.Option(help="Folder of corpora, as for `solver pretrain`.")] = None,
+    cache: Annotated[Path, typer.Option(help="Keeps the packed corpora; the OUT of `solver pretrain`.")] = Path("runs/pretrain"),
+    queries: Annotated[int, typer.Option(min=1, help="About how many; every held-out family is asked as often.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of pairs and views.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Ask a base model about families that were held out of its training, without any fitting.
+
+    \b
+    exact    answers that greedy decoding gets right to the last cell, with a 95 % interval
+    nats     loss per token of the answers
+
+    \b
+    Example:
+      solver evaluate runs/pretrain/latest --corpus corpora --cache runs/pretrain
+    """
+    from solver.pretrain.evaluate import evaluate as run_evaluate
+
+    tallies = run_evaluate(model, corpus, cache, queries, seed, lambda line: typer.echo(line, err=True))
+    if as_json:
+        _print_json({name: asdict(tally) for name, tally in sorted(tallies.items())})
+        return
+    from rich.console import Console
+
+    from solver.report.tables import evaluation_table
+
+    Console().print(evaluation_table(tallies))
 
 
 def _print_json(value: Any) -> None:

@@ -16,6 +16,7 @@ from solver.report.live import clock_text, rate
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from solver.pretrain.evaluate import Tally
     from solver.report.doctor import Finding
     from solver.report.results import TaskResult
     from solver.run.types import Summary
@@ -102,6 +103,18 @@ def scores_table(scores: Mapping[str, Any]) -> Table:
         if name in scores:
             entry: Score = scores[name]
             table.add_row(name, f"{entry['solved']:g}", f"{entry['total']:g}", f"{entry['accuracy']:.1%}", meaning)
+    return table
+
+
+def evaluation_table(tallies: Mapping[str, Tally]) -> Table:
+    """What `solver evaluate` found, by corpus and in all."""
+    table = _table("corpus", queries="right", exact="right", interval="right", tokens_right="right", nats="right")
+    total = sum(tallies.values(), type(next(iter(tallies.values())))())
+    for name, tally in (*sorted(tallies.items()), ("all", total)):
+        low, high = tally.interval()
+        right, nats = tally.right / tally.tokens, tally.nats / tally.tokens
+        exact = tally.exact / tally.queries
+        table.add_row(name, f"{tally.queries}", f"{exact:.1%}", f"{low:.1%} to {high:.1%}", f"{right:.1%}", f"{nats:.4f}")
     return table
 
 
