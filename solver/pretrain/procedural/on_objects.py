@@ -102,14 +102,14 @@ def paint_by_amount(objects: Objects, measure: Literal["cells", "length", "heigh
     return _of(objects, [t.painted(scale[n - 1]) for t, n in zip(objects.items, amounts, strict=True)])
 
 
-@primitive("coloured")
+@primitive("coloured", weight=2)
 def paint_like(objects: Objects, one: One) -> Objects:
     """All things take the colour of the chosen one."""
     colour = one.pick(objects).colour
     return _of(objects, [t.painted(colour) for t in objects.items])
 
 
-@primitive("coloured")
+@primitive("coloured", weight=2)
 def trade_colours(objects: Objects, measure: Measure) -> Objects:
     """The things with the most and the least of a measure trade colours."""
     first, last = One(measure, "most").pick(objects), One(measure, "least").pick(objects)
@@ -118,14 +118,14 @@ def trade_colours(objects: Objects, measure: Measure) -> Objects:
     return _of(objects, [t.painted(swap[id(t)]) if id(t) in swap else t for t in objects.items])
 
 
-@primitive("specks")
+@primitive("specks", weight=2)
 def paint_by_speck(objects: Objects) -> Objects:
     """Every thing with a speck takes the colour of the speck; those without go."""
     specked = [t for t in objects.items if (t.counts > 0).sum() == 2]
     return _of(objects, [t.painted(int(np.where(t.counts > 0, t.counts, 99).argmin())) for t in specked])
 
 
-@primitive("specks")
+@primitive("specks", weight=2)
 def swap_speck(objects: Objects) -> Objects:
     """Main colour and speck colour trade places in every thing."""
 
@@ -138,7 +138,7 @@ def swap_speck(objects: Objects) -> Objects:
     return _of(objects, [swapped(t) for t in objects.items])
 
 
-@primitive("specks")
+@primitive("specks", weight=2)
 def only_specks(objects: Objects) -> Objects:
     """Only the cells that are not in the main colour of their thing stay."""
     kept = [replace(t, patch=np.where(t.patch == t.colour, np.uint8(0), t.patch)) for t in objects.items]
@@ -179,7 +179,7 @@ def gravity_of(objects: Objects, direction: Direction, which: Which) -> Objects:
     return _slid(objects, direction, which.among(objects))
 
 
-@primitive("movable")
+@primitive("movable", weight=2)
 def shift(objects: Objects, direction: Direction, distance: Literal[1, 2, 3]) -> Objects:
     """All things move the same way."""
     down, right = STEPS[direction]
@@ -202,7 +202,7 @@ def shift_by_size(objects: Objects, direction: Direction) -> Objects:
     return _of(objects, [t.moved(down * t.height, right * t.width) for t in objects.items])
 
 
-@primitive("movable")
+@primitive("movable", weight=2)
 def gather(objects: Objects, one: One) -> Objects:
     """All other things slide straight towards the chosen one until they touch it, if they face it."""
     target = one.pick(objects)
@@ -229,7 +229,7 @@ def flip_each(objects: Objects, axis: Axis) -> Objects:
     return _of(objects, [replace(t, patch=t.patch[::-1] if axis == "rows" else t.patch[:, ::-1]) for t in objects.items])
 
 
-@primitive()
+@primitive(weight=2)
 def flip_those(objects: Objects, which: Which, axis: Axis) -> Objects:
     """The chosen things are mirrored in their places."""
     turned = flip_each(objects, axis)
@@ -243,7 +243,7 @@ def symmetrise(objects: Objects, axis: Axis) -> Objects:
     return _of(objects, [replace(t, patch=np.maximum(t.patch, m.patch)) for t, m in zip(objects.items, mirrored, strict=True)])
 
 
-@primitive("hollow")
+@primitive("hollow", weight=2)
 def fill_holes(objects: Objects, colour: Colour) -> Objects:
     """What things enclose is filled with a colour."""
     return _of(objects, [replace(t, patch=np.where(enclosed(t.mask), np.uint8(colour), t.patch)) for t in objects.items])
@@ -296,7 +296,7 @@ def _framed(thing: Thing, colour: int, shape: tuple[int, int]) -> Thing:
     return Thing(ring, max(0, top), max(0, left))
 
 
-@primitive()
+@primitive("blocks", weight=2)
 def hollow_out(objects: Objects) -> Objects:
     """Cells surrounded on all eight sides by their own thing become ground."""
 
@@ -311,7 +311,7 @@ def hollow_out(objects: Objects) -> Objects:
     return _of(objects, [rim(t) for t in objects.items])
 
 
-@primitive()
+@primitive("blocks", weight=2)
 def mark_rims(objects: Objects, colour: Colour) -> Objects:
     """Cells on the outline of their thing take a colour."""
     cores = hollow_out(objects).items
@@ -336,7 +336,7 @@ def mark_centres(objects: Objects, colour: Colour) -> Objects:
     return _of(objects, [marked(t) for t in objects.items])
 
 
-@primitive()
+@primitive(weight=2)
 def repeat_once(objects: Objects, direction: Direction, gap: Literal[0, 1]) -> Objects:
     """Every thing appears a second time beside itself; nothing may stand there."""
     down, right = STEPS[direction]
@@ -408,13 +408,13 @@ def crop_span(objects: Objects) -> Grid:
     return draw_things(objects)[top:bottom, left:right]
 
 
-@primitive("copies", leaves=("motif",))
+@primitive("twins", leaves=("motif",), weight=3)
 def commonest_shape(objects: Objects) -> Grid:
     """The shape that most things have."""
     return _shape_by_copies(objects, most=True)
 
 
-@primitive("copies", leaves=("motif",))
+@primitive("twins", leaves=("motif",), weight=3)
 def odd_shape(objects: Objects) -> Grid:
     """The one shape that appears only once."""
     return _shape_by_copies(objects, most=False)
@@ -431,7 +431,7 @@ def _shape_by_copies(objects: Objects, most: bool) -> Grid:
     return objects.items[keys.index(ranked[-1][0])].patch
 
 
-@primitive("copies", leaves=("motif",))
+@primitive("sheets", leaves=("motif",), weight=8)
 def overlay(objects: Objects) -> Grid:
     """Things of equal size laid over each other, earlier ones below."""
     shapes = {t.patch.shape for t in objects.items}
@@ -497,7 +497,7 @@ def count_of_colour(objects: Objects, colour: Present) -> Number:
     return Number(sum(t.colour == colour for t in objects.items))
 
 
-@primitive()
+@primitive(weight=2)
 def amount_of_one(objects: Objects, one: One) -> Number:
     """How many cells the chosen thing has."""
     return Number(int(one.pick(objects).mask.sum()))
@@ -519,7 +519,7 @@ def commonest_colour(objects: Objects) -> Colour:
     return Colour(ranked[0][0])
 
 
-@primitive("bars")
+@primitive("bars", weight=3)
 def rest_on(objects: Objects, direction: Direction) -> Objects:
     """Every thing moves to one border, whatever stands between."""
     rows, columns = objects.shape

@@ -8,7 +8,7 @@ import numpy as np
 
 from solver.arc.grid import Grid, grid_key
 from solver.pretrain.procedural.registry import primitive
-from solver.pretrain.procedural.values import Axis, Colour, Number, Panels, Special, require
+from solver.pretrain.procedural.values import Axis, Colour, Number, Order, Panels, Special, require
 
 # panels
 
@@ -50,7 +50,7 @@ def vote(panels: Panels, colour: Colour) -> Grid:
     return np.where(2 * sum((g > 0).astype(int) for g in panels.grids) > len(panels.grids), np.uint8(colour), np.uint8(0))
 
 
-@primitive(leaves=("motif",))
+@primitive("odd", leaves=("motif",), weight=3)
 def odd_panel(panels: Panels) -> Grid:
     """The one panel that differs from the others, which are all alike."""
     keys = [grid_key(grid) for grid in panels.grids]
@@ -69,7 +69,7 @@ def panel_by_cells(panels: Panels, rank: Literal["most", "least"]) -> Grid:
     return panels.grids[counts.index(best)]
 
 
-@primitive(leaves=("motif",))
+@primitive("mirror", leaves=("motif",), weight=3)
 def symmetric_panel(panels: Panels) -> Grid:
     """The one panel that mirrors itself sideways."""
     mirrored = [grid for grid in panels.grids if np.array_equal(grid, grid[:, ::-1])]
@@ -192,3 +192,40 @@ def emblem(colour: Colour, shape: Literal["ring", "plus", "cross", "corner"]) ->
         "corner": [[1, 0, 0], [1, 0, 0], [1, 1, 1]],
     }[shape]
     return (np.array(drawn) * colour).astype(np.uint8)
+
+
+@primitive("quilt", weight=4)
+def split_even(grid: Grid, parts: Literal[2, 3, 4]) -> Panels:
+    """So many equal parts of a grid, side by side."""
+    require(grid.shape[1] % parts == 0)
+    return Panels((1, parts), tuple(np.split(grid, parts, axis=1)))
+
+
+@primitive(weight=0.5)
+def flip_panels(panels: Panels, axis: Axis) -> Panels:
+    """Every panel is mirrored in its place."""
+    return Panels(panels.layout, tuple(grid[::-1] if axis == "rows" else grid[:, ::-1] for grid in panels.grids))
+
+
+@primitive(weight=0.5)
+def mark_difference(panels: Panels, colour: Colour) -> Grid:
+    """The first of two panels; cells that are filled there and in the other take a colour."""
+    require(len(panels.grids) == 2)
+    first, second = panels.grids
+    return np.where((first > 0) & (second > 0), np.uint8(colour), first)
+
+
+@primitive("motif")
+def colour_chart(grid: Grid, order: Order) -> Grid:
+    """One bar for each colour, as long as the number of its cells, sorted by length."""
+    counts = np.bincount(grid.reshape(-1), minlength=10)
+    counts[0] = 0
+    colours = sorted(np.flatnonzero(counts).tolist(), key=lambda c: int(counts[c]), reverse=order == "descending")
+    require(len(colours) > 1 and len({int(counts[c]) for c in colours}) == len(colours) and counts.max() <= 12)
+    return np.array([[c if i < counts[c] else 0 for i in range(int(counts.max()))] for c in colours], dtype=np.uint8)
+
+
+@primitive("motif")
+def colour_list(grid: Grid, order: Order) -> Grid:
+    """The colours of a grid as a column, sorted by their number of cells."""
+    return colour_chart(grid, order)[:, :1]

@@ -10,15 +10,25 @@ import numpy as np
 
 # the modules enter their primitives and scenes into the tables
 from solver.arc.grid import Grid
-from solver.pretrain.procedural import on_grids, on_objects, on_panels  # noqa: F401
+from solver.pretrain.procedural import (  # noqa: F401
+    on_grids,
+    on_lines,
+    on_objects,
+    on_panels,
+    on_parts,
+    scenes_lines,
+    scenes_parts,
+    scenes_patterns,
+    scenes_things,
+)
 from solver.pretrain.procedural.criteria import MEASURES, TRAITS, Measure, One, Trait, Which, has_colour
 from solver.pretrain.procedural.registry import PRIMITIVES, Primitive
 from solver.pretrain.procedural.scenes import SCENES, Palette, Scene
-from solver.pretrain.procedural.values import Axis, Colour, Direction, Objects, Present, Scale, Special, Unfit
+from solver.pretrain.procedural.values import Axis, Colour, Direction, Number, Objects, Present, Scale, Special, Unfit
 
 MAX_STEPS = 5  # finding things, splitting into panels and drawing count as steps
-SCENE_WEIGHTS = {"scattered": 10.0, "motif": 4.0, "points": 2.0, "noisy": 2.0, "two_panels": 2.0, "bars": 2.0, "loose": 2.0}
-GENERIC = 0.01  # weight of a first step that needs nothing of the scene, against 1 for one that does
+SCENE_WEIGHTS = {"scattered": 16.0, "motif": 4.0, "points": 2.0, "noisy": 2.0, "two_panels": 2.0, "bars": 2.0, "loose": 2.0}
+GENERIC = 0.004  # weight of a first step that needs nothing of the scene, against 1 for one that does
 GO_ON = 0.35  # probability of another step once the value is a grid
 MAX_CHANGES = 2  # steps from things to things
 REVERSIBLE: tuple[Any, ...] = (Direction, Axis)  # arguments that a view of the task changes
@@ -87,8 +97,8 @@ def random_program(rng: np.random.Generator, scene: Scene, fresh: Palette) -> Pr
         steps.append(Step(chosen, drawn))
         kind = chosen.gives
         if kind == Grid:
-            # a new grid has lost what the scene offered, unless the primitive says what it leaves
-            offers = (offers - chosen.needs) | chosen.leaves if chosen.leaves else frozenset()
+            # a new grid has lost what the scene offered, unless its things are still there
+            offers = chosen.leaves | (offers - chosen.needs if "objects" in chosen.leaves else frozenset())
             if rng.random() > (0.8 if "objects" in offers else GO_ON):
                 return tuple(steps)
     if kind != Grid:
@@ -101,7 +111,10 @@ def _weight(primitive: Primitive, kind: Any, steps: Sequence[Step]) -> float:
         return GENERIC
     if kind == Objects:
         changes = sum(step.primitive.gives is Objects for step in steps) - 1
-        if (primitive.gives is Objects and changes >= MAX_CHANGES) or (primitive.name == "draw" and not changes):
+        if primitive.gives is Objects and changes >= MAX_CHANGES:
+            return 0.0
+        # what has not changed is not worth drawing, what has changed not worth counting
+        if (primitive.name == "draw" and not changes) or (primitive.gives in (Number, Colour) and changes):
             return 0.0
     return primitive.weight
 

@@ -161,6 +161,12 @@ def content_box(mask: Mask) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
+def tile_sizes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Sizes of tiles of which a shape holds at least two, small areas first."""
+    sizes = [(r, c) for r in range(1, shape[0] + 1) for c in range(1, shape[1] + 1) if 2 * r * c <= shape[0] * shape[1]]
+    return sorted(sizes, key=lambda size: (size[0] * size[1], size))
+
+
 def require(condition: object) -> None:
     """Raise Unfit unless the condition holds."""
     if not condition:
