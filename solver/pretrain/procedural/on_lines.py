@@ -13,6 +13,7 @@ from solver.pretrain.procedural.values import (
     STEPS,
     UPRIGHT,
     Axis,
+    Cells,
     Colour,
     Direction,
     Mask,
@@ -64,7 +65,7 @@ def full_lines(grid: Grid, axis: Axis) -> Grid:
     return full if axis == "rows" else full.T
 
 
-@primitive("points")
+@primitive("points", leaves=("rooms",))
 def crosses(grid: Grid, crossing: Colour) -> Grid:
     """Every filled cell fills its row and its column; where two of them cross stands another colour."""
     rows, columns = full_lines(grid, "rows"), full_lines(grid, "columns")
@@ -72,7 +73,7 @@ def crosses(grid: Grid, crossing: Colour) -> Grid:
     return np.where(both, np.uint8(crossing), np.maximum(rows, columns))
 
 
-@primitive("points")
+@primitive("points", leaves=("rooms",))
 def diagonals(grid: Grid, ways: Literal["falling", "rising", "both"]) -> Grid:
     """Every filled cell sends its colour along its diagonals to the border; different colours may not cross."""
     result = grid.copy()
@@ -102,7 +103,7 @@ def bounce(grid: Grid, tint: Colour) -> Grid:
     return result
 
 
-@primitive("partners")
+@primitive("partners", leaves=("rooms",))
 def connect(grid: Grid, colour: Literal["own", "other"], other: Colour) -> Grid:
     """A line joins cells of one colour that face each other in a row or column with only ground between them."""
     result = grid.copy()
@@ -118,7 +119,7 @@ def connect(grid: Grid, colour: Literal["own", "other"], other: Colour) -> Grid:
     return result
 
 
-@primitive("corners")
+@primitive("corners", leaves=("rooms",))
 def fill_between_corners(grid: Grid, what: Literal["inside", "frame", "all"], colour: Colour) -> Grid:
     """Four cells of one colour mark the corners of a rectangle: its inside, its frame or both are drawn."""
     result = grid.copy()
@@ -211,9 +212,9 @@ def stamp_at_points(grid: Grid) -> Grid:
     return result
 
 
-def _mask_of(grid: Grid, area: tuple[object, object]) -> Mask:
+def _mask_of(grid: Grid, area: Cells) -> Mask:
     mask = np.zeros(grid.shape, dtype=bool)
-    mask[area] = True  # type: ignore[index]
+    mask[area] = True
     return mask
 
 
@@ -288,6 +289,7 @@ def add_frame(grid: Grid, colour: Colour) -> Grid:
 @primitive()
 def paint_border(grid: Grid, colour: Colour) -> Grid:
     """The cells on the border of the grid take a colour."""
+    require(grid[1:-1, 1:-1].any())
     result = np.full_like(grid, colour)
     result[1:-1, 1:-1] = grid[1:-1, 1:-1]
     return result

@@ -141,8 +141,8 @@ def swap_speck(objects: Objects) -> Objects:
 @primitive("specks", weight=2)
 def only_specks(objects: Objects) -> Objects:
     """Only the cells that are not in the main colour of their thing stay."""
-    kept = [replace(t, patch=np.where(t.patch == t.colour, np.uint8(0), t.patch)) for t in objects.items]
-    return _of(objects, [t for t in kept if t.patch.any()])
+    specks = [(t, np.nonzero(t.mask & (t.patch != t.colour))) for t in objects.items]
+    return _of(objects, [cut(t.patch, cells).moved(t.top, t.left) for t, cells in specks if len(cells[0])])
 
 
 def _slid(objects: Objects, direction: Direction, moving: list[bool]) -> Objects:

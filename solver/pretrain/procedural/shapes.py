@@ -91,16 +91,18 @@ def scatter(rng: np.random.Generator, shape: tuple[int, int], patches: Sequence[
     Raises Unfit if only one of several finds room.
     """
     grid = np.zeros(shape, dtype=np.uint8)
-    taken = np.zeros((shape[0] + 2, shape[1] + 2), dtype=bool)
+    taken = [0] * (shape[0] + 2)  # a bit for each column; a rim of one cell stands for the ground between boxes
     placed = 0
     for patch in patches:
         height, width = patch.shape
         if height > shape[0] or width > shape[1]:
             continue
         for top, left in rng.integers(0, (shape[0] - height + 1, shape[1] - width + 1), size=(_TRIES, 2)).tolist():
-            if not taken[top + 1 : top + 1 + height, left + 1 : left + 1 + width].any():
+            box = (1 << width) - 1 << left + 1
+            if not any(row & box for row in taken[top + 1 : top + 1 + height]):
                 grid[top : top + height, left : left + width] = patch
-                taken[top : top + height + 2, left : left + width + 2] = True
+                for row in range(top, top + height + 2):
+                    taken[row] |= box | box << 1 | box >> 1
                 placed += 1
                 break
     if placed < min(2, len(patches)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from solver.arc.grid import Grid
 
 Mask = NDArray[np.bool_]  # (rows, columns)
-Cells = tuple[NDArray[np.intp], NDArray[np.intp]]  # rows and columns, an index into a grid
+Cells = tuple[NDArray[np.intp], ...]  # rows and columns, an index into a grid
 
 Number = NewType("Number", int)
 Colour = NewType("Colour", int)  # as an argument: one that the scene may not have
