@@ -15,8 +15,9 @@ from solver.codec import grid_codec
 from solver.pretrain.command import MIXTURE, validation_batches
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.procedural import Family, Procedural, family
+from solver.pretrain.procedural.criteria import MEASURES, One
 from solver.pretrain.procedural.families import MAX_PAIR_TOKENS, PROBE, draft, flaw
-from solver.pretrain.procedural.programs import Step, run
+from solver.pretrain.procedural.programs import Step, rule_of, run
 from solver.pretrain.procedural.registry import PRIMITIVES
 from solver.pretrain.procedural.scenes import SCENES
 from solver.pretrain.procedural.values import Unfit
@@ -101,6 +102,17 @@ def test_rules_leave_out_what_views_change() -> None:
     assert step("gravity", "down").name == step("gravity", "left").name == "gravity"
     assert step("shift", "down", 2).name == "shift(2)"
     assert step("replace_colour", 1, 2).name == step("replace_colour", 3, 4).name
+    assert step("tile", 1, 3).name == step("tile", 3, 1).name != step("tile", 3, 3).name
+    lowest, rightmost = (step("crop_one", One(MEASURES[name], "most")) for name in ("lowness", "rightness"))
+    assert lowest.name == rightmost.name == "crop_one(most lowness)"
+    assert lowest.name != step("crop_one", One(MEASURES["lowness"], "least")).name
+    # the sampler turns outputs alone, too
+    assert rule_of((step("peel"), step("rotate", "left"), step("transpose"))) == rule_of((step("peel"),)) == "peel"
+    assert (
+        rule_of((step("rotate", "left"), step("add_frame", 3)))
+        == rule_of((step("rotate", "right"), step("add_frame", 3)))
+        != "add_frame"
+    )
 
 
 def test_held_out_rules_are_never_trained_on() -> None:

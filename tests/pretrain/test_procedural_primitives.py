@@ -60,7 +60,7 @@ def argument(name: str, place: int, value: Any) -> Any:
 
 
 EXAMPLES: dict[str, tuple[Any, tuple[Any, ...], Any]] = {
-    "rotate": ("12/34", (1,), "24/13"),
+    "rotate": ("12/34", ("left",), "24/13"),
     "flip": ("12/34", ("rows",), "34/12"),
     "transpose": ("123/456", (), "14/25/36"),
     "mirror_beside": ("12/34", ("down",), "12/34/34/12"),

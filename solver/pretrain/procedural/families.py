@@ -15,7 +15,7 @@ from solver.arc.grid import MAX_SIDE, Grid, grid_key
 from solver.arc.task import Pair
 from solver.pretrain import guard
 from solver.pretrain.guard import Guard
-from solver.pretrain.procedural.programs import Program, Scene, random_kind, random_program, random_scene, run
+from solver.pretrain.procedural.programs import Program, Scene, random_kind, random_program, random_scene, rule_of, run
 from solver.pretrain.procedural.values import Unfit
 
 MAX_PAIR_TOKENS = 340  # cells and row ends of input and output: three pairs fit 1024 tokens
@@ -35,7 +35,7 @@ class Family:
     @property
     def rule(self) -> str:
         """What is to be inferred: equal for families that differ in scene, colours and directions only."""
-        return " > ".join(step.name for step in self.program)
+        return rule_of(self.program)
 
     @property
     def name(self) -> str:

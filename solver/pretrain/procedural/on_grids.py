@@ -16,6 +16,7 @@ from solver.pretrain.procedural.values import (
     Direction,
     Present,
     Special,
+    Turn,
     Unfit,
     require,
     tile_sizes,
@@ -25,9 +26,9 @@ from solver.pretrain.procedural.values import (
 
 
 @primitive()
-def rotate(grid: Grid, turns: Literal[1, 2, 3]) -> Grid:
-    """The grid turned by quarter turns."""
-    return np.rot90(grid, turns)
+def rotate(grid: Grid, turn: Turn) -> Grid:
+    """The grid turned by a quarter to the left or right, or by half."""
+    return np.rot90(grid, {"left": 1, "half": 2, "right": 3}[turn])
 
 
 @primitive()
@@ -218,14 +219,14 @@ def keep_by_cells(grid: Grid, rank: Literal["commonest", "rarest"]) -> Grid:
     return np.where(grid == _colour_by_cells(grid, rank), grid, np.uint8(0))
 
 
-@primitive("objects")
+@primitive("objects", weight=0.3)
 def paint_alternate(grid: Grid, axis: Axis, colour: Colour) -> Grid:
     """Filled cells on every other row or column take a colour."""
     stripe = np.indices(grid.shape)[0 if axis == "rows" else 1] % 2 == 1
     return np.where(stripe & (grid > 0), np.uint8(colour), grid)
 
 
-@primitive("objects")
+@primitive("objects", weight=0.3)
 def paint_checkered(grid: Grid, colour: Colour) -> Grid:
     """Filled cells take a colour like one half of a chessboard."""
     return np.where((np.indices(grid.shape).sum(axis=0) % 2 == 1) & (grid > 0), np.uint8(colour), grid)

@@ -24,14 +24,23 @@ from solver.pretrain.procedural import (  # noqa: F401
 from solver.pretrain.procedural.criteria import MEASURES, TRAITS, Measure, One, Trait, Which, has_colour
 from solver.pretrain.procedural.registry import PRIMITIVES, Primitive
 from solver.pretrain.procedural.scenes import SCENES, Palette, Scene
-from solver.pretrain.procedural.values import Axis, Colour, Direction, Number, Objects, Present, Scale, Special, Unfit
+from solver.pretrain.procedural.values import Axis, Colour, Direction, Number, Objects, Present, Scale, Special, Turn, Unfit
 
 MAX_STEPS = 5  # finding things, splitting into panels and drawing count as steps
 SCENE_WEIGHTS = {"scattered": 16.0, "motif": 4.0, "points": 2.0, "noisy": 2.0, "two_panels": 2.0, "bars": 2.0, "loose": 2.0}
 GENERIC = 0.004  # weight of a first step that needs nothing of the scene, against 1 for one that does
 GO_ON = 0.35  # probability of another step once the value is a grid
 MAX_CHANGES = 2  # steps from things to things
-REVERSIBLE: tuple[Any, ...] = (Direction, Axis)  # arguments that a view of the task changes
+TURNED: tuple[Any, ...] = (Direction, Axis, Turn)  # arguments that a view of the task changes
+SAME_WHEN_TURNED = {  # words that a view of the task makes the same
+    "height": "width",
+    "rightness": "lowness",
+    "in_left_half": "in_upper_half",
+    "mirrors_upright": "mirrors_sideways",
+    "columns": "rows",
+    "rising": "falling",
+}
+TURNS_ALONE = {"rotate", "flip", "transpose"}  # primitives that do what a view of the outputs does
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +58,23 @@ class Step:
     def name(self) -> str:
         """The primitive with those arguments that neither a renaming of colours nor a dihedral transform can change."""
         shown = [
-            value if isinstance(value, str) else getattr(value, "name", str(value))
+            " ".join(SAME_WHEN_TURNED.get(word, word) for word in getattr(value, "name", str(value)).split())
             for value, (_, kind) in zip(self.arguments, self.primitive.arguments, strict=True)
-            if kind not in (Colour, Present, Special, Scale, *REVERSIBLE)
+            if kind not in (Colour, Present, Special, Scale, *TURNED)
         ]
-        return f"{self.primitive.name}({', '.join(shown)})" if shown else self.primitive.name
+        # (rows, columns) of a tile or a swatch turn, too
+        return f"{self.primitive.name}({', '.join(sorted(shown))})" if shown else self.primitive.name
 
 
 Program = tuple[Step, ...]
+
+
+def rule_of(program: Program) -> str:
+    """The program in words, equal for programs that views of a task, or of its outputs alone, turn into each other."""
+    names = [step.name for step in program]
+    while names and names[-1] in TURNS_ALONE:
+        names.pop()
+    return " > ".join(names)
 
 
 def run(program: Sequence[Step], value: Any) -> Any:

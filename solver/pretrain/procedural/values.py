@@ -23,6 +23,7 @@ Scale = NewType("Scale", tuple[int, ...])  # an argument: distinct colours for r
 Direction = Literal["up", "down", "left", "right"]
 Axis = Literal["rows", "columns"]
 Order = Literal["ascending", "descending"]
+Turn = Literal["left", "half", "right"]
 
 STEPS: dict[Direction, tuple[int, int]] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 UPRIGHT: dict[Direction, Callable[[Grid], Grid]] = {  # turns a grid so that the direction points down; each undoes itself
