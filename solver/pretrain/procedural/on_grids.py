@@ -171,7 +171,7 @@ def one_tile(grid: Grid) -> Grid:
     raise Unfit
 
 
-@primitive()
+@primitive(weight=0.5)
 def roll(grid: Grid, direction: Direction, distance: Literal[1, 2]) -> Grid:
     """All cells move one way; what leaves comes back on the other side."""
     down, right = STEPS[direction]
@@ -199,7 +199,7 @@ def paint_ground(grid: Grid, colour: Colour) -> Grid:
     return np.where(grid == 0, np.uint8(colour), grid)
 
 
-@primitive()
+@primitive(weight=0.5)
 def paint_all(grid: Grid, colour: Colour) -> Grid:
     """Every filled cell takes one colour."""
     return np.where(grid > 0, np.uint8(colour), np.uint8(0))

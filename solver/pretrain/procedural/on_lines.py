@@ -286,7 +286,7 @@ def add_frame(grid: Grid, colour: Colour) -> Grid:
     return np.pad(grid, 1, constant_values=colour)
 
 
-@primitive()
+@primitive(weight=0.3)
 def paint_border(grid: Grid, colour: Colour) -> Grid:
     """The cells on the border of the grid take a colour."""
     require(grid[1:-1, 1:-1].any())

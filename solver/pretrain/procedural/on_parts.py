@@ -29,14 +29,14 @@ def trim(grid: Grid) -> Grid:
     return grid[content_box(grid > 0)]
 
 
-@primitive()
+@primitive(weight=0.5)
 def peel(grid: Grid) -> Grid:
     """The grid without its border cells."""
     require(min(grid.shape) > 2)
     return grid[1:-1, 1:-1]
 
 
-@primitive()
+@primitive(weight=0.5)
 def half(grid: Grid, side: Direction) -> Grid:
     """The half of the grid on one side; an even number of lines."""
     require(grid.shape[0 if side in ("up", "down") else 1] % 2 == 0)
