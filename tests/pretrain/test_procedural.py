@@ -12,7 +12,7 @@ from solver.arc.grid import COLOURS, MAX_SIDE, Grid
 from solver.arc.task import Pair, Task
 from solver.arc.view import View
 from solver.codec import grid_codec
-from solver.pretrain.command import MIXTURE, validation_batches
+from solver.pretrain.command import MIXTURE, VALIDATION_BATCHES, validation_batches
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.procedural import Family, Procedural, family
 from solver.pretrain.procedural.criteria import MEASURES, One
@@ -159,9 +159,9 @@ def test_sources_are_drawn_by_the_mixture() -> None:
 
 
 def test_validation_falls_back_on_held_out_procedural_families() -> None:
-    batches = validation_batches(pack([]), NO_GUARD, SamplerSettings(batch_tokens=512, block_batches=2))
-    again = validation_batches(pack([]), NO_GUARD, SamplerSettings(batch_tokens=512, block_batches=2))
-    assert all(np.array_equal(a.ids, b.ids) for a, b in zip(batches, again, strict=True))
+    batches = validation_batches(pack([]), NO_GUARD, SamplerSettings(batch_tokens=256, block_batches=2, max_tokens=256))
+    assert len(batches) == VALIDATION_BATCHES
+    assert all(batch.tokens > 0 for batch in batches)
 
 
 def test_a_pair_that_cannot_be_found_is_refused() -> None:
