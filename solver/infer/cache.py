@@ -29,8 +29,8 @@ ROW_BLOCK = 4
 # a query with a key, and how many of those one group makes at most, to stay in the processor's cache; measured on a CPU with
 # heads of 64. Where launching is what costs, all slots are one group.
 READ = 6
-GROUP = {"cpu": 2000, "cuda": 1 << 60}
-MOST_PRODUCTS = {"cpu": 1 << 17, "cuda": 1 << 60}
+GROUP = {"cpu": 20000, "cuda": 1 << 60}
+MOST_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}
 
 Index = NDArray[np.int64]
 Prompt = list[tuple[Tensor, Tensor]]  # keys and values by layer, (heads, tokens, head size)

@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from solver.codec import GridGrammar, grid_codec
 from solver.config import InferSettings, ModelSettings
-from solver.infer.cache import Index, SharedPrefixCache
+from solver.infer.cache import MOST_PRODUCTS, Index, SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
@@ -63,11 +63,13 @@ def base(tiny_base: Path) -> Base:
     return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
 
 
-@pytest.fixture(params=["lean", "modules"])
+@pytest.fixture(params=["lean", "modules", "slots apart"])
 def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways through a model: the fast one for small decoders, and transformers' own modules."""
+    """Both ways through a model, the fast one for small decoders and transformers' own modules; and attention slot by slot."""
     if request.param == "modules":
         monkeypatch.setattr("solver.infer.lean.MOST_PARAMETERS", 0)
+    if request.param == "slots apart":
+        monkeypatch.setitem(MOST_PRODUCTS, "cpu", 1)
     return str(request.param)
 
 
