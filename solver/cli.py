@@ -239,7 +239,9 @@ def pretrain(
     minutes: Annotated[float, typer.Option(min=0.01, help="How long to train.")],
     corpus: Annotated[
         Path | None,
-        typer.Option(help="Folder of corpora beside the ARC-AGI training sets: {family: [pairs]} or {id: task}."),
+        typer.Option(
+            help="Folder of corpora beside the ARC-AGI training sets and procedural tasks: {family: [pairs]} or {id: task}."
+        ),
     ] = None,
     preset: Annotated[str, typer.Option(help="Size of a new model: tiny, small or base.")] = "small",
     resume: Annotated[Path | None, typer.Option(help="Checkpoint or base model folder to go on from.")] = None,
