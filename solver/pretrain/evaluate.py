@@ -53,7 +53,7 @@ class Tally:
         n, p, z = self.queries, self.exact / self.queries, _Z
         middle = (p + z * z / (2 * n)) / (1 + z * z / n)
         reach = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return middle - reach, middle + reach
+        return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 def evaluate(
