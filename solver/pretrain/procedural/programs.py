@@ -14,6 +14,7 @@ from solver.pretrain.procedural import (  # noqa: F401
     on_grids,
     on_lines,
     on_objects,
+    on_objects_moved,
     on_panels,
     on_parts,
     scenes_lines,

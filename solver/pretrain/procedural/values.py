@@ -75,6 +75,10 @@ class Thing:
         """The thing elsewhere."""
         return replace(self, top=self.top + rows, left=self.left + columns)
 
+    def inside(self, shape: tuple[int, int]) -> bool:
+        """Whether all of its box lies on a grid of that size."""
+        return 0 <= self.top <= shape[0] - self.height and 0 <= self.left <= shape[1] - self.width
+
     def painted(self, colour: int) -> Thing:
         """The thing in one colour."""
         return replace(self, patch=np.where(self.mask, np.uint8(colour), np.uint8(0)))
@@ -172,3 +176,17 @@ def require(condition: object) -> None:
     """Raise Unfit unless the condition holds."""
     if not condition:
         raise Unfit
+
+
+def with_things(objects: Objects, items: list[Thing]) -> Objects:
+    """Other things on the same grid. Raises Unfit if there are none, or if one leaves the grid."""
+    require(items)
+    require(all(thing.inside(objects.shape) for thing in items))
+    return replace(objects, items=tuple(items))
+
+
+def with_things_apart(objects: Objects, items: list[Thing]) -> Objects:
+    """As `with_things`; raises Unfit also if two things overlap."""
+    result = with_things(objects, items)
+    require((draw_things(result) > 0).sum() == sum(t.mask.sum() for t in items))
+    return result
