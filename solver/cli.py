@@ -248,7 +248,7 @@ def pretrain(
     cooldown: Annotated[float, typer.Option(min=0, max=1, help="Share of the minutes over which the rate falls to zero.")] = 0.4,
     lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
     max_tokens: Annotated[int, typer.Option(min=64, help="Length of the longest training sequence.")] = 1024,
-    batch_tokens: Annotated[int, typer.Option(min=64, help="Padded tokens of a batch; a GPU wants 100,000.")] = 4096,
+    batch_tokens: Annotated[int, typer.Option(min=64, help="Padded tokens of a batch; more keep a GPU busy.")] = 4096,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of a GPU.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

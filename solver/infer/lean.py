@@ -16,8 +16,7 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, Qwen3ForCausalLM
 
 from solver.infer.cache import SharedPrefixCache
-
-MOST_PARAMETERS = 64_000_000  # the joined weights are a second copy
+from solver.model.lean import MOST_PARAMETERS
 
 
 @dataclass(frozen=True, eq=False)

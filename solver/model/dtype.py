@@ -43,15 +43,19 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    gain = _matmul_seconds(torch.float32, device) / _matmul_seconds(torch.bfloat16, device)
+    gain = matmul_seconds(torch.float32, device) / matmul_seconds(torch.bfloat16, device)
     return torch.bfloat16 if gain >= _GAIN else torch.float32
 
 
-def _matmul_seconds(dtype: torch.dtype, device: torch.device) -> float:
-    a = torch.ones(_SIDE, _SIDE, dtype=dtype, device=device)
+def matmul_seconds(dtype: torch.dtype, device: torch.device, side: int = _SIDE) -> float:
+    """The fewest seconds in which the device multiplied two square matrices of that side, of three tries."""
+    a = torch.ones(side, side, dtype=dtype, device=device)
     best = float("inf")
-    for _ in range(4):  # the first one warms up
+    for trial in range(4):
         start = time.perf_counter()
         a @ a
-        best = min(best, time.perf_counter() - start)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if trial:  # the first one warms up
+            best = min(best, time.perf_counter() - start)
     return best

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
-from solver.model.lora import LoraLinear
+from solver.model.lora import LoraLinear, MergedProduct
 
 MOST_PARAMETERS = 64_000_000  # joined weights are copies, made for every pass
 BEST_TOKENS = 1024
 States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
 _BLOCK = 64  # queries that share a block of attention
 _KEPT_PROBABILITIES = 64 * 2**20  # bytes a layer may keep for the backward pass; longer sequences compute them again
-_THIN = 3  # low-rank products run so much slower per operation than full ones
+_THIN = 3  # rank 16 gained from rank-wide products on the embedded model, rank 64 did not: this lies between
 
 
 def decoder_states(model: Any) -> States:
@@ -128,7 +128,7 @@ class _Product:
             a = [matrix * self._scale for matrix in a]
         b = [layer.b[0] for layer in self._layers]
         if self._thin:
-            product: Tensor = _LowRank.apply(x, self._frozen, torch.cat(a), *b)
+            product: Tensor = MergedProduct.apply(x, self._frozen, torch.cat(a), *b)
             return product
         return functional.linear(x, self._frozen + torch.cat([right @ left for right, left in zip(b, a, strict=True)]))
 
@@ -142,38 +142,6 @@ def _thin(layer: LoraLinear) -> bool:
     out, rank = layer.b.shape[1:]
     width = layer.a.shape[2]
     return _THIN * rank * (width + out) < width * out
-
-
-class _LowRank(torch.autograd.Function):
-    """x W'^T with W' the frozen `weight` plus B_i A_i on the i-th part of its rows; gradients without W' dense one.
-
-    x (tokens, in); weight (out, in); a (parts * rank, in); each b (out_i, rank), in the order of the rows.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, *bs: Tensor) -> Tensor:
-        merged = torch.empty_like(weight)
-        rank, at = bs[0].shape[1], 0
-        for part, b in enumerate(bs):
-            torch.addmm(weight[at : at + len(b)], b, a[part * rank : (part + 1) * rank], out=merged[at : at + len(b)])
-            at += len(b)
-        ctx.save_for_backward(x, merged, a, *bs)
-        return functional.linear(x, merged)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, merged, a, *bs = ctx.saved_tensors
-        grad, rank, at = grads[0], bs[0].shape[1], 0
-        grad_x = grad @ merged if ctx.needs_input_grad[0] else None
-        low = x @ a.T
-        grad_low = torch.empty_like(low)
-        grad_bs = []
-        for part, b in enumerate(bs):
-            mine, columns = grad[:, at : at + len(b)], slice(part * rank, (part + 1) * rank)
-            torch.mm(mine, b, out=grad_low[:, columns])
-            grad_bs.append(mine.T @ low[:, columns])
-            at += len(b)
-        return grad_x, None, grad_low.T @ x, *grad_bs
 
 
 class _Normalize(torch.autograd.Function):

@@ -69,7 +69,9 @@ class LoraLinear(nn.Module):
             a, b = (matrix.to(x.dtype)[self.rows.index] for matrix in (self.a, self.b))
             return torch.baddbmm(self.base(x), dropped @ a.mT, b.mT, alpha=self.shape.scaling)
         if self.mergeable and dropped is x:
-            return _MergedLora.apply(x, self.base.weight, self.base.bias, self.a[0], self.b[0], self.shape.scaling)
+            merged = MergedProduct.apply(x.flatten(0, -2), self.base.weight, self.a[0] * self.shape.scaling, self.b[0])
+            out = merged.unflatten(0, x.shape[:-1])
+            return out if self.base.bias is None else out + self.base.bias
         a, b = self.a[0].to(x.dtype), self.b[0].to(x.dtype)
         frozen = self.base(x)
         low = functional.linear(dropped, a).flatten(0, -2)
@@ -87,29 +89,42 @@ class LoraLinear(nn.Module):
         return torch.addmm(self.base.weight, self.b[0], self.a[0], alpha=self.shape.scaling)
 
 
-class _MergedLora(torch.autograd.Function):
-    """y = x (W + s B A)^T: one product over the tokens forward and one for dx, instead of three and three.
+class MergedProduct(torch.autograd.Function):
+    """x W'^T with W' the frozen `weight` plus B_i A_i on the i-th part of its rows: one product over the tokens forward and
+    one for dx, instead of three and three.
 
-    The gradients of A and B need W's dense gradient dy^T x only through s B^T (dy^T x) and s (dy^T x) A^T, which are
-    computed from the right end: rank-wide products, never an (out, in) one.
+    The gradients of A and B need that of W', dy^T x, only through B^T (dy^T x) and (dy^T x) A^T, which are computed from the
+    right end: rank-wide products, never an (out, in) one.
+
+    x (tokens, in); weight (out, in); a (parts * rank, in); each b (out_i, rank), in the order of the rows.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scaling: float) -> Tensor:
-        merged = torch.addmm(weight, b, a, alpha=scaling)
-        ctx.save_for_backward(x, merged, a, b)
-        ctx.scaling = scaling
-        return functional.linear(x, merged, bias)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, *bs: Tensor) -> Tensor:
+        """(tokens, out)."""
+        merged = torch.empty_like(weight)
+        rank, at = bs[0].shape[1], 0
+        for part, b in enumerate(bs):
+            torch.addmm(weight[at : at + len(b)], b, a[part * rank : (part + 1) * rank], out=merged[at : at + len(b)])
+            at += len(b)
+        ctx.save_for_backward(x, merged, a, *bs)
+        return functional.linear(x, merged)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        x, merged, a, b = ctx.saved_tensors
-        grad = grads[0]
+        """Gradients of x, a and each b."""
+        x, merged, a, *bs = ctx.saved_tensors
+        grad, rank, at = grads[0], bs[0].shape[1], 0
         grad_x = grad @ merged if ctx.needs_input_grad[0] else None
-        grad_rows, x_rows = grad.flatten(0, -2), x.flatten(0, -2)
-        grad_a = (grad_rows @ (b * ctx.scaling)).T @ x_rows
-        grad_b = grad_rows.T @ (x_rows @ (a.T * ctx.scaling))
-        return grad_x, None, None, grad_a, grad_b, None
+        low = x @ a.T
+        grad_low = torch.empty_like(low)
+        grad_bs = []
+        for part, b in enumerate(bs):
+            mine, columns = grad[:, at : at + len(b)], slice(part * rank, (part + 1) * rank)
+            torch.mm(mine, b, out=grad_low[:, columns])
+            grad_bs.append(mine.T @ low[:, columns])
+            at += len(b)
+        return grad_x, None, grad_low.T @ x, *grad_bs
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
-from solver.model.dtype import fastest_dtype
+from solver.model.dtype import fastest_dtype, matmul_seconds
 from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that measure a device
@@ -17,7 +15,8 @@ _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that measure a dev
 def fast_states(model: Qwen3ForCausalLM) -> tuple[States, int | None]:
     """Final states for an fp32 model, and the padded tokens a pass does best with (None: as many as there are).
 
-    bf16 autocast where the device multiplies it faster (fp16 would need loss scaling: fp32 there), compiled on CUDA.
+    bf16 autocast where the device multiplies it faster (fp16 would need loss scaling: fp32 there), compiled on CUDA
+    (which no CUDA device has run yet).
     """
     device = next(model.parameters()).device
     if fastest_dtype(device) == torch.float32 and LeanPass.fits(model):
@@ -36,19 +35,5 @@ def fast_states(model: Qwen3ForCausalLM) -> tuple[States, int | None]:
 
 def matmul_flops(device: torch.device) -> float:
     """Floating-point operations a second of a large matrix product in the device's fastest format: the whole of MFU."""
-    dtype = fastest_dtype(device)
     side = _SIDE[device.type]
-    a = torch.ones(side, side, dtype=dtype, device=device)
-    best = float("inf")
-    for _ in range(4):  # the first one warms up
-        _finish(device)
-        start = time.perf_counter()
-        a @ a
-        _finish(device)
-        best = min(best, time.perf_counter() - start)
-    return 2.0 * side**3 / best
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return 2.0 * side**3 / matmul_seconds(fastest_dtype(device), device, side)

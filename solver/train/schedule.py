@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TINY = 20_000_000  # weights; below it, fitting all of them costs little more than LoRA
 _TINY_LR = 2e-3  # of the rates tried on held-out families with the embedded model
-_LR = 1e-4  # Akyurek et al. 2024 (arXiv 2411.07279), appendix: 5e-5 to 1e-4 for LoRA on models of 1B-8B
+_LR = 1e-4  # Akyurek et al. 2024 (arXiv 2411.07279): 5e-5 to 1e-4 by model, for LoRA on 1B-8B
 
 
 def peak_lr(wanted: float | None, parameters: int) -> float:
