@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, field
 
-from solver.arc.grid import Grid, grid_key
+from solver.arc.grid import Grid
 from solver.arc.seeding import generator
 from solver.arc.task import Task
 from solver.arc.ttt_data import ttt_examples
@@ -20,22 +18,20 @@ from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
 from solver.infer.base import Drafts, Engine
 from solver.run.executors.base import SharedFit
+from solver.run.job import Job, Prompted, names, prompt_tokens, share_out, spread
+from solver.run.phase_cost import PhaseCost, keep_for
 from solver.train.base import Trainer
 from solver.types import (
-    AdapterRef,
     Candidate,
     Deadline,
     Fit,
     FitJob,
-    QueryOutcome,
     Result,
     SampleRequest,
     Score,
     ScoreRequest,
     SearchRequest,
-    Status,
     TaskOutcome,
-    TaskWork,
     TokenIds,
     TokenSequence,
     WorkItem,
@@ -47,97 +43,8 @@ MOST_INFER_SHARE = 0.6  # a fit is worth more than the last views
 PREPARE_SHARE = 0.25  # of an item that fits one adapter on many tasks, for making their sequences
 SCORE_SHARE = 0.25  # of what comes after the fit
 MOST_SCORE_SHARE = 0.4
-MARGIN = 1.25  # predictions are exceeded as often as not
 
 Report = Callable[[str], None]  # is told what goes on, in words
-
-
-@dataclass(frozen=True, eq=False)
-class _Prompted:
-    """A query under a view, written for the model."""
-
-    query: int
-    view: View
-    ids: TokenIds
-
-
-@dataclass(eq=False)
-class _Job:
-    """One task of an item while it is worked on."""
-
-    work: TaskWork
-    adapter: str  # id for the adapter to be fitted
-    sequences: tuple[TokenSequence, ...] = ()
-    steps: int = 0
-    prompts: list[_Prompted] = field(default_factory=list)
-    fit: Fit | None = None
-    found: dict[int, list[Candidate]] = field(default_factory=dict)
-    scores: dict[int, list[Score]] = field(default_factory=dict)
-    views: dict[int, int] = field(default_factory=dict)  # asked, by query
-    seconds: dict[str, float] = field(default_factory=dict)
-    planned: dict[str, float] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
-    events: list[tuple[str, str]] = field(default_factory=list)
-    answered: int = 0
-    cut: bool = False
-
-    @property
-    def task(self) -> Task:
-        return self.work.task
-
-    @property
-    def serving(self) -> AdapterRef | None:
-        """What inference uses: the new adapter, else the earlier one, else the base."""
-        fitted = self.fit.adapter if self.fit is not None else None
-        return fitted or self.work.start
-
-    def count(self, **tokens: int) -> None:
-        for kind, number in tokens.items():
-            self.tokens[kind] = self.tokens.get(kind, 0) + number
-
-    def outcome(self, wave: int, status: Status, final: bool = True) -> TaskOutcome:
-        queries = tuple(
-            QueryOutcome(index, tuple(self.found.get(index, ())), tuple(self.scores.get(index, ())), self.views.get(index, 0))
-            for index in range(len(self.task.test))
-        )
-        return TaskOutcome(
-            self.task.id,
-            wave,
-            status,
-            self.fit,
-            queries,
-            dict(self.seconds),
-            dict(self.planned),
-            dict(self.tokens),
-            tuple(self.events),
-            final,
-        )
-
-
-class PhaseCost:
-    """Seconds per prompt token of a phase, from the last few items."""
-
-    def __init__(self) -> None:
-        self._rates: deque[float] = deque(maxlen=4)
-
-    def measured(self, seconds: float, tokens: int) -> None:
-        """Add one measurement; `tokens` are those of prompts that were answered, not of those the deadline cut."""
-        if tokens:
-            self._rates.append(seconds / tokens)
-
-    @property
-    def rate(self) -> float | None:
-        """The slowest of them, to be careful; None before the first."""
-        return max(self._rates, default=None)
-
-
-def keep_for(phases: Sequence[PhaseCost], tokens: int, left: float, prior: float, most: float) -> float:
-    """Seconds of the `left` to keep for phases over so many prompt tokens: what they cost, or a share before that is known."""
-    if left <= 0:
-        return 0.0
-    rates = [phase.rate for phase in phases]
-    known = [rate for rate in rates if rate is not None]
-    return min(MARGIN * sum(known) * tokens, most * left) if len(known) == len(rates) else prior * left
 
 
 class Solver:
@@ -167,7 +74,7 @@ class Solver:
         With several tasks in the item, an outcome without scores comes first and the final one replaces it.
         """
         deadline = Deadline(item.deadline_at, self._clock)
-        jobs = [_Job(work, f"{item.id}t{place}") for place, work in enumerate(item.tasks)]
+        jobs = [Job(work, f"{item.id}t{place}") for place, work in enumerate(item.tasks)]
         if item.kind == "shared":
             yield self._fit_shared(item, jobs, deadline, report)
             return
@@ -176,16 +83,18 @@ class Solver:
         self._infer(jobs, item.wave, deadline, report)
         if self._settings.infer.score:
             if len(jobs) > 1:
-                yield from (job.outcome(item.wave, _worst(_status(job), "cut"), final=False) for job in jobs if job.found)
+                for job in jobs:
+                    if job.found:  # without its scores it is cut at best
+                        yield job.outcome(item.wave, "failed" if job.status == "failed" else "cut", final=False)
             for job in self._score(jobs, deadline, report):
-                yield job.outcome(item.wave, _status(job))
+                yield job.outcome(item.wave, job.status)
         else:
             for job in jobs:
-                yield job.outcome(item.wave, _status(job))
+                yield job.outcome(item.wave, job.status)
 
     # -- before the fit
 
-    def _prepare(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
+    def _prepare(self, jobs: Sequence[Job], wave: int, deadline: Deadline, report: Report) -> None:
         for job in jobs:
             if deadline.expired():
                 job.cut = True
@@ -198,10 +107,10 @@ class Solver:
             job.steps = self._steps(job.work.plan.steps, len(job.sequences))
             job.seconds["prepare"] = self._clock() - began
 
-    def _prompts(self, job: _Job, wave: int) -> list[_Prompted]:
+    def _prompts(self, job: Job, wave: int) -> list[Prompted]:
         """Every query under every view of the plan."""
         views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
-        found: list[_Prompted] = []
+        found: list[Prompted] = []
         dropped = []
         for query in range(len(job.task.test)):
             lost = 0
@@ -212,21 +121,21 @@ class Solver:
                     lost += 1
                     continue
                 dropped.append(prompt.dropped)
-                found.append(_Prompted(query, view, prompt.ids))
+                found.append(Prompted(query, view, prompt.ids))
             if lost:
                 where = f"test {query} under {lost} of {len(views)} views"
                 job.events.append(("too long", f"{where}: does not fit {self._context} tokens even without demonstrations"))
         self._tell_dropped(job, dropped, len(job.task.train), "prompts")
         return found
 
-    def _tell_dropped(self, job: _Job, dropped: Sequence[int], most: int, what: str) -> None:
+    def _tell_dropped(self, job: Job, dropped: Sequence[int], most: int, what: str) -> None:
         """One event for all prompts or sequences that lost demonstrations to the context."""
         if shortened := [number for number in dropped if number]:
             where = f"in {len(shortened)} of {len(dropped)} {what}"
             detail = f"up to {max(shortened)} of {most} do not fit {self._context} tokens, {where}"
             job.events.append(("dropped demonstrations", detail))
 
-    def _sequences(self, job: _Job, wave: int, deadline: Deadline) -> tuple[TokenSequence, ...]:
+    def _sequences(self, job: Job, wave: int, deadline: Deadline) -> tuple[TokenSequence, ...]:
         """As many training sequences as the fit can use and there is time to make; a later wave sees other ones."""
         data, train = self._settings.data, self._settings.train
         most = data.max_sequences
@@ -263,18 +172,18 @@ class Solver:
 
     # -- the fit
 
-    def _fit(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
+    def _fit(self, jobs: Sequence[Job], wave: int, deadline: Deadline, report: Report) -> None:
         fitting = {job.adapter: job for job in jobs if job.steps and job.sequences}
         if not fitting:
             return
         after = (self._infer_cost, self._score_cost) if self._settings.infer.score else (self._infer_cost,)
-        keep = keep_for(after, _prompt_tokens(jobs), deadline.remaining(), INFER_SHARE, MOST_INFER_SHARE)
-        report("fitting " + _names(list(fitting.values())))
+        keep = keep_for(after, prompt_tokens(jobs), deadline.remaining(), INFER_SHARE, MOST_INFER_SHARE)
+        report("fitting " + names(list(fitting.values())))
         requests = [
             FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", wave), job.work.start)
             for adapter, job in fitting.items()
         ]
-        _share_out(list(fitting.values()), "fit", deadline.remaining() - keep)
+        share_out(list(fitting.values()), "fit", deadline.remaining() - keep)
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
             job = fitting[fit.job]
             job.fit = fit
@@ -287,7 +196,7 @@ class Solver:
         for job in jobs:
             job.sequences = ()
 
-    def _fit_shared(self, item: WorkItem, jobs: Sequence[_Job], deadline: Deadline, report: Report) -> SharedFit:
+    def _fit_shared(self, item: WorkItem, jobs: Sequence[Job], deadline: Deadline, report: Report) -> SharedFit:
         """One adapter on the sequences of all tasks, dealt out in turn."""
         report(f"preparing {len(jobs)} tasks")
         preparation = deadline.earlier((1 - PREPARE_SHARE) * max(deadline.remaining(), 0.0))
@@ -308,22 +217,22 @@ class Solver:
 
     # -- inference
 
-    def _infer(self, jobs: Sequence[_Job], wave: int, deadline: Deadline, report: Report) -> None:
+    def _infer(self, jobs: Sequence[Job], wave: int, deadline: Deadline, report: Report) -> None:
         if self._settings.infer.score:
-            keep = keep_for((self._score_cost,), _prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
+            keep = keep_for((self._score_cost,), prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
             deadline = deadline.earlier(keep)
-            _share_out(jobs, "score", keep)
-        _share_out(jobs, "infer", deadline.remaining())
+            share_out(jobs, "score", keep)
+        share_out(jobs, "infer", deadline.remaining())
         asked = {f"{job.adapter}q{place}": (job, prompted) for job in jobs for place, prompted in enumerate(job.prompts)}
         if not asked:
             return
-        report("inferring " + _names(jobs))
+        report("inferring " + names(jobs))
         began, answered = self._clock(), 0
         heard: set[tuple[str, int]] = set()  # adapter and query of every result
         for result in self._decode(asked, wave, deadline, self._drafts(asked, heard)):
             job, prompted = asked[result.request]
             heard.add((job.adapter, prompted.query))
-            _note_result(job, result, "inference")
+            job.note(result, "inference")
             job.count(prompt=result.prompt_tokens, new=result.new_tokens)
             found = list(self._candidates(job, prompted, result))
             job.found.setdefault(prompted.query, []).extend(found)
@@ -332,9 +241,9 @@ class Solver:
             if result.status == "complete":
                 answered += len(prompted.ids)
         self._infer_cost.measured(self._clock() - began, answered)
-        _spread(jobs, "infer", self._clock() - began)
+        spread(jobs, "infer", self._clock() - began)
 
-    def _drafts(self, asked: dict[str, tuple[_Job, _Prompted]], heard: Set[tuple[str, int]]) -> Drafts:
+    def _drafts(self, asked: dict[str, tuple[Job, Prompted]], heard: Set[tuple[str, int]]) -> Drafts:
         """What other views of a query found, and its input, as guesses; a query's first view is waited for."""
         leaders: dict[tuple[str, int], str] = {}
         for id_, (job, prompted) in asked.items():
@@ -343,7 +252,7 @@ class Solver:
         def drafts(request: str) -> list[TokenIds] | None:
             job, prompted = asked[request]
             key = (job.adapter, prompted.query)
-            grids = self._top(job, prompted.query)
+            grids = job.top(prompted.query, self._settings.infer.score_candidates)
             if not grids and key not in heard and leaders[key] != request:
                 return None
             grids.append(job.task.test[prompted.query].input)
@@ -351,12 +260,10 @@ class Solver:
 
         return drafts
 
-    def _decode(
-        self, asked: dict[str, tuple[_Job, _Prompted]], wave: int, deadline: Deadline, drafts: Drafts
-    ) -> Iterator[Result]:
+    def _decode(self, asked: dict[str, tuple[Job, Prompted]], wave: int, deadline: Deadline, drafts: Drafts) -> Iterator[Result]:
         infer = self._settings.infer
 
-        def room(prompted: _Prompted) -> int:
+        def room(prompted: Prompted) -> int:
             return min(LONGEST_ANSWER, self._context - len(prompted.ids))
 
         if infer.mode == "search":
@@ -380,7 +287,7 @@ class Solver:
         ]
         return self._engine.sample(samples, deadline, drafts)
 
-    def _candidates(self, job: _Job, prompted: _Prompted, result: Result) -> Iterator[Candidate]:
+    def _candidates(self, job: Job, prompted: Prompted, result: Result) -> Iterator[Candidate]:
         adapter = job.serving.id if job.serving is not None else ""
         for completion in result.completions:
             grid = self.codec.decode_answer(completion.ids) if completion.finished else None
@@ -390,13 +297,13 @@ class Solver:
 
     # -- scoring
 
-    def _score(self, jobs: Sequence[_Job], deadline: Deadline, report: Report) -> Iterator[_Job]:
+    def _score(self, jobs: Sequence[Job], deadline: Deadline, report: Report) -> Iterator[Job]:
         """Score the most voted candidates under every view; gives each job when its last score is in."""
         requests: list[ScoreRequest] = []
-        asked: dict[str, tuple[_Job, _Prompted, list[Grid]]] = {}
+        asked: dict[str, tuple[Job, Prompted, list[Grid]]] = {}
         waiting: dict[str, int] = {}
         for job in jobs:
-            tops = {query: self._top(job, query) for query in range(len(job.task.test))}
+            tops = {query: job.top(query, self._settings.infer.score_candidates) for query in range(len(job.task.test))}
             for place, prompted in enumerate(job.prompts):
                 if not (grids := tops[prompted.query]):
                     continue
@@ -408,12 +315,12 @@ class Solver:
         yield from (job for job in jobs if job.adapter not in waiting)
         if not requests:
             return
-        report("scoring " + _names(jobs))
+        report("scoring " + names(jobs))
         began, answered = self._clock(), 0
-        done: list[_Job] = []
+        done: list[Job] = []
         for result in self._engine.score(requests, deadline):
             job, prompted, grids = asked[result.request]
-            _note_result(job, result, "scoring")
+            job.note(result, "scoring")
             job.count(scored=sum(len(completion.ids) for completion in result.completions))
             # a view counts only with all candidates: sums over different views cannot be compared
             if result.status == "complete":
@@ -433,19 +340,6 @@ class Solver:
             if waiting.get(job.adapter):
                 job.cut = True
                 yield job
-
-    def _top(self, job: _Job, query: int) -> list[Grid]:
-        """The most voted distinct candidates of a query over all waves; ties go to the more probable."""
-        known = job.work.known[query] if query < len(job.work.known) else ()
-        votes: dict[bytes, tuple[int, float]] = {}
-        grids: dict[bytes, Grid] = {}
-        for candidate in (*known, *job.found.get(query, ())):
-            key = grid_key(candidate.grid)
-            count, best = votes.get(key, (0, -math.inf))
-            votes[key] = (count + 1, max(best, candidate.logprob))
-            grids[key] = candidate.grid
-        ranked = sorted(votes, key=lambda key: votes[key], reverse=True)
-        return [grids[key] for key in ranked[: self._settings.infer.score_candidates]]
 
 
 def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
@@ -469,48 +363,3 @@ def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
 
 def _seed(settings: Settings, task: Task, purpose: str, *names: int | str) -> int:
     return int(generator(settings.seed, task.id, purpose, *map(str, names)).integers(2**31))
-
-
-def _note_result(job: _Job, result: Result, phase: str) -> None:
-    if result.status == "cut":
-        job.cut = True
-    if result.status == "failed":
-        event = (f"{phase} failed", result.error)
-        if event not in job.events:
-            job.events.append(event)
-    elif phase == "inference":
-        job.answered += 1
-
-
-def _status(job: _Job) -> Status:
-    if job.cut:
-        return "cut"
-    return "complete" if job.answered else "failed"
-
-
-def _worst(*statuses: Status) -> Status:
-    order: tuple[Status, ...] = ("complete", "cut", "failed")
-    return max(statuses, key=order.index)
-
-
-def _prompt_tokens(jobs: Sequence[_Job]) -> int:
-    return sum(len(prompted.ids) for job in jobs for prompted in job.prompts)
-
-
-def _spread(jobs: Sequence[_Job], phase: str, seconds: float) -> None:
-    """Charge a phase that was one call for all jobs to each, by its share of the prompts."""
-    total = _prompt_tokens(jobs)
-    for job in jobs:
-        job.seconds[phase] = seconds * _prompt_tokens([job]) / total
-
-
-def _share_out(jobs: Sequence[_Job], phase: str, seconds: float) -> None:
-    """Note what a phase may take, by share of the prompts."""
-    total = _prompt_tokens(jobs)
-    for job in jobs:
-        job.planned[phase] = max(seconds, 0.0) * _prompt_tokens([job]) / total if total else 0.0
-
-
-def _names(jobs: Sequence[_Job]) -> str:
-    first = jobs[0].task.id
-    return first if len(jobs) == 1 else f"{first} and {len(jobs) - 1} more"

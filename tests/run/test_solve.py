@@ -17,7 +17,8 @@ from solver.arc.view import IDENTITY_COLOURS, View
 from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
 from solver.run.executors.base import SharedFit
-from solver.run.solve import INFER_SHARE, PhaseCost, Solver, inference_views, keep_for
+from solver.run.phase_cost import PhaseCost, keep_for
+from solver.run.solve import INFER_SHARE, Solver, inference_views
 from solver.types import (
     Candidate,
     Completion,
