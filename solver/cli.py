@@ -293,6 +293,7 @@ def evaluate(
     Example:
       solver evaluate runs/pretrain/latest --corpus corpora --cache runs/pretrain
     """
+    from solver.pretrain.evaluate import Tally
     from solver.pretrain.evaluate import evaluate as run_evaluate
 
     tallies = run_evaluate(model, corpus, cache, queries, seed, lambda line: typer.echo(line, err=True))
@@ -303,7 +304,7 @@ def evaluate(
 
     from solver.report.tables import evaluation_table
 
-    Console().print(evaluation_table(tallies))
+    Console().print(evaluation_table(tallies, sum(tallies.values(), Tally())))
 
 
 def _print_json(value: Any) -> None:

@@ -2,8 +2,8 @@
 
 A draft only says which log-probabilities to have ready; what a row takes is chosen as ever, token by token, and where it
 departs from the draft the rest of what was read is dropped. This is speculative decoding (Leviathan et al. 2023) with
-given guesses, for samples and for threshold searches. A row that departed goes on along the same draft, place by place:
-answers found under other views differ in single cells more often than in shape.
+given guesses, for samples and for threshold searches. A row that departed goes on along the same draft, place by place, since
+an answer that differs in a cell may still have the shape.
 """
 
 from __future__ import annotations

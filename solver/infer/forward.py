@@ -31,9 +31,8 @@ class Forward:
         check_supported(model.config)
         self._stack = stack
         self.keep_tokens = keep_tokens
-        self._kept: dict[
-            tuple[int, bytes], tuple[Prompt, Tensor]
-        ] = {}  # by adapter and tokens, oldest first; with the logits after
+        # prompts by adapter and tokens, oldest first, with the logits after them
+        self._kept: dict[tuple[int, bytes], tuple[Prompt, Tensor]] = {}
         self.model = model
         self.device = device
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])

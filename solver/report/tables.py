@@ -106,10 +106,9 @@ def scores_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
-def evaluation_table(tallies: Mapping[str, Tally]) -> Table:
+def evaluation_table(tallies: Mapping[str, Tally], total: Tally) -> Table:
     """What `solver evaluate` found, by corpus and in all."""
     table = _table("corpus", queries="right", exact="right", interval="right", tokens_right="right", nats="right")
-    total = sum(tallies.values(), type(next(iter(tallies.values())))())
     for name, tally in (*sorted(tallies.items()), ("all", total)):
         low, high = tally.interval()
         right, nats = tally.right / tally.tokens, tally.nats / tally.tokens

@@ -359,16 +359,21 @@ def test_runs_do_not_mix_adapters_in_one_scratch(tmp_path: Path, challenges: Pat
     assert all(path.is_dir() for paths in adapters for path in paths)
 
 
-def test_a_stopped_run_finds_its_folder_in_a_scratch_again(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    scratch = tmp_path / "scratch"
-    spec = {"challenges": str(challenges), "model": str(tiny_base), "scratch": str(scratch)}
-    process = subprocess.Popen(command(tmp_path, {"task001": "hang"}, spec), stdout=subprocess.PIPE, text=True)
+def kill_after_first_task(arguments: list[str]) -> None:
+    """Start a run, and kill -9 it once task000 has had its pass."""
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("task000 wave 1"):
             break
     process.kill()
     process.communicate()
+
+
+def test_a_stopped_run_finds_its_folder_in_a_scratch_again(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    scratch = tmp_path / "scratch"
+    spec = {"challenges": str(challenges), "model": str(tiny_base), "scratch": str(scratch)}
+    kill_after_first_task(command(tmp_path, {"task001": "hang"}, spec))
     (left,) = scratch.iterdir()
     assert run_it(tmp_path, {}, **{**spec, "keep_adapters": True}).returncode == 0
     assert list(scratch.iterdir()) == [left]
@@ -377,13 +382,7 @@ def test_a_stopped_run_finds_its_folder_in_a_scratch_again(tmp_path: Path, chall
 
 def test_every_worker_dies_with_its_supervisor(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     spec = {"challenges": str(challenges), "model": str(tiny_base)}
-    process = subprocess.Popen(command(tmp_path, {"task001": "stop"}, spec), stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("task000 wave 1"):
-            break
-    process.kill()
-    process.communicate()
+    kill_after_first_task(command(tmp_path, {"task001": "stop"}, spec))
     assert children_gone(tmp_path / "out")
 
 
