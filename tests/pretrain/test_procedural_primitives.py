@@ -16,7 +16,7 @@ from solver.pretrain.procedural import programs  # noqa: F401  (fills the tables
 from solver.pretrain.procedural.criteria import MEASURES, TRAITS, Measure, One, Which
 from solver.pretrain.procedural.on_objects import find_things
 from solver.pretrain.procedural.registry import PRIMITIVES
-from solver.pretrain.procedural.values import Colour, Number, Objects, Panels, Unfit, draw_things
+from solver.pretrain.procedural.values import Colour, Direction, Number, Objects, Panels, Thing, Unfit, draw_things
 
 MOST: Literal["most"] = "most"
 LEAST: Literal["least"] = "least"
@@ -306,3 +306,11 @@ def test_choices_refuse_ties_and_empty_choices() -> None:
             Which(criterion, want).among(things)
     with pytest.raises(Unfit):
         One(TRAITS["single"], WITH).pick(things)
+
+
+@pytest.mark.parametrize("direction", ["up", "down", "left", "right"])
+def test_a_thing_whose_box_has_an_empty_rim_cannot_slide_off_the_grid(direction: Direction) -> None:
+    patch = np.zeros((7, 7), np.uint8)
+    patch[3, 3] = 1
+    with pytest.raises(Unfit):
+        PRIMITIVES["gravity"].function(Objects((9, 9), (Thing(patch, 1, 1),)), direction)

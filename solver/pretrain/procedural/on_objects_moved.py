@@ -48,6 +48,7 @@ def _slid(objects: Objects, direction: Direction, moving: list[bool]) -> Objects
             if not free[top : top + thing.height, left : left + thing.width][thing.mask].all():
                 break
             thing = thing.moved(down, right)
+            require(thing.inside(objects.shape))  # the empty rim of a box leaves the grid before its cells meet the wall
         free[thing.top + 1 : thing.top + 1 + thing.height, thing.left + 1 : thing.left + 1 + thing.width] &= ~thing.mask
         placed[index] = thing
     return with_things(objects, [placed[i] for i in range(len(placed))])
