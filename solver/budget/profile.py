@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from solver.arc.jsonfile import read_json, write_json
 from solver.errors import InputError
 
-PROFILE_VERSION = 1
+PROFILE_VERSION: Final = 1
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -33,8 +33,8 @@ class Machine(_Part):
     kind: Literal["cpu", "cuda"]
     device: str  # processor or GPU, as the system names it
     devices: int = Field(1, ge=1)  # that a run uses
-    cores: int = Field(ge=1)
-    threads: int = Field(ge=1)  # of a worker
+    cores: int = Field(0, ge=0)  # 0: unknown
+    threads: int = Field(0, ge=0)  # of a worker; 0: unknown
     memory: int = Field(ge=0)  # bytes of one device; the host's on a CPU
     peak_flops: Rate | None = None
     bandwidth: Rate | None = None
@@ -132,7 +132,7 @@ class Profile(_Part):
         found = []
         if self.machine.device != machine.device:
             found.append(f"it was made on {self.machine.device}, this is {machine.device}")
-        elif self.machine.threads != machine.threads:
+        elif self.machine.threads and machine.threads and self.machine.threads != machine.threads:
             found.append(f"it was made with {self.machine.threads} threads, now {machine.threads}")
         if self.model.identity != model.identity:
             found.append(f"it is about the model {self.model.name} ({self.model.parameters:,} weights), not {model.name}")

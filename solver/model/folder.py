@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 
 from solver.codec import GRID_VOCABULARY
@@ -73,3 +74,16 @@ def folder_identity(folder: Path) -> str:
         except OSError as error:
             raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()[:16]
+
+
+def count_weights(folder: Path) -> int:
+    """How many weights the safetensors of a folder hold, by their headers. Raises InputError naming a damaged file."""
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with file.open("rb") as stream:
+                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
+            raise InputError(f"{file}: not a safetensors file") from None
+    return total
