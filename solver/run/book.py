@@ -10,7 +10,7 @@ from solver.arc.datasets import TaskSet
 from solver.arc.selection import agreement, newest_scores, select
 from solver.arc.submission import Attempts, Submission, fallback_submission, two_attempts
 from solver.arc.task import Task
-from solver.budget.split import TaskState
+from solver.budget.planner import TaskState
 from solver.types import AdapterRef, Candidate, Fit, Score, TaskOutcome
 
 

@@ -20,7 +20,7 @@ from types import FrameType
 from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import defects, write_submission
-from solver.budget.split import POLICIES
+from solver.budget.planner import POLICIES
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
 from solver.run.book import Book

@@ -16,7 +16,7 @@ from typing import Any
 
 from solver.arc.grid import Grid
 from solver.arc.submission import Submission, score
-from solver.budget.split import MAX_LOSSES
+from solver.budget.planner import MAX_LOSSES
 from solver.report.results import task_results
 from solver.run.book import Book
 from solver.run.ledger import Ledger

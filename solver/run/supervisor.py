@@ -15,7 +15,7 @@ from typing import Literal
 
 from solver.arc.submission import Submission
 from solver.arc.task import Task
-from solver.budget.split import MAX_LOSSES, Assignment, Policy, full_plan
+from solver.budget.planner import MAX_LOSSES, Assignment, Policy, full_plan
 from solver.config import Settings
 from solver.run.book import Book
 from solver.run.executors.base import (

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
 
 from solver.arc.submission import Submission
-from solver.budget.split import MAX_LOSSES, POLICIES
+from solver.budget.planner import MAX_LOSSES, POLICIES
 from solver.config import Settings, load_settings
 from solver.run.book import Book
 from solver.run.executors.base import (

@@ -14,6 +14,7 @@ from solver.config import Settings
 from solver.types import Status, TaskPlan
 
 MAX_LOSSES = 2  # workers a task may cost before it is set aside
+MAX_TRIES = 4  # passes of a task that may fail, each with a smaller footprint, before it is set aside
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,14 @@ class TaskState:
     waves: int = 0
     status: Status | None = None
     agreement: float = 0.0  # of its least agreed query, 0..1
-    losses: int = 0  # workers lost while on it
+    losses: int = 0  # passes that failed, whether the worker was lost with them or not
+    killed: int = 0  # workers lost while on it
     busy: bool = False
+
+    @property
+    def set_aside(self) -> bool:
+        """Whether it has cost so much that it is not tried again."""
+        return self.killed >= MAX_LOSSES or self.losses >= MAX_TRIES
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Assignment:
     seconds: float
     planned: float  # seconds a task is expected to use, for the record
     reason: str
-    halvings: int = 0
+    halvings: int = 0  # how often the footprint is halved: see `run.footprint`
 
 
 class Policy(Protocol):
@@ -92,7 +99,7 @@ class FixedPolicy:
 
     def pending(self, task: TaskState) -> bool:
         """Until it has been done in full."""
-        return task.status in (None, "cut") and task.losses < MAX_LOSSES
+        return task.status in (None, "cut") and not task.set_aside
 
 
 class UniformPolicy:
@@ -140,7 +147,7 @@ class UniformPolicy:
 
     def pending(self, task: TaskState) -> bool:
         """Until its candidates agree under a full pass; a task that cannot be worked on is left alone."""
-        if task.losses >= MAX_LOSSES or task.status == "failed":
+        if task.set_aside or task.status == "failed":
             return False
         return task.status in (None, "cut") or task.agreement < 1
 
