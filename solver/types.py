@@ -212,7 +212,7 @@ class WorkItem:
     tasks: tuple[TaskWork, ...]
     deadline_at: float
     kind: Literal["solve", "shared"] = "solve"  # shared: fit one adapter on all tasks of the item, infer nothing
-    halvings: int = 0  # how often batches are halved, after a worker was lost over this work
+    halvings: int = 0  # how often its footprint is halved (see `run.footprint`), after earlier passes failed
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,9 +72,10 @@ class Book:
         for id_ in ids:
             self._states[id_] = replace(self._states[id_], busy=busy)
 
-    def lose(self, id_: str) -> TaskState:
-        """Note that a worker was lost over a task."""
-        self._states[id_] = replace(self._states[id_], losses=self._states[id_].losses + 1)
+    def lose(self, id_: str, killed: bool) -> TaskState:
+        """Note that a pass over a task failed, and whether a worker was lost with it."""
+        state = self._states[id_]
+        self._states[id_] = replace(state, losses=state.losses + 1, killed=state.killed + killed)
         return self._states[id_]
 
     def outcomes(self) -> list[TaskOutcome]:

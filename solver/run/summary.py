@@ -16,7 +16,6 @@ from typing import Any
 
 from solver.arc.grid import Grid
 from solver.arc.submission import Submission, score
-from solver.budget.planner import MAX_LOSSES
 from solver.report.results import task_results
 from solver.run.book import Book
 from solver.run.ledger import Ledger
@@ -56,7 +55,7 @@ def summarise(
         tasks=len(book.submission),
         queries=sum(map(len, book.submission.values())),
         done=book.done(),
-        failed=sum(state.status == "failed" or state.losses >= MAX_LOSSES for state in states),
+        failed=sum(state.status == "failed" or state.set_aside for state in states),
         waves=max((state.waves for state in states), default=0),
         seconds=ended.seconds,
         budget=ended.budget,

@@ -30,6 +30,7 @@ from solver.run.executors.base import (
     WorkerLost,
     WorkResult,
 )
+from solver.run.footprint import describe
 from solver.run.ledger import BEFORE, SHARED, Event, Ledger, LedgerError, UnfitError
 from solver.run.types import Observer, Progress
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
@@ -317,7 +318,7 @@ class Supervisor:
         item = slot.item
         assert item is not None
         slot.state, slot.item = "idle", None
-        self._charge(item, slot.reported, error)
+        self._charge(item, slot.reported, error, killed=False)
 
     def _take_loss(self, slot: _Slot, loss: WorkerLost) -> None:
         self._event("worker lost", loss.reason)
@@ -326,15 +327,15 @@ class Supervisor:
         if slot.state == "given up":
             return
         if item is not None:
-            self._charge(item, slot.reported, loss.reason)
+            self._charge(item, slot.reported, loss.reason, killed=True)
         elif slot.state == "starting":
             slot.failed_starts += 1
             slot.error = slot.error or loss.reason
         slot.state = "given up" if slot.failed_starts >= MAX_FAILED_STARTS else "starting"
         slot.heard, slot.activity = self._now(), "starting"
 
-    def _charge(self, item: WorkItem, reported: frozenset[str], reason: str) -> None:
-        """Release an item's tasks; those without a final outcome are to be tried once more, smaller, and then set aside."""
+    def _charge(self, item: WorkItem, reported: frozenset[str], reason: str, killed: bool) -> None:
+        """Release an item's tasks; those without a final outcome are tried again, smaller, until they have cost too much."""
         if item.kind == "shared":
             if SHARED not in reported:
                 self._shared_losses += 1
@@ -344,9 +345,11 @@ class Supervisor:
         self._book.mark(ids, busy=False)
         for id_ in ids:
             if id_ not in reported and not self._work_end.expired():
-                again = self._book.lose(id_).losses < MAX_LOSSES
-                self._event("retry" if again else "skipped", reason, id_, item.wave)
-                if not again:
+                state = self._book.lose(id_, killed)
+                if not state.set_aside:
+                    self._event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
+                else:
+                    self._event("skipped", reason, id_, item.wave)
                     self._save(partial(self._ledger.set_status, id_, "skipped"))
             self._drop_adapters(id_)
 
@@ -432,7 +435,7 @@ class Supervisor:
         progress = Progress(
             tasks=len(states),
             done=self._book.done(),
-            failed=sum(state.status == "failed" or state.losses >= MAX_LOSSES for state in states),
+            failed=sum(state.status == "failed" or state.set_aside for state in states),
             wave=self._wave,
             steps=totals.steps,
             trained_rate=totals.trained_rate,

@@ -18,6 +18,7 @@ from fake_parts import fake_solver
 
 from solver.errors import InputError
 from solver.run import worker
+from solver.run.footprint import smaller_settings
 from solver.run.solve import Report, Solver
 from solver.types import WorkItem
 
@@ -66,7 +67,7 @@ def load(config: worker.WorkerConfig) -> worker.Backend:
     step, answer = FAULTS.get("step", 0.0), FAULTS.get("answer", 0.0)
 
     def solver(halvings: int) -> Solver:
-        return Faulty(fake_solver(worker.halve(config.settings, halvings), config.scratch, step, answer))  # type: ignore[return-value]
+        return Faulty(fake_solver(smaller_settings(config.settings, halvings), config.scratch, step, answer))  # type: ignore[return-value]
 
     return worker.Backend(solver, lambda: {"trainer": "fake", "engine": "fake"}, lambda: 1)
 

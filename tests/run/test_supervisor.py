@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
 
 from solver.arc.submission import Submission
-from solver.budget.planner import MAX_LOSSES, POLICIES
+from solver.budget.planner import MAX_LOSSES, MAX_TRIES, POLICIES
 from solver.config import Settings, load_settings
 from solver.run.book import Book
 from solver.run.executors.base import (
@@ -334,10 +334,10 @@ def test_a_hanging_worker_is_killed_and_the_task_tried_smaller(tmp_path: Path, s
     assert ("silent" in lost) == silent
 
 
-@pytest.mark.parametrize("fault", ["hang", "crash", "fail"])
-def test_a_task_that_costs_two_workers_is_set_aside(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize(("fault", "tries"), [("hang", MAX_LOSSES), ("crash", MAX_LOSSES), ("fail", MAX_TRIES)])
+def test_a_task_that_costs_two_workers_is_set_aside(tmp_path: Path, fault: str, tries: int) -> None:
     run = simulate(tmp_path, 4, 2000, faults={"task002": [fault] * 9}, silent=True)
-    assert run.times() == {"task000": 1, "task001": 1, "task002": 2, "task003": 1}
+    assert run.times() == {"task000": 1, "task001": 1, "task002": tries, "task003": 1}
     assert run.finished()["task002"] == "skipped"
     assert run.ending.stop == "finished"
 
