@@ -64,7 +64,7 @@ class Row(_Part):
     prefill_seconds: Seconds | None = None  # reading one of `Variant.views` prompts that are read together
     decode_rate: Rate | None = None  # tokens/s, all of `Variant.views` prompts answered together
     search_rate: Rate | None = None  # tokens expanded a second in `search`
-    score_seconds: Seconds | None = None  # one completion of `score_tokens` under one prompt that has to be read, too
+    score_seconds: Seconds | None = None  # one completion of `score_tokens` under one prompt that was just answered
     score_tokens: int = Field(0, ge=0)
     peak_memory: int | None = Field(None, ge=0)  # bytes: of the device on CUDA, of the process elsewhere
     note: str = ""  # "out of memory", "skipped: ..."
