@@ -24,7 +24,7 @@ from solver.types import Deadline
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # tokens
 STEPPING_SECONDS = 3.0  # to time optimizer steps for, at each length
 STEPPING_SHARE = 0.25  # of a length's share of the time left, if that is less
-GROWTH = 1.5  # a length costs its predecessor's seconds times the ratio of both to this power: between linear and quadratic
+GROWTH = 1.5  # reading a length costs its predecessor's seconds times the ratio of both to this power
 
 Quantization = Literal["none", "nf4"]
 Tell = Callable[[str], None]  # is given one line
@@ -198,17 +198,17 @@ def _timed(make: Callable[[], Any], what: str, quantization: str) -> tuple[Any, 
 def _rows(bench: Bench, lengths: Sequence[int], model: Model, machine: Machine, deadline: Deadline, tell: Tell) -> Iterator[Row]:
     """One row per length, the shortest first, each told as soon as it is known."""
     due = sorted(set(lengths))
-    last: tuple[int, float] | None = None  # length of the one before, and the seconds it needed at least
+    last = 0
     for place, tokens in enumerate(due):
         left = deadline.remaining()
-        reach = 0.0 if last is None else last[1] * (tokens / last[0]) ** GROWTH
+        reach = bench.writing + bench.reading * (tokens / last) ** GROWTH if last else 0.0
         if tokens > bench.context:
             row = Row(tokens=tokens, note=f"skipped: the context ends at {bench.context:,} tokens")
         elif left <= reach:
             row = Row(tokens=tokens, note=f"skipped: would take about {reach:.0f} s, {max(left, 0):.0f} s are left")
         else:
             row = bench.row(tokens, min(STEPPING_SECONDS, STEPPING_SHARE * left / (len(due) - place)), deadline)
-            last = tokens, bench.least_seconds
+            last = tokens
         if row.step_seconds and machine.peak_flops:
             row = row.model_copy(update={"mfu": step_flops(model, bench.variant, tokens) / row.step_seconds / machine.peak_flops})
         tell(f"{bench.variant.quantization}: {tokens:,} tokens: {_in_words(row, bench.variant)}")

@@ -48,7 +48,9 @@ class Bench:
         self.variant = variant
         self.context = base.context
         self.fit_seconds = 0.0  # of a fit, beside its steps
-        self.least_seconds = 0.0  # that the last row needed: one step, and its inference
+        self.reading = self.writing = (
+            0.0  # seconds the last row needed at least: what grows with the length, and what hardly does
+        )
         self._adapter: AdapterRef | None = None  # the first one: inference is measured with it
         self._fits = self._asked = 0
         self._stepping = 0.0
@@ -58,7 +60,7 @@ class Bench:
 
         Optimizer steps are repeated for `stepping` seconds, but at most `MOST_STEPS`.
         """
-        self._stepping, self.least_seconds = stepping, 0.0
+        self._stepping, self.reading, self.writing = stepping, 0.0, 0.0
         reset_peak(self._base.device)
         found: dict[str, Any] = {}
         notes: list[str] = []
@@ -81,7 +83,7 @@ class Bench:
         one = self._fit(sequences, 1, deadline)
         if first:  # it paid for everything that is done once: the same again
             one = self._fit(sequences, 1, deadline)
-        self.least_seconds += one
+        self.reading += one
         steps = max(1, min(MOST_STEPS, int(self._stepping / max(one - self.fit_seconds, 1e-6))))
         if deadline.expired(steps * one):
             return {"step_seconds": max(one - self.fit_seconds, 1e-9), "steps": 1}
@@ -111,7 +113,6 @@ class Bench:
 
     def _infer(self, tokens: int, deadline: Deadline, notes: list[str]) -> dict[str, Any]:
         """Prefill with the first of these calls, then decoding, search and scoring of prompts that were just read."""
-        began = time.perf_counter()
         length = min(tokens, self.context - NEW_TOKENS)
         if length < 1:
             raise _Failed(f"the context of {self.context} tokens leaves no room for prompts")
@@ -122,6 +123,8 @@ class Bench:
         prompts = self._prompts(length)
         found: dict[str, Any] = {"prefill_seconds": self._sample(prompts, 1, deadline)[0] / len(prompts)}
         again, _ = self._sample(prompts, 1, deadline)  # engines differ in what they remember of a prompt
+        self.reading += 2 * found["prefill_seconds"] * len(prompts) + again
+        began = time.perf_counter()
         seconds, decoded = self._sample(prompts, NEW_TOKENS, deadline)
         found["decode_rate"] = _rate(decoded - len(prompts), seconds - again)
         searches = [
@@ -132,7 +135,7 @@ class Bench:
         answer = material(self._base.codec, length, np.random.default_rng(0))[2]
         scores = [ScoreRequest(self._id(), prompt, self._adapter, (answer,)) for prompt in prompts]
         seconds, _ = self._ask(self._engine.score, scores, deadline)
-        self.least_seconds += time.perf_counter() - began
+        self.writing = time.perf_counter() - began
         return {**found, "score_seconds": seconds / len(prompts), "score_tokens": len(answer)}
 
     def _prompts(self, length: int) -> list[Any]:
