@@ -236,41 +236,68 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
 def pretrain(
     *,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints (OUT/latest is the newest) and metrics.jsonl.")],
-    minutes: Annotated[float, typer.Option(min=0.01, help="How long to train.")],
+    minutes: Annotated[float, typer.Option(min=0, help="How long to train; 0 only writes what --resume holds.")],
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of corpora beside the ARC-AGI training sets and procedural tasks: {family: [pairs]} or {id: task}."
+            help="Folder of corpora beside the ARC-AGI training sets and procedural tasks: {family: [pairs]}, {id: task}, or "
+            "folders of task files."
         ),
     ] = None,
-    preset: Annotated[str, typer.Option(help="Size of a new model: tiny, small or base.")] = "small",
+    preset: Annotated[str | None, typer.Option(help="Size of a new model: tiny, small or base; without it small.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Checkpoint or base model folder to go on from.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="HF_MODEL", help="Fine-tune this Llama or Qwen folder instead of a grid model.")
+    ] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="With --init: LoRA, merged into OUT/model at the end.")] = False,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of --lora.")] = 128,
+    transforms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE,...",
+            help="What the view of a sequence changes: both, input or output; of several one is drawn for each sequence. "
+            "Without it both, and in one sequence of ten the outputs are turned once more.",
+        ),
+    ] = None,
     cooldown: Annotated[float, typer.Option(min=0, max=1, help="Share of the minutes over which the rate falls to zero.")] = 0.4,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 3e-3,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate; without it 3e-3, with --init 2e-5, with --lora 1e-4.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=64, help="Length of the longest training sequence.")] = 1024,
     batch_tokens: Annotated[int, typer.Option(min=64, help="Padded tokens of a batch; more keep a GPU busy.")] = 4096,
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of a GPU.")] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
-    """Make or continue a base model.
+    """Make or continue a base model, or fine-tune another one on the same data.
 
     Evaluation tasks of ARC-AGI-1 and -2 never enter the data: they are barred by id and by content. One family in twenty
-    is held out. SIGTERM saves and ends.
+    is held out. SIGTERM saves and ends; the same command with --resume OUT/latest goes on.
 
     \b
     Examples:
       solver pretrain --corpus corpora --minutes 60 --out runs/pretrain
       solver pretrain --corpus corpora --minutes 30 --out runs/pretrain --resume runs/pretrain/latest
+      solver pretrain --corpus corpora --minutes 60 --out runs/llama --init llama --lora --transforms both,input,output
     """
     from solver.pretrain.command import PretrainOptions
     from solver.pretrain.command import pretrain as run_pretrain
     from solver.pretrain.loop import LoopSettings
-    from solver.pretrain.sampler import SamplerSettings
+    from solver.pretrain.sampler import SamplerSettings, parse_sides
 
-    loop = LoopSettings(minutes=minutes, cooldown=cooldown, lr=lr, workers=workers)
-    sampler = SamplerSettings(max_tokens=max_tokens, batch_tokens=max(batch_tokens, max_tokens))
-    options = PretrainOptions(out, corpus, loop, preset, resume, seed, device, sampler)
+    chosen: dict[str, Any] = {} if transforms is None else {"sides": parse_sides(transforms), "output_transform": 0.0}
+    options = PretrainOptions(
+        out=out,
+        corpus=corpus,
+        loop=LoopSettings(minutes=minutes, cooldown=cooldown, lr=lr, workers=workers),
+        preset=preset,
+        resume=resume,
+        init=init,
+        lora_rank=rank if lora else None,
+        seed=seed,
+        device=device,
+        sampler=SamplerSettings(max_tokens=max_tokens, batch_tokens=max(batch_tokens, max_tokens), **chosen),
+    )
     run_pretrain(options, lambda line: typer.echo(line, err=True))
 
 

@@ -1,28 +1,38 @@
-"""Checkpoints of a pre-training run: a model folder anyone can load, with the exact training state beside it.
+"""Checkpoints of a training: a model folder (or adapter) anyone can load, with the exact training state beside it.
 
 `OUT/latest` is a link to the newest complete checkpoint; a checkpoint is written under another name first, so a full
-disk or a kill leaves the previous one. Tensor files stay below 15 MiB each, so that they travel through narrow doors.
+disk or a kill leaves the previous one. Tensor files stay below 15 MiB each, so that they travel through narrow doors; the
+files of `STATE_FILES` alone are enough to go on from with a model of this package.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Qwen3ForCausalLM
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from solver.codec import grid_codec
+from solver.codec import GRID_VOCABULARY, grid_codec
 from solver.errors import InputError
-from solver.model.build import save_model
+from solver.pretrain.target import LoraTarget, Target
 
 SHARD_BYTES = 15 * 2**20
 KEEP = 2
+ARCHITECTURE = "qwen3"
+STATE_FILES = ("state.json", "weights-*.safetensors", "optimizer-*.safetensors")
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written; the one before is as it was."""
 
 
 @dataclass(frozen=True)
@@ -37,65 +47,168 @@ class Position:
     seconds: float = 0.0
 
 
-def save_checkpoint(out: Path, model: Qwen3ForCausalLM, optimizers: Iterable[torch.optim.Optimizer], position: Position) -> Path:
-    """Write model (bf16), fp32 weights, bf16 optimizer state and position; then point `OUT/latest` at them."""
-    final = out / f"step-{position.steps:07d}"
+def save_checkpoint(out: Path, target: Target, optimizers: Iterable[torch.optim.Optimizer], position: Position) -> Path:
+    """Write what was trained, fp32 weights, bf16 optimizer state and position; then point `OUT/latest` at them.
+
+    Raises CheckpointError if the disk refuses; nothing of the attempt is left, and `OUT/latest` is what it was.
+    """
+    final = _unused(out, f"step-{position.steps:07d}")
     partial = out / f".{final.name}.partial"
-    for stale in (partial, final):
-        if stale.exists():
-            shutil.rmtree(stale)
-    save_model(model, partial)
-    _save_sharded({n: p.detach() for n, p in model.named_parameters()}, partial, "weights")
-    _save_sharded(_optimizer_state(model, optimizers), partial, "optimizer")
-    state = {"codec": grid_codec().name, "position": asdict(position), "config": model.config.to_diff_dict()}
-    (partial / "state.json").write_text(json.dumps(state, indent=1, default=str) + "\n", encoding="utf-8")
-    partial.rename(final)
-    link = out / ".latest.partial"
-    link.unlink(missing_ok=True)
-    link.symlink_to(final.name)
-    link.replace(out / "latest")
-    for old in sorted(out.glob("step-*"))[:-KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        target.write(partial)
+        _save_sharded({name: value.detach() for name, value in target.weights().items()}, partial, "weights")
+        _save_sharded(_optimizer_state(target, optimizers), partial, "optimizer")
+        state = {
+            "kind": target.kind,
+            "codec": target.codec.name,
+            "init": target.init,
+            "position": asdict(position),
+            "config": target.model.config.to_diff_dict(),
+        }
+        (partial / "state.json").write_text(json.dumps(state, indent=1, default=str) + "\n", encoding="utf-8")
+        _sync(partial)
+        partial.rename(final)
+        link = out / ".latest.partial"
+        link.unlink(missing_ok=True)
+        link.symlink_to(final.name)
+        link.replace(out / "latest")
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        raise CheckpointError(f"{final}: the checkpoint cannot be written: {reason}") from error
+    # by age: a folder may hold later steps of an earlier training
+    for old in sorted(out.glob("step-*"), key=lambda folder: folder.stat().st_mtime_ns)[:-KEEP]:
+        if old != final:
+            shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def load_model(folder: Path) -> Qwen3ForCausalLM:
     """The model of a checkpoint in fp32: exact weights if the training state is there, else the shipped bf16 ones.
 
-    Raises InputError for a folder that is no grid model of this codec version.
+    Raises InputError for a folder that is no grid model, or one of another codec version or architecture.
     """
-    codec = folder / "codec.json"
-    if not codec.is_file():
-        raise InputError(f"{folder}: not a base model of this package (no codec.json)")
-    found = json.loads(codec.read_text(encoding="utf-8"))["codec"]
+    state = read_state(folder) or {}
+    if state.get("kind", "grid") != "grid":
+        raise InputError(f"{folder}: a fine-tuning of another model: give that model with --init")
+    found = state["codec"] if state else _codec_of(folder)
     if found != grid_codec().name:
         raise InputError(f"{folder}: the model is written for codec {found}, this version has {grid_codec().name}")
-    model = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    config = state["config"] if state else _json(folder / "config.json")
+    if config.get("model_type") != ARCHITECTURE:
+        raise InputError(f"{folder}: a model of architecture {config.get('model_type')}, this version trains {ARCHITECTURE}")
+    if config.get("vocab_size") != len(GRID_VOCABULARY):
+        raise InputError(f"{folder}: a model of {config.get('vocab_size')} tokens, codec {found} has {len(GRID_VOCABULARY)}")
     exact = _load_sharded(folder, "weights")
-    if exact:
-        model.load_state_dict(exact, strict=False)  # the tied head is not stored twice
-    return model
+    try:
+        if not exact:
+            return Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+        model = Qwen3ForCausalLM(Qwen3Config.from_dict(config)).float()
+        _load_weights(model, exact, folder)
+        return model
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise InputError(f"{folder}: cannot load the model: {str(error).splitlines()[0]}") from None
 
 
-def load_state(folder: Path, model: Qwen3ForCausalLM, optimizers: Iterable[torch.optim.Optimizer]) -> Position | None:
-    """Restore optimizer state; the position to go on from, or None if the folder holds a model alone."""
-    state = folder / "state.json"
-    if not state.is_file():
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """`state.json` of a checkpoint, or None if the folder holds a model alone. Raises InputError if it is damaged."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such checkpoint")
+    file = folder / "state.json"
+    if not file.is_file():
         return None
+    state = _json(file)
+    missing = {"codec", "position", "config"} - state.keys()
+    if missing:
+        raise InputError(f"{file}: not the state of a training: {min(missing)} is missing")
+    return state
+
+
+def load_state(folder: Path, target: Target, optimizers: Iterable[torch.optim.Optimizer]) -> Position | None:
+    """Restore what is trained and optimizer state; the position to go on from, or None if the folder holds a model alone.
+
+    Raises InputError if the checkpoint is of another kind of training, codec, architecture or first model.
+    """
+    state = read_state(folder)
+    if state is None:
+        return None
+    # checkpoints without a kind are from before there were several
+    for what, found, wanted in (
+        ("of the kind", state.get("kind", "grid"), target.kind),
+        ("written for codec", state["codec"], target.codec.name),
+        ("of architecture", state["config"].get("model_type"), target.model.config.model_type),
+        ("fine-tuned from model", state.get("init", ""), target.init),
+    ):
+        if found != wanted:
+            raise InputError(f"{folder}: the checkpoint is {what} {found!r}, this training {wanted!r}")
+    if isinstance(target, LoraTarget):
+        target.read(folder)
+    elif target.kind == "full":
+        _load_weights(target.model, _load_sharded(folder, "weights"), folder)
     tensors = _load_sharded(folder, "optimizer")
-    names = {p: n for n, p in model.named_parameters()}
+    names = {p: n for n, p in target.parameters().items()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             for p in group["params"]:
                 prefix = names[p] + ":"
-                found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-                if found:
-                    optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in found.items()}
-    return Position(**json.loads(state.read_text(encoding="utf-8"))["position"])
+                found_state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                if found_state:
+                    optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in found_state.items()}
+    return Position(**state["position"])
 
 
-def _optimizer_state(model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    names: dict[Tensor, str] = {p: n for n, p in model.named_parameters()}
+def _load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
+    own = dict(model.named_parameters())  # the tied head once
+    for name in own.keys() | weights.keys():
+        if name not in own or name not in weights or own[name].shape != weights[name].shape:
+            raise InputError(f"{folder}: the weights do not fit the configuration: {name}")
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+
+
+def _codec_of(folder: Path) -> str:
+    file = folder / "codec.json"
+    if not file.is_file():
+        raise InputError(f"{folder}: not a base model of this package (no codec.json)")
+    return str(_json(file).get("codec"))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise InputError(f"{file}: not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{file}: not an object")
+    return found
+
+
+def _unused(out: Path, name: str) -> Path:
+    """A path of that name, or of one like it: what is there already may be the only good checkpoint."""
+    path, number = out / name, 1
+    while path.exists():
+        path, number = out / f"{name}-{number}", number + 1
+    return path
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk take the files before anything points at them."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def _optimizer_state(target: Target, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    names: dict[Tensor, str] = {p: n for n, p in target.parameters().items()}
     return {
         f"{names[p]}:{key}": value if key == "step" else value.to(torch.bfloat16)
         for optimizer in optimizers
@@ -105,6 +218,8 @@ def _optimizer_state(model: torch.nn.Module, optimizers: Iterable[torch.optim.Op
 
 
 def _save_sharded(tensors: Mapping[str, Tensor], folder: Path, prefix: str) -> None:
+    if not tensors:
+        return
     shards: list[dict[str, Tensor]] = [{}]
     room = SHARD_BYTES
     for name, tensor in tensors.items():
@@ -119,4 +234,10 @@ def _save_sharded(tensors: Mapping[str, Tensor], folder: Path, prefix: str) -> N
 
 
 def _load_sharded(folder: Path, prefix: str) -> dict[str, Tensor]:
-    return {k: v for path in sorted(folder.glob(f"{prefix}-*.safetensors")) for k, v in load_file(path).items()}
+    tensors: dict[str, Tensor] = {}
+    for path in sorted(folder.glob(f"{prefix}-*.safetensors")):
+        try:
+            tensors |= load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: damaged: {str(error).splitlines()[0]}") from None
+    return tensors

@@ -1,7 +1,8 @@
-"""`solver pretrain`: make or continue a base model.
+"""`solver pretrain`: make or continue a base model, or fine-tune somebody else's on the same data.
 
 solver pretrain --corpus DIR --minutes 60 --out runs/pretrain
 solver pretrain --corpus DIR --minutes 30 --out runs/pretrain --resume runs/pretrain/latest
+solver pretrain --corpus DIR --minutes 60 --out runs/llama --init LLAMA_FOLDER --lora --transforms both,input,output
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from pathlib import Path
 import torch
 
 from solver.arc.datasets import load_tasks
-from solver.codec import grid_codec
+from solver.codec import Codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
-from solver.pretrain.checkpoint import Position, load_model
+from solver.pretrain.checkpoint import Position, load_model, read_state
 from solver.pretrain.corpora import build_store
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.loop import LoopSettings, train
 from solver.pretrain.procedural import Procedural
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore
+from solver.pretrain.target import FullTarget, GridTarget, LoraTarget, Target
 
 PRESETS: Mapping[str, Shape] = {
     "tiny": Shape(hidden=64, layers=2, heads=2, ffn=192),
@@ -42,6 +44,7 @@ MIXTURE: Mapping[str, float] = {
     "tama": 0.042,
     "diva": 0.007,
 }
+DEFAULT_PRESET = "small"
 ARC_SETS = ("arc1", "arc2")
 VALIDATION_BATCHES = 12
 VALIDATION_SEED = 7
@@ -54,31 +57,54 @@ class PretrainOptions:
     out: Path
     corpus: Path | None  # a folder of corpus files; None: the ARC-AGI training sets and procedural families alone
     loop: LoopSettings
-    preset: str = "small"
+    preset: str | None = None  # size of a new model; none: DEFAULT_PRESET
     resume: Path | None = None
+    init: Path | None = None  # a causal language model to fine-tune instead of a grid model
+    lora_rank: int | None = None  # with `init`: LoRA of that rank instead of all weights
     seed: int = 0
     device: str = "cpu"
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
 
 
 def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Position:
-    """Run the command. Raises InputError for unusable corpora, presets or checkpoints."""
-    if options.preset not in PRESETS:
-        raise InputError(f"unknown preset {options.preset!r}; there are: {', '.join(PRESETS)}")
+    """Run the command. Raises InputError for unusable corpora, presets, models or checkpoints."""
+    target = make_target(options)
+    target.model.to(torch.device(options.device))
+    codec = target.codec
     guard = evaluation_guard()
     store = load_store(options.corpus, options.out, guard, report)
     kept_out = [held_out(name) for name in store.names]
-    codec = grid_codec()
     learnt, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
     sampler = Sampler(learnt, MIXTURE, codec, options.sampler, options.seed, endless)
-    validation = validation_batches(store.select(kept_out), guard, options.sampler)
-    model = load_model(options.resume) if options.resume else new_model(PRESETS[options.preset], options.seed)
-    model.to(torch.device(options.device))
+    validation = validation_batches(store.select(kept_out), guard, options.sampler, codec)
+    trained = sum(p.numel() for p in target.parameters().values())
     report(
-        f"{model.num_parameters():,} parameters; {len(store) - sum(kept_out)} stored families to learn from, "
+        f"{target.kind}: {trained:,} parameters; {len(store) - sum(kept_out)} stored families to learn from, "
         f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {options.device}"
     )
-    return train(model, sampler, validation, options.loop, options.out, options.resume, options.seed, report)
+    return train(target, sampler, validation, options.loop, options.out, options.resume, options.seed, report)
+
+
+def make_target(options: PretrainOptions) -> Target:
+    """What the options train. Raises InputError for options that exclude each other, and for unusable models."""
+    if options.init is None:
+        if options.lora_rank is not None:
+            raise InputError("--lora needs the model to fine-tune: --init FOLDER")
+        preset = options.preset or DEFAULT_PRESET
+        if preset not in PRESETS:
+            raise InputError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
+        if options.resume is None:
+            return GridTarget(new_model(PRESETS[preset], options.seed))
+        if options.preset is not None:
+            raise InputError("--preset is the size of a new model; --resume goes on with the size of its own")
+        return GridTarget(load_model(options.resume))
+    if options.preset is not None:
+        raise InputError("--preset is the size of a new model; --init brings its own")
+    if options.resume is not None and read_state(options.resume) is None:
+        raise InputError(f"{options.resume}: not a checkpoint of a fine-tuning (no state.json)")
+    if options.lora_rank is None:
+        return FullTarget(options.init, options.device)
+    return LoraTarget(options.init, options.lora_rank, options.device, options.seed)
 
 
 def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[str], None]) -> PairStore:
@@ -97,18 +123,24 @@ def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[s
         return PairStore.load(cache)
     store = build_store(files, guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS})
     out.mkdir(parents=True, exist_ok=True)
-    store.save(cache)
+    partial = cache.with_name(f".partial-{cache.name}")
+    try:
+        store.save(partial)
+        partial.replace(cache)
+    except OSError as error:  # the next start reads the corpora again
+        partial.unlink(missing_ok=True)
+        report(f"{cache}: cannot be written: {error.strerror}")
     return store
 
 
-def validation_batches(store: PairStore, guard: Guard, settings: SamplerSettings) -> list[Batch]:
+def validation_batches(store: PairStore, guard: Guard, settings: SamplerSettings, codec: Codec) -> list[Batch]:
     """Fixed batches of families that training never sees, generators alone (their rules are known to be sound).
 
     Held-out procedural families stand in for generators where the corpora have none.
     """
     generators = store.select([source in ("rearc", "arcgen") for source in store.sources])
     endless = {} if len(generators) else {"procedural": Procedural(guard, held_out=True)}
-    sampler = Sampler(generators, {}, grid_codec(), settings, VALIDATION_SEED, endless)
+    sampler = Sampler(generators, {}, codec, settings, VALIDATION_SEED, endless)
     stream = sampler.batches(0, 0)
     return [next(stream)[2] for _ in range(VALIDATION_BATCHES)]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers import Qwen3ForCausalLM
 
 from solver.model.dtype import fastest_dtype, matmul_seconds
 from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
@@ -12,8 +13,8 @@ from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that measure a device
 
 
-def fast_states(model: Qwen3ForCausalLM) -> tuple[States, int | None]:
-    """Final states for an fp32 model, and the padded tokens a pass does best with (None: as many as there are).
+def fast_states(model: Any) -> tuple[States, int | None]:
+    """Final states for a causal language model, and the padded tokens a pass does best with (None: as many as there are).
 
     bf16 autocast where the device multiplies it faster (fp16 would need loss scaling: fp32 there), compiled on CUDA
     (which no CUDA device has run yet).

@@ -7,24 +7,26 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
-from transformers import Qwen3ForCausalLM
 
+from solver.errors import InputError
 from solver.model.lean import States
 from solver.model.memory import peak_memory
-from solver.pretrain.checkpoint import Position, load_state, save_checkpoint
+from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states, matmul_flops
-from solver.pretrain.optim import make_optimizers
 from solver.pretrain.sampler import Batch, Sampler
 from solver.pretrain.supply import supply
+from solver.pretrain.target import Target
 from solver.report.curves import plot_curves
 
 
@@ -33,7 +35,7 @@ class LoopSettings:
     """How long and how fast to learn."""
 
     minutes: float
-    lr: float = 3e-3
+    lr: float | None = None  # peak; none: the target's customary one
     weight_decay: float = 0.05
     warmup_steps: int = 100
     cooldown: float = 0.4  # share of this call's minutes over which the rate falls linearly to zero; 0 keeps it
@@ -44,7 +46,7 @@ class LoopSettings:
 
 
 def train(
-    model: Qwen3ForCausalLM,
+    target: Target,
     sampler: Sampler,
     validation: list[Batch],
     settings: LoopSettings,
@@ -54,14 +56,18 @@ def train(
     report: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
 ) -> Position:
-    """Train until the minutes are over or SIGTERM comes, leaving checkpoints, `OUT/metrics.jsonl` and `OUT/metrics.png`."""
-    device = next(model.parameters()).device
-    optimizers = make_optimizers(model, settings.lr, settings.weight_decay)
-    position = load_state(resume, model, optimizers) if resume else None
+    """Train until the minutes are over or SIGTERM comes, leaving checkpoints, `OUT/metrics.jsonl` and `OUT/metrics.png`.
+
+    A checkpoint that cannot be written is tried again later. Raises InputError if the last one cannot.
+    """
+    model, trained = target.model, target.parameters()
+    device, head = next(iter(trained.values())).device, model.get_output_embeddings()
+    peak = target.lr if settings.lr is None else settings.lr
+    optimizers = target.optimizers(peak, settings.weight_decay)
+    position = (load_state(resume, target, optimizers) if resume else None) or Position(seed=seed)
     # without the optimizer's state the rate warms up again; with it, it goes on
-    warm_from = 0 if position is None else position.steps - settings.warmup_steps
-    if position is None:
-        position = Position(seed=seed)
+    warmed = any(optimizer.state for optimizer in optimizers)
+    warm_from = position.steps - settings.warmup_steps if warmed else position.steps
     start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
     states, piece = fast_states(model)
     peak_flops = matmul_flops(device)
@@ -69,7 +75,7 @@ def train(
     began = last_saved = last_checked = clock()
     losses: list[float] = []
     model.train()
-    with (out / "metrics.jsonl").open("a", encoding="utf-8") as log, _until_sigterm() as stopped:
+    with (out / "metrics.jsonl").open("ab", buffering=0) as log, _until_sigterm() as stopped:
         for block, index, batch in supply(sampler, position.block, position.batch, settings.workers):
             elapsed = clock() - began
             if elapsed >= settings.minutes * 60 or stopped():
@@ -77,9 +83,9 @@ def train(
             factor = rate_factor(position.steps - warm_from, elapsed / (settings.minutes * 60), settings)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = settings.lr * factor
-            losses.append(sum(_backward(loss) for loss, _ in batch_losses(states, model.lm_head, batch, piece, device)))
-            norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip))
+                    group["lr"] = peak * factor
+            losses.append(sum(_backward(loss) for loss, _ in batch_losses(states, head, batch, piece, device)))
+            norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), settings.clip))
             if math.isfinite(norm):
                 for optimizer in optimizers:
                     optimizer.step()
@@ -101,9 +107,9 @@ def train(
                     "seconds": round(position.seconds, 1),
                     "loss": round(sum(losses) / len(losses), 4),
                     "norm": round(norm, 3),
-                    "lr": settings.lr * factor,
+                    "lr": peak * factor,
                     "tokens_per_second": round(speed),
-                    "mfu": round(speed * flops_per_token(model, batch.ids.shape[1]) / peak_flops, 3),
+                    "mfu": round(speed * flops_per_token(target, batch.ids.shape[1]) / peak_flops, 3),
                     "peak_memory": peak_memory(device),
                 }
                 losses.clear()
@@ -112,17 +118,25 @@ def train(
                 entry |= {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}
                 last_checked = clock()
             if entry:
-                log.write(json.dumps(entry) + "\n")
-                log.flush()
+                _note(log, entry)
                 report("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()))
             if clock() - last_saved >= settings.checkpoint_minutes * 60:
-                save_checkpoint(out, model, optimizers, position)
+                try:
+                    save_checkpoint(out, target, optimizers, position)
+                except CheckpointError as error:
+                    report(f"{error}; the one before stays")
                 last_saved = clock()
         held_loss, accuracy = validate(states, model, validation, piece, device)
-        log.write(json.dumps({"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}) + "\n")
+        _note(log, {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy})
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
-    save_checkpoint(out, model, optimizers, position)
-    plot_curves(out / "metrics.jsonl", out / "metrics.png")
+    try:
+        save_checkpoint(out, target, optimizers, position)
+        target.finish(out, report)
+        plot_curves(out / "metrics.jsonl", out / "metrics.png")
+    except CheckpointError as error:
+        raise InputError(f"{error}; the one before stays") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{out}: cannot be written after the last checkpoint: {str(error).splitlines()[0]}") from None
     return position
 
 
@@ -133,15 +147,18 @@ def rate_factor(steps: int, progress: float, settings: LoopSettings) -> float:
     return min(warm, cool)
 
 
-def flops_per_token(model: Qwen3ForCausalLM, length: int) -> float:
-    """Floating-point operations to train on one token: 6 per weight and 6 * length * width per attention layer (causal)."""
-    config = model.config
-    attention = 6 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * length
-    return 6.0 * model.num_parameters() + attention
+def flops_per_token(target: Target, length: int) -> float:
+    """Floating-point operations to train on one token: 6 per trained weight, 4 per frozen one, attention's causal products."""
+    config = target.model.config
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    attention = 6 * config.num_hidden_layers * config.num_attention_heads * width * length
+    trained = sum(p.numel() for p in target.parameters().values())
+    frozen = sum(p.numel() for p in target.model.parameters() if not p.requires_grad)
+    return 6.0 * trained + 4.0 * frozen + attention
 
 
 def batch_losses(
-    states: States, head: torch.nn.Module, batch: Batch, piece: int | None, device: torch.device
+    states: States, head: Any, batch: Batch, piece: int | None, device: torch.device
 ) -> Iterator[tuple[Tensor, int]]:
     """Of each piece of a batch: its part of the batch's mean loss over weighted tokens, and how many it predicts right.
 
@@ -157,7 +174,7 @@ def batch_losses(
         ids = torch.from_numpy(batch.ids[rows, : width + 1]).to(device)
         places = wanted[:, :width].flatten().nonzero()[:, 0].to(device)
         # padding is on the right, where causal attention cannot see it, so no mask is needed
-        logits = head(states(ids[:, :-1], places)).float()
+        logits = head(states(ids[:, :-1], places).to(head.weight.dtype)).float()
         targets = ids[:, 1:].flatten()[places]
         yield functional.cross_entropy(logits, targets, reduction="sum") / total, int((logits.argmax(-1) == targets).sum())
 
@@ -168,21 +185,26 @@ def _pieces(batch: Batch, tokens: int | None) -> list[slice]:
     return [slice(first, first + size) for first in range(0, rows, size)]
 
 
+def _note(log: FileIO, entry: dict[str, Any]) -> None:
+    """A line of the log, unbuffered: a full disk costs lines, not the training."""
+    with suppress(OSError):
+        log.write((json.dumps(entry) + "\n").encode())
+
+
 def _backward(loss: Tensor) -> float:
     loss.backward()
     return float(loss.detach())
 
 
 @torch.no_grad()
-def validate(
-    states: States, model: Qwen3ForCausalLM, batches: list[Batch], piece: int | None, device: torch.device
-) -> tuple[float, float]:
+def validate(states: States, model: Any, batches: list[Batch], piece: int | None, device: torch.device) -> tuple[float, float]:
     """Token-weighted loss and accuracy over `batches`."""
     model.eval()
+    head = model.get_output_embeddings()
     loss = right = total = 0.0
     for batch in batches:
         count = float((batch.weights[:, 1:] > 0).sum())
-        for part, correct in batch_losses(states, model.lm_head, batch, piece, device):
+        for part, correct in batch_losses(states, head, batch, piece, device):
             loss, right = loss + float(part) * count, right + correct
         total += count
     model.train()

@@ -69,3 +69,8 @@ def make_optimizers(model: torch.nn.Module, lr: float, weight_decay: float) -> t
         matrix = p.ndim == 2 and "embed" not in name and "lm_head" not in name
         (hidden if matrix else rest).append(p)
     return Muon(hidden, lr, weight_decay=weight_decay), torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def make_adamw(parameters: Iterable[Tensor], lr: float) -> torch.optim.AdamW:
+    """AdamW without weight decay over everything, for models that others have trained."""
+    return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,22 @@ from numpy.typing import NDArray
 from solver.arc.task import Pair, Task
 from solver.arc.view import TRANSFORMS, Transform, random_colours, transform_grid
 from solver.codec import Codec
+from solver.errors import InputError
 from solver.pretrain.store import PairStore
 from solver.types import TokenSequence
+
+Side = Literal["both", "input", "output"]
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What sequences look like. Shares are probabilities."""
+    """What sequences look like. Shares are probabilities.
+
+    A view (a dihedral transform and a colour permutation) is drawn for each sequence and is the same for all of its pairs.
+    Of `both` inputs and outputs it shows the family as it is, seen differently. Of the `input` or the `output` alone it makes
+    another family, whose rule is the old one after, or before, the view. All three are used by Akyurek et al. 2024
+    (arXiv 2411.07279) for the fine-tuning before test-time training.
+    """
 
     batch_tokens: int = 4096  # padded tokens a batch
     block_batches: int = 16  # batches drawn together and cut by length
@@ -30,6 +39,15 @@ class SamplerSettings:
     max_pairs: int = 6
     permute_all: float = 0.3  # colours permuted with the background; else 0 stays 0
     output_transform: float = 0.1  # outputs alone are turned: a family nobody has seen
+    sides: tuple[Side, ...] = ("both",)  # what the view of a sequence changes, drawn evenly
+
+
+def parse_sides(text: str) -> tuple[Side, ...]:
+    """The sides of a list with commas. Raises InputError for an unknown one."""
+    for name in text.split(","):
+        if name not in get_args(Side):
+            raise InputError(f"unknown side {name!r} of transforms; there are: {', '.join(get_args(Side))}")
+    return cast(tuple[Side, ...], tuple(text.split(",")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +80,8 @@ class Sampler:
         endless: Mapping[str, Endless] | None = None,
     ):
         self._store, self._codec, self._settings, self._seed = store, codec, settings, seed
-        self._cost = store.tokens()
+        self._markers = len(codec.input_marker) + len(codec.output_marker)
+        self._cost = store.tokens() + self._markers - 2  # the store counts in the grid codec, whose markers are one token each
         sources: dict[str, NDArray[np.int64] | Endless] = {}
         for source in set(store.sources):
             usable = [f for f in range(len(store)) if store.sources[f] == source and self._usable(f)]
@@ -97,7 +116,7 @@ class Sampler:
         offered = self._stored(pool, rng, 3 * wanted) if isinstance(pool, range) else pool.pairs(rng, wanted)
         for pair in offered:
             assert pair.output is not None
-            cost = self._codec.answer_tokens(pair.input) + self._codec.answer_tokens(pair.output) + 2
+            cost = self._codec.answer_tokens(pair.input) + self._codec.answer_tokens(pair.output) + self._markers
             if cost <= room and len(chosen) < wanted:
                 chosen.append(pair)
                 room -= cost
@@ -115,11 +134,17 @@ class Sampler:
         )
         transform: Transform = TRANSFORMS[int(rng.integers(8))]
         turned: Transform = TRANSFORMS[int(rng.integers(8))] if rng.random() < settings.output_transform else "identity"
+        sides = settings.sides
+        side = sides[int(rng.integers(len(sides)))] if len(sides) > 1 else sides[0]
         pairs = []
         for pair in chosen:
             assert pair.output is not None
-            output = transform_grid(transform_grid(pair.output, turned), transform)
-            pairs.append(Pair(colours[transform_grid(pair.input, transform)], colours[output]))
+            shown, output = pair.input, transform_grid(pair.output, turned)
+            if side != "output":
+                shown = colours[transform_grid(shown, transform)]
+            if side != "input":
+                output = colours[transform_grid(output, transform)]
+            pairs.append(Pair(shown, output))
         return self._codec.sequence(Task("", tuple(pairs[:-1]), (pairs[-1],)), settings.max_tokens)
 
     def _usable(self, family: int) -> bool:

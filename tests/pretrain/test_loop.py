@@ -21,6 +21,7 @@ from solver.pretrain.optim import orthogonalise
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore, pack
 from solver.pretrain.supply import supply
+from solver.pretrain.target import GridTarget
 
 SETTINGS = SamplerSettings(batch_tokens=1024, block_batches=4, max_tokens=512)
 SHAPE = Shape(hidden=32, layers=2, heads=2, ffn=64)
@@ -101,7 +102,7 @@ def test_loss_falls_and_checkpoints_load(store: PairStore, tmp_path: Path) -> No
     validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
     model = new_model(SHAPE)
     settings = LoopSettings(minutes=4, warmup_steps=5, checkpoint_minutes=1, validate_minutes=1, lr=5e-3)
-    end = train(model, sampler(store), validation, settings, tmp_path, None, 0, lines.append, ticking(0.5))
+    end = train(GridTarget(model), sampler(store), validation, settings, tmp_path, None, 0, lines.append, ticking(0.5))
     assert end.steps > 30
     held = [float(line.split("held_out_loss ")[1].split()[0]) for line in lines if "held_out_loss" in line]
     assert len(held) > 1
@@ -146,7 +147,7 @@ def test_resuming_equals_never_having_stopped(store: PairStore, tmp_path: Path) 
         stepped = SteppedSampler(store, {}, grid_codec(), SETTINGS, 0)
         settings = LoopSettings(minutes=steps / 60, warmup_steps=1, cooldown=0, checkpoint_minutes=99, validate_minutes=99)
         validation = [next(sampler(store).batches(0, 0))[2]]
-        end = train(model, stepped, validation, settings, out, resume, 0, str, lambda: stepped.now)
+        end = train(GridTarget(model), stepped, validation, settings, out, resume, 0, str, lambda: stepped.now)
         return end.steps, model.state_dict()
 
     steps, whole = run(tmp_path / "whole", 12, None)

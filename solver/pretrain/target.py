@@ -1,0 +1,191 @@
+"""What a training changes: all weights of a grid model, or of any causal language model, or LoRA matrices beside one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import Qwen3ForCausalLM
+
+from solver.codec import Codec, grid_codec
+from solver.config import ModelSettings
+from solver.model.build import save_model
+from solver.model.folder import folder_identity
+from solver.model.load import Base, load_base
+from solver.model.lora import LoraShape, attach
+from solver.pretrain.optim import make_adamw, make_optimizers
+
+Kind = Literal["grid", "full", "lora"]
+Optimizers = tuple[torch.optim.Optimizer, ...]
+
+_BESIDE = (".json", ".jinja", ".model", ".txt")  # files of a model folder that are no weights
+
+
+class Target(Protocol):
+    """What is trained, and how it is put on disk."""
+
+    kind: Kind
+    model: Any  # a causal language model in transformers' layout
+    codec: Codec
+    init: str  # identity of the model it started from; empty if it started from nothing
+    lr: float  # customary peak rate
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name; tied weights once."""
+        ...
+
+    def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
+        """Fresh optimizers over the parameters."""
+        ...
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """fp32 tensors that a checkpoint keeps beside what `write` leaves, to go on from exactly."""
+        ...
+
+    def write(self, folder: Path) -> None:
+        """What others can use of a checkpoint: a model folder, or an adapter."""
+        ...
+
+    def finish(self, out: Path, report: Any) -> None:
+        """What is left to be done once the training is over and its last checkpoint written."""
+        ...
+
+
+class GridTarget:
+    """All weights of a base model of this package."""
+
+    kind: Kind = "grid"
+    init = ""
+    lr = 3e-3
+
+    def __init__(self, model: Qwen3ForCausalLM) -> None:
+        self.model = model
+        self.codec = grid_codec()
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every weight."""
+        return dict(self.model.named_parameters())
+
+    def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
+        """Muon on the matrices, AdamW on the rest."""
+        return make_optimizers(self.model, lr, weight_decay)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every weight."""
+        return self.parameters()
+
+    def write(self, folder: Path) -> None:
+        """The model folder, in bf16."""
+        save_model(self.model, folder)
+
+    def finish(self, out: Path, report: Any) -> None:
+        """Nothing: every checkpoint is a model folder."""
+
+
+class FullTarget:
+    """All weights of a model in Hugging Face format, in fp32. A checkpoint is a model folder in the dtype of the first one."""
+
+    kind: Kind = "full"
+    lr = 2e-5
+
+    def __init__(self, init: Path, device: str) -> None:
+        self._base = load_base(init, ModelSettings(dtype="float32", device=device))
+        self.model, self.codec, self.init = self._base.model, self._base.codec, folder_identity(init)
+        self.model.requires_grad_(True)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every weight."""
+        return dict(self.model.named_parameters())
+
+    def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
+        """AdamW, which the model was most likely made with. Muon would leave the place where AdamW left it."""
+        del weight_decay  # towards zero is away from what the model knows
+        return (make_adamw(self.parameters().values(), lr),)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Every weight."""
+        return self.parameters()
+
+    def write(self, folder: Path) -> None:
+        """The model folder."""
+        write_model(self._base, self.parameters(), folder)
+
+    def finish(self, out: Path, report: Any) -> None:
+        """Nothing: every checkpoint is a model folder."""
+
+
+class LoraTarget:
+    """LoRA matrices on the projections of a model in Hugging Face format.
+
+    A checkpoint holds the adapter alone, in PEFT's format under `adapter/`; at the end `OUT/model` becomes the model with the
+    adapter merged into its weights.
+    """
+
+    kind: Kind = "lora"
+    lr = 1e-4
+
+    def __init__(self, init: Path, rank: int, device: str, seed: int) -> None:
+        self._base = load_base(init, ModelSettings(device=device))
+        self._stack = attach(self._base, LoraShape(rank, float(rank)), 1)
+        self._stack.reset(0, seed)
+        self._stack.set_rows(None)
+        self.model, self.codec, self.init = self._stack.model, self._base.codec, folder_identity(init)
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Every A and B."""
+        layers = self._stack.layers.items()
+        return {f"{name}.{letter}": getattr(layer, letter) for name, layer in layers for letter in ("a", "b")}
+
+    def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
+        """AdamW."""
+        del weight_decay
+        return (make_adamw(self.parameters().values(), lr),)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Nothing: the adapter is written in fp32."""
+        return {}
+
+    def write(self, folder: Path) -> None:
+        """The adapter."""
+        self._stack.save(0, folder / "adapter")
+
+    def read(self, folder: Path) -> None:
+        """Take up the adapter of a checkpoint. Raises InputError if it does not fit."""
+        self._stack.load(0, folder / "adapter")
+
+    def finish(self, out: Path, report: Any) -> None:
+        """Write the merged model."""
+        final, partial = out / "model", out / ".model.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        write_model(self._base, self.merged(), partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+        report(f"{final}: the model with the adapter merged")
+
+    @torch.no_grad()
+    def merged(self) -> dict[str, Tensor]:
+        """Every weight of the model that needs no adapter to do the same, each in the dtype it has here."""
+        weights: dict[str, Tensor] = dict(self._base.model.named_parameters())
+        for name, layer in self._stack.layers.items():
+            before = weights[f"{name}.weight"]
+            change = layer.shape.scaling * (layer.b[0] @ layer.a[0])
+            weights[f"{name}.weight"] = (before.float() + change).to(before.dtype)
+        return weights
+
+
+def write_model(base: Base, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write weights in the dtype that the base's configuration names, with the base's configuration and tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
+    dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), torch.bfloat16)
+    whole = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
+    save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+    for file in base.path.iterdir():
+        if file.suffix in _BESIDE and file.is_file() and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, folder / file.name)
