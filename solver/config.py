@@ -38,7 +38,7 @@ class ModelSettings(_Settings):
     quantization: Literal["none", "nf4"] = "none"
     context: int = Field(8192, ge=64)  # tokens; longer prompts lose demonstrations
     device: str = "auto"
-    threads: int = Field(0, ge=0)  # 0: all cores
+    threads: int = Field(0, ge=0)  # 0: all cores, fewer while other programs keep them busy
 
 
 class DataSettings(_Settings):
@@ -131,11 +131,19 @@ class BudgetSettings(_Settings):
     """How seconds are spent."""
 
     policy: Literal["fixed", "uniform"] = "uniform"
-    reserve: float = Field(8.0, ge=0)  # seconds kept for the last write, kill and report
+    reserve: float | None = Field(None, ge=0)  # seconds kept for the last write, kill and report; none: see `budget.reserve`
     chunk: int = Field(1, ge=1)  # tasks per work item
     floor: float = Field(10.0, ge=0)  # seconds a work item gets at least under "uniform"; the longest tasks may get none
     heartbeat: float = Field(120.0, gt=0)  # seconds of silence after which a worker counts as lost
     grace: float = Field(15.0, ge=0)  # seconds past its deadline after which a work item's worker is killed
+
+
+class WorkerSettings(_Settings):
+    """The processes that do the work: one for each device, and more where a device has room for more."""
+
+    devices: int | None = Field(None, ge=1)  # GPUs to use; none: all there are. Without one the processor is the one device
+    per_device: int = Field(1, ge=1)
+    memory: float | None = Field(None, gt=0)  # bytes of host memory a worker needs; none: estimated from the model's files
 
 
 class Settings(_Settings):
@@ -149,6 +157,7 @@ class Settings(_Settings):
     infer: InferSettings = InferSettings()
     select: SelectSettings = SelectSettings()
     budget: BudgetSettings = BudgetSettings()
+    workers: WorkerSettings = WorkerSettings()
 
 
 def preset_names(kind: Literal["machines", "recipes"]) -> list[str]:
@@ -215,7 +224,7 @@ def _override(text: str) -> dict[str, Any]:
     return dict(parsed)
 
 
-_NULLABLE = ("train.steps", "train.epochs", "infer.views.count")
+_NULLABLE = ("train.steps", "train.epochs", "infer.views.count", "budget.reserve", "workers.devices", "workers.memory")
 
 
 def _clear_rival(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from solver.model.folder import folder_identity
 from solver.run.ledger import Identity
 
 # The budget and the machine may change on resume, and so may whatever only they decide; selection is made anew anyway.
-_FREE_ROOMS = ("seed", "input", "select", "budget")
+_FREE_ROOMS = ("seed", "input", "select", "budget", "workers")
 _FREE = {
     "model.dtype",
     "model.device",

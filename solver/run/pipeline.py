@@ -21,6 +21,7 @@ from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pi
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import defects, write_submission
 from solver.budget.planner import POLICIES
+from solver.budget.reserve import reserve_seconds
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
 from solver.run.book import Book
@@ -240,7 +241,8 @@ def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) 
 
 
 def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog:
-    before = min(0.5, options.settings.budget.reserve / 4)  # a run on time ends earlier than that
+    reserve = reserve_seconds(options.settings.budget.reserve, end.remaining())
+    before = min(0.5, reserve / 4)  # a run on time ends earlier than that
     at = max(end.at - before, time.monotonic() + LEAST_SECONDS)
     return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
 
@@ -272,8 +274,8 @@ def _verdict(
         code = EXIT_INPUT
     elif ending.stop == "deadline" and not supervisor.facts and not book.outcomes():
         code = EXIT_INPUT
-        reserve = options.settings.budget.reserve
         seconds = end.at - started
+        reserve = reserve_seconds(options.settings.budget.reserve, seconds)
         if seconds > 0:
             what = f"the budget of {seconds:.0f} s is too short to start a model (the last {reserve:.0f} s are kept for the end)"
         else:

@@ -16,6 +16,7 @@ from typing import Literal
 from solver.arc.submission import Submission
 from solver.arc.task import Task
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, full_plan
+from solver.budget.reserve import reserve_seconds
 from solver.config import Settings
 from solver.run.book import Book
 from solver.run.executors.base import (
@@ -123,8 +124,9 @@ class Supervisor:
         self._keep_adapters = keep_adapters
         self._poll = poll
         self._now = end.clock
-        self._work_end = end.earlier(settings.budget.reserve)
-        self._last_call = end.earlier(settings.budget.reserve - min(settings.budget.grace, settings.budget.reserve / 2))
+        reserve = reserve_seconds(settings.budget.reserve, end.remaining())
+        self._work_end = end.earlier(reserve)
+        self._last_call = end.earlier(reserve - min(settings.budget.grace, reserve / 2))
         self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
         self._slots: list[_Slot] = []
         self._items = 0

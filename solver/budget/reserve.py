@@ -1,0 +1,12 @@
+"""How many seconds a run keeps for its end: the last write, the kill of workers that do not stop, and the report."""
+
+from __future__ import annotations
+
+SHARE = 0.025  # of the budget
+LEAST = 2.0  # seconds
+MOST = 24.0  # seconds: a worker killed when half of it is left may take ten to vanish
+
+
+def reserve_seconds(wanted: float | None, budget: float) -> float:
+    """What the settings ask for; by default a share of the `budget` (seconds), within limits."""
+    return wanted if wanted is not None else min(max(SHARE * budget, LEAST), MOST)
