@@ -12,6 +12,7 @@ from torch import Tensor
 
 from solver.infer.cache import ATTENTION, Index, Prompt, SharedPrefixCache
 from solver.infer.lean import LeanDecoder
+from solver.model import threads
 from solver.model.lora import LoraStack
 from solver.types import TokenIds
 
@@ -111,6 +112,7 @@ class Forward:
             self._stack.set_rows(self._tensor(adapters))
 
     def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | None) -> Tensor:
+        threads.adjust()
         if self._lean is not None:
             return self._lean.logits(ids, positions, cache, keep)
         out = self.model(

@@ -22,6 +22,7 @@ from pathlib import Path
 from solver.config import Settings
 from solver.errors import InputError
 from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed
+from solver.run.footprint import smaller_item, smaller_settings
 from solver.run.solve import Solver
 from solver.types import WorkItem
 
@@ -39,7 +40,7 @@ class WorkerConfig:
 
 @dataclass(frozen=True)
 class Backend:
-    """What `load` makes: a solver for any number of batch halvings, and facts for people."""
+    """What `load` makes: a solver for any number of halvings of the footprint, and facts for people."""
 
     solver: Callable[[int], Solver]
     facts: Callable[[], dict[str, str]]
@@ -52,6 +53,7 @@ def load(config: WorkerConfig) -> Backend:
     import torch
 
     from solver.infer.registry import choose_engine, make_engine
+    from solver.model import threads
     from solver.model.load import load_base
     from solver.model.memory import peak_memory
     from solver.train.registry import choose_trainer, make_trainer
@@ -59,15 +61,17 @@ def load(config: WorkerConfig) -> Backend:
     settings = config.settings
     if settings.model.threads:
         torch.set_num_threads(settings.model.threads)
+    else:
+        threads.govern()
     base = load_base(config.model, settings.model)
     cuda = base.device.type == "cuda"
 
     def solver(halvings: int) -> Solver:
-        smaller = halve(settings, halvings)
+        smaller = smaller_settings(settings, halvings)
         return Solver(
             smaller,
             base.codec,
-            base.context,
+            min(base.context, smaller.model.context),
             make_trainer(base, smaller.train, config.scratch),
             make_engine(base, smaller.infer),
         )
@@ -87,15 +91,6 @@ def load(config: WorkerConfig) -> Backend:
         }
 
     return Backend(solver, facts, lambda: peak_memory(base.device))
-
-
-def halve(settings: Settings, halvings: int) -> Settings:
-    """The settings with batches halved so often: less memory, and the same optimizer steps."""
-    if not halvings:
-        return settings
-    train = settings.train.model_copy(update={"batch_tokens": max(64, settings.train.batch_tokens >> halvings)})
-    infer = settings.infer.model_copy(update={"batch_tokens": max(64, settings.infer.batch_tokens >> halvings)})
-    return settings.model_copy(update={"train": train, "infer": infer})
 
 
 class Line:
@@ -162,7 +157,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         line.item = item.id
         try:
             solver = solver if not item.halvings else backend.solver(item.halvings)
-            for message in solver.work(item, line.report):
+            for message in solver.work(smaller_item(item), line.report):
                 line.send(message)
             ending: Message = ItemDone()
         except Exception as error:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from solver.config import TrainSettings
 from solver.errors import InputError
+from solver.model import threads
 from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
@@ -244,6 +245,7 @@ class Loop:
                 raise _Stopped("deadline")
             if not group[0].length:
                 continue
+            threads.adjust()
             batch = collate(group, self._base.codec.pad).to(self._base.device)
             self._target.use(batch.slots)
             with self._precision():
