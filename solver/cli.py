@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from solver import cli_budget
 from solver.errors import InputError
 
 
@@ -336,3 +337,6 @@ def evaluate(
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
+
+
+cli_budget.register(app)
