@@ -144,11 +144,12 @@ def _flaws(value: Any) -> list[str]:
             found.append(f"task {id_}: must be a list of attempts, not {kind(entries)}")
             continue
         for index, entry in enumerate(entries):
-            found += [f"task {id_}: test {index}: {flaw}" for flaw in _entry_flaws(entry)]
+            found += [f"task {id_}: test {index}: {flaw}" for flaw in entry_flaws(entry)]
     return found
 
 
-def _entry_flaws(entry: Any) -> list[str]:
+def entry_flaws(entry: Any) -> list[str]:
+    """What is wrong with one test input's entry of a parsed submission, one line each; empty: nothing."""
     if not isinstance(entry, dict):
         return [f"must be an object with {ATTEMPTS[0]} and {ATTEMPTS[1]}, not {kind(entry)}"]
     found = [f"{key} occurs more than once" for key in sorted(entry.repeated)] if isinstance(entry, RepeatedKeys) else []

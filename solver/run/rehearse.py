@@ -1,0 +1,331 @@
+"""Rehearsals: the real supervisor, policy and book over simulated workers, a simulated disk and a simulated clock.
+
+`solver rehearse` runs many of them, seeded, in several processes, and counts what must not happen: a run that ends after
+its budget, a submission on disk that is not complete and valid.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from solver.arc.datasets import TaskSet, load_tasks
+from solver.arc.submission import Attempts, Submission, entry_flaws, submission_json
+from solver.arc.task import Task
+from solver.budget.planner import POLICIES
+from solver.budget.prior import model_of, prior, stored
+from solver.budget.profile import Model, Profile, load_profile
+from solver.budget.rehearsal import MIXES, Faults, Noise, Pace, RunRecord, by_mix, describe, fit_noise, summarise
+from solver.config import Settings
+from solver.errors import InputError
+from solver.run.book import Book
+from solver.run.executors.base import Executor
+from solver.run.executors.simulated import SimulatedClock, SimulatedExecutor, Sketch
+from solver.run.ledger import LEDGER, Event, Ledger, LedgerError
+from solver.run.supervisor import Supervisor
+from solver.run.types import SilentObserver
+from solver.types import Deadline, Fit, TaskOutcome, TaskPlan
+
+EVERY_MIX = "all"
+SETS = ("arc1:evaluation", "arc2:evaluation")  # whose tasks are rehearsed with
+CHUNK = 8  # runs a process takes at a time
+# What a Kaggle or H200 run is rehearsed with unless a model is named: the shape of Qwen3-4B with the 16-token vocabulary.
+LARGE = Model(
+    name="a 4B model", identity="", parameters=3_640_000_000, layers=36, hidden=2560, kv_width=1024, q_width=4096, vocabulary=16
+)
+
+
+@dataclass(frozen=True)
+class RehearseOptions:
+    """One `solver rehearse`."""
+
+    machine: str | None
+    settings: Settings
+    tasks: int
+    budget: float  # seconds
+    runs: int
+    seed: int = 0
+    mix: str = EVERY_MIX  # a name of budget.rehearsal.MIXES, or every one in turn
+    model: Path | None = None  # its shape decides what work costs
+    profile: Path | None = None
+    ledgers: tuple[Path, ...] = ()  # folders of runs that noise is fitted on
+    processes: int = 0  # 0: as many as there are cores
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What all runs of a rehearsal share."""
+
+    settings: Settings
+    tasks: TaskSet
+    workers: int
+    budget: float
+    pace: Pace
+    noise: Noise
+    mixes: tuple[str, ...]
+    seed: int
+
+
+def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+    """Rehearse, and give counts, means and where the numbers come from as plain JSON; `tell` hears how many runs are done.
+
+    Raises InputError for an unknown machine or mix, a profile or ledger that cannot be used, or too small numbers.
+    """
+    if options.tasks < 1 or options.runs < 1:
+        raise InputError("a rehearsal needs at least one task and one run")
+    profile, warnings = _profile(options)
+    scene = Scene(
+        settings=options.settings,
+        tasks=rehearsal_tasks(options.tasks),
+        workers=profile.machine.devices * options.settings.workers.per_device,
+        budget=options.budget,
+        pace=_pace(profile, options.settings),
+        noise=noise_of(options.ledgers) if options.ledgers else Noise(),
+        mixes=_mixes(options.mix),
+        seed=options.seed,
+    )
+    records: list[RunRecord] = []
+    for record in _records(scene, options.runs, options.processes or _cores()):
+        records.append(record)
+        tell(len(records))
+    return {
+        "machine": options.machine or "cpu",
+        "budget": options.budget,
+        "tasks": options.tasks,
+        "workers": scene.workers,
+        "policy": options.settings.budget.policy,
+        "seed": options.seed,
+        **summarise(records),
+        "mixes": by_mix(records),
+        "durations": profile.derivation or f"measured on {profile.machine.device}",
+        "durations_measured": not profile.estimate,
+        "model": profile.model.name,
+        "noise": {**describe(scene.noise), "fitted": bool(options.ledgers)},
+        "warnings": warnings,
+    }
+
+
+def one_run(
+    scene: Scene,
+    number: int,
+    make_executor: Callable[..., Executor] = SimulatedExecutor,
+    supervisor: type[Supervisor] = Supervisor,
+) -> RunRecord:
+    """The `number`-th run of a rehearsal; the same scene and number give the same record."""
+    seed = f"{scene.seed}/{number}"
+    mix = scene.mixes[number % len(scene.mixes)]
+    faults, dice = MIXES[mix], Random(seed)
+    clock = SimulatedClock()
+    sketches = {task.id: Sketch.of(task, dice, dice.random() < faults.poisoned) for task in scene.tasks}
+    executor = make_executor(clock, scene.pace, sketches, dice, scene.workers, scene.noise, faults)
+    disk = Disk(clock, scene, faults, Random(f"{seed}/disk"))
+    book = Book(scene.tasks, "flat_vote")
+    clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
+    disk.write(book.submission)
+    journal = Journal(disk)
+    policy = POLICIES[scene.settings.budget.policy](scene.settings)
+    end = Deadline(scene.budget, clock)
+    run = supervisor(
+        scene.settings, list(scene.tasks), book, journal, executor, policy, end, disk.write, SilentObserver(),
+        keep_adapters=True, poll=float("inf"),
+    )  # fmt: skip
+    ending = run.run()
+    disk.check()
+    clock.now += dice.uniform(0.0, 2 * faults.write_seconds)  # the check of the file and the summary
+    usage, span = executor.usage, scene.workers * scene.budget  # type: ignore[attr-defined]
+    states = book.states()
+    spent = Counter[str]()
+    for outcome in book.outcomes():
+        spent[outcome.task_id] += sum(outcome.seconds.values())  # type: ignore[assignment]
+    return RunRecord(
+        seed=number,
+        mix=mix,
+        stop=ending.stop,
+        seconds=clock.now,
+        missed=clock.now > scene.budget,
+        left_workers=executor.gone_at > scene.budget,  # type: ignore[attr-defined]
+        invalid=disk.invalid,
+        publishes=disk.writes,
+        utilisation=usage.worked / span,
+        lost=usage.lost / span,
+        work_left=ending.stop == "deadline",
+        steps=book.totals().steps / len(states),
+        at_floor=sum(spent[state.id] <= scene.settings.budget.floor for state in states),
+        untouched=sum(not state.waves for state in states),
+        events=dict(Counter(journal.kinds) + Counter(usage.events)),
+    )
+
+
+@dataclass(eq=False)
+class Disk:
+    """Holds the submission; for a while, in some runs, it takes no more. Every file it holds is checked."""
+
+    clock: SimulatedClock
+    scene: Scene
+    faults: Faults
+    dice: Random
+    writes: int = 0
+    invalid: int = 0
+    held: Submission = field(default_factory=dict)
+    _full: tuple[float, float] = (0.0, 0.0)
+    _good: dict[str, tuple[Attempts, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        budget = self.scene.budget
+        if self.dice.random() < self.faults.full_disk:
+            began = self.dice.uniform(0.02, 1.0) * budget
+            self._full = (began, began + 0.1 * budget)
+
+    @property
+    def full(self) -> bool:
+        """Whether it refuses writes now."""
+        return self._full[0] <= self.clock.now < self._full[1]
+
+    def write(self, submission: Submission) -> None:
+        """Replace the file, in some time. Raises OSError while it is full."""
+        self.clock.now += self.dice.uniform(0.0, self.faults.write_seconds)
+        if self.full:
+            raise OSError(28, "No space left on device (simulated)")
+        self.held = dict(submission)
+        self.writes += 1
+        self.check()
+
+    def check(self) -> None:
+        """Count the file if it is not complete and valid; answers that were looked at before are not read again."""
+        tasks = self.scene.tasks
+        self.invalid += self.held.keys() != tasks.test_counts.keys() or any(
+            self._good.get(id_) is not entries and not self._entries_valid(id_, entries) for id_, entries in self.held.items()
+        )
+
+    def _entries_valid(self, id_: str, entries: tuple[Attempts, ...]) -> bool:
+        (written,) = submission_json({id_: entries}).values()
+        valid = len(written) == self.scene.tasks.test_counts[id_] and not any(map(entry_flaws, written))
+        if valid:
+            self._good[id_] = entries
+        return valid
+
+
+class Journal:
+    """Takes the place of the ledger, which would cost more than all the rest: counts events, and refuses on a full disk."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self.kinds: Counter[str] = Counter()
+
+    def shared_fit(self) -> Fit | None:
+        """None: a rehearsal is a first run."""
+        return None
+
+    def event(self, event: Event) -> None:
+        """Count an event."""
+        self._write()
+        self.kinds[event.kind] += 1
+
+    def record(self, outcome: TaskOutcome) -> None:
+        """Count the events of a pass."""
+        self._write()
+        self.kinds.update(kind for kind, _ in outcome.events)
+
+    def record_shared(self, fit: Fit) -> None:
+        """Nothing to count."""
+        self._write()
+
+    def plan(self, task: str, wave: int, plan: TaskPlan, seconds: float, reason: str) -> None:
+        """Nothing to count."""
+        self._write()
+
+    def set_status(self, task: str, status: str) -> None:
+        """Nothing to count."""
+        self._write()
+
+    def timing(self, phase: str, planned: float | None, used: float, start: int) -> None:
+        """Nothing to count."""
+        self._write()
+
+    def _write(self) -> None:
+        if self._disk.full:
+            raise LedgerError("cannot write the ledger: the disk is full (simulated)")
+
+
+def rehearsal_tasks(count: int) -> TaskSet:
+    """So many evaluation tasks, spread evenly over all sizes; beyond what there is, tasks repeat under other ids."""
+    every = sorted((task for name in SETS for task in load_tasks(name)), key=lambda task: (task.grid_tokens(), task.id))
+    chosen: list[Task] = []
+    while len(chosen) < count:
+        some = min(count - len(chosen), len(every))
+        for place in range(some):
+            task = every[(2 * place + 1) * len(every) // (2 * some)]
+            chosen.append(replace(task, id=f"{task.id}-{len(chosen)}"))
+    return TaskSet("rehearsal", tuple(chosen))
+
+
+def noise_of(folders: Sequence[Path]) -> Noise:
+    """The noise of real runs, by the tokens and seconds of their fits. Raises InputError if there are too few."""
+    pieces = []
+    for folder in folders:
+        ledger = Ledger.read(folder / LEDGER)
+        fits = [outcome.fit for outcome in ledger.outcomes() if outcome.fit is not None]
+        ledger.close()
+        pieces.append([(float(fit.tokens), fit.seconds) for fit in fits if fit.tokens and fit.reason in ("steps", "deadline")])
+    try:
+        return fit_noise(pieces)
+    except ValueError as error:
+        raise InputError(f"{', '.join(map(str, folders))}: {error}") from None
+
+
+# -- inside
+
+
+def _profile(options: RehearseOptions) -> tuple[Profile, list[str]]:
+    if options.profile is not None and options.model is None:
+        return load_profile(options.profile), []
+    if options.model is not None:
+        return prior(options.profile, options.machine, model_of(options.model))
+    return stored(options.machine, None if options.machine in (None, "cpu") else LARGE), []
+
+
+def _pace(profile: Profile, settings: Settings) -> Pace:
+    try:
+        return Pace.of(profile, settings.model.quantization)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _mixes(name: str) -> tuple[str, ...]:
+    if name == EVERY_MIX:
+        return tuple(MIXES)
+    if name not in MIXES:
+        raise InputError(f"unknown fault mix {name!r}; there are: {', '.join((EVERY_MIX, *MIXES))}")
+    return (name,)
+
+
+def _records(scene: Scene, runs: int, processes: int) -> Iterator[RunRecord]:
+    """Every run's record, in order."""
+    if processes == 1 or runs <= CHUNK:
+        yield from (one_run(scene, number) for number in range(runs))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, -(-runs // CHUNK)), context, _set_scene, (scene,)) as pool:
+        yield from pool.map(_run_in_process, range(runs), chunksize=CHUNK)
+
+
+_SCENE: list[Scene] = []  # of a child process
+
+
+def _set_scene(scene: Scene) -> None:
+    _SCENE[:] = [scene]
+
+
+def _run_in_process(number: int) -> RunRecord:
+    return one_run(_SCENE[0], number)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
