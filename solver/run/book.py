@@ -35,6 +35,9 @@ class Book:
         self._passes: dict[str, dict[int, TaskOutcome]] = {task.id: {} for task in tasks}
         self._states = {task.id: TaskState(task.id, task.grid_tokens()) for task in tasks}
         self._agreements: dict[str, tuple[float, ...]] = {}  # of a task's queries that have candidates
+        self._agreement: float | None = 0.0  # their mean; None: to be computed
+        self._done: set[str] = set()
+        self._failed: set[str] = set()
         self._sums: dict[str, float] = defaultdict(float)
         self.submission: Submission = fallback_submission(tasks)
         for outcome in outcomes:
@@ -51,12 +54,16 @@ class Book:
         latest = passes[max(passes)]
         agreements = self._latest_agreements(id_)
         self._agreements[id_] = tuple(share for share in agreements if share is not None)
+        self._agreement = None
+        if any(one.status != "failed" for one in passes.values()):
+            self._done.add(id_)
         self._states[id_] = replace(
             self._states[id_],
             waves=max(passes) + 1,
             status=latest.status,
             agreement=min((share or 0.0 for share in agreements), default=0.0),
         )
+        self._note_failure(id_)
         self.submission[id_] = self._answers(self._tasks.by_id[id_])
 
     def states(self) -> list[TaskState]:
@@ -76,6 +83,7 @@ class Book:
         """Note that a pass over a task failed, and whether a worker was lost with it."""
         state = self._states[id_]
         self._states[id_] = replace(state, losses=state.losses + 1, killed=state.killed + killed)
+        self._note_failure(id_)
         return self._states[id_]
 
     def outcomes(self) -> list[TaskOutcome]:
@@ -94,8 +102,10 @@ class Book:
 
     def agreement(self) -> float:
         """Mean agreement over the queries with candidates, each in the latest pass that found some; 0 without any."""
-        shares = [share for of_task in self._agreements.values() for share in of_task]
-        return sum(shares) / len(shares) if shares else 0.0
+        if self._agreement is None:
+            shares = [share for of_task in self._agreements.values() for share in of_task]
+            self._agreement = sum(shares) / len(shares) if shares else 0.0
+        return self._agreement
 
     def totals(self) -> Totals:
         """Sums over all passes."""
@@ -119,7 +129,18 @@ class Book:
 
     def done(self) -> int:
         """Tasks with a pass that did not fail."""
-        return sum(any(outcome.status != "failed" for outcome in passes.values()) for passes in self._passes.values())
+        return len(self._done)
+
+    def failed(self) -> int:
+        """Tasks whose last pass failed, or that are set aside."""
+        return len(self._failed)
+
+    def _note_failure(self, id_: str) -> None:
+        state = self._states[id_]
+        if state.status == "failed" or state.set_aside:
+            self._failed.add(id_)
+        else:
+            self._failed.discard(id_)
 
     def _latest_agreements(self, id_: str) -> list[float | None]:
         """By query, of the latest pass that found candidates: a pass cut short does not make what was known less certain."""

@@ -55,7 +55,7 @@ def summarise(
         tasks=len(book.submission),
         queries=sum(map(len, book.submission.values())),
         done=book.done(),
-        failed=sum(state.status == "failed" or state.set_aside for state in states),
+        failed=book.failed(),
         waves=max((state.waves for state in states), default=0),
         seconds=ended.seconds,
         budget=ended.budget,

@@ -36,7 +36,8 @@ from solver.run.ledger import BEFORE, SHARED, Event, Ledger, LedgerError, UnfitE
 from solver.run.types import Observer, Progress
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
-MAX_FAILED_STARTS = 2  # of one worker in a row
+MAX_FAILED_STARTS = 2  # of one worker in a row, while none of the run has ever been ready
+MAX_FAILED_RESTARTS = 20  # of one worker in a row, once it is known that the model can be loaded here
 SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
 POLL = 0.5  # seconds between two looks at signals, at most
 
@@ -333,7 +334,8 @@ class Supervisor:
         elif slot.state == "starting":
             slot.failed_starts += 1
             slot.error = slot.error or loss.reason
-        slot.state = "given up" if slot.failed_starts >= MAX_FAILED_STARTS else "starting"
+        most = MAX_FAILED_RESTARTS if self.facts else MAX_FAILED_STARTS
+        slot.state = "given up" if slot.failed_starts >= most else "starting"
         slot.heard, slot.activity = self._now(), "starting"
 
     def _charge(self, item: WorkItem, reported: frozenset[str], reason: str, killed: bool) -> None:
@@ -433,11 +435,10 @@ class Supervisor:
 
     def _tell(self) -> None:
         totals = self._book.totals()
-        states = self._book.states()
         progress = Progress(
-            tasks=len(states),
+            tasks=len(self._tasks),
             done=self._book.done(),
-            failed=sum(state.status == "failed" or state.set_aside for state in states),
+            failed=self._book.failed(),
             wave=self._wave,
             steps=totals.steps,
             trained_rate=totals.trained_rate,
