@@ -213,6 +213,7 @@ class WorkItem:
     deadline_at: float
     kind: Literal["solve", "shared"] = "solve"  # shared: fit one adapter on all tasks of the item, infer nothing
     halvings: int = 0  # how often its footprint is halved (see `run.footprint`), after earlier passes failed
+    keep: tuple[float, float] | None = None  # seconds for all that comes after the fits, and of these for scoring; None: unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +236,7 @@ class TaskOutcome:
     fit: Fit | None
     queries: tuple[QueryOutcome, ...]
     seconds: dict[str, float] = field(default_factory=dict)  # used, by phase: "prepare", "fit", "infer", "score"
-    planned: dict[str, float] = field(default_factory=dict)  # seconds, by phase
+    planned: dict[str, float] = field(default_factory=dict)  # seconds that were predicted, by phase; the worker knows of none
     tokens: dict[str, int] = field(default_factory=dict)  # by kind: "trained", "prompt", "new", "scored"
     events: tuple[tuple[str, str], ...] = ()  # (kind, detail) for the ledger
     final: bool = True  # False: another one of the same (task, wave) follows, with scores

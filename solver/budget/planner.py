@@ -1,15 +1,17 @@
-"""Simple budget policies: which tasks are worked on next, with what plan, and for how long.
+"""Budget policies: which tasks are worked on next, with what plan, and for how long; and the simple ones of them.
 
-Pure functions of the state and the time left; nothing here reads a clock.
+A policy decides from the state and the time left alone; nothing here reads a clock. `budget.adaptive` has the one that plans.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
+from solver.budget.costs import CostModel
+from solver.budget.workload import TaskShape
 from solver.config import Settings
 from solver.types import Status, TaskPlan
 
@@ -23,7 +25,9 @@ class TaskState:
 
     id: str
     size: int  # grid tokens
+    shape: TaskShape
     waves: int = 0
+    steps: int = 0  # optimizer steps of all passes
     status: Status | None = None
     agreement: float = 0.0  # of its least agreed query, 0..1
     losses: int = 0  # passes that failed, whether the worker was lost with them or not
@@ -44,13 +48,17 @@ class Assignment:
     wave: int
     plan: TaskPlan
     seconds: float
-    planned: float  # seconds a task is expected to use, for the record
-    reason: str
+    reason: str  # one line for people
     halvings: int = 0  # how often the footprint is halved: see `run.footprint`
 
 
 class Policy(Protocol):
     """Chooses the next work item. Asked whenever a worker is idle."""
+
+    @property
+    def costs(self) -> CostModel:
+        """What it thinks work costs; whoever runs the work tells it the durations."""
+        ...
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """The next item given `left` seconds and `workers` workers; None if nothing is worth starting now."""
@@ -76,30 +84,43 @@ def full_plan(settings: Settings) -> TaskPlan:
 
 
 class FixedPolicy:
-    """Every task gets the same plan once, whatever the clock says: for paired comparisons."""
+    """Every task gets the same passes, whatever the clock says: one by the settings, or those of `budget.fixed_waves`.
 
-    def __init__(self, settings: Settings) -> None:
+    With several passes a task gets all of its own before the next task, so that few adapters are kept.
+    """
+
+    def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
+        self.costs = costs or CostModel(settings)
         self._chunk = settings.budget.chunk
-        self._plan = full_plan(settings)
+        plan = full_plan(settings)
+        self._plans = tuple(replace(plan, steps=steps) for steps in settings.budget.fixed_waves) or (plan,)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:  # noqa: ARG002
-        """The next tasks in order of size; an unfinished one starts again from the base."""
-        chosen = _chunk([task for task in tasks if self.pending(task) and not task.busy], self._chunk)
+        """The next tasks in order of size; an unfinished one starts its pass again."""
+        waiting = [task for task in tasks if self.pending(task) and not task.busy]
+        begun = [task for task in waiting if self._wave(task) > 0]
+        chosen = chunk(begun or waiting, self._chunk)
         if not chosen or left <= 0:
             return None
+        wave = self._wave(chosen[0])
+        which = f", pass {wave + 1} of {len(self._plans)}" if len(self._plans) > 1 else ""
         return Assignment(
-            tasks=tuple(task.id for task in chosen),
-            wave=0,
-            plan=self._plan,
+            tasks=tuple(task.id for task in chosen if self._wave(task) == wave),
+            wave=wave,
+            plan=self._plans[wave],
             seconds=math.inf,
-            planned=0.0,
-            reason="fixed plan",
+            reason=f"fixed plan{which}",
             halvings=chosen[0].losses,
         )
 
     def pending(self, task: TaskState) -> bool:
         """Until it has been done in full."""
-        return task.status in (None, "cut") and not task.set_aside
+        return not task.set_aside and task.status != "failed" and self._wave(task) < len(self._plans)
+
+    @staticmethod
+    def _wave(task: TaskState) -> int:
+        """The pass that is due: the last one again if it was cut."""
+        return task.waves - 1 if task.status == "cut" else task.waves
 
 
 class UniformPolicy:
@@ -110,7 +131,8 @@ class UniformPolicy:
     item before it. A further wave is not begun with less than the floor left.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
+        self.costs = costs or CostModel(settings)
         self._chunk = settings.budget.chunk
         self._floor = settings.budget.floor
         self._plan = full_plan(settings)
@@ -122,17 +144,16 @@ class UniformPolicy:
         pending = [task for task in tasks if self.pending(task)]
         wave = min((task.waves for task in pending), default=0)
         due = [task for task in pending if task.waves == wave]
-        chosen = _chunk([task for task in due if not task.busy], self._chunk)
+        chosen = chunk([task for task in due if not task.busy], self._chunk)
         if not chosen:  # the rest of this wave is being worked on: do not leave the worker idle
             due = pending
-            chosen = _chunk([task for task in pending if not task.busy], self._chunk)
+            chosen = chunk([task for task in pending if not task.busy], self._chunk)
             if not chosen:
                 return None
             wave = chosen[0].waves
         if wave > 0 and left < self._floor:
             return None
-        items = math.ceil(len(due) / len(chosen))
-        share = min(left, left * workers / items)
+        share = min(left, left * workers * self._share(chosen, due))
         if share < self._floor:
             share = self._floor if left >= 2 * self._floor else left
         return Assignment(
@@ -140,8 +161,7 @@ class UniformPolicy:
             wave=wave,
             plan=self._plan,
             seconds=share,
-            planned=share / len(chosen),
-            reason=f"even share of {left:.1f} s over {len(due)} tasks in wave {wave}",
+            reason=f"{self._kind} share of {left:.1f} s over {len(due)} tasks in wave {wave}",
             halvings=chosen[0].losses,
         )
 
@@ -151,11 +171,24 @@ class UniformPolicy:
             return False
         return task.status in (None, "cut") or task.agreement < 1
 
+    _kind = "even"
 
-POLICIES: dict[Literal["fixed", "uniform"], Callable[[Settings], Policy]] = {"fixed": FixedPolicy, "uniform": UniformPolicy}
+    def _share(self, chosen: Sequence[TaskState], due: Sequence[TaskState]) -> float:
+        """The share of the time for an item of the `chosen` tasks, out of all that are due."""
+        return 1 / math.ceil(len(due) / len(chosen))
 
 
-def _chunk(tasks: Sequence[TaskState], size: int) -> list[TaskState]:
+class ProportionalPolicy(UniformPolicy):
+    """As uniform, but every task gets time in proportion to what its full plan is predicted to cost."""
+
+    _kind = "proportional"
+
+    def _share(self, chosen: Sequence[TaskState], due: Sequence[TaskState]) -> float:
+        cost = {task.id: self.costs.forecast(task.shape, self._plan).seconds for task in due}
+        return sum(cost[task.id] for task in chosen) / sum(cost.values())
+
+
+def chunk(tasks: Sequence[TaskState], size: int) -> list[TaskState]:
     """The next tasks, shortest first, of equal wave; one that cost a worker comes last and alone."""
     ordered = sorted(tasks, key=lambda task: (task.waves, task.losses, task.size, task.id))
     if not ordered:

@@ -11,6 +11,7 @@ from solver.arc.selection import agreement, newest_scores, select
 from solver.arc.submission import Attempts, Submission, fallback_submission, two_attempts
 from solver.arc.task import Task
 from solver.budget.planner import TaskState
+from solver.budget.workload import shape_of
 from solver.types import AdapterRef, Candidate, Fit, Score, TaskOutcome
 
 
@@ -33,7 +34,7 @@ class Book:
         self._tasks = tasks
         self._rule = rule
         self._passes: dict[str, dict[int, TaskOutcome]] = {task.id: {} for task in tasks}
-        self._states = {task.id: TaskState(task.id, task.grid_tokens()) for task in tasks}
+        self._states = {task.id: TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks}
         self._agreements: dict[str, tuple[float, ...]] = {}  # of a task's queries that have candidates
         self._agreement: float | None = 0.0  # their mean; None: to be computed
         self._done: set[str] = set()
@@ -60,6 +61,7 @@ class Book:
         self._states[id_] = replace(
             self._states[id_],
             waves=max(passes) + 1,
+            steps=sum(one.fit.steps for one in passes.values() if one.fit is not None),
             status=latest.status,
             agreement=min((share or 0.0 for share in agreements), default=0.0),
         )

@@ -47,7 +47,6 @@ class Job:
     scores: dict[int, list[Score]] = field(default_factory=dict)
     views: dict[int, int] = field(default_factory=dict)  # asked, by query
     seconds: dict[str, float] = field(default_factory=dict)
-    planned: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
     answered: int = 0
@@ -113,10 +112,9 @@ class Job:
             self.fit,
             queries,
             dict(self.seconds),
-            dict(self.planned),
-            dict(self.tokens),
-            tuple(self.events),
-            final,
+            tokens=dict(self.tokens),
+            events=tuple(self.events),
+            final=final,
         )
 
 
@@ -130,13 +128,6 @@ def spread(jobs: Sequence[Job], phase: str, seconds: float) -> None:
     total = prompt_tokens(jobs)
     for job in jobs:
         job.seconds[phase] = seconds * prompt_tokens([job]) / total
-
-
-def share_out(jobs: Sequence[Job], phase: str, seconds: float) -> None:
-    """Note what a phase may take, by share of the prompts."""
-    total = prompt_tokens(jobs)
-    for job in jobs:
-        job.planned[phase] = max(seconds, 0.0) * prompt_tokens([job]) / total if total else 0.0
 
 
 def names(jobs: Sequence[Job]) -> str:

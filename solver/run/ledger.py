@@ -192,7 +192,7 @@ class Ledger:
             self._put_fit(SHARED, BEFORE, fit)
 
     def plan(self, task: str, wave: int, plan: TaskPlan, seconds: float, reason: str) -> None:
-        """Record what a pass was given; `seconds` is inf where only the run's deadline counts."""
+        """Record what a pass was given and why; `seconds` is what it was predicted to take, 0 where nothing was known yet."""
         with self._transaction():
             names = ("task", "wave", "steps", "views", "samples", "seconds", "reason")
             self._put("plans", names, [(task, wave, plan.steps, plan.views, plan.samples, seconds, reason)])

@@ -20,7 +20,7 @@ from types import FrameType
 from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import defects, write_submission
-from solver.budget.planner import POLICIES
+from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
@@ -118,7 +118,7 @@ def _run(
             book,
             ledger,
             executor,
-            POLICIES[options.settings.budget.policy](options.settings),
+            make_policy(options.settings),
             end,
             lambda submission: write_submission(options.out / SUBMISSION, submission),
             log,

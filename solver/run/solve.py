@@ -18,8 +18,7 @@ from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
 from solver.infer.base import Drafts, Engine
 from solver.run.executors.base import SharedFit
-from solver.run.job import Job, Prompted, names, prompt_tokens, share_out, spread
-from solver.run.phase_cost import PhaseCost, keep_for
+from solver.run.job import Job, Prompted, names, spread
 from solver.train.base import Trainer
 from solver.types import (
     Candidate,
@@ -37,18 +36,16 @@ from solver.types import (
     WorkItem,
 )
 
-# Shares of the time to an item's deadline, until (and unless) measured costs say otherwise.
+# Shares of the time to an item's deadline, where the item does not say what to keep.
 INFER_SHARE = 0.35  # of an item, for everything after the fit
-MOST_INFER_SHARE = 0.6  # a fit is worth more than the last views
 PREPARE_SHARE = 0.25  # of an item that fits one adapter on many tasks, for making their sequences
 SCORE_SHARE = 0.25  # of what comes after the fit
-MOST_SCORE_SHARE = 0.4
 
 Report = Callable[[str], None]  # is told what goes on, in words
 
 
 class Solver:
-    """Works on items with one trainer and one engine; remembers only how fast they were."""
+    """Works on items with one trainer and one engine; remembers nothing from one to the next."""
 
     def __init__(
         self,
@@ -66,7 +63,6 @@ class Solver:
         self._trainer = trainer
         self._engine = engine
         self._clock = clock
-        self._infer_cost, self._score_cost = PhaseCost(), PhaseCost()
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
         """Outcomes of an item's tasks, each as soon as it is known.
@@ -79,8 +75,8 @@ class Solver:
             yield self._fit_shared(item, jobs, deadline, report)
             return
         self._prepare(jobs, item.wave, deadline, report)
-        self._fit(jobs, item.wave, deadline, report)
-        self._infer(jobs, item.wave, deadline, report)
+        self._fit(jobs, item, deadline, report)
+        self._infer(jobs, item, deadline, report)
         if self._settings.infer.score:
             if len(jobs) > 1:
                 for job in jobs:
@@ -172,18 +168,16 @@ class Solver:
 
     # -- the fit
 
-    def _fit(self, jobs: Sequence[Job], wave: int, deadline: Deadline, report: Report) -> None:
+    def _fit(self, jobs: Sequence[Job], item: WorkItem, deadline: Deadline, report: Report) -> None:
         fitting = {job.adapter: job for job in jobs if job.steps and job.sequences}
         if not fitting:
             return
-        after = (self._infer_cost, self._score_cost) if self._settings.infer.score else (self._infer_cost,)
-        keep = keep_for(after, prompt_tokens(jobs), deadline.remaining(), INFER_SHARE, MOST_INFER_SHARE)
+        keep = item.keep[0] if item.keep is not None else INFER_SHARE * max(deadline.remaining(), 0.0)
         report("fitting " + names(list(fitting.values())))
         requests = [
-            FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", wave), job.work.start)
+            FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", item.wave), job.work.start)
             for adapter, job in fitting.items()
         ]
-        share_out(list(fitting.values()), "fit", deadline.remaining() - keep)
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
             job = fitting[fit.job]
             job.fit = fit
@@ -217,19 +211,17 @@ class Solver:
 
     # -- inference
 
-    def _infer(self, jobs: Sequence[Job], wave: int, deadline: Deadline, report: Report) -> None:
+    def _infer(self, jobs: Sequence[Job], item: WorkItem, deadline: Deadline, report: Report) -> None:
         if self._settings.infer.score:
-            keep = keep_for((self._score_cost,), prompt_tokens(jobs), deadline.remaining(), SCORE_SHARE, MOST_SCORE_SHARE)
+            keep = item.keep[1] if item.keep is not None else SCORE_SHARE * max(deadline.remaining(), 0.0)
             deadline = deadline.earlier(keep)
-            share_out(jobs, "score", keep)
-        share_out(jobs, "infer", deadline.remaining())
         asked = {f"{job.adapter}q{place}": (job, prompted) for job in jobs for place, prompted in enumerate(job.prompts)}
         if not asked:
             return
         report("inferring " + names(jobs))
-        began, answered = self._clock(), 0
+        began = self._clock()
         heard: set[tuple[str, int]] = set()  # adapter and query of every result
-        for result in self._decode(asked, wave, deadline, self._drafts(asked, heard)):
+        for result in self._decode(asked, item.wave, deadline, self._drafts(asked, heard)):
             job, prompted = asked[result.request]
             heard.add((job.adapter, prompted.query))
             job.note(result, "inference")
@@ -238,9 +230,6 @@ class Solver:
             job.found.setdefault(prompted.query, []).extend(found)
             if found or result.status != "cut":  # a view that the deadline left no time says nothing
                 job.views[prompted.query] = job.views.get(prompted.query, 0) + 1
-            if result.status == "complete":
-                answered += len(prompted.ids)
-        self._infer_cost.measured(self._clock() - began, answered)
         spread(jobs, "infer", self._clock() - began)
 
     def _drafts(self, asked: dict[str, tuple[Job, Prompted]], heard: Set[tuple[str, int]]) -> Drafts:
@@ -316,7 +305,7 @@ class Solver:
         if not requests:
             return
         report("scoring " + names(jobs))
-        began, answered = self._clock(), 0
+        began = self._clock()
         done: list[Job] = []
         for result in self._engine.score(requests, deadline):
             job, prompted, grids = asked[result.request]
@@ -324,7 +313,6 @@ class Solver:
             job.count(scored=sum(len(completion.ids) for completion in result.completions))
             # a view counts only with all candidates: sums over different views cannot be compared
             if result.status == "complete":
-                answered += len(prompted.ids)
                 adapter = job.serving.id if job.serving is not None else ""
                 job.scores.setdefault(prompted.query, []).extend(
                     Score(grid, prompted.view.key, -completion.logprob, len(completion.ids), adapter)
@@ -335,7 +323,6 @@ class Solver:
                 done.append(job)
                 job.seconds["score"] = (self._clock() - began) / len(done)
                 yield job
-        self._score_cost.measured(self._clock() - began, answered)
         for job in jobs:
             if waiting.get(job.adapter):
                 job.cut = True

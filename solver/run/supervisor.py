@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
 from solver.arc.submission import Submission
 from solver.arc.task import Task
+from solver.budget.expect import Expected, expect
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, full_plan
 from solver.budget.reserve import reserve_seconds
 from solver.config import Settings
@@ -60,7 +61,7 @@ class _Slot:
     heard: float  # when it last gave a sign of life
     dying: bool = False  # killed, and not yet reported lost
     item: WorkItem | None = None
-    seconds: float = 0.0  # of its assignment
+    expected: Expected = field(default_factory=Expected)  # of its item
     reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
     failed_starts: int = 0
     error: str = ""  # why it could not start
@@ -71,20 +72,23 @@ class _Slot:
 class Watch:
     """When a worker counts as lost."""
 
-    heartbeat: float  # seconds of silence
+    heartbeat: float  # seconds of silence, at most; less for work that is expected to take little
     grace: float  # seconds past the deadline of its item
 
-    def verdict(self, now: float, heard: float, deadline_at: float | None) -> str | None:
-        """Why a worker last heard at `heard` and working until `deadline_at` has to be killed at `now`; None: let it be."""
-        if now - heard > self.heartbeat:
+    def verdict(self, now: float, heard: float, deadline_at: float | None, silence: float = float("inf")) -> str | None:
+        """Why a worker last heard at `heard` and working until `deadline_at` has to be killed at `now`; None: let it be.
+
+        `silence` is what its work allows, in seconds.
+        """
+        if now - heard > min(self.heartbeat, silence):
             return f"silent for {now - heard:.0f} s"
         if deadline_at is not None and now > deadline_at + self.grace:
             return f"{now - deadline_at:.0f} s past the deadline of its work"
         return None
 
-    def next_look(self, heard: float, deadline_at: float | None) -> float:
+    def next_look(self, heard: float, deadline_at: float | None, silence: float = float("inf")) -> float:
         """The earliest time at which `verdict` may change."""
-        silent = heard + self.heartbeat
+        silent = heard + min(self.heartbeat, silence)
         return silent if deadline_at is None else min(silent, deadline_at + self.grace)
 
 
@@ -210,13 +214,17 @@ class Supervisor:
     def _submit(self, worker: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
         works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
-        deadline_at = min(self._now() + assignment.seconds, self._work_end.at)
-        item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=assignment.halvings)
+        seconds = min(assignment.seconds, self._work_end.remaining())
+        shapes = [self._book.state(id_).shape for id_ in assignment.tasks]
+        expected = expect(self._policy.costs, shapes, assignment.plan, seconds)
+        deadline_at = self._now() + seconds
+        halvings = assignment.halvings
+        item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=halvings, keep=expected.keep)
         self._book.mark(assignment.tasks, busy=True)
-        for id_ in assignment.tasks:
-            record = (id_, assignment.wave, assignment.plan, assignment.planned, assignment.reason)
+        for id_, phases in zip(assignment.tasks, expected.seconds, strict=True):
+            record = (id_, assignment.wave, assignment.plan, sum(phases.values()), assignment.reason)
             self._save(partial(self._ledger.plan, *record))
-        self._hand_over(worker, item, assignment.seconds)
+        self._hand_over(worker, item, expected)
 
     def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
         start = self._shared
@@ -226,9 +234,9 @@ class Supervisor:
             start = next((ref for ref in reversed(self._book.adapters(id_)) if ref.path.is_dir()), self._shared)
         return TaskWork(self._tasks[id_], assignment.plan, start, known)
 
-    def _hand_over(self, worker: int, item: WorkItem, seconds: float) -> None:
+    def _hand_over(self, worker: int, item: WorkItem, expected: Expected) -> None:
         slot = self._slots[worker]
-        slot.state, slot.item, slot.seconds, slot.reported = "busy", item, seconds, frozenset()
+        slot.state, slot.item, slot.expected, slot.reported = "busy", item, expected, frozenset()
         slot.heard = self._now()
         self._executor.submit(worker, item)
 
@@ -252,7 +260,7 @@ class Supervisor:
         share = 1.0 if self._settings.budget.policy == "fixed" else SHARED_FIT_SHARE
         seconds = self._work_end.remaining() * share
         item = WorkItem(self._next_id(), BEFORE, works, self._now() + seconds, "shared", self._shared_losses)
-        self._hand_over(worker, item, seconds)
+        self._hand_over(worker, item, Expected())
 
     # -- taking in
 
@@ -301,9 +309,9 @@ class Supervisor:
                 self._end_item(slot, error)
 
     def _take_outcome(self, slot: _Slot, outcome: TaskOutcome) -> None:
-        if slot.seconds == float("inf"):  # nothing was planned but to use what it takes
-            outcome = replace(outcome, planned={})
+        began = self._now()
         self._book.add(outcome)
+        outcome = self._compared(slot, replace(outcome, seconds={**outcome.seconds, "select": self._now() - began}))
         self._dirty = True
         self._save(lambda: self._ledger.record(outcome))
         fit = outcome.fit
@@ -315,6 +323,15 @@ class Supervisor:
         self._note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
         for kind, detail in outcome.events:
             self._note(f"{outcome.task_id}: {kind}: {detail}")
+
+    def _compared(self, slot: _Slot, outcome: TaskOutcome) -> TaskOutcome:
+        """The outcome beside what was expected of it; the cost model learns from it, unless its footprint was smaller."""
+        assert slot.item is not None
+        place = next(place for place, work in enumerate(slot.item.tasks) if work.task.id == outcome.task_id)
+        if outcome.final and not slot.item.halvings:
+            shape = self._book.state(outcome.task_id).shape
+            self._policy.costs.observe(shape, slot.item.tasks[place].plan, outcome)
+        return replace(outcome, planned=dict(slot.expected.seconds[place]))
 
     def _end_item(self, slot: _Slot, error: str) -> None:
         """Free the worker; tasks of its item without a final outcome are charged with the loss."""
@@ -374,7 +391,8 @@ class Supervisor:
         now = self._now()
         for worker, slot in enumerate(self._slots):
             if not slot.dying and slot.state != "given up":
-                verdict = self._watch.verdict(now, slot.heard, slot.item.deadline_at if slot.item else None)
+                deadline_at, silence = (slot.item.deadline_at, slot.expected.silence) if slot.item else (None, float("inf"))
+                verdict = self._watch.verdict(now, slot.heard, deadline_at, silence)
                 if verdict is not None:
                     slot.dying = True
                     self._executor.kill(worker, verdict)
@@ -387,7 +405,8 @@ class Supervisor:
             looks.append(self._work_end.at)
         for slot in self._slots:
             if not slot.dying and slot.state != "given up":
-                looks.append(self._watch.next_look(slot.heard, slot.item.deadline_at if slot.item else None))
+                deadline_at, silence = (slot.item.deadline_at, slot.expected.silence) if slot.item else (None, float("inf"))
+                looks.append(self._watch.next_look(slot.heard, deadline_at, silence))
         return max(0.0, min(self._poll, min(looks) - now + 1e-3))
 
     # -- telling

@@ -17,11 +17,11 @@ from solver.arc.view import IDENTITY_COLOURS, View
 from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
 from solver.run.executors.base import SharedFit
-from solver.run.phase_cost import PhaseCost, keep_for
-from solver.run.solve import INFER_SHARE, Solver, inference_views
+from solver.run.solve import INFER_SHARE, SCORE_SHARE, Solver, inference_views
 from solver.types import (
     Candidate,
     Completion,
+    Deadline,
     Result,
     SampleRequest,
     ScoreRequest,
@@ -257,39 +257,24 @@ def test_inference_views() -> None:
     assert len(inference_views(plain, task, 0)) == 8
 
 
-def test_a_share_is_kept_until_every_phase_was_measured() -> None:
-    infer, score = PhaseCost(), PhaseCost()
-    assert keep_for([infer], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(3.5)
-    infer.measured(2.0, 200)
-    score.measured(2.0, 0)  # nothing was answered, so nothing is known
-    assert keep_for([infer], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(1.25)
-    assert keep_for([infer, score], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(3.5)
-    score.measured(1.0, 200)
-    assert keep_for([infer, score], 100, 10.0, INFER_SHARE, 0.6) == pytest.approx(1.875)
-    assert keep_for([infer], 10_000, 10.0, INFER_SHARE, 0.6) == pytest.approx(6.0)
-    assert keep_for([infer], 100, -1.0, INFER_SHARE, 0.6) == 0.0
+def test_an_item_says_what_to_keep_for_its_end(tmp_path: Path) -> None:
+    after_fit, for_scores = INFER_SHARE * 1000, SCORE_SHARE * 1000  # nobody takes any time here
+    for keep, fit_end, answer_end in (((30.0, 10.0), 970.0, 990.0), (None, 1000 - after_fit, 1000 - for_scores)):
+        bench = Bench(tmp_path / str(keep))
+        seen: list[float] = []
+        fit, sample = bench.trainer.fit, bench.engine.sample
 
+        def note_fit(jobs: Any, deadline: Deadline, fit: Any = fit, seen: list[float] = seen) -> Any:
+            seen.append(deadline.at)
+            return fit(jobs, deadline)
 
-def test_a_phase_that_the_deadline_cut_counts_for_what_it_answered(tmp_path: Path) -> None:
-    """Dividing its seconds by all prompts would make the phase look the cheaper the more of it was cut."""
-    kept = []
-    for answered in (8, 2):
-        bench = Bench(tmp_path / str(answered), "infer.score=false")
-        answer = bench.engine.sample
+        def note_sample(asked: Any, deadline: Deadline, drafts: Any, sample: Any = sample, seen: list[float] = seen) -> Any:
+            seen.append(deadline.at)
+            return sample(asked, deadline, drafts)
 
-        def sample(asked: Any, deadline: Any, _: Any, bench: Bench = bench, answer: Any = answer, most: int = answered) -> Any:
-            bench.now += most  # a second for each prompt that is answered
-            yield from answer(asked[:most], deadline)
-            yield from (Result(one.id, "cut", ()) for one in asked[most:])
-
-        bench.engine.sample = sample  # type: ignore[method-assign]
-        bench.outcomes(work())
-        deadlines = []
-        bench.trainer.fit = lambda jobs, deadline, seen=deadlines: iter(seen.append(deadline.at) or ())  # type: ignore[method-assign, func-returns-value]
-        bench.outcomes(work())
-        kept.append(1000.0 - deadlines[0])
-    assert kept[0] == pytest.approx(kept[1])
-    assert kept[0] == pytest.approx(10.0)  # eight prompts of a second each, and a quarter more
+        bench.trainer.fit, bench.engine.sample = note_fit, note_sample  # type: ignore[method-assign]
+        list(bench.solver.work(WorkItem("r1i1", 0, (work(),), 1000.0, keep=keep)))
+        assert seen == pytest.approx([fit_end, answer_end])
 
 
 @pytest.mark.parametrize("first", ["complete", "failed"])

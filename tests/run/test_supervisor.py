@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
 
 from solver.arc.submission import Submission
-from solver.budget.planner import MAX_LOSSES, MAX_TRIES, POLICIES
+from solver.budget.planner import MAX_LOSSES, MAX_TRIES
+from solver.budget.registry import make_policy
 from solver.config import Settings, load_settings
 from solver.run.book import Book
 from solver.run.executors.base import (
@@ -196,7 +197,7 @@ def simulate(folder: Path, count: int, budget: float, *overrides: str, name: str
         book,
         ledger,
         workers,
-        POLICIES[settings.budget.policy](settings),
+        make_policy(settings),
         Deadline(clock.now + budget, clock),
         lambda submission: published.append(dict(submission)),
         recorder,
@@ -440,7 +441,7 @@ def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     supervisor = Supervisor(
-        settings, list(tasks), Book(tasks, "flat_vote"), ledger, SimulatedExecutor(clock), POLICIES["uniform"](settings),
+        settings, list(tasks), Book(tasks, "flat_vote"), ledger, SimulatedExecutor(clock), make_policy(settings),
         Deadline(300.0, clock), publish, recorder, poll=1.0,
     )  # fmt: skip
     assert supervisor.run().stop == "finished"

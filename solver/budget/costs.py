@@ -1,0 +1,228 @@
+"""What the phases of a pass over a task cost in seconds: a prior, corrected by every finished piece of work.
+
+The planner spends by the median and keeps its promises by the upper quantile. No clock: durations are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.budget.profile import Profile, Variant
+from solver.budget.regression import STRONG, WEAK, Regression, Spread
+from solver.budget.workload import PHASES, TaskShape, amounts
+from solver.config import Settings
+from solver.types import TaskOutcome, TaskPlan
+
+Numbers = NDArray[np.float64]
+
+CHANGE = 0.03  # of a prediction that calls for new plans
+
+# Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
+# is that of README's table (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; the rest is guessed.
+_GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "prepare": (2e-3, 1e-6, 1e-6),
+        "fit": (5e-2, 2e-2, 4.3e-4, 6.6e-8),
+        "infer": (5e-2, 1.4e-4, 2.2e-8, 8e-3, 2e-3),
+        "score": (1e-2, 3e-5, 3e-4),
+        "select": (1e-3,),
+    }
+)
+_LIKELY = Spread(common=0.5, own=0.5)  # what a profile of this machine says of inference: it never drafts, and scores one answer
+_DRAFTED = 0.2  # of the cost of a written token, if it was drafted right
+_CACHED = 0.1  # of the cost of reading a prompt, if it was read before
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is thought of the rates before anything was measured, and how sure that is."""
+
+    rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: _GUESS)
+    spreads: Mapping[str, Spread] = field(default_factory=lambda: dict.fromkeys(PHASES, WEAK))
+    start_seconds: float = 0.0  # of a worker; 0: not known
+    known: frozenset[str] = frozenset()  # phases that can be predicted before one was measured
+    source: str = "no profile"  # for people
+
+
+def prior_of(profile: Profile, quantization: str, doubts: Iterable[str] = ()) -> Prior:
+    """The prior that a profile gives; a weak one if there are `doubts` that it is about this machine and model.
+
+    What was not measured at two lengths or more is left as guessed.
+    """
+    variant = profile.variant(quantization)
+    doubts = [*doubts, *(["its numbers are an estimate"] if profile.estimate else [])]
+    rates = dict(_GUESS)
+    rates.update(_fit_rates(variant))
+    rates.update(_answer_rates(variant))
+    measured = [phase for phase in PHASES if rates[phase] is not _GUESS[phase]]
+    spreads = dict.fromkeys(PHASES, WEAK)
+    if not doubts:
+        spreads.update({phase: STRONG if phase == "fit" else _LIKELY for phase in measured})
+    what = f"profile of {profile.model.name} on {profile.machine.device}"
+    return Prior(
+        rates,
+        spreads,
+        variant.start_seconds,
+        frozenset() if doubts else frozenset(measured),
+        f"{what}, as a hint only: {'; '.join(doubts)}" if doubts else what,
+    )
+
+
+def _fit_rates(variant: Variant) -> dict[str, tuple[float, ...]]:
+    points = variant.points("step_seconds")
+    if not points:
+        return {}
+    lengths, seconds = np.array(points).T
+    trained = lengths * variant.batch
+    step, token, square = non_negative(np.stack([np.ones_like(lengths), trained, trained * lengths], axis=1), seconds)
+    return {"fit": (max(variant.fit_seconds, 1e-4), step, token, square)}
+
+
+def _answer_rates(variant: Variant) -> dict[str, tuple[float, ...]]:
+    """Inference and scoring; a profile decodes all prompts side by side, a run the first of each query and then drafts."""
+    reads, rates = variant.points("prefill_seconds"), variant.points("decode_rate")
+    if not reads or not rates:
+        return {}
+    lengths, seconds = np.array(reads).T
+    token, square = non_negative(np.stack([lengths, lengths**2], axis=1), seconds)
+    written = variant.views**0.5 / float(np.median([rate for _, rate in rates]))
+    found: dict[str, tuple[float, ...]] = {"infer": (_GUESS["infer"][0], token, square, written, written * _DRAFTED)}
+    scored = [
+        max(row.score_seconds - token * row.tokens - square * row.tokens**2, 0.0) / row.score_tokens
+        for row in variant.rows
+        if row.score_seconds is not None and row.score_tokens
+    ]
+    if scored:
+        found["score"] = (_GUESS["score"][0], token * _CACHED, max(float(np.median(scored)), 1e-9))
+    return found
+
+
+def non_negative(amounts: Numbers, seconds: Numbers) -> list[float]:
+    """Rates >= 0 that give `seconds` (n,) from `amounts` (n, features) with the least relative squares.
+
+    Features whose rate comes out negative are dropped, the most negative first: enough for a handful that rise together.
+    """
+    scale = 1 / np.maximum(seconds, 1e-9)
+    kept = list(range(amounts.shape[1]))
+    while kept:
+        found = np.linalg.lstsq(amounts[:, kept] * scale[:, None], seconds * scale, rcond=None)[0]
+        if found.min() >= 0:
+            break
+        kept.pop(int(found.argmin()))
+    rates = dict(zip(kept, found.tolist(), strict=True)) if kept else {}
+    return [rates.get(place, 0.0) for place in range(amounts.shape[1])]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds by phase of a pass over a task."""
+
+    median: Mapping[str, float]  # exceeded as often as not
+    upper: Mapping[str, float]  # exceeded one time in twenty
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole pass, by the medians."""
+        return sum(self.median.values())
+
+    @property
+    def most(self) -> float:
+        """Of the whole pass, by the upper quantiles: all phases slow at once, as on a machine that has become slower."""
+        return sum(self.upper.values())
+
+    def after_fit(self) -> float:
+        """Upper quantile of what comes after the fit in a worker."""
+        return self.upper.get("infer", 0.0) + self.upper.get("score", 0.0)
+
+
+class CostModel:
+    """Predicts passes and learns from them. Deterministic, and cheap enough to be asked before every decision."""
+
+    def __init__(self, settings: Settings, prior: Prior | None = None) -> None:
+        self._settings = settings
+        self.prior = prior or Prior()
+        self._phases = {phase: Regression(self.prior.rates[phase], self.prior.spreads[phase]) for phase in PHASES}
+        self.tasks = 0  # observed
+        self.version = 0  # changes with the predictions, if by more than a few per cent
+        self._noted = {phase: regression.rates for phase, regression in self._phases.items()}
+
+    def known(self, phase: str) -> bool:
+        """Whether a prediction of this phase rests on a measurement, here or in a profile of this machine."""
+        return self._phases[phase].count > 0 or phase in self.prior.known
+
+    @property
+    def measured(self) -> bool:
+        """Whether every phase a pass goes through in a worker can be predicted."""
+        phases = [phase for phase in PHASES if phase != "select" and (phase != "score" or self._settings.infer.score)]
+        return all(self.known(phase) for phase in phases)
+
+    def forecast(self, shape: TaskShape, plan: TaskPlan) -> Forecast:
+        """What a pass by `plan` over a task of `shape` takes."""
+        work = self._amounts(shape, plan.steps, plan.views, plan.samples)
+        median = {phase: float(self._phases[phase].median(part)) for phase, part in work.items()}
+        upper = {phase: float(self._phases[phase].upper(part)) if median[phase] else 0.0 for phase, part in work.items()}
+        return Forecast(median, upper)
+
+    def medians(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: int) -> Numbers:
+        """Seconds of whole passes for arrays of steps and views, by the medians."""
+        work = amounts(shape, self._settings, steps, views, samples)
+        return np.asarray(sum(self._phases[phase].median(part) for phase, part in work.items()))
+
+    def observe(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> None:
+        """Learn from a pass by `plan`: a phase that the deadline cut counts for what it got done."""
+        queries = max(1, len(outcome.queries))
+        answered = sum(query.views for query in outcome.queries) / queries
+        scored = sum(len({score.view for score in query.scores}) for query in outcome.queries) / queries
+        steps = outcome.fit.steps if outcome.fit is not None else 0
+        done = {
+            "prepare": (plan.steps, plan.views),
+            "fit": (steps, 0),
+            "infer": (0, answered),
+            "score": (0, scored),
+            "select": (0, 0),
+        }
+        for phase, seconds in outcome.seconds.items():
+            if phase not in done:
+                continue
+            work = self._amounts(shape, *done[phase], plan.samples).get(phase)
+            if phase in ("infer", "score") and not done[phase][1]:
+                # nothing came of it: all it says is that the whole takes longer than this
+                work = self._amounts(shape, 0, plan.views, plan.samples).get(phase)
+                if work is not None and seconds <= float(self._phases[phase].median(work)):
+                    continue
+            if work is not None:
+                self._phases[phase].add(work, seconds)
+        self.tasks += 1
+        self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples))
+
+    def _note_change(self, work: Mapping[str, Numbers]) -> None:
+        now = {phase: self._phases[phase].rates for phase in work}
+        before, after = (sum(float(work[phase] @ rates[phase]) for phase in work) for rates in (self._noted, now))
+        if abs(after - before) > CHANGE * before or any(self._phases[phase].count == 1 for phase in work):
+            self._noted.update(now)
+            self.version += 1
+
+    def rates(self) -> dict[str, list[float]]:
+        """Seconds per unit of each feature of `workload.FEATURES`, by phase, as far as is known now."""
+        return {phase: regression.rates.tolist() for phase, regression in self._phases.items()}
+
+    def _amounts(self, shape: TaskShape, steps: float, views: float, samples: int) -> dict[str, Numbers]:
+        return amounts(shape, self._settings, np.array(float(steps)), np.array(float(views)), samples)
+
+
+def prediction_errors(timings: Iterable[tuple[str, float | None, float]], skip: int = 0) -> dict[str, float]:
+    """Median of |predicted - used| / used by phase, of (phase, predicted, used) rows in the order of the work.
+
+    The first `skip` rows of a phase, those without a prediction, and those below a millisecond are left out.
+    """
+    found: dict[str, list[float]] = {}
+    for phase, planned, used in timings:
+        rows = found.setdefault(phase, [])
+        rows.append(abs(planned - used) / used if planned is not None and used >= 1e-3 else float("nan"))
+    errors = {phase: np.array(rows[skip:]) for phase, rows in found.items()}
+    return {phase: float(np.nanmedian(rows)) for phase, rows in errors.items() if np.isfinite(rows).any()}

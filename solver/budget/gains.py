@@ -1,0 +1,234 @@
+"""What more work on a task is worth: the chance that it is solved, by steps, views and samples, and after a pass in doubt.
+
+    chance = ceiling * fitted(steps) * found(answers)
+    fitted = base + (1 - base) * (1 - exp(-steps / scale))
+    found = 1 - (1 - single) * exp(-(answers - 1) / reach)
+
+Both factors are concave, so that the next second is always worth less than the one before. `ceiling` is a logistic function
+of the task: the logarithm of its tokens, its number of demonstrations, and whether outputs have the size of their inputs.
+`answers` are views times samples^0.3: samples of one view are worth less than other views. After a pass with agreement A
+
+    right   = logistic(sure + surer * A)                      the chance that it is solved already
+    P(then) = right + (1 - right) * hope(A) * (chance(all steps) - chance(steps so far)) / (1 - chance(steps so far))
+    hope(A) = hopeless + (1 - hopeless) * 4 A (1 - A)         and 0 where all views agree
+
+Few numbers (`PRIOR`), each with a normal prior, so that a few tasks move them a little and hundreds decide. They are fitted
+by `solver fit-gains`; `gains.json` holds those that runs start from, and says from how many tasks they come.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.arc.jsonfile import read_json, write_json
+from solver.budget.workload import TaskShape
+from solver.errors import InputError
+
+Numbers = NDArray[np.float64]
+
+VERSION = 1
+SAMPLE_POWER = 0.3
+REFERENCE = 4.0  # sequences a step of the runs that `scale` is about
+
+# parameter -> (mean, standard deviation) of its normal prior: what is thought of a small model before any task was seen
+PRIOR: Mapping[str, tuple[float, float]] = {
+    "ceiling": (-0.5, 1.0),  # logit of the ceiling at 1000 tokens, 3 demonstrations, outputs of another size
+    "tokens": (-0.7, 0.4),  # to the logit, for every factor e of tokens
+    "demonstrations": (0.1, 0.2),  # to the logit, for every demonstration more
+    "same_size": (0.3, 0.4),  # to the logit
+    "base": (-2.0, 1.0),  # logit of the share that the base model solves without a fit
+    "scale": (math.log(40.0), 0.7),  # logarithm of the steps after which 63 % of what a fit can do is done
+    "single": (0.0, 0.7),  # logit of the share that one view finds
+    "reach": (math.log(3.0), 0.5),  # logarithm of the answers after which 63 % of the rest is found
+    "sure": (-3.0, 1.0),  # logit of being right at agreement 0
+    "surer": (5.0, 1.5),  # to the logit at agreement 1
+    "hopeless": (-2.0, 0.7),  # logit of hope where no two views agree
+    "certain": (0.0, 1.0),  # logit of the share of solved tasks whose views all agree
+}
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A pass over a task whose answers are known, for fitting."""
+
+    shape: TaskShape
+    steps: float  # optimizer steps of `REFERENCE` sequences, all passes so far
+    views: float
+    samples: float
+    agreement: float  # of its least agreed query
+    solved: float  # share of its test inputs
+    before: Passed | None = None  # the pass before
+
+
+class Gains:
+    """Chances by the formulas above."""
+
+    def __init__(self, parameters: Mapping[str, float], batch: int = int(REFERENCE), fitted_on: str = "") -> None:
+        """`batch`: sequences an optimizer step; `fitted_on`: where the parameters come from, for people."""
+        self.parameters = {name: float(parameters[name]) for name in PRIOR}
+        self.fitted_on = fitted_on
+        self._step = batch / REFERENCE
+
+    def with_batch(self, batch: int) -> Gains:
+        """The same for steps of so many sequences."""
+        return Gains(self.parameters, batch, self.fitted_on)
+
+    def chance(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: float) -> Numbers:
+        """That a task is solved by one pass; arrays of one shape. Rises with steps, views and samples, ever more slowly."""
+        p = self.parameters
+        features = task_features(shape)
+        ceiling = _logistic(
+            p["ceiling"] + p["tokens"] * features[0] + p["demonstrations"] * features[1] + p["same_size"] * features[2]
+        )
+        base, single = _logistic(p["base"]), _logistic(p["single"])
+        fitted = base + (1 - base) * -np.expm1(-np.asarray(steps, float) * self._step / math.exp(p["scale"]))
+        answers = np.maximum(np.asarray(views, float) * samples**SAMPLE_POWER, 1.0)
+        found = 1 - (1 - single) * np.exp(-(answers - 1) / math.exp(p["reach"]))
+        return np.asarray(ceiling * fitted * found)
+
+    def right(self, agreement: float) -> float:
+        """The chance that a task is solved already, by the agreement of its candidates."""
+        return float(_logistic(self.parameters["sure"] + self.parameters["surer"] * agreement))
+
+    def again(self, shape: TaskShape, agreement: float, done: float, steps: Numbers, views: Numbers, samples: float) -> Numbers:
+        """What another pass adds to the chance that a task is solved, after `done` steps that led to `agreement`."""
+        before = self.chance(shape, np.full_like(np.asarray(steps, float), done), views, samples)
+        after = self.chance(shape, done + np.asarray(steps, float), views, samples)
+        return np.asarray((1 - self.right(agreement)) * self._hope(agreement) * (after - before) / np.maximum(1 - before, 1e-9))
+
+    def certain(self, chance: Numbers) -> Numbers:
+        """The chance that all candidates agree after a pass that solves the task with `chance`."""
+        share = _logistic(self.parameters["certain"])
+        return np.asarray(chance * share)
+
+    def _hope(self, agreement: float) -> float:
+        if agreement >= 1:
+            return 0.0
+        least = float(_logistic(self.parameters["hopeless"]))
+        return least + (1 - least) * 4 * agreement * (1 - agreement)
+
+    def to_json(self) -> dict[str, Any]:
+        """As `gains.json` holds it."""
+        return {"version": VERSION, "fitted_on": self.fitted_on, "parameters": self.parameters}
+
+
+def task_features(shape: TaskShape) -> tuple[float, float, float]:
+    """What the ceiling depends on: centred log tokens, demonstrations, same size."""
+    return math.log(max(shape.tokens, 1.0) / 1000), len(shape.demonstrations) - 3.0, float(shape.same_size)
+
+
+def prior_gains() -> Gains:
+    """The gains before any task was seen."""
+    return Gains({name: mean for name, (mean, _) in PRIOR.items()}, fitted_on="no task: the prior")
+
+
+def shipped_gains() -> Gains:
+    """The gains that come with the package."""
+    return load_gains(Path(str(resources.files("solver").joinpath("budget", "gains.json"))))
+
+
+def load_gains(path: Path) -> Gains:
+    """Read a file of `solver fit-gains`. Raises InputError naming it if it cannot be read or is no such file."""
+    value = read_json(path, "gains")
+    if not isinstance(value, dict) or value.get("version") != VERSION or not isinstance(value.get("parameters"), dict):
+        raise InputError(f"{path}: not a file of solver fit-gains of version {VERSION}")
+    parameters = value["parameters"]
+    for name in PRIOR:
+        number = parameters.get(name)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise InputError(f"{path}: parameter {name} is {number!r}, not a number")
+    return Gains(parameters, fitted_on=str(value.get("fitted_on", "")))
+
+
+def save_gains(path: Path, gains: Gains) -> None:
+    """Replace `path` as a whole. Raises InputError if it cannot be written."""
+    try:
+        write_json(path, gains.to_json())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def fit(passes: Iterable[Passed], fitted_on: str) -> Gains:
+    """The most probable parameters, given passes over tasks with known answers and the prior.
+
+    The chances of a pass are judged as they stand before it (by what was known after the pass before, if there was one),
+    those of being right by the agreement after it; a task solved in part counts in part.
+    """
+    rows = list(passes)
+    names = list(PRIOR)
+    means, sds = np.array(list(PRIOR.values())).T
+
+    def loss(values: Numbers) -> float:
+        gains = Gains(dict(zip(names, values.tolist(), strict=True)))
+        total = float((((values - means) / sds) ** 2).sum() / 2)
+        for row in rows:
+            steps, views = np.array(row.steps), np.array(row.views)
+            if row.before is None:
+                chance = float(gains.chance(row.shape, steps, views, row.samples))
+                total += _surprise(row.solved, chance)
+                if row.agreement >= 1 or row.solved:
+                    total += _surprise(float(row.agreement >= 1), float(gains.certain(np.array(1.0)))) * row.solved
+            elif row.before.solved < 1 and row.before.agreement < 1:
+                before = row.before
+                gain = gains.again(row.shape, before.agreement, before.steps, steps - before.steps, views, row.samples)
+                unsolved = max(1 - gains.right(before.agreement), 1e-9)
+                total += _surprise(max(row.solved - before.solved, 0.0), float(gain) / unsolved) * (1 - before.solved)
+            total += _surprise(row.solved, gains.right(row.agreement))
+        return total
+
+    found = _minimise(loss, means.copy()) if rows else means
+    return Gains(dict(zip(names, found.tolist(), strict=True)), fitted_on=fitted_on)
+
+
+def _surprise(happened: float, chance: float) -> float:
+    chance = min(max(chance, 1e-6), 1 - 1e-6)
+    return -(happened * math.log(chance) + (1 - happened) * math.log(1 - chance))
+
+
+def _minimise(loss: Callable[[Numbers], float], start: Numbers, rounds: int = 40) -> Numbers:
+    """Gradient descent with the approximate inverse curvature of Broyden, Fletcher, Goldfarb and Shanno (1970)."""
+    at, value = start, loss(start)
+    slope = _slope(loss, at)
+    inverse = np.eye(len(at)) / max(1.0, float(np.abs(slope).max()))
+    for _ in range(rounds):
+        direction = -inverse @ slope
+        length = 1.0
+        while (new := loss(at + length * direction)) > value + 1e-4 * length * float(slope @ direction) and length > 1e-6:
+            length /= 2
+        step = length * direction
+        if length <= 1e-6 or value - new < 1e-7 * max(1.0, abs(value)):
+            break
+        following = _slope(loss, at + step)
+        change = following - slope
+        if (curve := float(step @ change)) > 1e-12:
+            left = np.eye(len(at)) - np.outer(step, change) / curve
+            inverse = left @ inverse @ left.T + np.outer(step, step) / curve
+        at, value, slope = at + step, new, following
+    return at
+
+
+def _slope(loss: Callable[[Numbers], float], at: Numbers, reach: float = 1e-4) -> Numbers:
+    found = np.zeros_like(at)
+    for place in range(len(at)):
+        shift = np.zeros_like(at)
+        shift[place] = reach
+        found[place] = (loss(at + shift) - loss(at - shift)) / (2 * reach)
+    return found
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-60.0, min(60.0, x))))
+
+
+def describe(rows: Sequence[Passed], tasks: int, sources: Sequence[str]) -> str:
+    """What gains were fitted on, in words."""
+    firsts = sum(row.before is None for row in rows)
+    return f"{tasks} tasks with known answers, {firsts} first passes and {len(rows) - firsts} later ones, of {', '.join(sources)}"

@@ -1,0 +1,129 @@
+"""Seconds from amounts of work: positive rates, learnt from few measurements with heavy tails, and how sure they are.
+
+Seconds are modelled as `exp(c + e) * sum_j rate_j * exp(d_j) * amount_j`: a prior rate for each kind of work, a factor `c`
+for all of them together (a machine is slower than thought), a factor `d_j` for each, and an error `e` that follows
+Student's t with 4 degrees of freedom (a pause of the machine is no evidence about its speed). The factors have normal
+priors, so one measurement moves all rates and many tell them apart. The most probable factors are found by Gauss-Newton
+on reweighted squares (Lange, Little and Taylor 1989, Robust Statistical Modeling Using the t Distribution); what is left
+open about them is Laplace's approximation. Rates stay positive, so predictions rise with the amounts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+FREEDOM = 4.0  # degrees of freedom of the errors
+KEPT = 96  # measurements, the newest
+HALF_LIFE = 48.0  # measurements after which one counts half: machines warm up, and get neighbours
+SHORTEST = 1e-4  # seconds below which clocks and schedulers are measured, not work
+_NOISE, _NOISE_WEIGHT = 0.1, 4.0  # relative error expected before any is seen, and how many measurements that is worth
+_ROUNDS = 12
+_T95 = 2.132  # 95 % of Student's t with 4 degrees of freedom lie below
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How wrong prior rates may be: standard deviations of natural logarithms."""
+
+    common: float  # of the factor for all rates
+    own: float  # of the factor of each rate
+
+
+WEAK = Spread(common=2.3, own=1.2)  # another machine or model: ten times off is well possible
+STRONG = Spread(common=0.25, own=0.15)
+
+
+class Regression:
+    """The rates of one phase. Deterministic: the same measurements in the same order give the same predictions."""
+
+    def __init__(self, rates: Sequence[float], spread: Spread) -> None:
+        """`rates` are seconds per unit of each feature, >= 0 (0: the feature costs nothing) and at least one of them positive."""
+        self._prior = np.asarray(rates, dtype=float)
+        if not (self._prior.any() and np.isfinite(self._prior).all() and (self._prior >= 0).all()):
+            raise ValueError(f"prior rates {list(rates)}: not all finite and >= 0, or none positive")
+        self._precision = np.array([spread.common**-2, *[spread.own**-2] * len(self._prior)])
+        self._seen: deque[tuple[Numbers, float]] = deque(maxlen=KEPT)
+        self.count = 0
+        self._due = 0
+        self._factors = np.zeros(len(self._prior) + 1)
+        self._covariance = np.diag(1 / self._precision)
+        self._noise = _NOISE
+
+    @property
+    def rates(self) -> Numbers:
+        """Seconds per unit of each feature, as far as is known now."""
+        self._refit()
+        return np.asarray(self._prior * np.exp(self._factors[0] + self._factors[1:]))
+
+    def add(self, amounts: Numbers, seconds: float) -> None:
+        """Take in a measurement; one without any work, or without a number, says nothing."""
+        amounts = np.asarray(amounts, dtype=float)
+        if (self._prior * amounts).sum() <= 0 or not (math.isfinite(seconds) and np.isfinite(amounts).all()):
+            return
+        self._seen.append((amounts, math.log(max(seconds, SHORTEST))))
+        self.count += 1
+
+    def median(self, amounts: Numbers) -> Numbers:
+        """Seconds that are exceeded as often as not, for amounts (..., features)."""
+        return np.asarray(np.asarray(amounts, dtype=float) @ self.rates)
+
+    def upper(self, amounts: Numbers) -> Numbers:
+        """Seconds that are exceeded one time in twenty, for amounts (..., features)."""
+        amounts = np.asarray(amounts, dtype=float)
+        median = self.median(amounts)
+        slopes = _slopes(amounts, self.rates)
+        variance = np.einsum("...i,ij,...j->...", slopes, self._covariance, slopes) + self._noise**2
+        return np.asarray(median * np.exp(_T95 * np.sqrt(variance)))
+
+    def _refit(self) -> None:
+        """Fit anew, after every measurement at first and then when there are a sixth more."""
+        if self.count < self._due or not self._seen:
+            return
+        amounts = np.stack([amounts for amounts, _ in self._seen])
+        logs = np.array([log for _, log in self._seen])
+        age = np.arange(len(logs))[::-1]
+        recency = 0.5 ** (age / HALF_LIFE)
+        self._settle(amounts, logs, recency)
+        self._due = self.count + 1 + self.count // 6
+
+    def _settle(self, amounts: Numbers, logs: Numbers, recency: Numbers) -> None:
+        factors = self._start(amounts, logs)
+        noise = self._noise
+        for _ in range(_ROUNDS):
+            rates = self._prior * np.exp(factors[0] + factors[1:])
+            errors = logs - np.log(amounts @ rates)
+            weights = recency * (FREEDOM + 1) / (FREEDOM + (errors / noise) ** 2)
+            noise = math.sqrt((_NOISE_WEIGHT * _NOISE**2 + (weights * errors**2).sum()) / (_NOISE_WEIGHT + recency.sum()))
+            slopes = _slopes(amounts, rates)
+            curvature = (slopes.T * weights) @ slopes / noise**2 + np.diag(self._precision)
+            gradient = slopes.T @ (weights * errors) / noise**2 - self._precision * factors
+            step = np.linalg.solve(curvature, gradient)
+            largest = float(np.abs(step).max())
+            factors = factors + step * min(1.0, 1.0 / largest if largest else 1.0)
+            if largest < 1e-3:
+                break
+        self._factors, self._noise, self._covariance = factors, noise, np.linalg.inv(curvature)
+
+    def _start(self, amounts: Numbers, logs: Numbers) -> Numbers:
+        """Where the rounds begin: the last fit, or the median factor, which no outlier moves."""
+        if self._due:
+            return self._factors
+        factors = np.zeros(len(self._prior) + 1)
+        factors[0] = np.median(logs - np.log(amounts @ self._prior))
+        return factors
+
+
+def _slopes(amounts: Numbers, rates: Numbers) -> Numbers:
+    """(..., 1 + features) derivative of the logarithm of the seconds by the factors."""
+    parts = amounts * rates
+    total = parts.sum(axis=-1, keepdims=True)
+    shares = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
+    return np.concatenate([np.ones_like(total), shares], axis=-1)
