@@ -46,5 +46,10 @@ def variant(*rows: Row, **changed: Any) -> Variant:
 
 
 def profile(*variants: Variant, **changed: Any) -> Profile:
-    values: dict[str, Any] = {"machine": CPU, "model": TINY, "variants": variants or (variant(),), "measured_at": "2026-01-01T00:00:00"}
+    values: dict[str, Any] = {
+        "machine": CPU,
+        "model": TINY,
+        "variants": variants or (variant(),),
+        "measured_at": "2026-01-01T00:00:00",
+    }
     return Profile(**{**values, **changed})

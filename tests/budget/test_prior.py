@@ -86,7 +86,9 @@ def test_an_estimate_of_an_estimate_tells_both() -> None:
     assert twice.derivation.count("estimate for") == 2
 
 
-@pytest.mark.parametrize(("name", "found"), [("Tesla T4", "Tesla T4"), ("NVIDIA L4", "NVIDIA L4"), ("NVIDIA H200", "NVIDIA H200")])
+@pytest.mark.parametrize(
+    ("name", "found"), [("Tesla T4", "Tesla T4"), ("NVIDIA L4", "NVIDIA L4"), ("NVIDIA H200", "NVIDIA H200")]
+)
 def test_gpus_are_known_by_the_names_their_drivers_give(name: str, found: str) -> None:
     device = known_device(name)
     assert device is not None

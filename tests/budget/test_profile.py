@@ -15,7 +15,9 @@ some = st.none() | st.floats(1e-6, 1e6)
 
 
 @given(
-    st.lists(st.builds(Row, tokens=st.integers(1, 10**5), step_seconds=some, decode_rate=some, note=st.text(max_size=20)), max_size=5)
+    st.lists(
+        st.builds(Row, tokens=st.integers(1, 10**5), step_seconds=some, decode_rate=some, note=st.text(max_size=20)), max_size=5
+    )
 )
 def test_a_saved_profile_is_loaded_unchanged(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     by_length = {r.tokens: r for r in rows}
