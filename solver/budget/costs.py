@@ -6,7 +6,7 @@ The planner spends by the median and keeps its promises by the upper quantile. N
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -20,6 +20,8 @@ from solver.types import TaskOutcome, TaskPlan
 
 Numbers = NDArray[np.float64]
 
+LEARNING = 5  # tasks before predictions are judged
+ONCE = np.ones(1)
 CHANGE = 0.03  # of a prediction that calls for new plans
 
 # Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
@@ -33,6 +35,7 @@ _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "select": (1e-3,),
     }
 )
+_GUESSED_START = 10.0
 _LIKELY = Spread(common=0.5, own=0.5)  # what a profile of this machine says of inference: it never drafts, and scores one answer
 _DRAFTED = 0.2  # of the cost of a written token, if it was drafted right
 _CACHED = 0.1  # of the cost of reading a prompt, if it was read before
@@ -46,7 +49,7 @@ class Prior:
     spreads: Mapping[str, Spread] = field(default_factory=lambda: dict.fromkeys(PHASES, WEAK))
     start_seconds: float = 0.0  # of a worker; 0: not known
     known: frozenset[str] = frozenset()  # phases that can be predicted before one was measured
-    source: str = "no profile"  # for people
+    device: str = ""  # as a worker names it; empty: of no device in particular
 
 
 def prior_of(profile: Profile, quantization: str, doubts: Iterable[str] = ()) -> Prior:
@@ -63,13 +66,12 @@ def prior_of(profile: Profile, quantization: str, doubts: Iterable[str] = ()) ->
     spreads = dict.fromkeys(PHASES, WEAK)
     if not doubts:
         spreads.update({phase: STRONG if phase == "fit" else _LIKELY for phase in measured})
-    what = f"profile of {profile.model.name} on {profile.machine.device}"
     return Prior(
         rates,
         spreads,
         variant.start_seconds,
         frozenset() if doubts else frozenset(measured),
-        f"{what}, as a hint only: {'; '.join(doubts)}" if doubts else what,
+        profile.machine.device if profile.machine.kind == "cuda" else "cpu",
     )
 
 
@@ -146,10 +148,28 @@ class CostModel:
     def __init__(self, settings: Settings, prior: Prior | None = None) -> None:
         self._settings = settings
         self.prior = prior or Prior()
-        self._phases = {phase: Regression(self.prior.rates[phase], self.prior.spreads[phase]) for phase in PHASES}
+        self._phases = _regressions(self.prior)
+        self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
         self.tasks = 0  # observed
         self.version = 0  # changes with the predictions, if by more than a few per cent
         self._noted = {phase: regression.rates for phase, regression in self._phases.items()}
+
+    def start(self) -> tuple[float, float]:
+        """Median and upper quantile of the seconds from the creation of a worker until it can take work."""
+        return float(self._start.median(ONCE)), float(self._start.upper(ONCE))
+
+    def started(self, seconds: float) -> None:
+        """Learn from the start of a worker."""
+        self._start.add(ONCE, seconds)
+
+    def meet(self, device: str) -> str | None:
+        """Learn where work is done, before any was. On another device than its own the prior becomes weak, and a line says so."""
+        if not self.prior.known or self.tasks or not device or device == self.prior.device:
+            return None
+        line = f"the profile was made on {self.prior.device}, the worker runs on {device}: a hint only until tasks are measured"
+        self.prior = replace(self.prior, spreads=dict.fromkeys(PHASES, WEAK), known=frozenset())
+        self._phases = _regressions(self.prior)
+        return line
 
     def known(self, phase: str) -> bool:
         """Whether a prediction of this phase rests on a measurement, here or in a profile of this machine."""
@@ -213,6 +233,10 @@ class CostModel:
 
     def _amounts(self, shape: TaskShape, steps: float, views: float, samples: int) -> dict[str, Numbers]:
         return amounts(shape, self._settings, np.array(float(steps)), np.array(float(views)), samples)
+
+
+def _regressions(prior: Prior) -> dict[str, Regression]:
+    return {phase: Regression(prior.rates[phase], prior.spreads[phase]) for phase in PHASES}
 
 
 def prediction_errors(timings: Iterable[tuple[str, float | None, float]], skip: int = 0) -> dict[str, float]:

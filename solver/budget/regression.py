@@ -38,7 +38,7 @@ class Spread:
 
 
 WEAK = Spread(common=2.3, own=1.2)  # another machine or model: ten times off is well possible
-STRONG = Spread(common=0.25, own=0.15)
+STRONG = Spread(common=0.4, own=0.2)
 
 
 class Regression:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from solver.report.live import clock_text, rate
+from solver.report.scores import wilson
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from solver.pretrain.evaluate import Tally
     from solver.report.doctor import Finding
     from solver.report.results import TaskResult
+    from solver.report.scores import HeldOutRow
     from solver.run.types import Summary
 
 Score = Mapping[str, float]  # "solved", "total", "accuracy"
@@ -87,11 +89,12 @@ def tasks_table(results: Iterable[TaskResult]) -> Table:
 
 
 def phases_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
-    """Planned and used seconds of every phase."""
-    table = _table("phase", planned="right", used="right")
+    """Planned and used seconds of every phase, and how far off the predictions for a task were at the median."""
+    table = _table("phase", planned="right", used="right", error="right")
     for phase, seconds in phases.items():
         planned = seconds.get("planned", 0.0)  # 0: nothing was planned
-        table.add_row(phase, f"{planned:.1f} s" if planned else "-", f"{seconds.get('used', 0.0):.1f} s")
+        error = f"{seconds['error']:.0%}" if "error" in seconds else "-"
+        table.add_row(phase, f"{planned:.1f} s" if planned else "-", f"{seconds.get('used', 0.0):.1f} s", error)
     return table
 
 
@@ -106,14 +109,14 @@ def scores_table(scores: Mapping[str, Any]) -> Table:
     return table
 
 
-def evaluation_table(tallies: Mapping[str, Tally], total: Tally) -> Table:
-    """What `solver evaluate` found, by corpus and in all."""
+def evaluation_table(row: HeldOutRow) -> Table:
+    """What a model answered of held-out families, by corpus and in all."""
     table = _table("corpus", queries="right", exact="right", interval="right", tokens_right="right", nats="right")
-    for name, tally in (*sorted(tallies.items()), ("all", total)):
-        low, high = tally.interval()
-        right, nats = tally.right / tally.tokens, tally.nats / tally.tokens
-        exact = tally.exact / tally.queries
-        table.add_row(name, f"{tally.queries}", f"{exact:.1%}", f"{low:.1%} to {high:.1%}", f"{right:.1%}", f"{nats:.4f}")
+    for name, counts in (*row.corpora.items(), ("all", asdict(row))):
+        queries, tokens = int(counts["queries"]), counts["tokens"]
+        low, high = wilson(counts["exact"], queries)
+        exact, right, nats = counts["exact"] / queries, counts["right"] / tokens, counts["nats"] / tokens
+        table.add_row(name, f"{queries}", f"{exact:.1%}", f"{low:.1%} to {high:.1%}", f"{right:.1%}", f"{nats:.4f}")
     return table
 
 

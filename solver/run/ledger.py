@@ -22,7 +22,7 @@ from solver.errors import InputError
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 LEDGER = "run.db"  # its name in the folder of a run
-LEDGER_VERSION = 2
+LEDGER_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -31,7 +31,7 @@ CREATE TABLE tasks (task TEXT PRIMARY KEY, position INTEGER NOT NULL, content TE
 CREATE TABLE plans (task TEXT, wave INTEGER, steps INTEGER NOT NULL, views INTEGER NOT NULL, samples INTEGER NOT NULL,
     seconds REAL NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
 CREATE TABLE outcomes (task TEXT, wave INTEGER, status TEXT NOT NULL, seconds TEXT NOT NULL, tokens TEXT NOT NULL,
-    views TEXT NOT NULL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
+    views TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
 CREATE TABLE fits (task TEXT, wave INTEGER, job TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
     adapter TEXT, path TEXT, kind TEXT, steps INTEGER NOT NULL, tokens INTEGER NOT NULL, seconds REAL NOT NULL,
     first_loss REAL, final_loss REAL, PRIMARY KEY (task, wave)) WITHOUT ROWID;
@@ -101,6 +101,15 @@ class Event:
     task: str = SHARED
     wave: int = BEFORE
     at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a pass was given."""
+
+    plan: TaskPlan
+    seconds: float  # it was predicted to take; 0 where nothing was known
+    reason: str
 
 
 class Ledger:
@@ -175,7 +184,7 @@ class Ledger:
             self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
             views = json.dumps({query.index: query.views for query in outcome.queries})
-            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views"), [(*row, views)])
+            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views", "at"), [(*row, views, time.time())])
             if outcome.fit is not None:
                 self._put_fit(*key, outcome.fit)
             for query in outcome.queries:
@@ -280,6 +289,22 @@ class Ledger:
         """Every event, oldest first."""
         rows = self._db.execute("SELECT kind, detail, task, wave, at FROM events ORDER BY id")
         return [Event(*row) for row in rows]
+
+    def plans(self) -> dict[tuple[str, int], Planned]:
+        """What every pass was given, by task and wave."""
+        rows = self._db.execute("SELECT task, wave, steps, views, samples, seconds, reason FROM plans ORDER BY wave, task")
+        return {(task, wave): Planned(TaskPlan(*numbers), seconds, reason) for task, wave, *numbers, seconds, reason in rows}
+
+    def order(self) -> list[tuple[str, int]]:
+        """(task, wave) of every recorded pass, in the order in which they ended."""
+        return [(task, wave) for task, wave in self._db.execute("SELECT task, wave FROM outcomes ORDER BY at, task, wave")]
+
+    def forecasts(self) -> list[tuple[str, float | None, float]]:
+        """(phase, predicted, used) seconds of every pass, in the order in which they ended; None: nothing was predicted."""
+        rows = self._db.execute(
+            "SELECT phase, planned, used FROM timings JOIN outcomes USING (task, wave) ORDER BY at, task, wave, phase"
+        )
+        return [(phase, planned, used) for phase, planned, used in rows]
 
     def timings(self) -> dict[str, tuple[float, float]]:
         """phase -> (planned, used) seconds summed over the run; planned counts only where there was a plan."""

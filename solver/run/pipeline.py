@@ -30,6 +30,7 @@ from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.ledger import LEDGER, Event, Identity, Ledger, LedgerError
+from solver.run.pricing import remember, starting_costs
 from solver.run.summary import Ended, commit, summarise
 from solver.run.supervisor import Ending, Supervisor
 from solver.run.types import (
@@ -108,6 +109,8 @@ def _run(
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
         start = _note_start(options, ledger, end, time.monotonic() - started, log)
+        costs = starting_costs(options, lambda line: _warn(line, ledger, log))
+        remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
         executor = make_executor(options, scratch)
@@ -118,7 +121,7 @@ def _run(
             book,
             ledger,
             executor,
-            make_policy(options.settings),
+            make_policy(options.settings, costs),
             end,
             lambda submission: write_submission(options.out / SUBMISSION, submission),
             log,
@@ -210,6 +213,12 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
     except LedgerError as error:  # the submission is on disk: from here on a full disk costs records, not the run
         log.note(str(error))
     return start
+
+
+def _warn(line: str, ledger: Ledger, log: _Log) -> None:
+    log.note(line)
+    with contextlib.suppress(LedgerError):
+        ledger.event(Event("profile", line))
 
 
 @contextlib.contextmanager

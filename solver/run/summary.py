@@ -16,6 +16,7 @@ from typing import Any
 
 from solver.arc.grid import Grid
 from solver.arc.submission import Submission, score
+from solver.budget.costs import LEARNING, prediction_errors
 from solver.report.results import task_results
 from solver.run.book import Book
 from solver.run.ledger import Ledger
@@ -71,7 +72,7 @@ def summarise(
         sampled_rate=totals.sampled_rate,
         peak_memory_worker=supervisor.peak_memory,
         peak_memory_supervisor=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        phases={phase: {"planned": planned, "used": used} for phase, (planned, used) in ledger.timings().items()},
+        phases=_phases(ledger),
         agreement=book.agreement(),
         events=dict(Counter(event.kind for event in ledger.events())),
         scores=known_scores(book.submission, answers),
@@ -84,6 +85,14 @@ def summarise(
         commit=source,
         results=tuple(task_results(book.outcomes(), book.submission, answers)),
     )
+
+
+def _phases(ledger: Ledger) -> dict[str, dict[str, float]]:
+    """Planned and used seconds, and from the sixth task on the median error of the predictions."""
+    phases = {phase: {"planned": planned, "used": used} for phase, (planned, used) in ledger.timings().items()}
+    for phase, error in prediction_errors(ledger.forecasts(), skip=LEARNING).items():
+        phases[phase]["error"] = error
+    return phases
 
 
 def known_scores(submission: Submission, answers: Mapping[str, Sequence[Grid | None]]) -> dict[str, Any]:

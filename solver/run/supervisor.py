@@ -145,6 +145,7 @@ class Supervisor:
         self.facts: dict[str, str] = {}
         self.peak_memory = 0
         self.load_seconds = 0.0
+        self._load_planned = 0.0
 
     def run(self) -> Ending:
         """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
@@ -279,8 +280,12 @@ class Supervisor:
             case Ready(seconds, facts) if slot.state == "starting":
                 slot.state, slot.failed_starts, slot.activity = "idle", 0, ""
                 self.facts = facts
+                if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
+                    self._event("profile", doubt)
                 self.load_seconds += seconds
-                self._save(lambda: self._ledger.timing("load", None, self.load_seconds, self._start))
+                self._load_planned += self._policy.costs.start()[0]
+                self._policy.costs.started(seconds)
+                self._save(lambda: self._ledger.timing("load", self._load_planned, self.load_seconds, self._start))
                 self._note(f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items())))
             case StartFailed(error, bad_input):
                 slot.error = (_BAD_INPUT if bad_input else "") + error

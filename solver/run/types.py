@@ -105,7 +105,7 @@ class Summary:
     sampled_rate: float
     peak_memory_worker: int
     peak_memory_supervisor: int
-    phases: dict[str, dict[str, float]]  # phase -> {"planned": seconds, "used": seconds}
+    phases: dict[str, dict[str, float]]  # phase -> {"planned": seconds, "used": seconds, "error": share}
     agreement: float
     events: dict[str, int]  # kind -> count
     scores: dict[str, Any]

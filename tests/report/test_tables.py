@@ -39,9 +39,10 @@ def test_summary_without_solutions_shows_no_scores() -> None:
 
 
 def test_phases() -> None:
-    lines = text(phases_table({"fit": {"planned": 200.0, "used": 190.4}, "load": {"planned": 0.0, "used": 3.0}})).splitlines()
-    assert lines[-3].split() == ["fit", "200.0", "s", "190.4", "s"]
-    assert lines[-2].split() == ["load", "-", "3.0", "s"]
+    phases = {"fit": {"planned": 200.0, "used": 190.4, "error": 0.124}, "load": {"planned": 0.0, "used": 3.0}}
+    lines = text(phases_table(phases)).splitlines()
+    assert lines[-3].split() == ["fit", "200.0", "s", "190.4", "s", "12%"]
+    assert lines[-2].split() == ["load", "-", "3.0", "s", "-"]
 
 
 def test_scores_keep_fractions() -> None:
