@@ -203,13 +203,15 @@ class Course:
 
 
 PREPARE = 0.5  # seconds, of a task
-MOST_AFTER = 0.6  # of an item's time that a fit leaves to what comes after it, as workers do
+AFTER_SHARE = 0.35  # of an item's time that a fit leaves to what comes after it where the item does not say, as workers do
 
 
-def course(pace: Pace, plan: TaskPlan, tokens: int, answers: Sequence[int], slower: float, left: float) -> Course:
+def course(
+    pace: Pace, plan: TaskPlan, tokens: int, answers: Sequence[int], slower: float, left: float, keep: float | None = None
+) -> Course:
     """A pass with that plan over a task of `tokens` whose answers have `answers` tokens, `slower` times, in `left` seconds.
 
-    Like a worker it keeps time for what comes after the fit, and stops by itself before the deadline.
+    Like a worker it leaves `keep` seconds to what comes after the fit, and stops by itself before the deadline.
     """
     left = max(left, 0.0)
     prepare = min(PREPARE * slower, left)
@@ -219,7 +221,7 @@ def course(pace: Pace, plan: TaskPlan, tokens: int, answers: Sequence[int], slow
     fit, steps = 0.0, 0
     if plan.steps:
         step = slower * pace.step_seconds(tokens)
-        room = max(left - min(infer + score, MOST_AFTER * left) - pace.fit, 0.0)
+        room = max(left - (AFTER_SHARE * left if keep is None else keep) - pace.fit, 0.0)
         steps = min(plan.steps, int(room / step)) if step > 0 else plan.steps
         fit = min(pace.fit + steps * step, left)
         left -= fit
@@ -243,11 +245,12 @@ class RunRecord:
     left_workers: bool  # a killed worker had not vanished by then
     invalid: int  # submissions on disk, after a write, that were not complete and valid
     publishes: int
-    utilisation: float  # share of workers x budget spent on work
+    utilisation: float  # share spent on work, of the worker time that faults left
     lost: float  # share of workers x budget spent on work that brought nothing
+    down: float  # share of workers x budget in which workers hung, vanished or started again
     work_left: bool  # the time ended the run
     steps: float  # mean optimizer steps a task
-    at_floor: int  # tasks that got no more than the floor
+    at_floor: int  # tasks that got no more than the least pass
     untouched: int  # tasks without any pass
     events: dict[str, int]
 
@@ -269,6 +272,7 @@ def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "utilisation": statistics.fmean(used) if used else None,
         "utilisation_least": min(used, default=None),
         "lost": statistics.fmean(run.lost for run in runs),
+        "down": statistics.fmean(run.down for run in runs),
         "steps_per_task": statistics.fmean(run.steps for run in runs),
         "tasks_at_floor": statistics.fmean(run.at_floor for run in runs),
         "tasks_untouched": statistics.fmean(run.untouched for run in runs),

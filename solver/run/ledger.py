@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from solver.arc.datasets import TaskSet, parse_task
 from solver.arc.grid import grid_from_key, grid_key
@@ -110,6 +110,31 @@ class Planned:
     plan: TaskPlan
     seconds: float  # it was predicted to take; 0 where nothing was known
     reason: str
+
+
+class Records(Protocol):
+    """What a supervisor writes to, and the one thing it reads back. See `Ledger` for what the methods do."""
+
+    def shared_fit(self) -> Fit | None:  # noqa: D102
+        ...
+
+    def plan(self, task: str, wave: int, plan: TaskPlan, seconds: float, reason: str) -> None:  # noqa: D102
+        ...
+
+    def record(self, outcome: TaskOutcome) -> None:  # noqa: D102
+        ...
+
+    def record_shared(self, fit: Fit) -> None:  # noqa: D102
+        ...
+
+    def event(self, event: Event) -> None:  # noqa: D102
+        ...
+
+    def set_status(self, task: str, status: str) -> None:  # noqa: D102
+        ...
+
+    def timing(self, phase: str, planned: float | None, used: float, start: int) -> None:  # noqa: D102
+        ...
 
 
 class Ledger:

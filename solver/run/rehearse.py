@@ -11,27 +11,30 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from solver.arc.datasets import TaskSet, load_tasks
-from solver.arc.submission import Attempts, Submission, entry_flaws, submission_json
 from solver.arc.task import Task
-from solver.budget.planner import POLICIES
+from solver.budget.adaptive import STEP_SHARES
+from solver.budget.costs import CostModel, Prior, prior_of
+from solver.budget.planner import full_plan
 from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
-from solver.budget.rehearsal import MIXES, Faults, Noise, Pace, RunRecord, by_mix, describe, fit_noise, summarise
+from solver.budget.registry import make_policy
+from solver.budget.rehearsal import MIXES, Noise, Pace, RunRecord, by_mix, describe, fit_noise, summarise
 from solver.config import Settings
 from solver.errors import InputError
 from solver.run.book import Book
 from solver.run.executors.base import Executor
 from solver.run.executors.simulated import SimulatedClock, SimulatedExecutor, Sketch
-from solver.run.ledger import LEDGER, Event, Ledger, LedgerError
+from solver.run.ledger import LEDGER, Ledger
+from solver.run.stage import Disk, Journal
 from solver.run.supervisor import Supervisor
 from solver.run.types import SilentObserver
-from solver.types import Deadline, Fit, TaskOutcome, TaskPlan
+from solver.types import Deadline
 
 EVERY_MIX = "all"
 SETS = ("arc1:evaluation", "arc2:evaluation")  # whose tasks are rehearsed with
@@ -68,6 +71,7 @@ class Scene:
     workers: int
     budget: float
     pace: Pace
+    prior: Prior
     noise: Noise
     mixes: tuple[str, ...]
     seed: int
@@ -87,6 +91,7 @@ def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: N
         workers=profile.machine.devices * options.settings.workers.per_device,
         budget=options.budget,
         pace=_pace(profile, options.settings),
+        prior=prior_of(profile, options.settings.model.quantization),
         noise=noise_of(options.ledgers) if options.ledgers else Noise(),
         mixes=_mixes(options.mix),
         seed=options.seed,
@@ -125,12 +130,12 @@ def one_run(
     clock = SimulatedClock()
     sketches = {task.id: Sketch.of(task, dice, dice.random() < faults.poisoned) for task in scene.tasks}
     executor = make_executor(clock, scene.pace, sketches, dice, scene.workers, scene.noise, faults)
-    disk = Disk(clock, scene, faults, Random(f"{seed}/disk"))
+    disk = Disk(clock, scene.tasks, scene.budget, faults, Random(f"{seed}/disk"))
     book = Book(scene.tasks, "flat_vote")
     clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
     disk.write(book.submission)
     journal = Journal(disk)
-    policy = POLICIES[scene.settings.budget.policy](scene.settings)
+    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior))
     end = Deadline(scene.budget, clock)
     run = supervisor(
         scene.settings, list(scene.tasks), book, journal, executor, policy, end, disk.write, SilentObserver(),
@@ -141,9 +146,7 @@ def one_run(
     clock.now += dice.uniform(0.0, 2 * faults.write_seconds)  # the check of the file and the summary
     usage, span = executor.usage, scene.workers * scene.budget  # type: ignore[attr-defined]
     states = book.states()
-    spent = Counter[str]()
-    for outcome in book.outcomes():
-        spent[outcome.task_id] += sum(outcome.seconds.values())  # type: ignore[assignment]
+    least = STEP_SHARES[0] * full_plan(scene.settings).steps
     return RunRecord(
         seed=number,
         mix=mix,
@@ -153,105 +156,15 @@ def one_run(
         left_workers=executor.gone_at > scene.budget,  # type: ignore[attr-defined]
         invalid=disk.invalid,
         publishes=disk.writes,
-        utilisation=usage.worked / span,
+        utilisation=usage.worked / (span - usage.down),
         lost=usage.lost / span,
+        down=usage.down / span,
         work_left=ending.stop == "deadline",
         steps=book.totals().steps / len(states),
-        at_floor=sum(spent[state.id] <= scene.settings.budget.floor for state in states),
+        at_floor=sum(state.steps <= least for state in states),
         untouched=sum(not state.waves for state in states),
         events=dict(Counter(journal.kinds) + Counter(usage.events)),
     )
-
-
-@dataclass(eq=False)
-class Disk:
-    """Holds the submission; for a while, in some runs, it takes no more. Every file it holds is checked."""
-
-    clock: SimulatedClock
-    scene: Scene
-    faults: Faults
-    dice: Random
-    writes: int = 0
-    invalid: int = 0
-    held: Submission = field(default_factory=dict)
-    _full: tuple[float, float] = (0.0, 0.0)
-    _good: dict[str, tuple[Attempts, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        budget = self.scene.budget
-        if self.dice.random() < self.faults.full_disk:
-            began = self.dice.uniform(0.02, 1.0) * budget
-            self._full = (began, began + 0.1 * budget)
-
-    @property
-    def full(self) -> bool:
-        """Whether it refuses writes now."""
-        return self._full[0] <= self.clock.now < self._full[1]
-
-    def write(self, submission: Submission) -> None:
-        """Replace the file, in some time. Raises OSError while it is full."""
-        self.clock.now += self.dice.uniform(0.0, self.faults.write_seconds)
-        if self.full:
-            raise OSError(28, "No space left on device (simulated)")
-        self.held = dict(submission)
-        self.writes += 1
-        self.check()
-
-    def check(self) -> None:
-        """Count the file if it is not complete and valid; answers that were looked at before are not read again."""
-        tasks = self.scene.tasks
-        self.invalid += self.held.keys() != tasks.test_counts.keys() or any(
-            self._good.get(id_) is not entries and not self._entries_valid(id_, entries) for id_, entries in self.held.items()
-        )
-
-    def _entries_valid(self, id_: str, entries: tuple[Attempts, ...]) -> bool:
-        (written,) = submission_json({id_: entries}).values()
-        valid = len(written) == self.scene.tasks.test_counts[id_] and not any(map(entry_flaws, written))
-        if valid:
-            self._good[id_] = entries
-        return valid
-
-
-class Journal:
-    """Takes the place of the ledger, which would cost more than all the rest: counts events, and refuses on a full disk."""
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self.kinds: Counter[str] = Counter()
-
-    def shared_fit(self) -> Fit | None:
-        """None: a rehearsal is a first run."""
-        return None
-
-    def event(self, event: Event) -> None:
-        """Count an event."""
-        self._write()
-        self.kinds[event.kind] += 1
-
-    def record(self, outcome: TaskOutcome) -> None:
-        """Count the events of a pass."""
-        self._write()
-        self.kinds.update(kind for kind, _ in outcome.events)
-
-    def record_shared(self, fit: Fit) -> None:
-        """Nothing to count."""
-        self._write()
-
-    def plan(self, task: str, wave: int, plan: TaskPlan, seconds: float, reason: str) -> None:
-        """Nothing to count."""
-        self._write()
-
-    def set_status(self, task: str, status: str) -> None:
-        """Nothing to count."""
-        self._write()
-
-    def timing(self, phase: str, planned: float | None, used: float, start: int) -> None:
-        """Nothing to count."""
-        self._write()
-
-    def _write(self) -> None:
-        if self._disk.full:
-            raise LedgerError("cannot write the ledger: the disk is full (simulated)")
 
 
 def rehearsal_tasks(count: int) -> TaskSet:

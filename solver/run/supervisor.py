@@ -33,7 +33,7 @@ from solver.run.executors.base import (
     WorkResult,
 )
 from solver.run.footprint import describe
-from solver.run.ledger import BEFORE, SHARED, Event, Ledger, LedgerError, UnfitError
+from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
 from solver.run.types import Observer, Progress
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
@@ -100,7 +100,7 @@ class Supervisor:
         settings: Settings,
         tasks: list[Task],
         book: Book,
-        ledger: Ledger,
+        ledger: Records,
         executor: Executor,
         policy: Policy,
         end: Deadline,
@@ -157,10 +157,10 @@ class Supervisor:
             self._executor.start()
         try:
             while ending is None:
-                self._assign()
+                self._assign()  # before anything is written: a slow disk must not keep workers waiting
+                self._flush()
                 for result in self._executor.results(self._patience()):
                     self._take(result)
-                self._flush()
                 self._look_after_workers()
                 self._tell()
                 ending = self._ending()

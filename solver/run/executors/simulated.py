@@ -78,6 +78,7 @@ class _Worker:
     alive: bool = False
     mute: bool = False
     working_since: float | None = None  # since when it is at work on an item, and really is
+    down_since: float | None = None  # since when a fault keeps it from work
     gone_at: float = 0.0  # when the last process killed has vanished
 
 
@@ -94,6 +95,7 @@ class Usage:
 
     worked: float = 0.0  # spent on items; not while hung
     lost: float = 0.0  # of it, on tasks of which no outcome came
+    down: float = 0.0  # hung, dead, or starting again
     events: dict[str, int] = field(default_factory=dict)  # faults that happened, by kind
 
 
@@ -153,7 +155,7 @@ class SimulatedExecutor:
         if fault is not None:
             self._happened(fault)
         for one in work.tasks:
-            taken = self._course(state, one, at, work.deadline_at)
+            taken = self._course(state, one, at, work)
             if fault in ("crash", "stuck", "silent", "failed"):
                 self._break_off(worker, work, fault, at + self._dice.random() * taken.seconds)
                 return
@@ -175,14 +177,17 @@ class SimulatedExecutor:
             self._clock.now = max(self._clock.now, at)
             if isinstance(message, _Hang):
                 self._account(worker, at, lost=True)
-                worker.mute = message.silent
+                worker.mute, worker.down_since = message.silent, at
                 continue
             if isinstance(message, WorkerLost):
                 self._account(worker, at, lost=True)
+                self._down(worker)
                 self._spawn(number)
                 yield message
             else:
                 self._account(worker, at, lost=isinstance(message, ItemFailed))
+                if isinstance(message, Ready):
+                    self._up(worker)
                 if isinstance(message, TaskOutcome):
                     worker.working_since = at
                 yield WorkResult(number, item, message)
@@ -196,6 +201,7 @@ class SimulatedExecutor:
         """Kill a worker; it is lost once its process has vanished."""
         state = self._workers[worker]
         self._account(state, self._clock.now, lost=True)
+        self._down(state)
         self._end(state)
         self._later(state.gone_at, worker, "", WorkerLost(worker, reason))
 
@@ -206,6 +212,7 @@ class SimulatedExecutor:
         self._closed = True
         for worker in self._workers:
             self._account(worker, self._clock.now, lost=True)
+            self._up(worker)
             if worker.alive:
                 self._end(worker)
         self._clock.now = min(max(self.gone_at, self._clock.now), self._clock.now + REAP_SECONDS)
@@ -251,10 +258,11 @@ class SimulatedExecutor:
         self._say(at, number, work.id, SharedFit(Fit(work.id, "complete", "steps", None, steps, 0, at, 2.0, 1.0)))
         self._say(at, number, work.id, ItemDone())
 
-    def _course(self, worker: _Worker, one: TaskWork, at: float, deadline_at: float) -> Course:
+    def _course(self, worker: _Worker, one: TaskWork, at: float, work: WorkItem) -> Course:
         sketch = self._sketches[one.task.id]
         slower = worker.slower * self._noise.of_work(self._dice)
-        return course(self._pace, one.plan, sketch.tokens, sketch.answers, slower, deadline_at - at)
+        keep = work.keep[0] / len(work.tasks) if work.keep is not None else None
+        return course(self._pace, one.plan, sketch.tokens, sketch.answers, slower, work.deadline_at - at, keep)
 
     def _break_off(self, number: int, work: WorkItem, fault: Fault, at: float) -> None:
         if fault == "crash":
@@ -304,6 +312,15 @@ class SimulatedExecutor:
             self.usage.worked += seconds
             self.usage.lost += seconds * lost
             worker.working_since = None
+
+    def _down(self, worker: _Worker) -> None:
+        if worker.down_since is None:
+            worker.down_since = self._clock.now
+
+    def _up(self, worker: _Worker) -> None:
+        if worker.down_since is not None:
+            self.usage.down += self._clock.now - worker.down_since
+            worker.down_since = None
 
     def _happened(self, what: str) -> None:
         self.usage.events[what] = self.usage.events.get(what, 0) + 1
