@@ -41,6 +41,7 @@ MAX_FAILED_STARTS = 2  # of one worker in a row, while none of the run has ever 
 MAX_FAILED_RESTARTS = 20  # of one worker in a row, once it is known that the model can be loaded here
 SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
 POLL = 0.5  # seconds between two looks at signals, at most
+SETTLE = 0.1  # seconds within which a worker that reported its last task says that it is free
 
 Stop = Literal["finished", "deadline", "interrupted", "no worker", "bad input"]
 
@@ -66,6 +67,11 @@ class _Slot:
     failed_starts: int = 0
     error: str = ""  # why it could not start
     activity: str = "starting"
+
+    @property
+    def reported_all(self) -> bool:
+        """Whether every task of the item has its outcome."""
+        return self.item is not None and all(work.task.id in self.reported for work in self.item.tasks)
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,9 @@ class Supervisor:
                 self._flush()
                 for result in self._executor.results(self._patience()):
                     self._take(result)
+                if any(slot.reported_all for slot in self._slots):
+                    for result in self._executor.results(SETTLE):
+                        self._take(result)
                 self._look_after_workers()
                 self._tell()
                 ending = self._ending()
