@@ -110,7 +110,11 @@ class Regression:
             factors = factors + step * min(1.0, 1.0 / largest if largest else 1.0)
             if largest < 1e-3:
                 break
-        self._factors, self._noise, self._covariance = factors, noise, np.linalg.inv(curvature)
+        self._factors, self._covariance = factors, np.linalg.inv(curvature)
+        # factors follow the errors they are fitted to: what they took up is missing from those that are left
+        taken = len(self._precision) - float(np.diag(self._covariance) @ self._precision)
+        seen = float(recency.sum())
+        self._noise = noise * math.sqrt((_NOISE_WEIGHT + seen) / (_NOISE_WEIGHT + max(seen - taken, 0.0)))
 
     def _start(self, amounts: Numbers, logs: Numbers) -> Numbers:
         """Where the rounds begin: the last fit, or the median factor, which no outlier moves."""
