@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -18,6 +19,7 @@ Quantization = Literal["none", "nf4"]
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command()(profile)
+    app.command()(dry_run)
 
 
 def profile(
@@ -98,6 +100,71 @@ def profile(
         console.print(comparison_table(found, old))
     if table is not None:
         rewrite_table(table, found)
+
+
+def dry_run(
+    challenges: Annotated[str, typer.Argument(help="The tasks, as for `solver run`.")],
+    *,
+    cap: Annotated[str, typer.Option(help="Wall clock for the sample.")] = "3m",
+    budget: Annotated[str, typer.Option(help="Wall clock of the whole run.")] = "12h",
+    as_: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Extrapolate to this machine, by the ratio of profiles.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep the run of the sample here; without it, it is deleted.")] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset of this machine.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
+    tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Try a run in small and say what the whole one would do.
+
+    Solves a sample of the tasks, stratified by size, exactly as `solver run` would, then plays out all tasks and the whole
+    budget with what that measured: steps, views, finish, what would be cut. Says how far its own predictions were off.
+
+    \b
+    Examples:
+      solver dry-run arc2:evaluation --cap 3m
+      solver dry-run arc-agi_test_challenges.json --cap 10m --budget 11h30m --machine h200 --as kaggle-l4x4 --json
+    """
+    import tempfile
+
+    from rich.console import Console
+
+    from solver.config import load_settings, parse_duration
+    from solver.report.dry_run_table import dry_run_view
+    from solver.report.live import observer_for
+    from solver.run.dry_run import DryRunOptions
+    from solver.run.dry_run import dry_run as run_dry
+    from solver.run.types import RunOptions
+
+    overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
+    with tempfile.TemporaryDirectory(prefix="solver-dry-run-") as temporary:
+        options = RunOptions(
+            challenges=challenges,
+            out=out or Path(temporary),
+            budget=parse_duration(budget),
+            settings=load_settings(machine, recipe, overrides),
+            model=model,
+            recipe=recipe,
+            machine=machine,
+            tasks=tasks,
+        )
+        found, summary = run_dry(
+            DryRunOptions(options, parse_duration(cap), as_),
+            observer_for(Console(stderr=True)),
+            lambda line: typer.echo(line, err=True),
+        )
+    if found is None:
+        raise typer.Exit(summary.exit_code)
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+        return
+    Console().print(*dry_run_view(found))
 
 
 def _warn_of_differences(old: Profile, new: Profile) -> None:
