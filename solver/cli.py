@@ -304,35 +304,148 @@ def pretrain(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Checkpoint or model folder.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help='Checkpoints or model folders; "embedded" is the one that ships.')
+    ],
     corpus: Annotated[Path | None, typer.Option(help="Folder of corpora, as for `solver pretrain`.")] = None,
     cache: Annotated[Path, typer.Option(help="Keeps the packed corpora; the OUT of `solver pretrain`.")] = Path("runs/pretrain"),
     queries: Annotated[int, typer.Option(min=1, help="About how many; every held-out family is asked as often.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of pairs and views.")] = 0,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TASKS", help="Run on these tasks instead, for example arc1:evaluation; may be repeated."),
+    ] = None,
+    budgets: Annotated[str, typer.Option(help="With --on: budgets of runs; 0 is one pass without test-time training.")] = "0,5m",
+    tasks: Annotated[
+        int | None, typer.Option(min=1, help="With --on: only so many, those with the smallest sha256 of their id.")
+    ] = None,
+    shortest: Annotated[int | None, typer.Option(min=1, help="With --on: among the so many shortest.")] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(min=0, help="Seed of pairs, views and runs; with --on it may be repeated.")
+    ] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: machine preset.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: recipe preset.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --on: change one setting; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of tables that rows are added to, and of runs; what is there is not measured again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Ask a base model about families that were held out of its training, without any fitting.
+    """Measure base models: on families held out of training, or on tasks by whole runs.
+
+    Without --on: greedy answers to queries of held-out families, no fitting; shares with 95 % intervals.
+    With --on: pass@1 and pass@2 of `solver run` at every budget, with and without test-time training.
 
     \b
-    exact    answers that greedy decoding gets right to the last cell, with a 95 % interval
-    nats     loss per token of the answers
+    OUT/held_out.md, .png   exact answers over the tokens a checkpoint was trained on
+    OUT/tasks.md            scores of runs; the same command goes on where it was stopped
+
+    \b
+    Examples:
+      solver evaluate runs/pretrain/latest --corpus corpora --out runs/scores
+      solver evaluate embedded --on arc1:evaluation --budgets 0,10m,1h --shortest 60 --out runs/scores
+    """
+    from rich.console import Console
+
+    from solver.report.live import observer_for
+    from solver.report.scores import held_out_table, task_table
+    from solver.run.evaluation import TaskChoice, TaskEvaluation, evaluate_held_out, evaluate_tasks
+
+    def report(line: str) -> None:
+        typer.echo(line, err=True)
+
+    seeds = tuple(seed or (0,))
+    folders = [None if model == "embedded" else Path(model) for model in models]
+    if on:
+        if out is None:
+            raise InputError("--on needs a folder for the runs: --out DIR")
+        choices = tuple(TaskChoice(source, tasks, shortest) for source in on)
+        plan = TaskEvaluation(choices, tuple(budgets.split(",")), seeds, machine, recipe, tuple(set_ or ()))
+        rows = evaluate_tasks(folders, plan, out, lambda: observer_for(Console(stderr=True)), report)
+        _print_json([asdict(row) for row in rows]) if as_json else typer.echo(task_table(rows), nl=False)
+        return
+    found = evaluate_held_out(folders, corpus, cache, queries, seeds[0], out, report)
+    if as_json:
+        _print_json([asdict(row) for row in found])
+        return
+    from solver.report.tables import evaluation_table
+
+    for row in found:
+        typer.echo(f"{row.model} {row.identity}")
+        Console().print(evaluation_table(row))
+    typer.echo(held_out_table(found), nl=False)
+
+
+@app.command()
+def rehearse(
+    *,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset; without it cpu.")] = None,
+    tasks: Annotated[int, typer.Option(min=1, help="How many, of the ARC-AGI evaluation sets, spread over all sizes.")] = 240,
+    budget: Annotated[str, typer.Option(help="Wall clock of a run: 5m, 12h.")] = "12h",
+    runs: Annotated[int, typer.Option(min=1, help="How many runs to rehearse.")] = 1000,
+    policy: Annotated[str | None, typer.Option(metavar="NAME", help="Budget policy instead of that of the settings.")] = None,
+    faults: Annotated[str, typer.Option(metavar="MIX", help="none, usual, harsh, hostile, or all of them in turn.")] = "all",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset.")] = None,
+    model: Annotated[Path | None, typer.Option(help="Base model folder whose shape decides what work costs.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="A profile.json instead of the one that comes with the package.")] = None,
+    noise_from: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Folder of a run whose durations noise is fitted on; may be repeated.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=0, help="Processes to rehearse in; 0: one for each core.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Rehearse runs on a simulated clock: the real supervisor and policy over simulated workers that fail.
+
+    Exit code 1 if a run ended after its budget or a submission was not complete and valid.
+
+    \b
+    utilisation    share spent on work, of the worker time that faults left
+    lost, down     shares of all worker time: work that brought nothing; workers hung, dead or starting again
+    at floor       tasks with no more than the least pass
 
     \b
     Example:
-      solver evaluate runs/pretrain/latest --corpus corpora --cache runs/pretrain
+      solver rehearse --machine kaggle-l4x4 --tasks 240 --budget 12h --runs 1000
     """
-    from solver.pretrain.evaluate import Tally
-    from solver.pretrain.evaluate import evaluate as run_evaluate
-
-    tallies = run_evaluate(model, corpus, cache, queries, seed, lambda line: typer.echo(line, err=True))
-    if as_json:
-        _print_json({name: asdict(tally) for name, tally in sorted(tallies.items())})
-        return
     from rich.console import Console
+    from rich.progress import Progress
 
-    from solver.report.tables import evaluation_table
+    from solver.config import load_settings, parse_duration
+    from solver.report.rehearsal_table import rehearsal_notes, rehearsal_table
+    from solver.run.rehearse import RehearseOptions
+    from solver.run.rehearse import rehearse as run_rehearsals
 
-    Console().print(evaluation_table(tallies, sum(tallies.values(), Tally())))
+    overrides = [*(set_ or ()), *([f"budget.policy={policy}"] if policy is not None else ())]
+    options = RehearseOptions(
+        machine=machine,
+        settings=load_settings(machine, recipe, overrides),
+        tasks=tasks,
+        budget=parse_duration(budget),
+        runs=runs,
+        seed=seed,
+        mix=faults,
+        model=model,
+        profile=profile,
+        ledgers=tuple(noise_from or ()),
+        processes=processes,
+    )
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        shown = bar.add_task("rehearsing", total=runs)
+        result = run_rehearsals(options, lambda done: bar.update(shown, completed=done))
+    if as_json:
+        _print_json(result)
+    else:
+        Console().print(rehearsal_table(result))
+        for line in rehearsal_notes(result):
+            typer.echo(line)
+    if result["deadline_misses"] or result["invalid_submissions"]:
+        raise typer.Exit(1)
 
 
 def _print_json(value: Any) -> None:

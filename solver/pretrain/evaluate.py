@@ -5,7 +5,6 @@ solver evaluate runs/pretrain/latest --corpus DIR --out runs/pretrain
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,12 +24,12 @@ from solver.pretrain.command import evaluation_guard, load_store
 from solver.pretrain.fast import fast_states
 from solver.pretrain.guard import held_out
 from solver.pretrain.store import PairStore
+from solver.report.scores import wilson
 from solver.train.batches import Row, collate, micro_batches
 from solver.types import TokenSequence
 
 DEMONSTRATIONS = 3
 LONGEST = 1024  # tokens of a sequence
-_Z = 1.96  # standard errors each side of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -47,19 +46,21 @@ class Tally:
         return Tally(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share of exact answers (Wilson 1927)."""
-        if not self.queries:
-            return 0.0, 1.0
-        n, p, z = self.queries, self.exact / self.queries, _Z
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        reach = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, middle - reach), min(1.0, middle + reach)
+        """The 95 % interval of the share of exact answers."""
+        return wilson(self.exact, self.queries)
 
 
-def evaluate(
-    model: Path, corpus: Path | None, cache: Path, queries: int, seed: int, report: Callable[[str], None]
-) -> dict[str, Tally]:
-    """Tallies by corpus over about `queries` queries, as many of every held-out family as of any other.
+@dataclass(frozen=True)
+class HeldOut:
+    """What a model answered: tallies by corpus, how many families were asked, and the device that did it."""
+
+    tallies: dict[str, Tally]
+    families: int
+    facts: dict[str, str]
+
+
+def evaluate(model: Path, corpus: Path | None, cache: Path, queries: int, seed: int, report: Callable[[str], None]) -> HeldOut:
+    """What comes of about `queries` queries, as many of every held-out family as of any other.
 
     `cache` is the folder where the packed corpora are kept. Raises InputError for an unusable model or corpus.
     """
@@ -69,7 +70,8 @@ def evaluate(
     asked = list(held_out_queries(unseen, base.codec, queries, seed))
     if not asked:
         raise InputError("no held-out family of the corpora has enough pairs for a query")
-    report(f"{len(asked)} queries of {len({family for family, _ in asked})} held-out families")
+    families = len({family for family, _ in asked})
+    report(f"{len(asked)} queries of {families} held-out families")
     states, piece = fast_states(base.model)
     tallies: dict[str, Tally] = {}
     rows = [Row(number, sequence, 1.0) for number, (_, sequence) in enumerate(asked)]
@@ -77,7 +79,9 @@ def evaluate(
         for number, tally in _answers(base.model.get_output_embeddings(), states, group, base.codec.pad, base.device):
             source = unseen.sources[asked[number][0]]
             tallies[source] = tallies.get(source, Tally()) + tally
-    return tallies
+    cuda = base.device.type == "cuda"
+    device = torch.cuda.get_device_name(base.device) if cuda else str(base.device)
+    return HeldOut(tallies, families, {"device": device, "threads": str(torch.get_num_threads())})
 
 
 def held_out_queries(store: PairStore, codec: Codec, queries: int, seed: int) -> Iterator[tuple[int, TokenSequence]]:

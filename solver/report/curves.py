@@ -1,9 +1,12 @@
-"""The curves of a training as a picture."""
+"""The curves of a training, and of what its checkpoints can do, as pictures."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+from solver.report.scores import HeldOutRow, wilson
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
@@ -30,4 +33,30 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         panel.legend()
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("million tokens")
+    figure.savefig(picture, dpi=110)
+
+
+def plot_held_out(rows: Iterable[HeldOutRow], picture: Path) -> None:
+    """Exact answers on held-out families over the tokens trained on, with 95 % intervals, as a PNG; a line a seed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    known = sorted((row for row in rows if row.trained_tokens is not None), key=lambda row: row.trained_tokens or 0)
+    for seed in sorted({row.seed for row in known}):
+        mine = [row for row in known if row.seed == seed]
+        tokens = [(row.trained_tokens or 0) / 1e6 for row in mine]
+        shares = [100 * row.exact / row.queries for row in mine]
+        ends = [wilson(row.exact, row.queries) for row in mine]
+        below = [share - 100 * low for share, (low, _) in zip(shares, ends, strict=True)]
+        above = [100 * high - share for share, (_, high) in zip(shares, ends, strict=True)]
+        panel.errorbar(tokens, shares, yerr=[below, above], marker="o", capsize=3, label=f"queries of seed {seed}")
+    if known:
+        panel.legend()
+    panel.set_xlabel("million tokens")
+    panel.set_ylabel("greedy answer exact, %")
+    panel.set_ylim(bottom=0)
+    panel.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)

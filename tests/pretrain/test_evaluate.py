@@ -40,7 +40,7 @@ def test_tallies_are_those_of_the_ordinary_forward_pass(
 ) -> None:
     monkeypatch.setattr(module, "load_store", lambda *_: store)
     monkeypatch.setattr(module, "held_out", lambda name: name < "4")
-    found = evaluate(tiny_base, None, tmp_path, 12, 3, lambda _: None)
+    found = evaluate(tiny_base, None, tmp_path, 12, 3, lambda _: None).tallies
     base = load_base(tiny_base, ModelSettings(dtype="float32"))
     expected = Tally()
     for _, sequence in held_out_queries(store.select([name < "4" for name in store.names]), base.codec, 12, 3):
