@@ -21,7 +21,7 @@ from solver.config import Settings
 from solver.types import TaskPlan
 
 ON_DEVICE = ("fit", "infer", "score")  # phases whose seconds depend on the device a worker computes on
-TELL_EVERY = 500  # passes
+TELL_EVERY = 200  # passes
 
 
 @dataclass(frozen=True)
