@@ -114,6 +114,17 @@ def test_the_table_fits_eighty_columns_uncut() -> None:
             assert all(part in text for row in variant.rows for part in cells(variant, row))
 
 
+@pytest.mark.parametrize("machine", ["cpu", "h200", "kaggle-l4x4", "kaggle-t4x2"])
+def test_the_document_shows_the_stored_profiles_or_nothing(machine: str) -> None:
+    text = (Path(__file__).parents[2] / "time_budget.md").read_text()
+    begin, end = markers(machine)
+    body = text.partition(begin)[2].partition(end)[0].strip()
+    if body == "Not measured yet.":
+        assert stored(machine).estimate
+    else:
+        assert body == markdown(stored(machine)), "out of date: make profile"
+
+
 def test_a_comparison_shows_new_over_old() -> None:
     new = changed(step_seconds=3.0, search_rate=None)
     text = printed(comparison_table(new, changed(step_seconds=2.0)))
