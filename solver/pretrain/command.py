@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch
 
@@ -109,19 +110,24 @@ def make_target(options: PretrainOptions) -> Target:
 
 def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[str], None]) -> PairStore:
     """All corpora behind the guard, cached in `out` by the names, sizes and times of their files."""
-    files: list[Path] = []
+    files: dict[Path, str] = {}  # with their names below the folder
     if corpus is not None:
         if not corpus.is_dir():
             raise InputError(f"{corpus}: no such folder of corpus files")
-        files = sorted(p for p in corpus.iterdir() if p.name.endswith((".json", ".json.xz")))
+        found = sorted(p for p in (*corpus.glob("*"), *corpus.glob("*/*")) if p.name.endswith((".json", ".json.xz")))
+        files = {file: file.relative_to(corpus).as_posix() for file in found}
         if not files:
             raise InputError(f"{corpus}: no corpus files (*.json, *.json.xz)")
-    identity = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    identity = [(name, file.stat().st_size, file.stat().st_mtime_ns) for file, name in files.items()]
     cache = out / f"corpus-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}.npz"
     if cache.is_file():
-        report(f"corpus from {cache}")
-        return PairStore.load(cache)
-    store = build_store(files, guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS})
+        try:
+            store = PairStore.load(cache)
+            report(f"corpus from {cache}")
+            return store
+        except (OSError, ValueError, KeyError, BadZipFile):
+            report(f"{cache}: damaged, made again")
+    store = build_store(list(files), guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS})
     out.mkdir(parents=True, exist_ok=True)
     partial = cache.with_name(f".partial-{cache.name}")
     try:

@@ -1,6 +1,7 @@
 """Reading corpora: generator families, folders of tasks, and the ARC-AGI training sets, all behind the guard.
 
-A corpus file is JSON (optionally .xz): `{family: [pair, ...]}` or `{id: {"train": [...], "test": [...]}}`.
+A corpus file is JSON (optionally .xz): `{family: [pair, ...]}` or `{id: {"train": [...], "test": [...]}}`, named as its source.
+A file that is one task, `{"train": [...], "test": [...]}`, is a family named as the file, its source the folder it lies in.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from solver.pretrain.store import PairStore, pack
 
 Report = Callable[[str], None]
 
+NAMED = 5  # barred families that a line names
+TASK_BYTES = 2**20  # larger files are no single task
+
 
 def build_store(paths: list[Path], guard: Guard, report: Report, arc_sets: dict[str, list[Task]]) -> PairStore:
     """All families of the files and of `arc_sets` (source name -> tasks) that the guard lets through.
@@ -29,9 +33,8 @@ def build_store(paths: list[Path], guard: Guard, report: Report, arc_sets: dict[
     def families() -> Iterator[tuple[str, str, list[Pair]]]:
         for source, tasks in arc_sets.items():
             yield from _guarded(source, ((t.id, [*t.train, *t.test]) for t in tasks), guard, report)
-        for path in paths:
-            source = path.name.split(".")[0]
-            yield from _guarded(source, _read(path, report), guard, report)
+        for source, files in _by_source(paths):
+            yield from _guarded(source, (family for file in files for family in _read(file, report)), guard, report)
 
     return pack(families())
 
@@ -39,21 +42,52 @@ def build_store(paths: list[Path], guard: Guard, report: Report, arc_sets: dict[
 def _guarded(
     source: str, families: Iterator[tuple[str, list[Pair]]], guard: Guard, report: Report
 ) -> Iterator[tuple[str, str, list[Pair]]]:
-    kept = barred_families = barred_pairs = total = 0
+    kept = barred_pairs = total = 0
+    barred: list[str] = []
     for name, pairs in families:
         if name in guard.ids:
-            barred_families += 1
+            barred.append(name)
             continue
         clean = [pair for pair in pairs if not guard.bars_pair(pair)]
         barred_pairs += len(pairs) - len(clean)
         # a task that shares one pair with an evaluation task is that task under another name
         if len(clean) < 2 or (len(clean) < len(pairs) and len(pairs) < 20):
-            barred_families += 1
+            barred.append(name)
             continue
         kept += 1
         total += len(clean)
         yield name, source, clean
-    report(f"{source}: {kept} families, {total} pairs; barred {barred_families} families and {barred_pairs} pairs")
+    report(f"{source}: {kept} families, {total} pairs; barred {_named(barred)} and {barred_pairs} pairs")
+
+
+def _named(names: list[str]) -> str:
+    if not names:
+        return "0 families"
+    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{len(names)} families ({', '.join(names[:NAMED])}{rest})"
+
+
+def _by_source(paths: list[Path]) -> Iterator[tuple[str, list[Path]]]:
+    """Task files by the folder they lie in, every other file by itself."""
+    tasks: dict[Path, list[Path]] = {}
+    for path in paths:
+        if _is_task(path):
+            tasks.setdefault(path.parent, []).append(path)
+        else:
+            yield path.name.split(".")[0], [path]
+    for folder, files in tasks.items():
+        yield folder.name, files
+
+
+def _is_task(path: Path) -> bool:
+    """Whether the file is one task. Any other answer, an error included, is `_read`'s to give."""
+    if path.suffix != ".json" or path.stat().st_size > TASK_BYTES:
+        return False
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"train", "test"} <= data.keys() and isinstance(data["train"], list)
 
 
 def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
@@ -68,11 +102,21 @@ def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
         raise InputError(f"{path}: the corpus is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: a corpus is an object of families, not {type(data).__name__}")
+    alone = _is_task(path)
+    if alone:
+        data = {path.stem: data}
+    good = alone  # one task of a folder is skipped like one of a file
     for name, value in data.items():
         try:
-            yield name, _pairs(value)
+            pairs = _pairs(value)
         except (GridError, KeyError, TypeError) as error:
-            report(f"{path.name}: family {name} skipped: {error}")
+            reason = f"no pair of grids: {type(error).__name__}: {error}" if not isinstance(error, GridError) else error
+            report(f"{path.name}: family {name} skipped: {reason}")
+            continue
+        good = True
+        yield name, pairs
+    if not good:
+        raise InputError(f"{path}: not a corpus: no family of it holds grids")
 
 
 def _pairs(value: Any) -> list[Pair]:

@@ -1,6 +1,7 @@
 """The guard recognises evaluation pairs in any orientation and colours, and nothing else."""
 
 import json
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from solver.arc.grid import grid_json
 from solver.arc.task import Pair, Task
 from solver.arc.view import TRANSFORMS, View
 from solver.errors import InputError
+from solver.pretrain.command import load_store
 from solver.pretrain.corpora import build_store
 from solver.pretrain.guard import Guard, canonical_key, held_out, invariant_key
 
@@ -67,7 +69,7 @@ def test_a_planted_evaluation_task_is_barred_by_id_and_by_content(tmp_path: Path
     assert sorted(store.names) == sorted(["clean", "pool", clean.id])
     assert len(store.family(store.names.index("pool"))) == 6 * len([*clean.train, *clean.test])
     assert not any(guard.bars_pair(Pair(*store.pair(i))) for i in range(len(store.pairs)))
-    assert any("barred 2 families" in line for line in lines)
+    assert any(f"barred 2 families ({evaluation[3].id}, innocent-name)" in line for line in lines)
 
 
 def test_the_public_training_sets_lose_their_evaluation_tasks() -> None:
@@ -89,6 +91,10 @@ def test_held_out_is_a_fixed_twentieth() -> None:
         ("a.json", b"{", "not JSON"),
         ("a.json", b"[]", "object of families"),
         ("a.json.xz", b"no xz", "truncated or not xz"),
+        ("a.json.xz", lzma.compress(b'{"f": []}')[:-20], "truncated or not xz"),
+        ("a.json", b'{"f": [{"input": [[1]], "output": [[2]]}', "not JSON"),
+        ("a.json", b'{"questions": [{"text": "2 + 2"}], "numbers": 7, "words": "abc"}', "no family of it holds grids"),
+        ("a.json", b"{}", "no family of it holds grids"),
     ],
 )
 def test_bad_corpus_files_are_named(tmp_path: Path, name: str, content: bytes, wanted: str) -> None:
@@ -112,3 +118,41 @@ def test_bad_families_are_skipped_by_name(tmp_path: Path) -> None:
 def test_guard_sees_tasks_of_its_own(tmp_path: Path) -> None:
     task = Task("t", (Pair(np.ones((2, 2), np.uint8), np.zeros((1, 2), np.uint8)),), ())
     assert Guard.against([task]).bars_task(Task("other", task.train, ()))
+
+
+def test_folders_of_task_files_are_corpora_named_as_the_folder(tmp_path: Path) -> None:
+    tasks = load_tasks("arc1:training").tasks[:4]
+    evaluation = load_tasks("arc1:evaluation").tasks[0]
+    corpus = tmp_path / "corpus"
+    (corpus / "mine").mkdir(parents=True)
+    for task in tasks[:3]:
+        (corpus / "mine" / f"{task.id}.json").write_text(json.dumps(task.to_json()))
+    (corpus / "mine" / "disguised.json").write_text(json.dumps(evaluation.to_json()))
+    (corpus / "mine" / "ragged.json").write_text(json.dumps({"train": [{"input": [[1], [1, 2]], "output": [[1]]}], "test": []}))
+    (corpus / "many.json").write_text(json.dumps({tasks[3].id: tasks[3].to_json()}))
+    lines: list[str] = []
+    store = load_store(corpus, tmp_path / "out", Guard.against([evaluation]), lines.append)
+    mine = {name for name, source in zip(store.names, store.sources, strict=True) if source == "mine"}
+    assert mine == {task.id for task in tasks[:3]}
+    assert "many" in store.sources
+    assert any(line.startswith("mine: 3 families") and "barred 1 families (disguised)" in line for line in lines)
+    assert any("ragged" in line for line in lines)
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    corpus.mkdir()
+    (corpus / "a.json").write_text(
+        json.dumps({load_tasks("arc1:training").tasks[0].id: load_tasks("arc1:training").tasks[0].to_json()})
+    )
+    whole = load_store(corpus, out, Guard.against([]), str)
+    (cache,) = out.glob("corpus-*.npz")
+    cache.write_bytes(cache.read_bytes()[:-500])
+    lines: list[str] = []
+    again = load_store(corpus, out, Guard.against([]), lines.append)
+    assert again.names == whole.names
+    assert f"{cache}: damaged, made again" in lines
+    assert not list(out.glob(".partial*"))
+    lines.clear()
+    load_store(corpus, out, Guard.against([]), lines.append)
+    assert lines == [f"corpus from {cache}"]

@@ -1,8 +1,13 @@
 """Training goes down in loss, stops in time, and goes on exactly where it stopped."""
 
 import itertools
+import json
+import resource
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +19,14 @@ from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.model.lean import LeanPass
-from solver.pretrain.checkpoint import load_model
+from solver.pretrain.checkpoint import STATE_FILES, CheckpointError, Position, load_model, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states
 from solver.pretrain.loop import LoopSettings, batch_losses, rate_factor, train
 from solver.pretrain.optim import orthogonalise
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore, pack
 from solver.pretrain.supply import supply
-from solver.pretrain.target import GridTarget
+from solver.pretrain.target import GridTarget, Target
 
 SETTINGS = SamplerSettings(batch_tokens=1024, block_batches=4, max_tokens=512)
 SHAPE = Shape(hidden=32, layers=2, heads=2, ffn=64)
@@ -168,9 +173,152 @@ def test_rate_warms_up_holds_and_cools_down() -> None:
     assert rate_factor(500, 1.0, LoopSettings(minutes=1, cooldown=0)) == 1.0
 
 
-def test_other_codecs_and_plain_folders_are_refused(tmp_path: Path) -> None:
+def test_other_codecs_architectures_and_plain_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"codec\.json"):
         load_model(tmp_path)
     (tmp_path / "codec.json").write_text('{"codec": "grid-0"}')
     with pytest.raises(InputError, match=r"grid-0.*grid-1"):
         load_model(tmp_path)
+    (tmp_path / "codec.json").write_text('{"codec": "grid-1"}')
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "vocab_size": 16}')
+    with pytest.raises(InputError, match=r"llama.*qwen3"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3", "vocab_size": 20}')
+    with pytest.raises(InputError, match=r"20 tokens.*16"):
+        load_model(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json: not JSON"):
+        load_model(tmp_path)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return checkpoint_of(new_model(SHAPE), tmp_path / "out", 20)
+
+
+def checkpoint_of(model: Any, out: Path, steps: int) -> Path:
+    target = GridTarget(model)
+    optimizers = target.optimizers(1e-3, 0.0)
+    sum(p.sum() for p in target.parameters().values()).backward()  # type: ignore[union-attr]
+    for optimizer in optimizers:
+        optimizer.step()
+    return save_checkpoint(out, target, optimizers, Position(steps=steps))
+
+
+@pytest.mark.parametrize("name", ["weights-00.safetensors", "optimizer-00.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named(checkpoint: Path, name: str) -> None:
+    file = checkpoint / name
+    file.write_bytes(file.read_bytes()[:-50])
+
+    def load() -> None:
+        target = GridTarget(load_model(checkpoint))
+        load_state(checkpoint, target, target.optimizers(1e-3, 0.0))
+
+    with pytest.raises(InputError, match=name):
+        load()
+
+
+def test_a_checkpoint_of_another_size_is_refused(checkpoint: Path) -> None:
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["config"]["intermediate_size"] = 96
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    with pytest.raises(InputError, match="do not fit the configuration"):
+        load_model(checkpoint)
+
+
+def test_the_state_files_alone_are_enough_to_go_on(checkpoint: Path, tmp_path: Path) -> None:
+    carried = tmp_path / "carried"
+    carried.mkdir()
+    for pattern in STATE_FILES:
+        for file in checkpoint.glob(pattern):
+            shutil.copy(file, carried)
+    assert len(list(carried.iterdir())) == 3
+    whole, small = load_model(checkpoint), load_model(carried)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(small.state_dict()[name], value), name
+    target = GridTarget(small)
+    optimizers = target.optimizers(1e-3, 0.0)
+    position = load_state(carried, target, optimizers)
+    assert position is not None
+    assert position.steps == 20
+    assert all(optimizer.state for optimizer in optimizers)
+
+
+def test_big_tensors_are_spread_over_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.pretrain.checkpoint.SHARD_BYTES", 20_000)
+    model = new_model(SHAPE)
+    folder = checkpoint_of(model, tmp_path, 1)
+    shards = sorted(folder.glob("weights-*.safetensors"))
+    assert len(shards) > 2
+    assert max(shard.stat().st_size for shard in shards) < 30_000
+    for name, value in load_model(folder).state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+
+
+@contextmanager
+def full_disk(bytes_a_file: int) -> Iterator[None]:
+    """Every write beyond so many bytes of a file fails, as on a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_a_file, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 1000, 60_000])
+def test_a_full_disk_leaves_the_checkpoint_before(checkpoint: Path, room: int) -> None:
+    out = checkpoint.parent
+    content = {file.name: file.read_bytes() for file in checkpoint.iterdir()}
+    assert max(map(len, content.values())) > room
+    for steps in (20, 40):  # of the same name, too
+        with full_disk(room), pytest.raises(CheckpointError, match=f"step-00000{steps}"):
+            checkpoint_of(new_model(SHAPE, 1), out, steps)
+    assert (out / "latest").resolve() == checkpoint.resolve()
+    assert {file.name: file.read_bytes() for file in checkpoint.iterdir()} == content
+    assert sorted(path.name for path in out.iterdir()) == ["latest", checkpoint.name]
+    newer = checkpoint_of(new_model(SHAPE, 1), out, 40)
+    assert (out / "latest").resolve() == newer.resolve()
+
+
+def test_training_goes_on_while_the_disk_is_full(store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[int] = []
+
+    def save(out: Path, target: Target, optimizers: Any, position: Position) -> Path:
+        attempts.append(position.steps)
+        with full_disk(1000) if len(attempts) < 3 else nullcontext():
+            return save_checkpoint(out, target, optimizers, position)
+
+    monkeypatch.setattr("solver.pretrain.loop.save_checkpoint", save)
+    lines: list[str] = []
+    settings = LoopSettings(minutes=1, warmup_steps=1, checkpoint_minutes=0.25, validate_minutes=9)
+    validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
+    end = train(GridTarget(new_model(SHAPE)), sampler(store), validation, settings, tmp_path, None, 0, lines.append, ticking(1.0))
+    assert len(attempts) > 2
+    assert sum("the one before stays" in line for line in lines) == 2
+    assert json.loads((tmp_path / "latest" / "state.json").read_text())["position"]["steps"] == end.steps
+    attempts.clear()
+    with pytest.raises(InputError, match="the one before stays"):
+        train(GridTarget(new_model(SHAPE)), sampler(store), validation, LoopSettings(0), tmp_path, None, 0, str, ticking(1.0))
+    assert json.loads((tmp_path / "latest" / "state.json").read_text())["position"]["steps"] == end.steps
+
+
+def test_a_new_training_in_an_old_folder_keeps_its_own_checkpoints(tmp_path: Path) -> None:
+    for steps in (5000, 6000):
+        checkpoint_of(new_model(SHAPE), tmp_path, steps)
+    newest = checkpoint_of(new_model(SHAPE), tmp_path, 10)
+    assert (tmp_path / "latest").resolve() == newest.resolve()
+    assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+def test_weights_without_optimizer_state_warm_up_again(store: PairStore, checkpoint: Path, tmp_path: Path) -> None:
+    for file in checkpoint.glob("optimizer-*"):
+        file.unlink()
+    validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
+    settings = LoopSettings(minutes=1, warmup_steps=1000, cooldown=0, checkpoint_minutes=9, validate_minutes=9, lr=1.0)
+    target = GridTarget(load_model(checkpoint))
+    end = train(target, sampler(store), validation, settings, tmp_path / "more", checkpoint, 0, str, ticking(0.5))
+    entries = [json.loads(line) for line in (tmp_path / "more" / "metrics.jsonl").read_text().splitlines()]
+    rates = [entry["lr"] for entry in entries if "lr" in entry]
+    assert end.steps > 40
+    assert rates[0] == pytest.approx(0.02, abs=0.001)
