@@ -392,7 +392,7 @@ def rehearse(
     model: Annotated[Path | None, typer.Option(help="Base model folder whose shape decides what work costs.")] = None,
     profile: Annotated[Path | None, typer.Option(help="A profile.json instead of the one that comes with the package.")] = None,
     noise_from: Annotated[
-        list[Path] | None, typer.Option(metavar="RUN", help="Folder of a run whose durations noise is fitted on; may be repeated.")
+        list[Path] | None, typer.Option(metavar="RUN", help="Folder of a run to fit the noise on; may be repeated.")
     ] = None,
     processes: Annotated[int, typer.Option(min=0, help="Processes to rehearse in; 0: one for each core.")] = 0,
     set_: Annotated[

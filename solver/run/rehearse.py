@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -85,17 +86,7 @@ def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: N
     if options.tasks < 1 or options.runs < 1:
         raise InputError("a rehearsal needs at least one task and one run")
     profile, warnings = _profile(options)
-    scene = Scene(
-        settings=options.settings,
-        tasks=rehearsal_tasks(options.tasks),
-        workers=profile.machine.devices * options.settings.workers.per_device,
-        budget=options.budget,
-        pace=_pace(profile, options.settings),
-        prior=prior_of(profile, options.settings.model.quantization),
-        noise=noise_of(options.ledgers) if options.ledgers else Noise(),
-        mixes=_mixes(options.mix),
-        seed=options.seed,
-    )
+    scene = scene_of(options, profile)
     records: list[RunRecord] = []
     for record in _records(scene, options.runs, options.processes or _cores()):
         records.append(record)
@@ -115,6 +106,22 @@ def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: N
         "noise": {**describe(scene.noise), "fitted": bool(options.ledgers)},
         "warnings": warnings,
     }
+
+
+def scene_of(options: RehearseOptions, profile: Profile | None = None) -> Scene:
+    """What all runs by these options share; `profile` saves looking for it again. Raises InputError as `rehearse` does."""
+    profile = profile or _profile(options)[0]
+    return Scene(
+        settings=options.settings,
+        tasks=rehearsal_tasks(options.tasks),
+        workers=profile.machine.devices * options.settings.workers.per_device,
+        budget=options.budget,
+        pace=_pace(profile, options.settings),
+        prior=prior_of(profile, options.settings.model.quantization),
+        noise=noise_of(options.ledgers) if options.ledgers else Noise(),
+        mixes=_mixes(options.mix),
+        seed=options.seed,
+    )
 
 
 def one_run(
@@ -169,7 +176,7 @@ def one_run(
 
 def rehearsal_tasks(count: int) -> TaskSet:
     """So many evaluation tasks, spread evenly over all sizes; beyond what there is, tasks repeat under other ids."""
-    every = sorted((task for name in SETS for task in load_tasks(name)), key=lambda task: (task.grid_tokens(), task.id))
+    every = _every_task()
     chosen: list[Task] = []
     while len(chosen) < count:
         some = min(count - len(chosen), len(every))
@@ -194,6 +201,12 @@ def noise_of(folders: Sequence[Path]) -> Noise:
 
 
 # -- inside
+
+
+@lru_cache(maxsize=1)
+def _every_task() -> tuple[Task, ...]:
+    """The evaluation tasks, from the shortest to the longest."""
+    return tuple(sorted((task for name in SETS for task in load_tasks(name)), key=lambda task: (task.grid_tokens(), task.id)))
 
 
 def _profile(options: RehearseOptions) -> tuple[Profile, list[str]]:

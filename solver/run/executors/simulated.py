@@ -226,16 +226,19 @@ class SimulatedExecutor:
         seconds = self._pace.start * worker.slower * self._noise.of_work(dice)
         if dice.random() < faults.hung_start:
             self._happened("hung start")
+            self._down(worker)
             worker.mute = True
             return
         if dice.random() < faults.failed_start:
             self._happened("failed start")
+            self._down(worker)
             at = self._clock.now + seconds * dice.random()
             self._say(at, number, "", StartFailed("MemoryError: simulated"))
             self._later(at + 0.1, number, "", WorkerLost(number, "it ended with exit code 0"))
             return
         if dice.random() < faults.slow_start:
             self._happened("slow start")
+            self._down(worker)
             seconds *= 10.0
         self._say(self._clock.now + seconds, number, "", Ready(seconds, {"trainer": "simulated", "engine": "simulated"}))
 

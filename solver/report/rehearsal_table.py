@@ -1,0 +1,55 @@
+"""The result of rehearsals for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+_COLUMNS = {  # heading -> key, form
+    "runs": ("runs", "{:,}"),
+    "late": ("deadline_misses", "{:,}"),
+    "invalid": ("invalid_submissions", "{:,}"),
+    "utilisation": ("utilisation", "{:.1%}"),
+    "least": ("utilisation_least", "{:.1%}"),
+    "lost": ("lost", "{:.1%}"),
+    "down": ("down", "{:.1%}"),
+    "steps a task": ("steps_per_task", "{:.1f}"),
+    "at floor": ("tasks_at_floor", "{:.1f}"),
+    "untouched": ("tasks_untouched", "{:.1f}"),
+}
+
+
+def rehearsal_table(result: Mapping[str, Any]) -> Table:
+    """One row for each fault mix and one for all."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("faults")
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right")
+    for name, values in result["mixes"].items():
+        table.add_row(name, *_cells(values))
+    if len(result["mixes"]) > 1:
+        table.add_row("all", *_cells(result), style="bold")
+    return table
+
+
+def rehearsal_notes(result: Mapping[str, Any]) -> Iterator[str]:
+    """What the table leaves out: what was rehearsed, where durations come from, how runs ended."""
+    yield (
+        f"{result['tasks']} tasks in {result['budget'] / 3600:.2f} h on {result['machine']} ({result['workers']} workers), "
+        f"policy {result['policy']}, {result['model']}, seed {result['seed']}"
+    )
+    yield ("durations measured: " if result["durations_measured"] else "durations are an ESTIMATE: ") + result["durations"]
+    noise = result["noise"]
+    where = "fitted on ledgers" if noise["fitted"] else "assumed"
+    yield f"noise {where}: sigma {noise['sigma']:.2f}, {noise['tail_share']:.1%} in a tail of power {noise['tail_power']:.1f}"
+    yield "ends: " + ", ".join(f"{name} {count:,}" for name, count in result["stops"].items())
+    yield "events: " + (", ".join(f"{name} {count:,}" for name, count in result["events"].items()) or "none")
+    yield from result["warnings"]
+    if result["first_bad_seed"] is not None:
+        yield f"the first run that was late or had an invalid submission is number {result['first_bad_seed']}"
+
+
+def _cells(values: Mapping[str, Any]) -> list[str]:
+    return ["-" if values[key] is None else form.format(values[key]) for key, form in _COLUMNS.values()]
