@@ -10,39 +10,31 @@ cost. No task gets more than the least pass before all have been given that, if 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solver.budget.costs import CostModel, Forecast
-from solver.budget.gains import Gains, shipped_gains
+from solver.budget.costs import CostModel
+from solver.budget.gains import Gains, Last, shipped_gains
 from solver.budget.planner import Assignment, TaskState, full_plan
 from solver.config import Settings
 from solver.types import TaskPlan
 
 Numbers = NDArray[np.float64]
 
-STEP_SHARES = (
-    0.25,
-    0.375,
-    0.5,
-    0.75,
-    1.0,
-    1.5,
-    2.0,
-    3.0,
-    4.0,
-    6.0,
-    8.0,
-)  # of the steps of the settings; the first: the least pass
+STEP_SHARES = (0.0, 0.05, 0.1, 0.17, 0.25, 0.37, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the steps of the settings
+LATER_STEPS = 0.25  # of the steps of the settings, at least, in a pass after the first: it has to warm up again
+LATER_VIEWS = 0.5  # of the views
 LATER_SHARES = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the second pass that a first one is priced with
-VIEW_SHARES = (0.25, 0.5, 1.0)
+VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
 SAMPLE_SHARES = (0.5, 1.0, 2.0)
 PRICES = np.geomspace(1e-8, 10.0, 96)  # solved tasks a second
 MEASURED_FIRST = 2  # tasks: the shortest and the longest
-LONGEST_SHARE = 0.2  # of the time left that measuring the longest task may take
+MEASURING = 0.25  # of the steps of the settings, to see what they cost
+LONGEST_SHARE = 0.05  # of the time left that measuring the longest task may take
 SLACK = 1.1  # of the median, where the upper quantile is hardly more
 
 
@@ -105,8 +97,7 @@ class AdaptivePolicy:
         task = min(firsts, key=_shortest)
         share = left * workers / len(firsts)
         seconds = min(left, max(share, self._floor))
-        plan = TaskPlan(self._steps[0], self._full.views, self._full.samples)
-        return _assignment(task, plan, seconds, f"measure costs on the shortest of {len(firsts)} tasks")
+        return _assignment(task, self._measuring(), seconds, f"measure costs on the shortest of {len(firsts)} tasks")
 
     def _first_pass(
         self, firsts: Sequence[TaskState], offers: dict[str, _Offer], price: int | None, left: float, workers: int
@@ -124,15 +115,18 @@ class AdaptivePolicy:
                 left,
                 f"time for the least pass of {fitting} of {len(firsts)} tasks",
             )
-        task, why = min(firsts, key=lambda task: (task.losses, *_shortest(task))), ""
         if self.costs.tasks < MEASURED_FIRST:
-            within = [one for one in firsts if not one.losses and self._forecast(one).most < LONGEST_SHARE * left]
+            within = [one for one in firsts if not one.losses and self._measuring_seconds(one) < LONGEST_SHARE * left]
             if within:
-                task, why = max(within, key=_shortest), "measure costs on the longest task; "
+                task = max(within, key=_shortest)
+                seconds = self._measuring_seconds(task)
+                reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time"
+                return _assignment(task, self._measuring(), seconds, reason)
+        task = min(firsts, key=lambda task: (task.losses, *_shortest(task)))
         offer = offers[task.id]
-        option = offer.least if why else int(offer.choice[price])
+        option = int(offer.choice[price])
         room = left - (sum(least.values()) - least[task.id]) / workers
-        reason = f"{why}{_worth(offer, option, PRICES[price])}; the least pass kept for {len(firsts) - 1} other tasks"
+        reason = f"{_worth(offer, option, PRICES[price])}; the least pass kept for {len(firsts) - 1} other tasks"
         return self._fit(task, offer, option, max(room, least[task.id]), left, reason)
 
     def _later_pass(
@@ -206,8 +200,11 @@ class AdaptivePolicy:
 
     # -- gains and prices
 
-    def _forecast(self, task: TaskState) -> Forecast:
-        return self.costs.forecast(task.shape, TaskPlan(self._steps[0], self._views[0], self._samples[0]))
+    def _measuring(self) -> TaskPlan:
+        return TaskPlan(math.ceil(MEASURING * self._full.steps), self._full.views, self._full.samples)
+
+    def _measuring_seconds(self, task: TaskState) -> float:
+        return self.costs.forecast(task.shape, self._measuring()).most
 
     def _price(self, pending: Sequence[TaskState], offers: dict[str, _Offer], seconds: float) -> int | None:
         """The lowest price at which the choices of all tasks fit the seconds; None if they do not at any."""
@@ -227,7 +224,10 @@ class AdaptivePolicy:
 
     def _options(self, task: TaskState) -> tuple[Numbers, Numbers, tuple[int, ...], Numbers]:
         """Steps, views, samples and seconds of every pass on the grid."""
-        steps, views = (part.ravel() for part in np.meshgrid(np.array(self._steps, float), np.array(self._views, float)))
+        steps, views = np.array(self._steps, float), np.array(self._views, float)
+        if task.waves:
+            steps, views = steps[steps >= LATER_STEPS * self._full.steps], views[views >= LATER_VIEWS * self._full.views]
+        steps, views = (part.ravel() for part in np.meshgrid(steps, views))
         seconds = [self.costs.medians(task.shape, steps, views, samples) for samples in self._samples]
         samples = tuple(count for count in self._samples for _ in steps)
         times = len(self._samples)
@@ -259,9 +259,10 @@ class AdaptivePolicy:
     def _later_offer(self, task: TaskState) -> _Offer:
         steps, views, samples, seconds = self._options(task)
         per = len(steps) // len(self._samples)
+        last = Last(task.agreement, task.steps, task.waves)
         gain = np.concatenate(
             [
-                self._gains.again(task.shape, task.agreement, task.steps, steps[at : at + per], views[at : at + per], samples[at])
+                self._gains.again(task.shape, last, steps[at : at + per], views[at : at + per], samples[at])
                 for at in range(0, len(steps), per)
             ]
         )
@@ -273,8 +274,8 @@ class AdaptivePolicy:
 
 
 def _scaled(full: int, shares: Sequence[float]) -> list[int]:
-    """Distinct shares of a number, at least 1 each; [0] for none."""
-    return sorted({max(1, round(full * share)) for share in shares}) if full else [0]
+    """Distinct shares of a number; a share that is not 0 gives at least 1."""
+    return sorted({max(1, round(full * share)) if full and share else 0 for share in shares})
 
 
 def _shortest(task: TaskState) -> tuple[int, str]:

@@ -10,7 +10,7 @@ of the task: the logarithm of its tokens, its number of demonstrations, and whet
 
     right   = logistic(sure + surer * A)                      the chance that it is solved already
     P(then) = right + (1 - right) * hope(A) * (chance(all steps) - chance(steps so far)) / (1 - chance(steps so far))
-    hope(A) = hopeless + (1 - hopeless) * 4 A (1 - A)         and 0 where all views agree
+    hope(A) = (hopeless + (1 - hopeless) * 4 A (1 - A)) * fade^(passes - 1)      and 0 where all views agree
 
 Few numbers (`PRIOR`), each with a normal prior, so that a few tasks move them a little and hundreds decide. They are fitted
 by `solver fit-gains`; `gains.json` holds those that runs start from, and says from how many tasks they come.
@@ -51,8 +51,18 @@ PRIOR: Mapping[str, tuple[float, float]] = {
     "sure": (-3.0, 1.0),  # logit of being right at agreement 0
     "surer": (5.0, 1.5),  # to the logit at agreement 1
     "hopeless": (-2.0, 0.7),  # logit of hope where no two views agree
+    "fade": (1.0, 0.7),  # logit of what every later pass that was in vain leaves of the hope
     "certain": (0.0, 1.0),  # logit of the share of solved tasks whose views all agree
 }
+
+
+@dataclass(frozen=True)
+class Last:
+    """How a task stands after its latest pass."""
+
+    agreement: float  # of its least agreed query
+    steps: float  # of all passes
+    waves: int = 1  # passes
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,14 @@ class Passed:
     samples: float
     agreement: float  # of its least agreed query
     solved: float  # share of its test inputs
-    before: Passed | None = None  # the pass before
+    waves: int = 1  # passes so far
+    before: Passed | None = None  # the pass before, if this one went on from it
+    weight: float = 1.0  # of its evidence: rows of one task are no independent tasks
+
+    @property
+    def last(self) -> Last:
+        """What a policy would know after it."""
+        return Last(self.agreement, self.steps, self.waves)
 
 
 class Gains:
@@ -98,22 +115,23 @@ class Gains:
         """The chance that a task is solved already, by the agreement of its candidates."""
         return float(_logistic(self.parameters["sure"] + self.parameters["surer"] * agreement))
 
-    def again(self, shape: TaskShape, agreement: float, done: float, steps: Numbers, views: Numbers, samples: float) -> Numbers:
-        """What another pass adds to the chance that a task is solved, after `done` steps that led to `agreement`."""
-        before = self.chance(shape, np.full_like(np.asarray(steps, float), done), views, samples)
-        after = self.chance(shape, done + np.asarray(steps, float), views, samples)
-        return np.asarray((1 - self.right(agreement)) * self._hope(agreement) * (after - before) / np.maximum(1 - before, 1e-9))
+    def again(self, shape: TaskShape, last: Last, steps: Numbers, views: Numbers, samples: float) -> Numbers:
+        """What another pass adds to the chance that a task is solved."""
+        before = self.chance(shape, np.full_like(np.asarray(steps, float), last.steps), views, samples)
+        after = self.chance(shape, last.steps + np.asarray(steps, float), views, samples)
+        gained = (after - before) / np.maximum(1 - before, 1e-9)
+        return np.asarray((1 - self.right(last.agreement)) * self._hope(last) * gained)
 
     def certain(self, chance: Numbers) -> Numbers:
         """The chance that all candidates agree after a pass that solves the task with `chance`."""
         share = _logistic(self.parameters["certain"])
         return np.asarray(chance * share)
 
-    def _hope(self, agreement: float) -> float:
-        if agreement >= 1:
+    def _hope(self, last: Last) -> float:
+        if last.agreement >= 1:
             return 0.0
-        least = float(_logistic(self.parameters["hopeless"]))
-        return least + (1 - least) * 4 * agreement * (1 - agreement)
+        least, fade = float(_logistic(self.parameters["hopeless"])), float(_logistic(self.parameters["fade"]))
+        return (least + (1 - least) * 4 * last.agreement * (1 - last.agreement)) * fade ** (last.waves - 1)
 
     def to_json(self) -> dict[str, Any]:
         """As `gains.json` holds it."""
@@ -168,24 +186,24 @@ def fit(passes: Iterable[Passed], fitted_on: str) -> Gains:
 
     def loss(values: Numbers) -> float:
         gains = Gains(dict(zip(names, values.tolist(), strict=True)))
-        total = float((((values - means) / sds) ** 2).sum() / 2)
-        for row in rows:
-            steps, views = np.array(row.steps), np.array(row.views)
-            if row.before is None:
-                chance = float(gains.chance(row.shape, steps, views, row.samples))
-                total += _surprise(row.solved, chance)
-                if row.agreement >= 1 or row.solved:
-                    total += _surprise(float(row.agreement >= 1), float(gains.certain(np.array(1.0)))) * row.solved
-            elif row.before.solved < 1 and row.before.agreement < 1:
-                before = row.before
-                gain = gains.again(row.shape, before.agreement, before.steps, steps - before.steps, views, row.samples)
-                unsolved = max(1 - gains.right(before.agreement), 1e-9)
-                total += _surprise(max(row.solved - before.solved, 0.0), float(gain) / unsolved) * (1 - before.solved)
-            total += _surprise(row.solved, gains.right(row.agreement))
-        return total
+        return float((((values - means) / sds) ** 2).sum() / 2) + sum(row.weight * _mismatch(gains, row) for row in rows)
 
     found = _minimise(loss, means.copy()) if rows else means
     return Gains(dict(zip(names, found.tolist(), strict=True)), fitted_on=fitted_on)
+
+
+def _mismatch(gains: Gains, row: Passed) -> float:
+    """Negative log-likelihood of what a pass came to."""
+    before = row.before
+    total = _surprise(row.solved, gains.right(row.agreement))
+    if before is None:
+        total += _surprise(row.solved, float(gains.chance(row.shape, np.array(row.steps), np.array(row.views), row.samples)))
+        total += row.solved * _surprise(float(row.agreement >= 1), float(gains.certain(np.array(1.0))))
+    elif before.solved < 1 and before.agreement < 1:
+        gained = gains.again(row.shape, before.last, np.array(row.steps - before.steps), np.array(row.views), row.samples)
+        unsolved = max(1 - gains.right(before.agreement), 1e-9)
+        total += (1 - before.solved) * _surprise(max(row.solved - before.solved, 0.0), float(gained) / unsolved)
+    return total
 
 
 def _surprise(happened: float, chance: float) -> float:

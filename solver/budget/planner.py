@@ -183,9 +183,18 @@ class ProportionalPolicy(UniformPolicy):
 
     _kind = "proportional"
 
+    def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
+        super().__init__(settings, costs)
+        self._cost: dict[str, float] = {}  # by task
+        self._version = -1  # of the cost model they come from
+
     def _share(self, chosen: Sequence[TaskState], due: Sequence[TaskState]) -> float:
-        cost = {task.id: self.costs.forecast(task.shape, self._plan).seconds for task in due}
-        return sum(cost[task.id] for task in chosen) / sum(cost.values())
+        if self._version != self.costs.version:
+            self._version, self._cost = self.costs.version, {}
+        for task in due:
+            if task.id not in self._cost:
+                self._cost[task.id] = self.costs.forecast(task.shape, self._plan).seconds
+        return sum(self._cost[task.id] for task in chosen) / sum(self._cost[task.id] for task in due)
 
 
 def chunk(tasks: Sequence[TaskState], size: int) -> list[TaskState]:

@@ -1,0 +1,153 @@
+"""Policies played against a record: every task's passes were done once for good, so any plan's result can be looked up.
+
+A record holds for every task what inference found after 0, s1, s1 + s2, ... optimizer steps. A plan that stops between two of
+these rungs gets one of them, by chance in proportion. Durations are those of the record, linear in steps and in views, with
+noise. Policies see what they see in a run: durations, agreement, never what is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from solver.budget.expect import expect
+from solver.budget.planner import Policy, TaskState
+from solver.budget.workload import TaskShape
+from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
+
+NOISE = 0.08  # standard deviation of the logarithm of a duration
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a task's candidates come to."""
+
+    solved: float  # share of its test inputs
+    agreement: float  # of its least agreed query, of the latest pass
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One pass of a record."""
+
+    steps: int  # so far
+    fitted: int  # in this pass
+    seconds: Mapping[str, float]  # by phase
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedTask:
+    """One task of a record, with its passes in order."""
+
+    id: str
+    size: int  # grid tokens
+    shape: TaskShape
+    rungs: tuple[Rung, ...]
+    views: int  # of every pass
+    samples: int
+    found: Callable[[tuple[tuple[int, int], ...]], Found]  # of passes (place of the rung, its first views), pooled
+
+
+@dataclass(frozen=True)
+class Played:
+    """How a replay went."""
+
+    solved: float  # tasks, those solved in part counting in part
+    tasks: int
+    untouched: int
+    used: float  # seconds of the budget in which somebody worked, over all workers
+    passes: int
+
+
+def replay(policy: Policy, tasks: Sequence[RecordedTask], budget: float, seed: int, workers: int = 1) -> Played:
+    """Play `policy` for `budget` seconds of work. The same record, budget and seed give the same result."""
+    rng = np.random.default_rng(seed)
+    # a task may be drawn twice: it is another task then
+    book = {f"{place:04}": (TaskState(f"{place:04}", task.size, task.shape), task) for place, task in enumerate(tasks)}
+    done: dict[str, list[tuple[int, int]]] = {id_: [] for id_ in book}
+    now = [0.0] * workers
+    due: list[tuple[float, int, str, TaskState, TaskOutcome, TaskPlan]] = []
+    used, passes, idle = 0.0, 0, set(range(workers))
+    while True:
+        while idle:
+            worker = min(idle, key=lambda one: now[one])
+            given = policy.next([state for state, _ in book.values()], budget - now[worker], workers)
+            if given is None:
+                break
+            begun = now[worker]
+            for id_ in given.tasks:
+                state, task = book[id_]
+                seconds = min(given.seconds, budget - begun) / len(given.tasks)
+                outcome, rung = _work(policy, state, task, given.plan, seconds, rng)
+                if rung is not None:
+                    done[id_].append(rung)
+                found = task.found(tuple(done[id_])) if done[id_] else Found(0.0, 0.0)
+                steps = outcome.fit.steps if outcome.fit is not None else 0
+                after = replace(
+                    state,
+                    waves=state.waves + 1,
+                    steps=state.steps + steps,
+                    status=outcome.status,
+                    agreement=found.agreement if rung is not None else state.agreement,
+                )
+                took = sum(outcome.seconds.values())
+                now[worker] += took
+                used += took
+                passes += 1
+                book[id_] = replace(state, busy=True), task
+                due.append((now[worker], worker, id_, after, outcome, given.plan))
+            idle.discard(worker)
+        if not due:
+            break
+        ended = min(due, key=lambda one: (one[0], one[1]))[1]
+        for item in [item for item in due if item[1] == ended]:
+            due.remove(item)
+            _, worker, id_, after, outcome, plan = item
+            policy.costs.observe(after.shape, plan, outcome)
+            book[id_] = after, book[id_][1]
+        for waiting in idle:
+            now[waiting] = max(now[waiting], now[ended])
+        idle.add(ended)
+    solved = sum(book[id_][1].found(tuple(passed)).solved for id_, passed in done.items() if passed)
+    untouched = sum(not passed for passed in done.values())
+    return Played(solved, len(tasks), untouched, used / (budget * workers), passes)
+
+
+def _work(
+    policy: Policy, state: TaskState, task: RecordedTask, plan: TaskPlan, seconds: float, rng: np.random.Generator
+) -> tuple[TaskOutcome, tuple[int, int] | None]:
+    """The outcome of a pass, and the (rung, views) it comes to; None if no view was answered."""
+    pace = float(np.exp(rng.normal(0, NOISE)))
+    fitted = [rung for rung in task.rungs if rung.fitted]
+    each = pace * sum(rung.seconds.get("fit", 0.0) for rung in fitted) / max(1, sum(rung.fitted for rung in fitted))
+    mean = {phase: pace * float(np.mean([rung.seconds.get(phase, 0.0) for rung in task.rungs])) for phase in _AROUND}
+    keep = expect(policy.costs, [task.shape], plan, seconds).keep
+    after = keep[0] if keep is not None else 0.35 * seconds
+    steps = plan.steps
+    if each > 0:
+        steps = min(steps, max(0, int((seconds - mean["prepare"] - after) / each)))
+    left = max(0.0, seconds - mean["prepare"] - steps * each)
+    view = (mean["infer"] + mean["score"]) / task.views
+    views = min(plan.views, task.views, int(left / view) if view else plan.views)
+    answers = mean["infer"] + mean["score"]
+    spent = {"prepare": mean["prepare"], "fit": steps * each}
+    asked = min(left, plan.views * view)
+    spent |= {phase: asked * mean[phase] / answers if answers else 0.0 for phase in ("infer", "score")}
+    cut = steps < plan.steps or views < plan.views
+    fit = Fit("", "cut" if steps < plan.steps else "complete", "", None, steps, 0, steps * each, 0.0, 0.0)
+    scores = tuple(Score(_GRID, str(view), 0.0, 1) for view in range(views))
+    query = QueryOutcome(0, (), scores, views)
+    outcome = TaskOutcome(state.id, state.waves, "cut" if cut else "complete", fit, (query,), spent)
+    if not views:
+        return outcome, None
+    total = state.steps + steps
+    steps_of = np.array([rung.steps for rung in task.rungs], float)
+    place = float(np.interp(total, steps_of, np.arange(len(steps_of))))
+    rung = int(place) + int(rng.random() < place - int(place))
+    return outcome, (rung, views)
+
+
+_GRID = np.zeros((1, 1), dtype=np.uint8)
+_AROUND = ("prepare", "infer", "score")
