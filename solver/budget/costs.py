@@ -94,13 +94,9 @@ def _answer_rates(variant: Variant) -> dict[str, tuple[float, ...]]:
     token, square = non_negative(np.stack([lengths, lengths**2], axis=1), seconds)
     written = variant.views**0.5 / float(np.median([rate for _, rate in rates]))
     found: dict[str, tuple[float, ...]] = {"infer": (_GUESS["infer"][0], token, square, written, written * _DRAFTED)}
-    scored = [
-        max(row.score_seconds - token * row.tokens - square * row.tokens**2, 0.0) / row.score_tokens
-        for row in variant.rows
-        if row.score_seconds is not None and row.score_tokens
-    ]
+    scored = [row.score_seconds / row.score_tokens for row in variant.rows if row.score_seconds and row.score_tokens]
     if scored:
-        found["score"] = (_GUESS["score"][0], token * _CACHED, max(float(np.median(scored)), 1e-9))
+        found["score"] = (_GUESS["score"][0], token * _CACHED, float(np.median(scored)))
     return found
 
 

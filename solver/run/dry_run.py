@@ -169,7 +169,7 @@ def _extrapolated(
         left,
         workers,
         nearest_agreement(book.states()),
-        lambda passes, at: tell(f"{passes} passes, {at:.0f} of {left:.0f} s"),
+        _tenths(left, tell),
     )
     plan = full_plan(settings)
     return DryRun(
@@ -197,6 +197,19 @@ def _extrapolated(
     )
 
 
+def _tenths(seconds: float, tell: Callable[[str], None]) -> Callable[[int, float], None]:
+    """Tells when another tenth of the time is played out."""
+    due = [seconds / 10 * tenth for tenth in range(9, 0, -1)]
+
+    def heard(passes: int, at: float) -> None:
+        if due and at >= due[-1]:
+            tell(f"played out {at:.0f} of {seconds:.0f} s, {passes} passes")
+        while due and at >= due[-1]:
+            due.pop()
+
+    return heard
+
+
 def _elsewhere(
     machine: str, small: RunOptions, costs: CostModel, states: Sequence[TaskState], start: float
 ) -> tuple[CostModel, float, str, int, str]:
@@ -211,9 +224,10 @@ def _elsewhere(
     derivation = (
         f"seconds measured here times the ratio of the profiles of {there.machine.device} and {here.machine.device}: {factors}"
     )
-    marks = [f"{profile.machine.device}: {profile.derivation}" for profile in (here, there) if profile.estimate]
-    if marks:
-        derivation += f"; neither is better than its profile - {' - '.join(marks)}"
+    if there.estimate:
+        derivation += f". The profile of {there.machine.device} is an {there.derivation}"
+    if here.estimate and here.derivation not in there.derivation:
+        derivation += f". The profile of {here.machine.device} is an {here.derivation}"
     workers = there.machine.devices * settings.workers.per_device
     return moved, start * (starts[1] / starts[0] if starts[0] else 1.0), there.machine.device, workers, derivation
 
