@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +31,7 @@ from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.ledger import LEDGER, Event, Identity, Ledger, LedgerError
+from solver.run.placement import Placement, free_memory, place, visible_gpus, weight_bytes
 from solver.run.pricing import remember, starting_costs
 from solver.run.summary import Ended, commit, summarise
 from solver.run.supervisor import Ending, Supervisor
@@ -77,7 +79,8 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or _local_executor)
+                make = make_executor or partial(_local_executor, inputs.placement)
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, make)
             finally:
                 observer.end(summary)  # a terminal that takes no more must not outlast the budget either
         return summary
@@ -113,6 +116,10 @@ def _run(
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
+        for note in inputs.placement.notes:
+            log.note(note)
+            with contextlib.suppress(LedgerError):
+                ledger.event(Event("workers", note))
         executor = make_executor(options, scratch)
         watchdog.before_exit(executor.close)
         supervisor = Supervisor(
@@ -153,6 +160,7 @@ class _Inputs:
     tasks: TaskSet
     answers: Answers  # of the tasks whose solutions are known
     model: Path
+    placement: Placement  # of the local worker processes
 
 
 def _read_inputs(options: RunOptions) -> _Inputs:
@@ -167,7 +175,9 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not math.isfinite(options.until):
         raise InputError(f"--until {options.until}: not a time in seconds since 1970")
-    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    placement = place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(model))
+    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model, placement)
 
 
 @contextlib.contextmanager
@@ -256,13 +266,11 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
     return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
 
 
-def _local_executor(options: RunOptions, scratch: Path) -> Executor:
+def _local_executor(placement: Placement, options: RunOptions, scratch: Path) -> Executor:
     from solver.run.worker import WorkerConfig
 
-    threads = options.settings.model.threads
-    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    config = WorkerConfig(options.settings, options.model, scratch)
-    return LocalExecutor(config, options.out / WORKER_LOG, environment=[environment])
+    config = WorkerConfig(placement.settings, options.model, scratch)
+    return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
 
 
 def _verdict(

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -92,25 +93,27 @@ class LocalExecutor:
                 # a message that a killed worker still got out is worth as much as any
                 yield WorkResult(worker, *message)
                 continue
-            reason = process.killed_for or _ending(self._reap(process))
+            code = self._reap(process)
+            reason = process.killed_for or _ending(code)
             if not self._closed:
                 self._spawn(worker)
             yield WorkerLost(worker, reason, self._last_lines())
 
     def kill(self, worker: int, reason: str) -> None:
-        """Kill a worker; its end of file then brings WorkerLost and the new one."""
+        """Kill a worker, without waiting; its end of file then brings WorkerLost and the new one."""
         process = self._running[worker]
         process.killed_for = process.killed_for or reason
-        self._reap(process)
+        self._kill(process)
 
     def close(self) -> None:
-        """Kill every worker, then wait for them to be gone, though not for one that even a kill does not end."""
+        """Kill every worker, then wait a second for all to be gone, though not for one that even a kill does not end."""
         self._closed = True
         running = list(self._running.values())
         for process in running:
             self._kill(process)
+        until = time.monotonic() + REAP_SECONDS
         for process in running:
-            self._reap(process)
+            self._reap(process, until - time.monotonic())
 
     def pids(self) -> list[int]:
         """Process ids of the workers, by number."""
@@ -160,11 +163,11 @@ class LocalExecutor:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.popen.pid, signal.SIGKILL)
 
-    def _reap(self, process: _Process) -> int | None:
-        """Kill a worker; gives its exit code, None if it is not gone within a second (stuck in a driver or a dead disk)."""
+    def _reap(self, process: _Process, patience: float = REAP_SECONDS) -> int | None:
+        """Kill a worker; gives its exit code, None if it is not gone in time (stuck in a driver or a dead disk)."""
         self._kill(process)
         try:
-            return process.popen.wait(timeout=REAP_SECONDS)
+            return process.popen.wait(timeout=max(patience, 0.0))
         except subprocess.TimeoutExpired:
             return None
 

@@ -1,0 +1,107 @@
+"""Where workers run: one process a device, `workers.per_device` where that leaves it half idle, as many as host memory allows.
+
+A worker on a GPU sees no other: CUDA_VISIBLE_DEVICES is set in its environment before its first import. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from solver.config import Settings
+from solver.errors import InputError
+
+# Host memory of a worker, unless the settings say it: estimates, for the planning of workers alone.
+IMPORTED = 1_500_000_000  # bytes: torch and the libraries, with the host's side of a CUDA context
+ON_CPU = 4.0  # times the bytes of the weights' files: weights, gradients, two moments
+ON_GPU = 1.2  # times the same: the files are read through host memory on their way to the device
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The workers of a run: the environment each gets on top of ours, the settings all get, and notes for people."""
+
+    environments: tuple[Mapping[str, str], ...]
+    settings: Settings
+    notes: tuple[str, ...] = ()
+
+
+def place(settings: Settings, gpus: tuple[str, ...], cores: int, memory: int, weights: int) -> Placement:
+    """One worker or more for each device in use, fewer if `memory` (bytes of the host) does not suffice for all.
+
+    `gpus` are names for CUDA_VISIBLE_DEVICES, `weights` the bytes of the model's files. Raises InputError if more GPUs are
+    asked for than there are.
+    """
+    chosen = _gpus_in_use(settings, gpus)
+    per_device = settings.workers.per_device
+    wanted = per_device * max(1, len(chosen))
+    need = settings.workers.memory or IMPORTED + weights * (ON_GPU if chosen else ON_CPU)
+    count = min(wanted, max(1, int(memory // need)))
+    notes = []
+    if memory < need * wanted:
+        fitting = f"{count} of {wanted} workers are started" if count < wanted else "it may not suffice"
+        notes.append(f"host memory: {memory / 1e9:.1f} GB are free, a worker needs {need / 1e9:.1f} GB: {fitting}")
+    if chosen:
+        # dealt out in turn, so that fewer workers leave every device one
+        environments = tuple({"CUDA_VISIBLE_DEVICES": chosen[number % len(chosen)]} for number in range(count))
+        model = settings.model.model_copy(update={"device": "cuda:0"})
+        return Placement(environments, settings.model_copy(update={"model": model}), tuple(notes))
+    threads = settings.model.threads
+    if count > 1 and not threads:
+        threads = max(1, cores // count)
+        settings = settings.model_copy(update={"model": settings.model.model_copy(update={"threads": threads})})
+    environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
+    return Placement((environment,) * count, settings, tuple(notes))
+
+
+def _gpus_in_use(settings: Settings, gpus: tuple[str, ...]) -> tuple[str, ...]:
+    device, devices = settings.model.device, settings.workers.devices
+    if device == "cpu":
+        return ()
+    first = int(found.group(1)) if (found := re.fullmatch(r"cuda:(\d+)", device)) else 0
+    if devices is not None and first + devices > len(gpus):
+        there = "no GPU" if not gpus else f"{len(gpus)} GPU{'s' * (len(gpus) > 1)} ({', '.join(gpus)})"
+        raise InputError(f"workers.devices = {devices} and model.device = {device}, but this machine shows {there}")
+    if devices is None:
+        devices = 1 if found else len(gpus)
+    return gpus[first : first + devices]  # none: whether the processor will do is for the worker to say
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> tuple[str, ...]:
+    """The GPUs this process may use, as CUDA_VISIBLE_DEVICES names them; found without CUDA, from what the driver shows."""
+    listed = environment.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        names = [name.strip() for name in listed.split(",")]
+        # CUDA ignores whatever follows a name that is none
+        usable = next((place for place, name in enumerate(names) if name in ("", "-1", "NoDevFiles")), len(names))
+        return tuple(names[:usable])
+    gpus = list((root / "proc/driver/nvidia/gpus").glob("*")) or list((root / "dev").glob("nvidia[0-9]*"))
+    return tuple(map(str, range(len(gpus))))
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes of host memory that new processes can have: what the system says, or less by a container's limit."""
+    system = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+        system = int(found.group(1)) * 1024 if found else system
+    except OSError:
+        pass
+    groups = (
+        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
+        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    )
+    for limit, used in groups:
+        try:
+            return min(system, max(0, int((root / limit).read_text()) - int((root / used).read_text())))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return system
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of a model folder's safetensors."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
