@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -79,8 +78,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                make = make_executor or partial(_local_executor, inputs.placement)
-                summary = _run(options, inputs, started, end, signals, watchdog, observer, make)
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or _local_executor)
             finally:
                 observer.end(summary)  # a terminal that takes no more must not outlast the budget either
         return summary
@@ -116,7 +114,7 @@ def _run(
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
-        for note in inputs.placement.notes:
+        for note in inputs.notes:
             log.note(note)
             with contextlib.suppress(LedgerError):
                 ledger.event(Event("workers", note))
@@ -160,7 +158,7 @@ class _Inputs:
     tasks: TaskSet
     answers: Answers  # of the tasks whose solutions are known
     model: Path
-    placement: Placement  # of the local worker processes
+    notes: tuple[str, ...]  # about the workers
 
 
 def _read_inputs(options: RunOptions) -> _Inputs:
@@ -175,9 +173,8 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not math.isfinite(options.until):
         raise InputError(f"--until {options.until}: not a time in seconds since 1970")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    placement = place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(model))
-    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model, placement)
+    notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
+    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model, notes)
 
 
 @contextlib.contextmanager
@@ -266,9 +263,15 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
     return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
 
 
-def _local_executor(placement: Placement, options: RunOptions, scratch: Path) -> Executor:
+def _placement(options: RunOptions) -> Placement:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(options.model or EMBEDDED))
+
+
+def _local_executor(options: RunOptions, scratch: Path) -> Executor:
     from solver.run.worker import WorkerConfig
 
+    placement = _placement(options)
     config = WorkerConfig(placement.settings, options.model, scratch)
     return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
 
