@@ -9,6 +9,7 @@ when there is room, so memory never decides what is found.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from solver.infer.pace import Pace
 from solver.infer.rows import Rows
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
+
+log = logging.getLogger(__name__)
 
 EXPECTED_NEW = 64  # tokens a row is first thought to take; then as many as the longest so far
 ALIKE = 0.9  # prompts are of like length if none is shorter than this share of the longest: padding is wasted work
@@ -431,6 +434,7 @@ class Decoder:
         else:
             self._budget = self._cache.limit = max(1, min(self._budget, held) // 2)
             self._prefill_tokens = max(1, self._prefill_tokens // 2)
+            log.warning("out of memory: decoding now holds at most %d positions", self._budget)
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

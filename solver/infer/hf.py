@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest
+
+log = logging.getLogger(__name__)
 
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
 STACKED_DEVICES = ("cuda",)  # where rows of different LoRA adapters share a batch: elsewhere merged weights are faster
@@ -153,6 +156,7 @@ class HFEngine:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+                log.warning("out of memory: applying adapters is tried once more")
                 forward = None
             if forward is None:  # what the error held is free by now, but for cycles
                 gc.collect()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,6 +15,8 @@ from solver.infer.forward import Forward
 from solver.infer.pace import Pace
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, ScoreRequest
+
+log = logging.getLogger(__name__)
 
 
 class Scorer:
@@ -39,6 +42,7 @@ class Scorer:
                 self._forward.forget()
                 if len(batch) > 1:
                     self._budget = max(1, min(self._budget, self._need(batch)) // 2)
+                    log.warning("out of memory: scoring now holds at most %d positions", self._budget)
                     continue
                 waiting.popleft()
                 yield Result(batch[0].id, "failed", (), out_of_memory_line(error), len(batch[0].prompt))

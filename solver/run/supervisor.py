@@ -29,6 +29,7 @@ from solver.run.executors.base import (
     Ready,
     SharedFit,
     StartFailed,
+    Warned,
     WorkerLost,
     WorkResult,
 )
@@ -317,6 +318,10 @@ class Supervisor:
                     self._event(kind, detail)
                 self._save(lambda: self._ledger.record_shared(fit))
                 self._note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
+            case Warned(kind, detail):
+                assert slot.item is not None
+                (task,) = [work.task.id for work in slot.item.tasks] if len(slot.item.tasks) == 1 else [SHARED]
+                self._event(kind, detail, task, slot.item.wave)
             case ItemDone():
                 self._end_item(slot, "the worker did not report it")
             case ItemFailed(error):

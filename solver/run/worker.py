@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 
 from solver.config import Settings
 from solver.errors import InputError
-from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed
+from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned
 from solver.run.footprint import smaller_item, smaller_settings
 from solver.run.solve import Solver
 from solver.types import WorkItem
@@ -133,11 +134,27 @@ class Line:
             time.sleep(BEAT)
 
 
+class Warnings(logging.Handler):
+    """Sends what trainers and engines warn of while an item is worked on; "kind: detail" is how they put it."""
+
+    def __init__(self, line: Line) -> None:
+        super().__init__(logging.WARNING)
+        self._line = line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a warning; errors come with what failed by them."""
+        if record.levelno != logging.WARNING or not self._line.item:
+            return
+        kind, colon, detail = record.getMessage().partition(": ")
+        self._line.send(Warned(kind, detail) if colon else Warned("warning", kind))
+
+
 def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
     """Load, then work until the line ends. Raises nothing that an item causes: it is reported and the next one taken."""
     began = time.monotonic()
     config = line.config()
     threading.Thread(target=line.beat, daemon=True).start()
+    logging.getLogger("solver").addHandler(Warnings(line))
     try:
         line.activity = "loading the model"
         backend = load(config)

@@ -53,7 +53,15 @@ class StartFailed:
     bad_input: bool = False
 
 
-Message = Ready | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed
+@dataclass(frozen=True)
+class Warned:
+    """Something went wrong that the item goes on in spite of, such as memory that ran out and was made do with."""
+
+    kind: str
+    detail: str
+
+
+Message = Ready | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned
 
 
 @dataclass(frozen=True, eq=False)
