@@ -233,6 +233,29 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
         raise typer.Exit(1)
 
 
+@app.command("fit-gains")
+def fit_gains(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of tasks with known answers.")],
+    *,
+    out: Annotated[Path, typer.Option(help="The file to write, for solver/budget/gains.json.")],
+    solutions: Annotated[
+        str | None,
+        typer.Option(help="Known answers, or a named set; without it those the runs were started with, or of their task set."),
+    ] = None,
+) -> None:
+    """Fit what more steps, views and passes are worth, for the policy adaptive.
+
+    Reads the ledgers of runs whose answers are known. A run that cannot be read is named and left out.
+
+    \b
+    Example:
+      solver fit-gains runs/record runs/eval --out solver/budget/gains.json
+    """
+    from solver.run.record import fit_gains as fit_gains_of
+
+    typer.echo(fit_gains_of(runs, solutions, out, lambda line: typer.echo(line, err=True)))
+
+
 @app.command()
 def pretrain(
     *,

@@ -116,12 +116,12 @@ class AdaptivePolicy:
                 f"time for the least pass of {fitting} of {len(firsts)} tasks",
             )
         if self.costs.tasks < MEASURED_FIRST:
-            within = [one for one in firsts if not one.losses and self._measuring_seconds(one) < LONGEST_SHARE * left]
-            if within:
-                task = max(within, key=_shortest)
-                seconds = self._measuring_seconds(task)
+            by_length = sorted((one for one in firsts if not one.losses), key=_shortest, reverse=True)
+            longest = next((one for one in by_length if self._measuring_seconds(one) < LONGEST_SHARE * left), None)
+            if longest is not None:
+                seconds = self._measuring_seconds(longest)
                 reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time"
-                return _assignment(task, self._measuring(), seconds, reason)
+                return _assignment(longest, self._measuring(), seconds, reason)
         task = min(firsts, key=lambda task: (task.losses, *_shortest(task)))
         offer = offers[task.id]
         option = int(offer.choice[price])

@@ -19,7 +19,7 @@ by `solver fit-gains`; `gains.json` holds those that runs start from, and says f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -244,9 +244,3 @@ def _slope(loss: Callable[[Numbers], float], at: Numbers, reach: float = 1e-4) -
 
 def _logistic(x: float) -> float:
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, x))))
-
-
-def describe(rows: Sequence[Passed], tasks: int, sources: Sequence[str]) -> str:
-    """What gains were fitted on, in words."""
-    firsts = sum(row.before is None for row in rows)
-    return f"{tasks} tasks with known answers, {firsts} first passes and {len(rows) - firsts} later ones, of {', '.join(sources)}"

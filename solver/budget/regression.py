@@ -54,6 +54,7 @@ class Regression:
         self.count = 0
         self._due = 0
         self._factors = np.zeros(len(self._prior) + 1)
+        self._rates = self._prior
         self._covariance = np.diag(1 / self._precision)
         self._noise = _NOISE
 
@@ -61,7 +62,7 @@ class Regression:
     def rates(self) -> Numbers:
         """Seconds per unit of each feature, as far as is known now."""
         self._refit()
-        return np.asarray(self._prior * np.exp(self._factors[0] + self._factors[1:]))
+        return self._rates
 
     def add(self, amounts: Numbers, seconds: float) -> None:
         """Take in a measurement; one without any work, or without a number, says nothing."""
@@ -73,11 +74,10 @@ class Regression:
 
     def median(self, amounts: Numbers) -> Numbers:
         """Seconds that are exceeded as often as not, for amounts (..., features)."""
-        return np.asarray(np.asarray(amounts, dtype=float) @ self.rates)
+        return np.asarray(amounts @ self.rates)
 
     def upper(self, amounts: Numbers) -> Numbers:
         """Seconds that are exceeded one time in twenty, for amounts (..., features)."""
-        amounts = np.asarray(amounts, dtype=float)
         median = self.median(amounts)
         slopes = _slopes(amounts, self.rates)
         variance = np.einsum("...i,ij,...j->...", slopes, self._covariance, slopes) + self._noise**2
@@ -85,7 +85,7 @@ class Regression:
 
     def _refit(self) -> None:
         """Fit anew, after every measurement at first and then when there are a sixth more."""
-        if self.count < self._due or not self._seen:
+        if self.count < self._due or not self.count:
             return
         amounts = np.stack([amounts for amounts, _ in self._seen])
         logs = np.array([log for _, log in self._seen])
@@ -111,6 +111,7 @@ class Regression:
             if largest < 1e-3:
                 break
         self._factors, self._covariance = factors, np.linalg.inv(curvature)
+        self._rates = np.asarray(self._prior * np.exp(factors[0] + factors[1:]))
         # factors follow the errors they are fitted to: what they took up is missing from those that are left
         taken = len(self._precision) - float(np.diag(self._covariance) @ self._precision)
         seen = float(recency.sum())

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from solver.budget.expect import expect
+from solver.budget.gains import REFERENCE, Passed
 from solver.budget.planner import Policy, TaskState
 from solver.budget.workload import TaskShape
 from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
@@ -48,6 +49,33 @@ class RecordedTask:
     views: int  # of every pass
     samples: int
     found: Callable[[tuple[tuple[int, int], ...]], Found]  # of passes (place of the rung, its first views), pooled
+
+
+def evidence(task: RecordedTask, batch: int) -> list[Passed]:
+    """What a task's passes say about gains: every pass under more and more views, and every step from one to the next.
+
+    A pass that goes on from the one before stands for a first pass of as many steps; whatever their number, a task's
+    passes weigh as one, and so do its steps from one to the next.
+    """
+    halves = [task.views]
+    while halves[0] > 1:
+        halves.insert(0, halves[0] // 2)
+    scale = batch / REFERENCE
+    firsts: list[Passed] = []
+    later: list[Passed] = []
+    for place, rung in enumerate(task.rungs):
+        rows = []
+        for views in halves:
+            found = task.found(((place, views),))
+            weight = 1 / (len(halves) * len(task.rungs))
+            rows.append(Passed(task.shape, rung.steps * scale, views, task.samples, found.agreement, found.solved, weight=weight))
+        if place:
+            both = task.found(((place - 1, task.views), (place, task.views)))
+            before = replace(firsts[-1], waves=place)
+            now = replace(rows[-1], agreement=both.agreement, solved=both.solved, waves=place + 1, before=before)
+            later.append(replace(now, weight=1 / (len(task.rungs) - 1)))
+        firsts += rows
+    return firsts + later
 
 
 @dataclass(frozen=True)

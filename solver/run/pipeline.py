@@ -212,6 +212,8 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
             {
                 "starts": str(start),
                 "machine": options.machine or "",
+                "challenges": options.challenges or DEFAULT_SET,
+                "solutions": "" if options.solutions is None else str(options.solutions.absolute()),
                 "all_settings": options.settings.model_dump_json(),
                 "budget": str(options.budget if options.until is None else end.remaining() + seconds),
             }
