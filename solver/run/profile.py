@@ -204,8 +204,10 @@ def _rows(bench: Bench, lengths: Sequence[int], model: Model, machine: Machine, 
         reach = bench.writing + bench.reading * (tokens / last) ** GROWTH if last else 0.0
         if tokens > bench.context:
             row = Row(tokens=tokens, note=f"skipped: the context ends at {bench.context:,} tokens")
+        elif left <= 0:
+            row = Row(tokens=tokens, note="skipped: the time of --seconds is up")
         elif left <= reach:
-            row = Row(tokens=tokens, note=f"skipped: would take about {reach:.0f} s, {max(left, 0):.0f} s are left")
+            row = Row(tokens=tokens, note=f"skipped: would take about {reach:.0f} s, {left:.0f} s are left")
         else:
             row = bench.row(tokens, min(STEPPING_SECONDS, STEPPING_SHARE * left / (len(due) - place)), deadline)
             last = tokens
