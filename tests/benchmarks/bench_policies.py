@@ -1,0 +1,142 @@
+"""Budget policies against each other on a record of held-out tasks: what would each have solved in so much time?
+
+    python tests/benchmarks/bench_policies.py record OUT [--tasks 320] [--waves 0,8,16,32,64] [--minutes 600]
+    python tests/benchmarks/bench_policies.py replay OUT... [--budgets 0.1,0.25,0.5,1,2] [--seeds 100] [--workers 1]
+
+`record` draws tasks of procedural families that no model was trained on, writes OUT/challenges.json and OUT/solutions.json, and
+lets `solver run` work on them under the policy `fixed`: every task is asked as the base model is, then fitted for so many
+steps, asked again, fitted on, and so on. Break it off whenever you like: the same command goes on. The ledger is the record.
+
+`replay` gives `uniform` and `adaptive` the same tasks, drawn anew from the record for every seed (a bootstrap over tasks), with
+budgets that are multiples of what one pass by the default settings takes for all of them, and prints the mean difference of the
+shares solved with the interval that holds 95 % of the seeds' differences. The gains `adaptive` plans with are fitted on one half
+of the tasks and replayed on the other, and the other way round (`--gains shipped`: those of the package).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from solver.arc.task import Task
+from solver.budget.adaptive import AdaptivePolicy
+from solver.budget.costs import CostModel
+from solver.budget.gains import Gains, fit, shipped_gains
+from solver.budget.planner import UniformPolicy, full_plan
+from solver.budget.replay import RecordedTask, evidence, replay
+from solver.config import Settings
+from solver.pretrain.guard import Guard
+from solver.pretrain.procedural import Procedural
+from solver.run.record import read_record
+
+MOST_TOKENS = 700  # of a task: a few seconds a pass
+
+
+def draw_tasks(count: int, seed: int) -> list[Task]:
+    """Tasks of three demonstrations and one test, each of a held-out family of its own."""
+    families, rng = Procedural(Guard.against([]), held_out=True), np.random.default_rng(seed)
+    found: list[Task] = []
+    while len(found) < count:
+        pairs = families.pairs(rng, 4)
+        task = Task(f"held{len(found):04}", tuple(pairs[:3]), tuple(pairs[3:4]))
+        if len(pairs) == 4 and task.grid_tokens() <= MOST_TOKENS:
+            found.append(task)
+    return found
+
+
+def record(out: Path, count: int, waves: str, minutes: float, seed: int, overrides: list[str]) -> int:
+    """Make the tasks unless they are there, and run on them; the exit code of the run."""
+    out.mkdir(parents=True, exist_ok=True)
+    challenges, solutions = out / "challenges.json", out / "solutions.json"
+    if not challenges.exists():
+        tasks = draw_tasks(count, seed)
+        known = {task.id: [pair.output.tolist() for pair in task.test if pair.output is not None] for task in tasks}
+        solutions.write_text(json.dumps(known))
+        challenges.write_text(json.dumps({task.id: task.without_answers().to_json() for task in tasks}))
+    command = [sys.executable, "-m", "solver", "run", str(challenges), "--solutions", str(solutions), "--out", str(out)]
+    command += ["--scratch", str(out / "scratch"), "--budget", f"{minutes * 60:.0f}s", "--set", "budget.policy=fixed"]
+    for override in (f"budget.fixed_waves=[{waves}]", *overrides):
+        command += ["--set", override]
+    return subprocess.run(command, check=False).returncode
+
+
+def compare(tasks: list[RecordedTask], settings: Settings, gains: Gains, budget: float, seed: int, workers: int) -> float:
+    """Share solved by `adaptive` less share solved by `uniform`, on tasks drawn with replacement by `seed`."""
+    rng = np.random.default_rng(seed)
+    drawn = [tasks[int(i)] for i in rng.integers(len(tasks), size=len(tasks))]
+    uniform = replay(UniformPolicy(settings), drawn, budget, seed, workers)
+    adaptive = replay(AdaptivePolicy(settings, CostModel(settings), gains), drawn, budget, seed, workers)
+    compare.solved.append((uniform.solved / len(drawn), adaptive.solved / len(drawn), uniform.used, adaptive.used))  # type: ignore[attr-defined]
+    return (adaptive.solved - uniform.solved) / len(drawn)
+
+
+def pass_seconds(task: RecordedTask, settings: Settings) -> float:
+    """Seconds of one pass by the settings, from the task's own rates."""
+    steps = sum(rung.fitted for rung in task.rungs)
+    fitting = sum(rung.seconds.get("fit", 0.0) for rung in task.rungs) / max(1, steps)
+    around = float(np.mean([sum(rung.seconds.values()) - rung.seconds.get("fit", 0.0) for rung in task.rungs]))
+    return full_plan(settings).steps * fitting + around
+
+
+def print_replay(folders: list[Path], budgets: list[float], seeds: int, workers: int, which: str) -> None:
+    """One line of a Markdown table for every budget."""
+    records = [read_record(folder) for folder in folders]
+    settings = records[0].settings
+    settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"fixed_waves": ()})})
+    most = max(len(task.rungs) for one in records for task in one.tasks)
+    tasks = [task for one in records for task in one.tasks if len(task.rungs) == most]
+    halves = [tasks[0::2], tasks[1::2]]
+    fitted = [shipped_gains()] * 2
+    if which == "crossed":
+        rows = [[row for task in half for row in evidence(task, settings.train.batch_sequences)] for half in halves]
+        fitted = [fit(rows[1], "the other half"), fit(rows[0], "the other half")]
+    print(f"{len(tasks)} tasks with {most} passes each; {seeds} seeds; {workers} workers; gains: {which}\n", flush=True)
+    print("| budget | uniform | adaptive | difference | 95 % interval | used by each |\n| --- | --- | --- | --- | --- | --- |")
+    for share in budgets:
+        compare.solved = []  # type: ignore[attr-defined]
+        differences = []
+        for seed in range(seeds):
+            half = seed % 2
+            need = sum(pass_seconds(task, settings) for task in halves[half])
+            budget = share * need / workers
+            differences.append(compare(halves[half], settings, fitted[half], budget, seed, workers))
+            print(f"{share:g}: {seed + 1} of {seeds}", end="\r", file=sys.stderr, flush=True)
+        low, high = np.quantile(differences, [0.025, 0.975])
+        uniform, adaptive, used, planned = np.mean(compare.solved, axis=0)  # type: ignore[attr-defined]
+        print(
+            f"| {share:g} x one pass | {uniform:.1%} | {adaptive:.1%} | {np.mean(differences):+.1%} "
+            f"| {low:+.1%} to {high:+.1%} | {used:.1%}, {planned:.1%} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    recording = verbs.add_parser("record")
+    recording.add_argument("out", type=Path)
+    recording.add_argument("--tasks", type=int, default=320)
+    recording.add_argument("--waves", default="0,8,16,32,64", help="optimizer steps of each pass")
+    recording.add_argument("--minutes", type=float, default=600)
+    recording.add_argument("--seed", type=int, default=0)
+    recording.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver run")
+    replaying = verbs.add_parser("replay")
+    replaying.add_argument("out", type=Path, nargs="+")
+    replaying.add_argument("--budgets", default="0.1,0.25,0.5,1,2", help="multiples of one pass over all tasks")
+    replaying.add_argument("--seeds", type=int, default=100)
+    replaying.add_argument("--workers", type=int, default=1)
+    replaying.add_argument("--gains", choices=["crossed", "shipped"], default="crossed")
+    given = parser.parse_args()
+    if given.verb == "record":
+        raise SystemExit(record(given.out, given.tasks, given.waves, given.minutes, given.seed, given.set))
+    print_replay(given.out, [float(part) for part in given.budgets.split(",")], given.seeds, given.workers, given.gains)
+
+
+if __name__ == "__main__":
+    main()

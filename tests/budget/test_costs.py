@@ -1,0 +1,194 @@
+"""Costs of passes: what work there is, what a profile says of it, and what finished passes teach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_record import shape
+from profile_cases import CPU, profile, row, variant
+
+from solver.arc.task import Pair, Task
+from solver.budget.costs import CostModel, non_negative, prediction_errors, prior_of
+from solver.budget.expect import AFTER_FIT_SHARE, LEAST_SILENCE, SILENCE, expect
+from solver.budget.workload import FEATURES, amounts, shape_of
+from solver.config import Settings, load_settings
+from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
+
+SETTINGS = load_settings()
+PLAN = TaskPlan(40, 8, 1)
+TRUE = {  # seconds per unit of each feature, all phases
+    "prepare": (4e-3, 3e-6, 2e-6),
+    "fit": (0.1, 5e-3, 1e-4, 3e-8),
+    "infer": (0.1, 5e-5, 8e-9, 2e-3, 4e-4),
+    "score": (2e-2, 1e-5, 1e-4),
+    "select": (2e-3,),
+}
+
+
+def grid(rows: int, columns: int) -> np.ndarray:
+    return np.ones((rows, columns), dtype=np.uint8)
+
+
+def truth(settings: Settings, form: object, plan: TaskPlan) -> dict[str, float]:
+    work = amounts(form, settings, np.array(float(plan.steps)), np.array(float(plan.views)), plan.samples)  # type: ignore[arg-type]
+    return {phase: float(part @ np.array(TRUE[phase])) for phase, part in work.items()}
+
+
+def passed(form: object, plan: TaskPlan, rng: np.random.Generator | None = None, outliers: float = 0.0) -> TaskOutcome:
+    seconds = truth(SETTINGS, form, plan)
+    if rng is not None:
+        for phase in seconds:
+            seconds[phase] *= float(np.exp(0.05 * rng.standard_t(3))) * (6 if rng.random() < outliers else 1)
+    scores = tuple(Score(grid(1, 1), str(view), 1.0, 2) for view in range(plan.views))
+    fit = Fit("a", "complete", "steps", None, plan.steps, 0, seconds["fit"], 1.0, 1.0) if plan.steps else None
+    return TaskOutcome("t", 0, "complete", fit, (QueryOutcome(0, (), scores, plan.views),), seconds)
+
+
+def test_the_shape_of_a_task() -> None:
+    task = Task("t", (Pair(grid(2, 3), grid(4, 6)), Pair(grid(3, 3), grid(6, 6))), (Pair(grid(2, 2), grid(9, 9)),))
+    form = shape_of(task)
+    assert len(form.demonstrations) == 2
+    assert not form.same_size
+    assert form.growth == pytest.approx(np.log(4))
+    assert form.answers[0] == pytest.approx(4 * (4 + 2))  # four times the cells of the test input; its answer is not looked at
+    assert form == shape_of(task.without_answers())
+    assert form.prompts[0] > sum(form.demonstrations)
+    fixed = Task("t", (Pair(grid(2, 3), grid(1, 1)), Pair(grid(9, 9), grid(1, 1))), (Pair(grid(5, 5), None),))
+    assert shape_of(fixed).answers[0] == pytest.approx(2.0)
+
+
+def test_work_is_counted_under_the_settings() -> None:
+    form = shape(1000)
+    work = amounts(form, SETTINGS, np.array([0.0, 10.0]), np.array([1.0, 8.0]), 1)
+    assert {phase: part.shape for phase, part in work.items()} == {phase: (2, len(names)) for phase, names in FEATURES.items()}
+    assert work["fit"][0].tolist() == [0, 0, 0, 0]
+    tokens = sum(form.demonstrations)
+    assert work["fit"][1] == pytest.approx([1, 10, 40 * tokens, 40 * tokens**2])
+    short = amounts(form, load_settings(overrides=["model.context=256"]), np.array(10.0), np.array(8.0), 1)
+    assert short["fit"][2] == pytest.approx(40 * 256)
+    assert "score" not in amounts(form, load_settings(overrides=["infer.score=false"]), np.array(1.0), np.array(1.0), 1)
+
+
+def test_five_tasks_are_enough() -> None:
+    """The bar: median error of every phase within 15 % from the sixth task on, from a prior of another machine."""
+    rows = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        costs = CostModel(SETTINGS)
+        for number in range(20):
+            form = shape({0: 200.0, 1: 4000.0}.get(number) or float(np.exp(rng.uniform(np.log(200), np.log(4000)))))
+            plan = TaskPlan(int(rng.integers(5, 100)), int(rng.integers(1, 9)), 1)
+            outcome = passed(form, plan, rng, outliers=0.05)
+            median = costs.forecast(form, plan).median
+            rows += [(phase, median[phase], used) for phase, used in outcome.seconds.items() if number >= 5]
+            costs.observe(form, plan, outcome)
+    errors = prediction_errors(rows)
+    assert set(errors) == set(FEATURES)
+    assert max(errors.values()) < 0.15
+
+
+def test_what_the_deadline_cut_counts_for_what_it_got_done() -> None:
+    form = shape(1000)
+    whole, cut = CostModel(SETTINGS), CostModel(SETTINGS)
+    less = TaskPlan(PLAN.steps // 2, PLAN.views // 2, 1)
+    for _ in range(12):
+        whole.observe(form, PLAN, passed(form, PLAN))
+        done = passed(form, less)
+        seconds = {**done.seconds, "prepare": truth(SETTINGS, form, PLAN)["prepare"]}  # which is done before it is cut
+        cut.observe(form, PLAN, replace(done, status="cut", seconds=seconds))
+    one, other = (costs.forecast(form, PLAN).median for costs in (whole, cut))
+    for phase in FEATURES:
+        assert other[phase] == pytest.approx(one[phase], rel=0.15)
+
+
+def test_a_pass_in_which_nothing_was_answered_says_that_answers_take_longer() -> None:
+    form = shape(1000)
+    costs = CostModel(SETTINGS)
+    for _ in range(5):
+        costs.observe(form, PLAN, passed(form, PLAN))
+    before = costs.forecast(form, PLAN).median["infer"]
+    nothing = TaskOutcome("t", 0, "cut", None, (QueryOutcome(0, (), (), 0),), {"infer": before / 2})
+    costs.observe(form, PLAN, nothing)
+    assert costs.forecast(form, PLAN).median["infer"] == pytest.approx(before)
+    for _ in range(8):
+        costs.observe(form, PLAN, replace(nothing, seconds={"infer": 4 * before}))
+    assert costs.forecast(form, PLAN).median["infer"] > 2 * before
+
+
+def test_a_profile_of_this_machine_is_believed_and_another_is_a_hint() -> None:
+    good = profile(variant(row(512, step_seconds=1.0), row(2048, step_seconds=6.0)))
+    mine, hint = CostModel(SETTINGS, prior_of(good, "none")), CostModel(SETTINGS, prior_of(good, "none", ["other"]))
+    form = shape(600)
+    assert mine.known("fit")
+    assert not hint.known("fit")
+    ours, theirs = mine.forecast(form, PLAN), hint.forecast(form, PLAN)
+    assert ours.median["fit"] == pytest.approx(theirs.median["fit"])
+    tokens = sum(form.demonstrations)
+    assert 0.8 * tokens / 512 < ours.median["fit"] / PLAN.steps < 1.6 * tokens / 512
+    assert ours.upper["fit"] / ours.median["fit"] < 4 < theirs.upper["fit"] / theirs.median["fit"]
+    estimate = good.model_copy(update={"derivation": "by a roof line"})
+    assert not prior_of(estimate, "none").known
+
+
+def test_a_profile_without_numbers_leaves_the_guess() -> None:
+    empty = profile(variant(row(512, step_seconds=None, prefill_seconds=None, decode_rate=None, score_seconds=None)))
+    prior = prior_of(empty, "none")
+    assert not prior.known
+    assert prior.rates == CostModel(SETTINGS).prior.rates
+
+
+def test_a_worker_on_another_device_weakens_the_prior() -> None:
+    costs = CostModel(SETTINGS, prior_of(profile(), "none"))
+    assert costs.meet("cpu") is None
+    doubt = costs.meet("NVIDIA L4")
+    assert doubt is not None
+    assert "NVIDIA L4" in doubt
+    assert not costs.known("fit")
+    cuda = profile(machine=CPU.model_copy(update={"kind": "cuda", "device": "NVIDIA L4"}))
+    assert CostModel(SETTINGS, prior_of(cuda, "none")).meet("NVIDIA L4") is None
+
+
+def test_starts_are_learnt() -> None:
+    costs = CostModel(SETTINGS, prior_of(profile(), "none"))
+    assert costs.start()[0] == pytest.approx(6.75)
+    for _ in range(6):
+        costs.started(30.0)
+    assert costs.start()[0] == pytest.approx(30.0, rel=0.1)
+    assert costs.start()[1] > costs.start()[0]
+
+
+def test_rates_that_would_be_negative_are_zero() -> None:
+    lengths = np.array([512.0, 1024.0, 2048.0])
+    work = np.stack([np.ones(3), lengths, lengths**2], axis=1)
+    assert non_negative(work, work @ [0.1, 1e-3, 1e-7]) == pytest.approx([0.1, 1e-3, 1e-7])
+    found = non_negative(work, lengths * 1e-3 - 0.2)
+    assert min(found) >= 0
+    assert work @ found == pytest.approx(lengths * 1e-3 - 0.2, rel=0.5)
+
+
+def test_errors_of_predictions() -> None:
+    rows = [("fit", None, 1.0), ("fit", 2.0, 1.0), ("fit", 1.1, 1.0), ("fit", 0.8, 1.0), ("select", 1.0, 1e-5)]
+    assert prediction_errors(rows) == pytest.approx({"fit": 0.2})
+    assert prediction_errors(rows, skip=2) == pytest.approx({"fit": 0.15})
+    assert prediction_errors(rows, skip=9) == {}
+
+
+def test_what_is_expected_of_an_item() -> None:
+    form, costs = shape(1000), CostModel(SETTINGS)
+    unknown = expect(costs, [form], PLAN, 100.0)
+    assert unknown.keep is None
+    assert unknown.total == 0
+    assert unknown.silence == float("inf")
+    for _ in range(12):
+        costs.observe(form, PLAN, passed(form, PLAN))
+    forecast = costs.forecast(form, PLAN)
+    plenty = expect(costs, [form, form], PLAN, 1e6)
+    assert plenty.keep == pytest.approx((2 * forecast.after_fit(), 2 * forecast.upper["score"]))
+    assert plenty.total == pytest.approx(2 * forecast.seconds)
+    assert plenty.silence == pytest.approx(max(LEAST_SILENCE, SILENCE * 2 * forecast.most))
+    short = expect(costs, [form], TaskPlan(4000, 8, 1), 1.5 * forecast.after_fit())
+    assert short.keep is not None
+    assert short.keep[0] == pytest.approx(AFTER_FIT_SHARE * 1.5 * forecast.after_fit())
+    assert short.seconds[0]["fit"] < 0.6 * forecast.after_fit()  # it will meet its deadline
