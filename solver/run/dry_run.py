@@ -26,8 +26,7 @@ from solver.errors import InputError
 from solver.run.book import Book
 from solver.run.executors.base import Executor
 from solver.run.ledger import LEDGER, Ledger
-from solver.run.pipeline import ExecutorFactory, run
-from solver.run.pipeline import _local_executor as local_executor
+from solver.run.pipeline import ExecutorFactory, local_executor, run
 from solver.run.pricing import remember, starting_costs
 from solver.run.supervisor import SHARED_FIT_SHARE
 from solver.run.types import EXIT_DONE, Observer, RunOptions, Summary

@@ -78,7 +78,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or _local_executor)
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or local_executor)
             finally:
                 observer.end(summary)  # a terminal that takes no more must not outlast the budget either
         return summary
@@ -270,7 +270,8 @@ def _placement(options: RunOptions) -> Placement:
     return place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(options.model or EMBEDDED))
 
 
-def _local_executor(options: RunOptions, scratch: Path) -> Executor:
+def local_executor(options: RunOptions, scratch: Path) -> Executor:
+    """The worker processes of this machine."""
     from solver.run.worker import WorkerConfig
 
     placement = _placement(options)

@@ -57,7 +57,7 @@ def profile(options: ProfileOptions, tell: Tell) -> Profile:
     if options.settings.model.threads:
         torch.set_num_threads(options.settings.model.threads)
     tell(f"profiling {model.name} ({model.parameters:,} weights) on {device}")
-    machine = describe_machine(device, pick_dtype(options.settings.model, device), options.machine)
+    machine = describe_machine(device, pick_dtype(options.settings.model, device), options)
     imports = _import_seconds()
     variants: list[Variant] = []
     errors: list[InputError] = []
@@ -80,8 +80,8 @@ def profile(options: ProfileOptions, tell: Tell) -> Profile:
     )
 
 
-def describe_machine(device: Any, dtype: Any, preset: str | None) -> Machine:
-    """This machine. Peak and bandwidth of a known GPU are those of its data sheet, others are measured."""
+def describe_machine(device: Any, dtype: Any, options: ProfileOptions) -> Machine:
+    """This machine. Peak and bandwidth of a known GPU in 16 bits are those of its data sheet, others are measured."""
     import torch
 
     from solver.model.dtype import matmul_seconds
@@ -89,7 +89,7 @@ def describe_machine(device: Any, dtype: Any, preset: str | None) -> Machine:
     host = hardware({})
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else host["cpu"]
-    sheet = known_device(name) if cuda else None
+    sheet = known_device(name) if cuda and dtype.itemsize == 2 else None
     if sheet is not None:
         flops, bandwidth, source = sheet.peak_flops, sheet.bandwidth, sheet.source
     else:
@@ -97,10 +97,10 @@ def describe_machine(device: Any, dtype: Any, preset: str | None) -> Machine:
         flops, bandwidth = 2.0 * side**3 / matmul_seconds(dtype, device, side), _bandwidth(device)
         source = f"measured: a product of two {side} x {side} matrices in {str(dtype).removeprefix('torch.')}, a copy of 256 MiB"
     return Machine(
-        preset=preset or "",
+        preset=options.machine or "",
         kind="cuda" if cuda else "cpu",
         device=name,
-        devices=1,
+        devices=options.settings.workers.devices or torch.cuda.device_count() if cuda else 1,
         cores=host["cores"],
         threads=torch.get_num_threads(),
         memory=torch.cuda.get_device_properties(device).total_memory if cuda else host["memory"],
