@@ -55,6 +55,7 @@ class _Job:
     parked: list[Rows] = field(default_factory=list)  # single rows without keys and values, to be taken up from the end
     drafts: Sequence[Index] = ()
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
+    tried_alone: bool = False  # after memory ran out on it with nothing beside it
     slot: int = -1
     done: list[Completion] = field(default_factory=list)
     error: str = ""
@@ -427,10 +428,17 @@ class Decoder:
             else:
                 self._finish(job)
         self._resident.clear()
+        if self._forward.device.type == "cuda":
+            torch.cuda.empty_cache()
         if alone and self._waiting:
-            job = self._waiting.popleft()
-            job.error = out_of_memory_line(error)
-            self._finish(job)
+            job = self._waiting[0]
+            if job.tried_alone:
+                self._waiting.popleft()
+                job.error = out_of_memory_line(error)
+                self._finish(job)
+            else:  # what was kept beside it is free now
+                job.tried_alone = True
+                log.warning("out of memory: one sequence alone is tried once more")
         else:
             self._budget = self._cache.limit = max(1, min(self._budget, held) // 2)
             self._prefill_tokens = max(1, self._prefill_tokens // 2)

@@ -32,6 +32,7 @@ class Scorer:
     def run(self, requests: Sequence[ScoreRequest]) -> Iterator[Result]:
         """One result a request."""
         waiting = deque(sorted(requests, key=lambda request: -len(request.prompt)))
+        tried_alone = ""
         while waiting:
             batch = self._batch(waiting)
             try:
@@ -43,6 +44,10 @@ class Scorer:
                 if len(batch) > 1:
                     self._budget = max(1, min(self._budget, self._need(batch)) // 2)
                     log.warning("out of memory: scoring now holds at most %d positions", self._budget)
+                    continue
+                if tried_alone != batch[0].id:  # what was kept beside it is free now
+                    tried_alone = batch[0].id
+                    log.warning("out of memory: one prompt alone is tried once more")
                     continue
                 waiting.popleft()
                 yield Result(batch[0].id, "failed", (), out_of_memory_line(error), len(batch[0].prompt))

@@ -1,0 +1,51 @@
+"""The real worker with a part that breaks: `sabotaged_worker.py FAULTS FD PARENT`.
+
+FAULTS is JSON: {"where": "fit" | "decode" | "score", "what": "oom" | "nan", "times": n}: the first n calls break.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+FAULTS = json.loads(sys.argv.pop(1))
+
+
+def sabotage() -> None:
+    import torch
+
+    from solver.infer.forward import Forward
+    from solver.train import loop
+
+    left = [FAULTS.get("times", 1)]
+
+    def breaking(call: Callable[..., Any], spoil: Callable[[Any], Any]) -> Callable[..., Any]:
+        def broken(*arguments: Any, **named: Any) -> Any:
+            if left[0] <= 0:
+                return call(*arguments, **named)
+            left[0] -= 1
+            if FAULTS["what"] == "oom":
+                raise torch.OutOfMemoryError("CUDA out of memory: sabotage")
+            return spoil(call(*arguments, **named))
+
+        return broken
+
+    if FAULTS.get("where") == "fit":
+        loop.slot_losses = breaking(loop.slot_losses, lambda losses: losses * float("nan"))
+    if FAULTS.get("where") == "decode":
+        Forward._call = breaking(Forward._call, lambda result: result)  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    from solver.run import worker
+
+    real = worker.load
+
+    def load(config: worker.WorkerConfig) -> worker.Backend:
+        backend = real(config)
+        sabotage()
+        return backend
+
+    worker.main(load)
