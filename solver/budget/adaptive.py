@@ -106,15 +106,13 @@ class AdaptivePolicy:
         if price is None:  # not even the least pass for all: those that promise most a second
             ranked = sorted(firsts, key=lambda task: (task.losses, -_rate(offers[task.id]), *_shortest(task)))
             fitting = _fitting(ranked, least, left * workers)
-            task = ranked[0]
-            return self._fit(
-                task,
-                offers[task.id],
-                offers[task.id].least,
-                left,
-                left,
-                f"time for the least pass of {fitting} of {len(firsts)} tasks",
-            )
+            why = f"time for the least pass of {fitting} of {len(firsts)} tasks"
+            for task in ranked:
+                if (found := self._fit(task, offers[task.id], offers[task.id].least, left, left, why)) is not None:
+                    return found
+            # predictions may be wrong, and the time is of no other use
+            task = min(firsts, key=lambda task: (least[task.id], task.id))
+            return _assignment(task, offers[task.id].plan(offers[task.id].least), left, f"{why}; tried all the same")
         if self.costs.tasks < MEASURED_FIRST:
             by_length = sorted((one for one in firsts if not one.losses), key=_shortest, reverse=True)
             longest = next((one for one in by_length if self._measuring_seconds(one) < LONGEST_SHARE * left), None)
