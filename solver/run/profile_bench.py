@@ -60,6 +60,8 @@ class Bench:
 
         Optimizer steps are repeated for `stepping` seconds, but at most `MOST_STEPS`.
         """
+        from solver.model.memory import is_out_of_memory, out_of_memory_line
+
         self._stepping, self.reading, self.writing = stepping, 0.0, 0.0
         reset_peak(self._base.device)
         found: dict[str, Any] = {}
@@ -71,6 +73,10 @@ class Bench:
                 notes.append(f"{what}: cut by --seconds")
             except _Failed as failure:
                 notes.append(f"{what}: {failure}")
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                notes.append(f"{what}: {out_of_memory_line(error)}")
         return Row(tokens=tokens, peak_memory=peak_of(self._base.device), note="; ".join(notes), **found)
 
     # -- training
@@ -200,6 +206,7 @@ def reset_peak(device: Any) -> None:
     if device.type == "cuda":
         import torch
 
+        torch.cuda.empty_cache()  # what an earlier length left reserved is not needed by this one
         torch.cuda.reset_peak_memory_stats(device)
         return
     with contextlib.suppress(OSError):

@@ -155,6 +155,20 @@ def test_running_out_of_memory_is_a_row_that_says_so() -> None:
     assert row.note == "training: out of memory; inference: out of memory: no room"
 
 
+def test_an_error_of_the_allocator_is_a_row_too_and_others_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = _Parts()
+
+    def fit(*_: object) -> Iterator[Fit]:
+        raise error
+
+    monkeypatch.setattr(parts, "fit", fit)
+    error: Exception = MemoryError()
+    assert bench(parts).row(64, 0.01, Deadline.after(60)).note == "training: out of memory"
+    error = RuntimeError("shapes do not match")
+    with pytest.raises(RuntimeError, match="shapes"):
+        bench(parts).row(64, 0.01, Deadline.after(60))
+
+
 def test_inference_is_measured_where_training_finds_no_room() -> None:
     row = bench(_Parts("oom")).row(64, 0.01, Deadline.after(60))
     assert row.step_seconds is None
