@@ -2,13 +2,14 @@
 # make test   every test, the slow ones included
 # make lint   ruff and mypy
 # make bench  the speed and memory ratios that README shows
+# make gpu    continue the embedded model on a CUDA device and measure it (tests/gpu/stay.sh says how)
 # make profile  measure this machine (idle, please) for the tables of time_budget.md and the estimates of other machines
 # The virtual environment .venv is made at first use and again when the lock or pyproject.toml changes.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench profile clean
+.PHONY: help run test lint bench profile gpu clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -38,6 +39,9 @@ profile: .venv/stamp
 	$(BIN)/solver profile --machine cpu --quantization none,nf4 --out $(PROFILES)/cpu.json --compare $(PROFILES)/cpu.json --table time_budget.md
 	@for machine in h200 kaggle-l4x4 kaggle-t4x2; do \
 		$(BIN)/solver profile --machine $$machine --stored --table time_budget.md >/dev/null; done
+
+gpu: .venv/stamp
+	@PYTHON=$(BIN)/python tests/gpu/stay.sh
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

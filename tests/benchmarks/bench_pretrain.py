@@ -1,0 +1,184 @@
+"""Pre-training throughput against a plain `transformers.Trainer`, from one run.
+
+    python tests/benchmarks/bench_pretrain.py [--batches 16] [--batch-tokens 4096] [--repeat 2] [--threads 1] [--corpus DIR]
+                                              [--hidden 192 --layers 6 --heads 3 --ffn 576]
+
+Same sequences, model, dtype and threads. Ours is the loop of `solver pretrain`: the sampler's batches, Muon and AdamW. The plain
+Trainer does what it does unless told otherwise: as many sequences a step as ours has on average, in random order, padded to
+the longest with an attention mask, logits for every position, AdamW. The second baseline is told to group by length. Tokens
+are real ones, without padding; seconds are CPU seconds of this process, which leaves out the turns of other programs (on a
+CUDA device: wall clock). The drawing of sequences is in nobody's seconds; it is printed beside them. The ratio is of the best
+of alternating repetitions, after one that does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from solver.arc.datasets import load_tasks
+from solver.codec import grid_codec
+from solver.model.build import Shape, new_model
+from solver.pretrain.command import MIXTURE, evaluation_guard, load_store
+from solver.pretrain.fast import fast_states
+from solver.pretrain.guard import Guard, held_out
+from solver.pretrain.loop import LoopSettings, batch_losses
+from solver.pretrain.procedural import Procedural
+from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
+from solver.pretrain.store import pack
+from solver.pretrain.target import GridTarget
+
+PLAIN, GROUPED, OURS = "transformers.Trainer", "the same, grouped by length", "solver pretrain"
+
+
+def draw(corpus: Path | None, settings: SamplerSettings, count: int) -> list[Batch]:
+    """The first batches of a training on the corpora; without any, on the ARC-AGI training sets and procedural families."""
+    if corpus is None:
+        guard: Guard = evaluation_guard()
+        store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training"))
+    else:
+        guard = evaluation_guard()
+        with tempfile.TemporaryDirectory() as cache:
+            store = load_store(corpus, Path(cache), guard, print)
+    store = store.select([not held_out(name) for name in store.names])
+    stream = Sampler(store, MIXTURE, grid_codec(), settings, 0, {"procedural": Procedural(guard)}).batches(0, 0)
+    return [next(stream)[2] for _ in range(count)]
+
+
+def clock(device: torch.device) -> float:
+    """Seconds that count."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def ours(shape: Shape, batches: list[Batch], device: torch.device) -> Callable[[], float]:
+    """The steps of `solver pretrain`. The call trains and gives seconds."""
+    settings = LoopSettings(minutes=1)
+    target = GridTarget(new_model(shape).to(device))
+    optimizers = target.optimizers(target.lr, settings.weight_decay)
+    states, piece = fast_states(target.model)
+
+    def run() -> float:
+        target.model.train()
+        start = clock(device)
+        for batch in batches:
+            for loss, _ in batch_losses(states, target.model.lm_head, batch, piece, device):
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_(target.model.parameters(), settings.clip)
+            for optimizer in optimizers:
+                optimizer.step()
+            target.model.zero_grad(set_to_none=True)
+        return clock(device) - start
+
+    return run
+
+
+def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bool) -> Callable[[], float]:
+    """transformers.Trainer as its documentation has it. The call trains and gives seconds."""
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+    data = []
+    for batch in batches:
+        for ids, weights in zip(batch.ids, batch.weights, strict=True):
+            length = int(np.flatnonzero(weights)[-1]) + 1  # the answer is the end of a sequence
+            labels = np.where(weights[:length] > 0, ids[:length], -100)
+            data.append({"input_ids": ids[:length].tolist(), "length": length, "labels": labels.tolist()})
+    size = max(1, round(len(data) / len(batches)))
+    pad = grid_codec().pad
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        width = max(row["length"] for row in rows)
+
+        def padded(name: str, filler: int) -> torch.Tensor:
+            return torch.tensor([row[name] + [filler] * (width - row["length"]) for row in rows])
+
+        mask = torch.tensor([[1] * row["length"] + [0] * (width - row["length"]) for row in rows])
+        return {"input_ids": padded("input_ids", pad), "attention_mask": mask, "labels": padded("labels", -100)}
+
+    class Stopwatch(TrainerCallback):
+        """Times the steps alone: without building the Trainer."""
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.start = clock(device)
+
+        def on_train_end(self, *args: Any, **kwargs: Any) -> None:
+            self.seconds = clock(device) - self.start
+
+    def run() -> float:
+        with tempfile.TemporaryDirectory() as out:
+            arguments = TrainingArguments(
+                output_dir=out,
+                num_train_epochs=1,
+                per_device_train_batch_size=size,
+                learning_rate=1e-3,
+                bf16=device.type == "cuda",
+                train_sampling_strategy="group_by_length" if grouped else "random",
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                use_cpu=device.type == "cpu",
+                disable_tqdm=True,
+                remove_unused_columns=False,
+            )
+            watch = Stopwatch()
+            trainer = Trainer(new_model(shape), arguments, train_dataset=data, data_collator=collate, callbacks=[watch])
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
+        return watch.seconds
+
+    return run
+
+
+def main() -> None:
+    """Run the sides in turn and print a Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = {"batches": 16, "batch-tokens": 4096, "max-tokens": 1024, "repeat": 2, "threads": 1}
+    for name, default in (numbers | {"hidden": 192, "layers": 6, "heads": 3, "ffn": 576}).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    device = torch.device(options.device)
+    shape = Shape(options.hidden, options.layers, options.heads, options.ffn)
+    settings = SamplerSettings(batch_tokens=options.batch_tokens, max_tokens=options.max_tokens)
+    began = time.process_time()
+    batches = draw(options.corpus, settings, options.batches)
+    drawing = time.process_time() - began
+    tokens, padded = sum(batch.tokens for batch in batches), sum(batch.ids.size for batch in batches)
+    sides = {
+        OURS: ours(shape, batches, device),
+        GROUPED: theirs(shape, batches, device, grouped=True),
+        PLAIN: theirs(shape, batches, device, grouped=False),
+    }
+    seconds = dict.fromkeys(sides, float("inf"))
+    for repetition in range(options.repeat + 1):
+        for name, run in sides.items():
+            spent = run()
+            if repetition:
+                seconds[name] = min(spent, seconds[name])
+    weights = new_model(shape).num_parameters()
+    print(f"{weights / 1e6:.2f}M weights on {device}, {options.threads} threads; {tokens} tokens in {len(batches)} batches,")
+    print(f"{1 - tokens / padded:.1%} of ours padding; reading the corpora and drawing took {drawing:.1f} s\n")
+    unit = "a CPU second" if device.type == "cpu" else "a second"
+    print(f"| | tokens {unit} | ours is faster by |\n| --- | --- | --- |")
+    for name, spent in seconds.items():
+        print(f"| {name} | {tokens / spent:,.0f} | {'' if name == OURS else f'{spent / seconds[OURS]:.2f}x'} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The script of a stay on a borrowed machine, tried on the CPU at a small scale, and the training path of CUDA devices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from solver.arc.datasets import load_tasks
+from solver.codec import grid_codec
+from solver.model.build import Shape, new_model
+from solver.model.lean import decoder_states
+from solver.pretrain.checkpoint import load_model, read_state
+from solver.pretrain.fast import fast_states
+from solver.pretrain.loop import batch_losses
+from solver.pretrain.sampler import Sampler, SamplerSettings
+from solver.pretrain.store import pack
+
+ROOT = Path(__file__).parents[2]
+SMALL = {
+    "PYTHON": sys.executable,
+    "DEVICE": "cpu",
+    "MINUTES": "0.2",
+    "BATCH_TOKENS": "2048",
+    "MAX_TOKENS": "512",
+    "WORKERS": "0",
+    "QUERIES": "20",
+    "TASKS": "1",
+    "SHORTEST": "5",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+def stay(out: Path, **settings: str) -> str:
+    environment = os.environ | SMALL | {"OUT": str(out), "WORK": str(out.with_suffix(".work"))} | settings
+    command = ["bash", str(ROOT / "tests" / "gpu" / "stay.sh")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_stays_add_up(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    said = stay(first, PRESET="tiny", BUDGETS="0")
+    assert f"RESUME={first}" in said
+    stay(second, RESUME=str(first), BUDGETS="")
+    states = [read_state(out) for out in (first, second)]
+    assert states[0] is not None
+    assert states[1] is not None
+    assert states[1]["position"]["steps"] > states[0]["position"]["steps"] > 0
+    for out in (first, second):
+        assert len(list(out.iterdir())) <= 8
+        assert load_model(out).config.hidden_size == 64
+    rows = [json.loads(line) for line in (second / "held_out.jsonl").read_text().splitlines()]
+    assert [row["trained_tokens"] for row in rows] == [state["position"]["tokens"] for state in states if state]
+    assert json.loads((first / "tasks.jsonl").read_text())["budget"] == "0"
+    steps = [json.loads(line)["step"] for line in (second / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_compiled_bf16_training_on_cuda_agrees_with_fp32() -> None:
+    store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training").tasks[:40])
+    settings = SamplerSettings(batch_tokens=4096, block_batches=2, max_tokens=512)
+    batch = next(Sampler(store, {}, grid_codec(), settings, 0).batches(0, 0))[2]
+    model = new_model(Shape(hidden=64, layers=2, heads=2, ffn=192)).cuda()
+    device = torch.device("cuda:0")
+
+    def gradients(fast: bool) -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        states, piece = fast_states(model) if fast else (decoder_states(model), None)
+        total = 0.0
+        for loss, _ in batch_losses(states, model.lm_head, batch, piece, device):
+            loss.backward()
+            total += float(loss)
+        return total, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    exact, exact_grads = gradients(fast=False)
+    rough, rough_grads = gradients(fast=True)
+    assert rough == pytest.approx(exact, rel=0.01)
+    for mine, theirs in zip(rough_grads, exact_grads, strict=True):
+        assert float((mine - theirs).norm() / theirs.norm()) < 0.1
+
+
+def test_batches_of_a_gpu_hold_little_padding() -> None:
+    store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training").tasks)
+    settings = SamplerSettings(batch_tokens=131072, max_tokens=1024)
+    batches = Sampler(store, {}, grid_codec(), settings, 0).block(0)
+    read, padded = sum(batch.tokens for batch in batches), sum(batch.ids.size for batch in batches)
+    assert read / padded > 0.9
+    assert max(batch.ids.size for batch in batches) <= 131072
+    assert np.mean([batch.ids.size for batch in batches]) > 0.8 * 131072
