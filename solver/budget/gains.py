@@ -19,7 +19,7 @@ by `solver fit-gains`; `gains.json` holds those that runs start from, and says f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -100,20 +100,12 @@ class Gains:
 
     def chance(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: float) -> Numbers:
         """That a task is solved by one pass; arrays of one shape. Rises with steps, views and samples, ever more slowly."""
-        p = self.parameters
-        features = task_features(shape)
-        ceiling = _logistic(
-            p["ceiling"] + p["tokens"] * features[0] + p["demonstrations"] * features[1] + p["same_size"] * features[2]
-        )
-        base, single = _logistic(p["base"]), _logistic(p["single"])
-        fitted = base + (1 - base) * -np.expm1(-np.asarray(steps, float) * self._step / math.exp(p["scale"]))
-        answers = np.maximum(np.asarray(views, float) * samples**SAMPLE_POWER, 1.0)
-        found = 1 - (1 - single) * np.exp(-(answers - 1) / math.exp(p["reach"]))
-        return np.asarray(ceiling * fitted * found)
+        answers = np.asarray(views, float) * samples**SAMPLE_POWER
+        return _chance(self.parameters, np.array(task_features(shape)), np.asarray(steps, float) * self._step, answers)
 
     def right(self, agreement: float) -> float:
         """The chance that a task is solved already, by the agreement of its candidates."""
-        return float(_logistic(self.parameters["sure"] + self.parameters["surer"] * agreement))
+        return float(_logistic(np.array(self.parameters["sure"] + self.parameters["surer"] * agreement)))
 
     def again(self, shape: TaskShape, last: Last, steps: Numbers, views: Numbers, samples: float) -> Numbers:
         """What another pass adds to the chance that a task is solved."""
@@ -124,14 +116,11 @@ class Gains:
 
     def certain(self, chance: Numbers) -> Numbers:
         """The chance that all candidates agree after a pass that solves the task with `chance`."""
-        share = _logistic(self.parameters["certain"])
+        share = _logistic(np.array(self.parameters["certain"]))
         return np.asarray(chance * share)
 
     def _hope(self, last: Last) -> float:
-        if last.agreement >= 1:
-            return 0.0
-        least, fade = float(_logistic(self.parameters["hopeless"])), float(_logistic(self.parameters["fade"]))
-        return (least + (1 - least) * 4 * last.agreement * (1 - last.agreement)) * fade ** (last.waves - 1)
+        return float(_hope(self.parameters, np.array(last.agreement), np.array(float(last.waves))))
 
     def to_json(self) -> dict[str, Any]:
         """As `gains.json` holds it."""
@@ -183,32 +172,70 @@ def fit(passes: Iterable[Passed], fitted_on: str) -> Gains:
     rows = list(passes)
     names = list(PRIOR)
     means, sds = np.array(list(PRIOR.values())).T
+    table = _Table.of(rows)
 
     def loss(values: Numbers) -> float:
-        gains = Gains(dict(zip(names, values.tolist(), strict=True)))
-        return float((((values - means) / sds) ** 2).sum() / 2) + sum(row.weight * _mismatch(gains, row) for row in rows)
+        parameters = dict(zip(names, values.tolist(), strict=True))
+        return float((((values - means) / sds) ** 2).sum() / 2) + table.mismatch(parameters)
 
     found = _minimise(loss, means.copy()) if rows else means
     return Gains(dict(zip(names, found.tolist(), strict=True)), fitted_on=fitted_on)
 
 
-def _mismatch(gains: Gains, row: Passed) -> float:
-    """Negative log-likelihood of what a pass came to."""
-    before = row.before
-    total = _surprise(row.solved, gains.right(row.agreement))
-    if before is None:
-        total += _surprise(row.solved, float(gains.chance(row.shape, np.array(row.steps), np.array(row.views), row.samples)))
-        total += row.solved * _surprise(float(row.agreement >= 1), float(gains.certain(np.array(1.0))))
-    elif before.solved < 1 and before.agreement < 1:
-        gained = gains.again(row.shape, before.last, np.array(row.steps - before.steps), np.array(row.views), row.samples)
-        unsolved = max(1 - gains.right(before.agreement), 1e-9)
-        total += (1 - before.solved) * _surprise(max(row.solved - before.solved, 0.0), float(gained) / unsolved)
-    return total
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """Passes as columns; those of the pass before are 0 where there is none."""
+
+    features: Numbers  # (passes, 3)
+    steps: Numbers  # (passes,), as all that follow
+    answers: Numbers
+    agreement: Numbers
+    solved: Numbers
+    weight: Numbers
+    first: Numbers  # 1: no pass before
+    steps_before: Numbers
+    agreement_before: Numbers
+    solved_before: Numbers
+    waves_before: Numbers
+
+    @staticmethod
+    def of(rows: Sequence[Passed]) -> _Table:
+        """The columns of some passes."""
+        columns = [
+            (
+                row.steps,
+                row.views * row.samples**SAMPLE_POWER,
+                row.agreement,
+                row.solved,
+                row.weight,
+                float(row.before is None),
+                *((0.0, 0.0, 0.0, 1.0) if row.before is None else _before(row.before)),
+            )
+            for row in rows
+        ]
+        features = np.array([task_features(row.shape) for row in rows]).reshape(-1, 3)
+        return _Table(features, *np.array(columns).reshape(-1, 10).T)
+
+    def mismatch(self, p: Mapping[str, float]) -> float:
+        """Negative log-likelihood."""
+        right = _surprise(self.solved, _logistic(p["sure"] + p["surer"] * self.agreement))
+        chance = _surprise(self.solved, _chance(p, self.features, self.steps, self.answers))
+        certain = self.solved * _surprise((self.agreement >= 1).astype(float), _logistic(np.array(p["certain"])))
+        before = _chance(p, self.features, self.steps_before, self.answers)
+        after = _chance(p, self.features, self.steps, self.answers)
+        gained = _hope(p, self.agreement_before, self.waves_before) * (after - before) / np.maximum(1 - before, 1e-9)
+        open_ = (1 - self.solved_before) * (self.agreement_before < 1)
+        later = open_ * _surprise(np.maximum(self.solved - self.solved_before, 0.0), gained)
+        return float((self.weight * (right + self.first * (chance + certain) + (1 - self.first) * later)).sum())
 
 
-def _surprise(happened: float, chance: float) -> float:
-    chance = min(max(chance, 1e-6), 1 - 1e-6)
-    return -(happened * math.log(chance) + (1 - happened) * math.log(1 - chance))
+def _before(row: Passed) -> tuple[float, float, float, float]:
+    return row.steps, row.agreement, row.solved, float(row.waves)
+
+
+def _surprise(happened: Numbers, chance: Numbers) -> Numbers:
+    chance = np.clip(chance, 1e-6, 1 - 1e-6)
+    return np.asarray(-(happened * np.log(chance) + (1 - happened) * np.log(1 - chance)))
 
 
 def _minimise(loss: Callable[[Numbers], float], start: Numbers, rounds: int = 40) -> Numbers:
@@ -242,5 +269,20 @@ def _slope(loss: Callable[[Numbers], float], at: Numbers, reach: float = 1e-4) -
     return found
 
 
-def _logistic(x: float) -> float:
-    return 1 / (1 + math.exp(-max(-60.0, min(60.0, x))))
+def _chance(p: Mapping[str, float], features: Numbers, steps: Numbers, answers: Numbers) -> Numbers:
+    """By parameters, (..., 3) features, steps of `REFERENCE` sequences, and answers."""
+    ceiling = _logistic(p["ceiling"] + features @ np.array([p["tokens"], p["demonstrations"], p["same_size"]]))
+    base, single = _logistic(np.array(p["base"])), _logistic(np.array(p["single"]))
+    fitted = base + (1 - base) * -np.expm1(-steps / math.exp(p["scale"]))
+    found = 1 - (1 - single) * np.exp(-np.maximum(answers - 1, 0.0) / math.exp(p["reach"]))
+    return np.asarray(ceiling * fitted * found)
+
+
+def _hope(p: Mapping[str, float], agreement: Numbers, waves: Numbers) -> Numbers:
+    least, fade = _logistic(np.array(p["hopeless"])), _logistic(np.array(p["fade"]))
+    hope = (least + (1 - least) * 4 * agreement * (1 - agreement)) * fade ** (waves - 1)
+    return np.asarray(np.where(agreement >= 1, 0.0, hope))
+
+
+def _logistic(x: Numbers) -> Numbers:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -60.0, 60.0))))

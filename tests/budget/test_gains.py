@@ -1,0 +1,125 @@
+"""What work is worth: concave, told apart by tasks, learnt from passes with known answers, read from files that may be bad."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_record import made_task, shape
+
+from solver.budget.gains import PRIOR, Gains, Last, Passed, fit, load_gains, prior_gains, save_gains, shipped_gains
+from solver.budget.replay import evidence
+from solver.errors import InputError
+
+GAINS = prior_gains()
+ONE = np.ones(1)
+
+
+@given(tokens=st.floats(50, 9000), pairs=st.integers(1, 9), samples=st.integers(1, 16))
+def test_chances_rise_ever_more_slowly(tokens: float, pairs: int, samples: int) -> None:
+    form = shape(tokens, pairs)
+    by_steps = GAINS.chance(form, np.arange(0, 400, 20.0), np.full(20, 8.0), samples)
+    by_views = GAINS.chance(form, np.full(16, 60.0), np.arange(1, 17.0), samples)
+    for chances in (by_steps, by_views):
+        assert (chances > 0).all()
+        assert (chances < 1).all()
+        gained = np.diff(chances)
+        assert (gained > 0).all()
+        assert (np.diff(gained) <= 1e-12).all()
+
+
+def test_tasks_differ() -> None:
+    def chance(form: object) -> float:
+        return float(GAINS.chance(form, 60 * ONE, 8 * ONE, 1)[0])  # type: ignore[arg-type]
+
+    assert chance(shape(300)) > chance(shape(3000))
+    assert chance(shape(300, same_size=True)) > chance(shape(300, same_size=False))
+    assert float(GAINS.with_batch(16).chance(shape(300), 15 * ONE, ONE, 1)[0]) == pytest.approx(
+        float(GAINS.chance(shape(300), 60 * ONE, ONE, 1)[0])
+    )
+
+
+def test_another_pass_is_worth_most_where_views_half_agree() -> None:
+    def again(agreement: float, waves: int = 1, steps: float = 30.0) -> float:
+        return float(GAINS.again(shape(500), Last(agreement, steps, waves), 60 * ONE, 8 * ONE, 1)[0])
+
+    assert again(1.0) == 0
+    assert again(0.4) > again(0.0) > 0
+    assert again(0.4) > again(0.4, waves=3) > 0
+    assert again(0.4) > again(0.4, steps=300.0)
+    assert GAINS.right(1.0) > 0.8 > 0.2 > GAINS.right(0.1)
+
+
+def passes(gains: Gains, tasks: int, seed: int) -> list[Passed]:
+    rng = np.random.default_rng(seed)
+    return [row for number in range(tasks) for row in evidence(made_task(number, rng, gains), 4)]
+
+
+def test_without_tasks_the_prior_stands() -> None:
+    fitted = fit([], "nothing")
+    assert fitted.parameters == GAINS.parameters
+    assert fitted.fitted_on == "nothing"
+
+
+def test_few_tasks_move_little_and_many_decide() -> None:
+    truth = Gains({**GAINS.parameters, "ceiling": 1.5, "scale": np.log(120.0), "base": -3.5})
+    few, many = fit(passes(truth, 3, 0), "3"), fit(passes(truth, 80, 1), "80")
+
+    def error(gains: Gains) -> float:
+        forms = [shape(tokens) for tokens in (200, 600, 1800)]
+        steps = np.array([0.0, 15.0, 60.0, 240.0])
+        gaps = [gains.chance(form, steps, np.full(4, 8.0), 1) - truth.chance(form, steps, np.full(4, 8.0), 1) for form in forms]
+        return float(np.abs(gaps).mean())
+
+    moved = {name: abs(few.parameters[name] - mean) / sd for name, (mean, sd) in PRIOR.items()}
+    assert max(moved.values()) < 2
+    assert error(many) < 0.6 * error(GAINS)
+    assert error(many) < 0.07
+
+
+def test_a_tasks_passes_are_evidence_of_one_task() -> None:
+    task = made_task(0, np.random.default_rng(0))
+    rows = evidence(task, 8)
+    firsts, later = ([row for row in rows if (row.before is None) == first] for first in (True, False))
+    assert sum(row.weight for row in firsts) == pytest.approx(1)
+    assert sum(row.weight for row in later) == pytest.approx(1)
+    assert {row.views for row in firsts} == {1, 2, 4, 8}
+    assert max(row.steps for row in rows) == 2 * max(rung.steps for rung in task.rungs)  # of four sequences, not eight
+    assert all(row.before is not None and row.before.steps < row.steps for row in later)
+
+
+def test_the_shipped_gains_can_be_read_and_say_what_they_are_from() -> None:
+    shipped = shipped_gains()
+    assert set(shipped.parameters) == set(PRIOR)
+    assert shipped.fitted_on
+
+
+def test_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    save_gains(tmp_path / "gains.json", Gains(GAINS.parameters, fitted_on="12 tasks"))
+    back = load_gains(tmp_path / "gains.json")
+    assert back.parameters == GAINS.parameters
+    assert back.fitted_on == "12 tasks"
+    with pytest.raises(InputError, match="cannot be written"):
+        save_gains(tmp_path / "nowhere" / "gains.json", GAINS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        json.dumps({"version": 99, "parameters": {}}),
+        json.dumps({"version": 1, "parameters": {"ceiling": 1}}),
+        json.dumps({"version": 1, "parameters": dict.fromkeys(PRIOR, True)}),
+        json.dumps({"version": 1, "parameters": dict.fromkeys(PRIOR, float("inf"))}),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "gains.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"gains\.json"):
+        load_gains(path)
