@@ -138,6 +138,7 @@ class Bench:
         ]
         seconds, results = self._ask(self._engine.search, searches, deadline)
         found["search_rate"] = _rate(sum(result.new_tokens for result in results), seconds - again)
+        notes += [f"{what}: too few tokens to be timed" for what in ("decode", "search") if found[f"{what}_rate"] is None]
         answer = material(self._base.codec, length, np.random.default_rng(0))[2]
         scores = [ScoreRequest(self._id(), prompt, self._adapter, (answer,)) for prompt in prompts]
         seconds, _ = self._ask(self._engine.score, scores, deadline)

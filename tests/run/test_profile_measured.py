@@ -163,7 +163,7 @@ def test_an_error_of_the_allocator_is_a_row_too_and_others_are_errors(monkeypatc
 
     monkeypatch.setattr(parts, "fit", fit)
     error: Exception = MemoryError()
-    assert bench(parts).row(64, 0.01, Deadline.after(60)).note == "training: out of memory"
+    assert bench(parts).row(64, 0.01, Deadline.after(60)).note.split("; ")[0] == "training: out of memory"
     error = RuntimeError("shapes do not match")
     with pytest.raises(RuntimeError, match="shapes"):
         bench(parts).row(64, 0.01, Deadline.after(60))
@@ -191,7 +191,19 @@ def test_steps_are_repeated_up_to_the_most_and_at_least_once() -> None:
 
 def test_prompts_leave_room_for_answers_and_say_so() -> None:
     row = bench(_Parts(fails_above=4096 - profile_bench.NEW_TOKENS)).row(4096, 0.0, Deadline.after(60))
-    assert row.note == "prompts of 3,968 tokens, to leave room for answers"
+    assert row.note.split("; ")[0] == "prompts of 3,968 tokens, to leave room for answers"
+
+
+def test_a_model_that_finds_nothing_has_no_rate_of_search_and_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = _Parts()
+
+    def search(requests: Sequence[Any], deadline: Deadline) -> Iterator[Result]:
+        yield from (Result(request.id, "complete", (), "", len(request.prompt), 0) for request in requests)
+
+    monkeypatch.setattr(parts, "search", search)
+    row = bench(parts).row(64, 0.01, Deadline.after(60))
+    assert row.search_rate is None
+    assert "search: too few tokens to be timed" in row.note
 
 
 @pytest.mark.parametrize("tokens", [16, 100, 313, 5000])
