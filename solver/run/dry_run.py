@@ -152,7 +152,8 @@ def _extrapolated(
     remember(costs, ledger)
     states = [TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks]
     timings = ledger.timings()
-    start = sum(timings.get(phase, (0.0, 0.0))[1] for phase in ("validate", "load"))
+    validate, load = (timings.get(phase, (0.0, 0.0))[1] for phase in ("validate", "load"))
+    start = validate + load / workers  # they load side by side
     machine, derivation = summary.device, ""
     if options.machine is not None:
         costs, start, machine, workers, derivation = _elsewhere(options.machine, small, costs, states, start)
