@@ -73,7 +73,7 @@ def profile(
     settings = load_settings(machine, recipe, set_ or ())
     old = load_profile(compare) if compare is not None else None
     if stored:
-        found = stored_profile(machine, model_of(model))
+        found = stored_profile(machine, None if model is None else model_of(model))
     else:
         from solver.run.profile import ProfileOptions
         from solver.run.profile import profile as measure
