@@ -154,12 +154,12 @@ class AdaptivePolicy:
     def _fit(self, task: TaskState, offer: _Offer, option: int, room: float, left: float, reason: str) -> Assignment | None:
         """The option within `room` seconds, or what of it fits; None if not even its answers would."""
         plan = offer.plan(option)
-        forecast = self.costs.forecast(task.shape, plan)
+        forecast = self.costs.forecast(task.shape, plan, task.waves)
         if forecast.seconds > room:
             smaller = self._shrunk(task, plan, room)
             if smaller is None:
                 return None
-            plan, forecast = smaller, self.costs.forecast(task.shape, smaller)
+            plan, forecast = smaller, self.costs.forecast(task.shape, smaller, task.waves)
             reason += f"; shrunk to {plan.steps} steps and {plan.views} views in {room:.1f} s"
         deadline = min(left, max(min(forecast.most, room), SLACK * forecast.seconds))
         return _assignment(task, plan, deadline, reason)
@@ -167,7 +167,7 @@ class AdaptivePolicy:
     def _shrunk(self, task: TaskState, plan: TaskPlan, room: float) -> TaskPlan | None:
         """As many views as leave half of the room to the fit, and the steps that fit; with one view, whatever fits."""
         for views in reversed([views for views in self._views if views <= plan.views]):
-            bare = self.costs.forecast(task.shape, TaskPlan(0, views, plan.samples)).seconds
+            bare = self.costs.forecast(task.shape, TaskPlan(0, views, plan.samples), task.waves).seconds
             steps = min(plan.steps, self._affordable(task, views, plan.samples, room))
             if steps >= 1 and (bare <= room / 2 or views == self._views[0]):
                 return TaskPlan(steps, views, plan.samples)
@@ -178,7 +178,7 @@ class AdaptivePolicy:
     def _affordable(self, task: TaskState, views: int, samples: int, room: float) -> int:
         """Steps that bring a pass to `room` seconds, by the medians."""
         counts = np.array([1.0, self._steps[-1] + 1.0])
-        few, many = self.costs.medians(task.shape, counts, np.full(2, float(views)), samples)
+        few, many = self.costs.medians(task.shape, counts, np.full(2, float(views)), samples, task.waves)
         each = (many - few) / (counts[1] - counts[0])
         return max(0, min(self._steps[-1], int(1 + (room - few) / each))) if room >= few and each > 0 else 0
 
@@ -186,7 +186,7 @@ class AdaptivePolicy:
         self, found: Assignment, task: TaskState, offers: dict[str, _Offer], free: Sequence[TaskState], left: float
     ) -> Assignment:
         """With more steps, if what the item leaves of the time is too little for another."""
-        seconds = self.costs.forecast(task.shape, found.plan).seconds
+        seconds = self.costs.forecast(task.shape, found.plan, task.waves).seconds
         next_least = min(float(offers[other.id].seconds[offers[other.id].least]) for other in free)
         if left - seconds >= next_least:
             return found
@@ -226,7 +226,7 @@ class AdaptivePolicy:
         if task.waves:
             steps, views = steps[steps >= LATER_STEPS * self._full.steps], views[views >= LATER_VIEWS * self._full.views]
         steps, views = (part.ravel() for part in np.meshgrid(steps, views))
-        seconds = [self.costs.medians(task.shape, steps, views, samples) for samples in self._samples]
+        seconds = [self.costs.medians(task.shape, steps, views, samples, task.waves) for samples in self._samples]
         samples = tuple(count for count in self._samples for _ in steps)
         times = len(self._samples)
         return np.tile(steps, times), np.tile(views, times), samples, np.concatenate(seconds)
@@ -246,7 +246,7 @@ class AdaptivePolicy:
         fulls = np.full_like(later, float(self._full.views))
         doubtful = 1 - self._gains.certain(chance)
         after = self._gains.chance(task.shape, steps[:, None] + later, np.broadcast_to(fulls, (len(steps), len(later))), 1)
-        second = self.costs.medians(task.shape, later, fulls, self._full.samples) * (later > 0)
+        second = self.costs.medians(task.shape, later, fulls, self._full.samples, 1) * (later > 0)
         costs = seconds[:, None] + doubtful[:, None] * second
         values = chance[:, None] + np.where(later > 0, np.maximum(after - chance[:, None], 0.0), 0.0)
         least = int(np.argmin(seconds))

@@ -5,6 +5,7 @@ The planner spends by the median and keeps its promises by the upper quantile. N
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 
 from solver.budget.profile import Profile, Variant
 from solver.budget.regression import STRONG, WEAK, Regression, Spread
-from solver.budget.workload import PHASES, TaskShape, amounts
+from solver.budget.workload import PHASES, Circumstances, TaskShape, amounts
 from solver.config import Settings
 from solver.types import TaskOutcome, TaskPlan
 
 Numbers = NDArray[np.float64]
 
+RECENT = 32  # passes whose answers are remembered
 LEARNING = 5  # tasks before predictions are judged
 ONCE = np.ones(1)
 CHANGE = 0.03  # of a prediction that calls for new plans
@@ -28,7 +30,7 @@ CHANGE = 0.03  # of a prediction that calls for new plans
 # is that of README's table (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; the rest is guessed.
 _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
-        "prepare": (2e-3, 1e-6, 1e-6),
+        "prepare": (2e-3, 1e-6, 5e-7, 1e-6),
         "fit": (5e-2, 2e-2, 4.3e-4, 6.6e-8),
         "infer": (5e-2, 1.4e-4, 2.2e-8, 8e-3, 2e-3),
         "score": (1e-2, 3e-5, 3e-4),
@@ -146,6 +148,8 @@ class CostModel:
         self.prior = prior or Prior()
         self._phases = _regressions(self.prior)
         self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
+        self._lengths: deque[float] = deque(maxlen=RECENT)
+        self._candidates: deque[float] = deque(maxlen=RECENT)
         self.tasks = 0  # observed
         self.version = 0  # changes with the predictions, if by more than a few per cent
         self._noted = {phase: regression.rates for phase, regression in self._phases.items()}
@@ -177,24 +181,25 @@ class CostModel:
         phases = [phase for phase in PHASES if phase != "select" and (phase != "score" or self._settings.infer.score)]
         return all(self.known(phase) for phase in phases)
 
-    def forecast(self, shape: TaskShape, plan: TaskPlan) -> Forecast:
+    def forecast(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> Forecast:
         """What a pass by `plan` over a task of `shape` takes."""
-        work = self._amounts(shape, plan.steps, plan.views, plan.samples)
+        work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
         median = {phase: float(self._phases[phase].median(part)) for phase, part in work.items()}
         upper = {phase: float(self._phases[phase].upper(part)) if median[phase] else 0.0 for phase, part in work.items()}
         return Forecast(median, upper)
 
-    def medians(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: int) -> Numbers:
+    def medians(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: int, wave: int = 0) -> Numbers:
         """Seconds of whole passes for arrays of steps and views, by the medians."""
-        work = amounts(shape, self._settings, steps, views, samples)
+        work = amounts(shape, self._settings, steps, views, samples, self._usual(wave))
         return np.asarray(sum(self._phases[phase].median(part) for phase, part in work.items()))
 
     def observe(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> None:
-        """Learn from a pass by `plan`: a phase that the deadline cut counts for what it got done."""
+        """Learn from a pass by `plan`. A phase that the deadline cut counts for what it got done, long answers for what they are."""
         queries = max(1, len(outcome.queries))
         answered = sum(query.views for query in outcome.queries) / queries
         scored = sum(len({score.view for score in query.scores}) for query in outcome.queries) / queries
         steps = outcome.fit.steps if outcome.fit is not None else 0
+        found = self._seen(shape, plan, outcome, answered)
         done = {
             "prepare": (plan.steps, plan.views),
             "fit": (steps, 0),
@@ -205,16 +210,32 @@ class CostModel:
         for phase, seconds in outcome.seconds.items():
             if phase not in done:
                 continue
-            work = self._amounts(shape, *done[phase], plan.samples).get(phase)
+            work = self._amounts(shape, *done[phase], plan.samples, found).get(phase)
             if phase in ("infer", "score") and not done[phase][1]:
                 # nothing came of it: all it says is that the whole takes longer than this
-                work = self._amounts(shape, 0, plan.views, plan.samples).get(phase)
+                work = self._amounts(shape, 0, plan.views, plan.samples, found).get(phase)
                 if work is not None and seconds <= float(self._phases[phase].median(work)):
                     continue
             if work is not None:
                 self._phases[phase].add(work, seconds)
         self.tasks += 1
-        self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples))
+        self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(outcome.wave)))
+
+    def _seen(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome, answered: float) -> Circumstances:
+        """How long the answers of a pass were, and how many were scored; both are noted for predictions."""
+        length, candidates = 1.0, float(self._settings.infer.score_candidates)
+        if answered >= plan.views and (new := outcome.tokens.get("new", 0)):
+            length = new / (sum(shape.answers) * answered * plan.samples)
+            self._lengths.append(length)
+        if grids := [len({score.grid.tobytes() for score in query.scores}) for query in outcome.queries if query.scores]:
+            candidates = sum(grids) / len(grids)
+            self._candidates.append(candidates)
+        return Circumstances(outcome.wave, length, candidates)
+
+    def _usual(self, wave: int) -> Circumstances:
+        """What is to be expected of the answers of a pass: what was usual of late."""
+        length = float(np.median(self._lengths)) if self._lengths else 1.0
+        return Circumstances(wave, length, float(np.mean(self._candidates)) if self._candidates else None)
 
     def _note_change(self, work: Mapping[str, Numbers]) -> None:
         now = {phase: self._phases[phase].rates for phase in work}
@@ -227,8 +248,10 @@ class CostModel:
         """Seconds per unit of each feature of `workload.FEATURES`, by phase, as far as is known now."""
         return {phase: regression.rates.tolist() for phase, regression in self._phases.items()}
 
-    def _amounts(self, shape: TaskShape, steps: float, views: float, samples: int) -> dict[str, Numbers]:
-        return amounts(shape, self._settings, np.array(float(steps)), np.array(float(views)), samples)
+    def _amounts(
+        self, shape: TaskShape, steps: float, views: float, samples: int, circumstances: Circumstances
+    ) -> dict[str, Numbers]:
+        return amounts(shape, self._settings, np.array(float(steps)), np.array(float(views)), samples, circumstances)
 
 
 def _regressions(prior: Prior) -> dict[str, Regression]:

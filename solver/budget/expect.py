@@ -28,9 +28,9 @@ class Expected:
         return sum(sum(phases.values()) for phases in self.seconds)
 
 
-def expect(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, seconds: float) -> Expected:
+def expect(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, seconds: float, wave: int = 0) -> Expected:
     """What passes by `plan` over tasks of these shapes do with an item's `seconds`, the fits ending early if need be."""
-    forecasts = [costs.forecast(shape, plan) for shape in shapes]
+    forecasts = [costs.forecast(shape, plan, wave) for shape in shapes]
     if not costs.measured:
         return Expected(tuple(_known(costs, forecast.median) for forecast in forecasts))
     prepare, fit = (sum(forecast.median.get(phase, 0.0) for forecast in forecasts) for phase in ("prepare", "fit"))

@@ -23,13 +23,25 @@ _LONGEST = 30 * 31  # tokens of the largest answer
 
 # What the seconds of a phase are proportional to, each with a rate of its own. "squared": per sequence, tokens squared.
 FEATURES: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("task", "sequence tokens made", "prompt tokens"),
+    "prepare": ("task", "token of a sequence", "token of a sequence passed over", "prompt token"),
     "fit": ("fit", "step", "token trained", "squared token trained"),
     "infer": ("task", "prompt token", "squared prompt token", "answer token", "drafted answer token"),
     "score": ("task", "prompt token", "scored answer token"),
     "select": ("task",),
 }
 PHASES = tuple(FEATURES)  # of a pass over a task, in order
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What bears on the work of a pass beside its plan."""
+
+    wave: int = 0  # a later pass passes over the sequences of those before
+    length: float = 1.0  # tokens of an answer, over those that were to be expected
+    candidates: float | None = None  # different grids that are scored for a query; None: as many as may be
+
+
+FIRST = Circumstances()
 
 
 @dataclass(frozen=True)
@@ -80,14 +92,23 @@ def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
     return min(_tokens(asked.input.shape) * math.exp(growth), _LONGEST)
 
 
-def amounts(shape: TaskShape, settings: Settings, steps: Numbers, views: Numbers, samples: float) -> dict[str, Numbers]:
+def amounts(
+    shape: TaskShape,
+    settings: Settings,
+    steps: Numbers,
+    views: Numbers,
+    samples: float,
+    circumstances: Circumstances = FIRST,
+) -> dict[str, Numbers]:
     """Features by phase, (..., features of the phase), of passes with so many `steps` and `views` (arrays of one shape)."""
     train, infer, context = settings.train, settings.infer, settings.model.context
     shown = len(shape.demonstrations)
     share = {"e2e": 1 / shown, "n-2": max(1, shown - 1) / shown}.get(settings.data.scheme, 1.0)
     sequence = min(sum(shape.demonstrations) * share, context)
     prompts = [min(prompt, context) for prompt in shape.prompts]
-    prompt, squared, answer = sum(prompts), sum(length**2 for length in prompts), sum(shape.answers)
+    prompt, squared = sum(prompts), sum(length**2 for length in prompts)
+    answer = sum(shape.answers) * circumstances.length
+    candidates = infer.score_candidates if circumstances.candidates is None else circumstances.candidates
     steps, views = np.broadcast_arrays(np.asarray(steps, float), np.asarray(views, float))
     one = np.ones_like(steps)
     sequences = steps * train.batch_sequences
@@ -98,9 +119,9 @@ def amounts(shape: TaskShape, settings: Settings, steps: Numbers, views: Numbers
     # the first view of a query is written token by token, the others read what it found, many tokens a pass
     written = np.minimum(views, 1.0) * answer
     drafted = np.maximum(views * samples - 1.0, 0.0) * answer
-    scored = views * answer * infer.score_candidates
+    scored = views * answer * candidates
     found = {
-        "prepare": (one, made, asked),
+        "prepare": (one, made, made * max(circumstances.wave, 0), asked),
         "fit": (fitted, steps, trained, trained * sequence),
         "infer": (one, asked, views * squared, written, drafted),
         "score": (one, asked, scored),

@@ -227,7 +227,7 @@ class Supervisor:
         works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
         seconds = min(assignment.seconds, self._work_end.remaining())
         shapes = [self._book.state(id_).shape for id_ in assignment.tasks]
-        expected = expect(self._policy.costs, shapes, assignment.plan, seconds)
+        expected = expect(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
         deadline_at = self._now() + seconds
         halvings = assignment.halvings
         item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=halvings, keep=expected.keep)
