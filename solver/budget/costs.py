@@ -194,7 +194,7 @@ class CostModel:
         return np.asarray(sum(self._phases[phase].median(part) for phase, part in work.items()))
 
     def observe(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> None:
-        """Learn from a pass by `plan`. A phase that the deadline cut counts for what it got done, long answers for what they are."""
+        """Learn from a pass by `plan`. What the deadline cut counts for what it got done, and long answers for what they are."""
         queries = max(1, len(outcome.queries))
         answered = sum(query.views for query in outcome.queries) / queries
         scored = sum(len({score.view for score in query.scores}) for query in outcome.queries) / queries
