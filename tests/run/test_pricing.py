@@ -1,0 +1,160 @@
+"""Where a run's idea of costs comes from, and what it learns from: profiles good and bad, its own ledger, finished passes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from run_helpers import grid, make_tasks, outcome
+
+from solver.arc.grid import Grid
+from solver.arc.task import Task
+from solver.budget.gains import load_gains
+from solver.budget.prior import stored
+from solver.budget.profile import save_profile
+from solver.budget.workload import TaskShape, shape_of
+from solver.config import load_settings
+from solver.errors import InputError
+from solver.run.ledger import Identity, Ledger
+from solver.run.pricing import remember, starting_costs
+from solver.run.record import fit_gains, read_record
+from solver.run.solve import inference_views
+from solver.run.summary import hardware
+from solver.run.types import RunOptions
+from solver.types import TaskPlan
+
+
+def options(profile: Path | None, **more: object) -> RunOptions:
+    overrides = [f'budget.profile="{profile}"'] if profile is not None else []
+    return RunOptions(None, Path("out"), 60.0, settings=load_settings(overrides=overrides), **more)  # type: ignore[arg-type]
+
+
+def test_a_profile_of_this_machine_is_believed(tmp_path: Path) -> None:
+    profile = stored()
+    here = profile.machine.model_copy(update={"device": hardware({})["cpu"]})
+    save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": here, "derivation": ""}))
+    warnings: list[str] = []
+    costs = starting_costs(options(tmp_path / "profile.json"), warnings.append)
+    assert warnings == []
+    assert costs.known("fit")
+    elsewhere = here.model_copy(update={"device": "some other processor"})
+    save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": elsewhere, "derivation": ""}))
+    assert not starting_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
+    assert len(warnings) == 1
+    assert "some other processor" in warnings[0]
+
+
+def test_a_profile_of_another_model_is_a_hint(tmp_path: Path, tiny_base: Path) -> None:
+    save_profile(tmp_path / "profile.json", stored().model_copy(update={"derivation": ""}))
+    warnings: list[str] = []
+    costs = starting_costs(options(tmp_path / "profile.json", model=tiny_base), warnings.append)
+    assert any("embedded" in warning for warning in warnings)
+    assert not costs.known("fit")
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1, 2]", '{"version": 99}', '{"version": 1, "machine": 3}', "\x00\x01"])
+def test_a_profile_that_cannot_be_read_is_named_and_set_aside(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "profile.json"
+    if content is not None:
+        path.write_text(content)
+    warnings: list[str] = []
+    costs = starting_costs(options(path), warnings.append)
+    assert "profile.json" in warnings[0]
+    assert costs.forecast(next(iter(make_shapes())), TaskPlan(10, 8, 1)).seconds > 0
+
+
+def make_shapes() -> list[TaskShape]:
+    return [shape_of(task) for task in make_tasks(3)]
+
+
+def answer(task: Task) -> Grid:
+    """Not the input, which is what a run falls back on."""
+    return (task.test[0].input + 1) % 10
+
+
+def ledger_of(folder: Path, right: bool, **facts: str) -> Ledger:
+    """A run of two tasks, two passes each, whose candidates are right from the second pass on, or never."""
+    folder.mkdir()
+    tasks = make_tasks(2)
+    settings = load_settings(overrides=["select.rule=flat_vote"])
+    ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
+    ledger.set_facts({"all_settings": settings.model_dump_json(), **facts})
+    for wave in (0, 1):
+        for task in tasks:
+            keys = [view.key for view in inference_views(settings, task, wave)]
+            shown = answer(task) if right and wave else grid(77, 5, 5)
+            made = outcome(task.id, wave, grids=(shown, shown), views=8)
+            (query,) = made.queries
+            candidates = tuple(replace(c, view=key) for c, key in zip(query.candidates, keys, strict=False))
+            ledger.plan(task.id, wave, TaskPlan(5, 8, 1), 2.0, "why")
+            ledger.record(replace(made, queries=(replace(query, candidates=candidates, scores=()),)))
+    return ledger
+
+
+def solutions(folder: Path) -> str:
+    path = folder / "solutions.json"
+    path.write_text(json.dumps({task.id: [answer(task).tolist()] for task in make_tasks(2)}))
+    return str(path)
+
+
+def test_a_resumed_run_remembers_what_work_cost(tmp_path: Path) -> None:
+    costs, fresh = (starting_costs(options(None), lambda _: None) for _ in range(2))
+    with_ledger = ledger_of(tmp_path / "run", right=True)
+    remember(costs, with_ledger)
+    assert costs.tasks == 4
+    shape = make_shapes()[0]
+    plan = TaskPlan(5, 8, 1)
+    gaps = [abs(one.forecast(shape, plan).median["fit"] - 1.25) for one in (costs, fresh)]
+    assert gaps[0] < gaps[1]
+    assert gaps[0] < 0.3
+
+
+def test_the_ledger_tells_predictions_in_the_order_of_the_work(tmp_path: Path) -> None:
+    ledger = ledger_of(tmp_path / "run", right=True)
+    assert ledger.order() == [("task000", 0), ("task001", 0), ("task000", 1), ("task001", 1)]
+    assert ledger.plans()["task001", 1].plan == TaskPlan(5, 8, 1)
+    assert ledger.plans()["task001", 1].reason == "why"
+    rows = ledger.forecasts()
+    assert len(rows) == 8
+    assert set(rows) == {("fit", 2.0, 1.25), ("infer", None, 0.5)}
+
+
+def test_a_record_tells_what_passes_come_to(tmp_path: Path) -> None:
+    ledger_of(tmp_path / "right", right=True, solutions=solutions(tmp_path)).close()
+    record = read_record(tmp_path / "right")
+    task = record.tasks[0]
+    assert [rung.steps for rung in task.rungs] == [5, 10]
+    assert (task.views, task.samples) == (8, 1)
+    assert task.found(((0, 8),)).solved == 0
+    assert task.found(((1, 8),)).solved == 1
+    assert task.found(((0, 8), (1, 8))).solved == 1  # either attempt
+    assert task.found(((1, 2),)).agreement == 1.0
+    assert task.found(((1, 8),)).agreement == 0.25  # of the eight views asked
+    assert task.found(((0, 8), (1, 8))).agreement == 0.25
+
+
+def test_fitting_gains_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    answers = solutions(tmp_path)
+    ledger_of(tmp_path / "right", right=True).close()
+    ledger_of(tmp_path / "wrong", right=False).close()
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.db").write_bytes(b"SQLite format 3\x00" + bytes(range(256)) * 8)
+    told: list[str] = []
+    folders = [tmp_path / name for name in ("right", "damaged", "missing", "wrong")]
+    line = fit_gains(folders, answers, tmp_path / "gains.json", told.append)
+    assert "4 tasks" in line
+    assert sum("left out" in one for one in told) == 2
+    assert any("damaged" in one for one in told)
+    assert "right, wrong" in load_gains(tmp_path / "gains.json").fitted_on
+    for folder, reason in (("missing", "no such ledger"), ("right", "answers are not known")):
+        with pytest.raises(InputError, match=reason):
+            fit_gains([tmp_path / folder], None, tmp_path / "gains.json", told.append)
+
+
+def test_solutions_of_other_tasks_are_no_answers(tmp_path: Path) -> None:
+    ledger_of(tmp_path / "run", right=True).close()
+    (tmp_path / "other.json").write_text('{"else": [[[1]]]}')
+    with pytest.raises(InputError, match="no answer is known"):
+        read_record(tmp_path / "run", str(tmp_path / "other.json"))
