@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -140,11 +141,34 @@ class Forecast:
         return self.upper.get("infer", 0.0) + self.upper.get("score", 0.0)
 
 
+class _Same:
+    """Settings as a key: equal if they are the same object, which is quicker to see than equal contents."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.settings is self.settings
+
+    def __hash__(self) -> int:
+        return id(self.settings)
+
+
+@lru_cache(maxsize=2**15)
+def _amounts_of(
+    shape: TaskShape, same: _Same, steps: float, views: float, samples: int, circumstances: Circumstances
+) -> Mapping[str, Numbers]:
+    """The features of one pass; the same plans for the same tasks are asked about over and over."""
+    work = amounts(shape, same.settings, np.array(float(steps)), np.array(float(views)), samples, circumstances)
+    return MappingProxyType(work)
+
+
 class CostModel:
     """Predicts passes and learns from them. Deterministic, and cheap enough to be asked before every decision."""
 
     def __init__(self, settings: Settings, prior: Prior | None = None) -> None:
         self._settings = settings
+        self._same = _Same(settings)
         self.prior = prior or Prior()
         self._phases = _regressions(self.prior)
         self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
@@ -250,8 +274,8 @@ class CostModel:
 
     def _amounts(
         self, shape: TaskShape, steps: float, views: float, samples: int, circumstances: Circumstances
-    ) -> dict[str, Numbers]:
-        return amounts(shape, self._settings, np.array(float(steps)), np.array(float(views)), samples, circumstances)
+    ) -> Mapping[str, Numbers]:
+        return _amounts_of(shape, self._same, steps, views, samples, circumstances)
 
 
 def _regressions(prior: Prior) -> dict[str, Regression]:

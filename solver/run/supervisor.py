@@ -38,7 +38,7 @@ from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, Unfit
 from solver.run.types import Observer, Progress
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
-MAX_FAILED_STARTS = 2  # of one worker in a row, while none of the run has ever been ready
+MAX_FAILED_STARTS = 3  # of one worker in a row, while none of the run has ever been ready
 MAX_FAILED_RESTARTS = 20  # of one worker in a row, once it is known that the model can be loaded here
 SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
 POLL = 0.5  # seconds between two looks at signals, at most

@@ -25,11 +25,10 @@ from solver.run.executors.base import (
     WorkerLost,
     WorkResult,
 )
-from solver.types import Candidate, Fit, QueryOutcome, Status, TaskOutcome, TaskWork, WorkItem
+from solver.types import Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome, TaskWork, WorkItem
 
 REAP_SECONDS = 1.0  # `close` waits for killed workers, as the local executor does
 LONG = 3600.0  # seconds an unkillable process stays
-VIEWS_TOLD = 4  # views of an outcome that carry candidates: enough to agree more or less
 
 
 class SimulatedClock:
@@ -286,15 +285,16 @@ class SimulatedExecutor:
             events = (("out of memory", f"simulated, in {fault.removeprefix('oom ')}: backed off in place"),)
         elif fault == "nan":
             events = (("fit stopped", f"nan after {steps} steps"),)
-        told = min(taken.views, VIEWS_TOLD)
-        agreeing = round(sketch.agreeing(had) * told)
+        agreeing = round(sketch.agreeing(had) * taken.views)
         adapter = f"{work.id}{id_}"
         queries = []
         for index, (answer, other) in enumerate(sketch.grids):
             found = tuple(
-                Candidate(answer if view < agreeing else other, f"v{view}/", -1.0, "greedy", adapter) for view in range(told)
+                Candidate(answer if view < agreeing else other, f"v{view}/", -1.0, "greedy", adapter)
+                for view in range(taken.views)
             )
-            queries.append(QueryOutcome(index, found, (), told))
+            scores = tuple(Score(answer, f"v{view}/", 1.0, sketch.answers[index], adapter) for view in range(taken.views))
+            queries.append(QueryOutcome(index, found, scores if taken.score else (), taken.views))
         status: Status = "failed" if reason == "nan" else "cut" if reason == "deadline" else "complete"
         fit = Fit(adapter, status, reason, None, steps, steps * sketch.tokens, taken.fit, 2.0, 1.0) if one.plan.steps else None
         return TaskOutcome(
@@ -305,7 +305,11 @@ class SimulatedExecutor:
             tuple(queries),
             {"prepare": taken.prepare, "fit": taken.fit, "infer": taken.infer, "score": taken.score},
             {},
-            {"trained": steps * sketch.tokens, "prompt": taken.views * sketch.tokens},
+            {
+                "trained": steps * sketch.tokens,
+                "prompt": taken.views * sketch.tokens,
+                "new": taken.views * one.plan.samples * sum(sketch.answers),
+            },
             events,
         )
 
