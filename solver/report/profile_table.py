@@ -60,7 +60,7 @@ def _number(value: float | None) -> str:
 def lines_about(profile: Profile) -> Iterator[str]:
     """What the numbers are about, and whether they were measured at all."""
     machine, model = profile.machine, profile.model
-    threads = f", {machine.threads} threads" if machine.threads else ""
+    threads = f", {machine.threads} thread{'s' if machine.threads > 1 else ''}" if machine.threads else ""
     devices = f"{machine.devices} x " if machine.devices > 1 else ""
     one = ", each worker on one of them" if machine.devices > 1 else ""
     yield f"{model.name} ({model.parameters:,} weights) on {devices}{machine.device}{threads}{one}"
