@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
 from solver.model.build import Shape, new_model
 from solver.model.lean import decoder_states
 from solver.pretrain.checkpoint import load_model, read_state
-from solver.pretrain.fast import fast_states
+from solver.pretrain.fast import compile_decoder, fast_states
 from solver.pretrain.loop import batch_losses
 from solver.pretrain.sampler import Sampler, SamplerSettings
 from solver.pretrain.store import pack
@@ -89,6 +91,36 @@ def test_compiled_bf16_training_on_cuda_agrees_with_fp32() -> None:
     assert rough == pytest.approx(exact, rel=0.01)
     for mine, theirs in zip(rough_grads, exact_grads, strict=True):
         assert float((mine - theirs).norm() / theirs.norm()) < 0.1
+
+
+@pytest.mark.parametrize("config", [Qwen3Config, LlamaConfig])
+def test_the_compiled_decoder_makes_no_mask(config: Any, tmp_path: Path) -> None:
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    model = AutoModelForCausalLM.from_config(config(vocab_size=16, **sizes))
+    ids, places = torch.arange(90).reshape(3, 30) % 16, torch.arange(5, 90, 7)
+    expected = decoder_states(model)(ids, places)
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compile_decoder(model, backend)
+    states = decoder_states(model)
+    torch.testing.assert_close(states(ids, places), expected)
+    for rows, tokens in ((3, 20), (5, 41)):  # other shapes, the same graph
+        states(torch.zeros(rows, tokens, dtype=torch.long), torch.arange(9))
+    assert len(graphs) == 1
+    calls = [node.kwargs for node in graphs[0].graph.nodes if "scaled_dot_product_attention" in str(node.target)]
+    assert [(call["attn_mask"], call["is_causal"]) for call in calls] == [(None, True)] * 2
+    model.save_pretrained(tmp_path)
+    assert '"causal"' not in (tmp_path / "config.json").read_text()
 
 
 def test_batches_of_a_gpu_hold_little_padding() -> None:
