@@ -7,7 +7,7 @@ sides; the references reuse their key/value caches, and `generate` runs the same
 gets drafts: the test input, and what the views of the same task that were already answered found. The completions of both
 searches are asserted to be the same. `--fit` steps of one fit shared by all tasks sharpen the model before the
 search, as in a solver (not timed); a model used as it is finds little above the thresholds that solvers use. Times are
-CPU seconds of this process, so that a busy machine does not change the ratios; each side warms up first.
+wall clock, for an otherwise idle machine; each side warms up first.
 """
 
 from __future__ import annotations
@@ -129,10 +129,10 @@ def fitted(base: Base, tasks: list[Task], steps: int) -> Base:
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """CPU seconds and result."""
-    start = time.process_time()
+    """Seconds and result."""
+    start = time.perf_counter()
     result = call()
-    return time.process_time() - start, result
+    return time.perf_counter() - start, result
 
 
 def bench_search(base: Base, tasks: list[Task], prompts: list[list[TokenIds]], min_prob: float) -> None:
