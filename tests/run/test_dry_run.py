@@ -124,7 +124,7 @@ def test_an_unknown_machine_is_refused_before_anything_runs(tmp_path: Path, tiny
 @pytest.mark.slow
 def test_the_command_on_two_real_tasks(tmp_path: Path, tiny_base: Path) -> None:
     challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
-    wishes = [part for wish in [*FAST, "model.threads=1"] for part in ("--set", wish)]
+    wishes = [part for wish in [*FAST, "model.threads=1", "budget.policy=fixed"] for part in ("--set", wish)]
     out = tmp_path / "out"
     arguments = [
         "dry-run",
