@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solver.budget.costs import CostModel
-from solver.budget.gains import Gains, Last, shipped_gains
+from solver.budget.gains import Gains, Last, shipped_gains, trusted
 from solver.budget.planner import Assignment, TaskState, full_plan
 from solver.config import Settings
 from solver.types import TaskPlan
@@ -73,7 +73,7 @@ class AdaptivePolicy:
         """Until its candidates agree; a task that cannot be worked on is left alone."""
         if task.set_aside or task.status == "failed":
             return False
-        return task.waves == 0 or task.agreement < 1
+        return task.waves == 0 or self._agreement(task) < 1
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """One task: first passes before later ones; None if nothing fits the time left."""
@@ -143,7 +143,7 @@ class AdaptivePolicy:
             offer = offers[task.id]
             chosen = int(offer.choice[place])
             option = offer.least if chosen < 0 else chosen
-            doubt = f"agreement {task.agreement:.0%} after {task.steps} steps"
+            doubt = f"agreement {task.agreement:.0%} of {task.views} views after {task.steps} steps"
             found = self._fit(task, offer, option, left, left, f"{doubt}: {_worth(offer, option, PRICES[place])}")
             if found is not None:
                 return self._stretched(found, task, offers, free, left)
@@ -198,6 +198,9 @@ class AdaptivePolicy:
 
     # -- gains and prices
 
+    def _agreement(self, task: TaskState) -> float:
+        return trusted(task.agreement, task.views, task.steps, self._full.views, self._full.steps)
+
     def _measuring(self) -> TaskPlan:
         return TaskPlan(math.ceil(MEASURING * self._full.steps), self._full.views, self._full.samples)
 
@@ -213,7 +216,7 @@ class AdaptivePolicy:
         return int(fitting[0]) if len(fitting) else None
 
     def _offer(self, task: TaskState) -> _Offer:
-        key = (self.costs.version, task.waves, task.steps, task.agreement)
+        key = (self.costs.version, task.waves, task.steps, task.agreement, task.views)
         known = self._offers.get(task.id)
         if known is None or known[0] != key:
             known = key, self._first_offer(task) if task.waves == 0 else self._later_offer(task)
@@ -257,7 +260,7 @@ class AdaptivePolicy:
     def _later_offer(self, task: TaskState) -> _Offer:
         steps, views, samples, seconds = self._options(task)
         per = len(steps) // len(self._samples)
-        last = Last(task.agreement, task.steps, task.waves)
+        last = Last(self._agreement(task), task.steps, task.waves)
         gain = np.concatenate(
             [
                 self._gains.again(task.shape, last, steps[at : at + per], views[at : at + per], samples[at])

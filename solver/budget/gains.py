@@ -6,7 +6,8 @@
 
 Both factors are concave, so that the next second is always worth less than the one before. `ceiling` is a logistic function
 of the task: the logarithm of its tokens, its number of demonstrations, and whether outputs have the size of their inputs.
-`answers` are views times samples^0.3: samples of one view are worth less than other views. After a pass with agreement A
+`answers` are views times samples^0.3: samples of one view are worth less than other views.
+After a pass with agreement A (see `trusted`)
 
     right   = logistic(sure + surer * A)                      the chance that it is solved already
     P(then) = right + (1 - right) * hope(A) * (chance(all steps) - chance(steps so far)) / (1 - chance(steps so far))
@@ -44,7 +45,7 @@ PRIOR: Mapping[str, tuple[float, float]] = {
     "tokens": (-0.7, 0.4),  # to the logit, for every factor e of tokens
     "demonstrations": (0.1, 0.2),  # to the logit, for every demonstration more
     "same_size": (0.3, 0.4),  # to the logit
-    "base": (-2.0, 1.0),  # logit of the share that the base model solves without a fit
+    "base": (-3.5, 1.0),  # logit of the share that the base model solves without a fit
     "scale": (math.log(40.0), 0.7),  # logarithm of the steps after which 63 % of what a fit can do is done
     "single": (0.0, 0.7),  # logit of the share that one view finds
     "reach": (math.log(3.0), 0.5),  # logarithm of the answers after which 63 % of the rest is found
@@ -60,7 +61,7 @@ PRIOR: Mapping[str, tuple[float, float]] = {
 class Last:
     """How a task stands after its latest pass."""
 
-    agreement: float  # of its least agreed query
+    agreement: float  # of its least agreed query, as far as it can be trusted
     steps: float  # of all passes
     waves: int = 1  # passes
 
@@ -73,7 +74,7 @@ class Passed:
     steps: float  # optimizer steps of `REFERENCE` sequences, all passes so far
     views: float
     samples: float
-    agreement: float  # of its least agreed query
+    agreement: float  # of its least agreed query, as far as it can be trusted
     solved: float  # share of its test inputs
     waves: int = 1  # passes so far
     before: Passed | None = None  # the pass before, if this one went on from it
@@ -125,6 +126,15 @@ class Gains:
     def to_json(self) -> dict[str, Any]:
         """As `gains.json` holds it."""
         return {"version": VERSION, "fitted_on": self.fitted_on, "parameters": self.parameters}
+
+
+def trusted(agreement: float, views: float, steps: float, full_views: int, full_steps: int) -> float:
+    """Agreement for what it is worth: views agree easily if they are few, and on a wrong answer if little was fitted.
+
+    It counts in full from half of the views and half of the steps of the settings on; without any step for half.
+    """
+    fitted = min(1.0, 0.5 + steps / full_steps) if full_steps else 1.0
+    return agreement * min(1.0, 2 * views / full_views) * fitted
 
 
 def task_features(shape: TaskShape) -> tuple[float, float, float]:

@@ -30,6 +30,7 @@ class TaskState:
     steps: int = 0  # optimizer steps of all passes
     status: Status | None = None
     agreement: float = 0.0  # of its least agreed query, 0..1
+    views: int = 0  # that were asked for that
     losses: int = 0  # passes that failed, whether the worker was lost with them or not
     killed: int = 0  # workers lost while on it
     busy: bool = False

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from solver.budget.expect import expect
-from solver.budget.gains import REFERENCE, Passed
-from solver.budget.planner import Policy, TaskState
+from solver.budget.gains import REFERENCE, Passed, trusted
+from solver.budget.planner import Policy, TaskState, full_plan
 from solver.budget.workload import TaskShape
+from solver.config import Settings
 from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 NOISE = 0.08  # standard deviation of the logarithm of a duration
@@ -51,7 +52,7 @@ class RecordedTask:
     found: Callable[[tuple[tuple[int, int], ...]], Found]  # of passes (place of the rung, its first views), pooled
 
 
-def evidence(task: RecordedTask, batch: int) -> list[Passed]:
+def evidence(task: RecordedTask, settings: Settings) -> list[Passed]:
     """What a task's passes say about gains: every pass under more and more views, and every step from one to the next.
 
     A pass that goes on from the one before stands for a first pass of as many steps; whatever their number, a task's
@@ -60,7 +61,7 @@ def evidence(task: RecordedTask, batch: int) -> list[Passed]:
     halves = [task.views]
     while halves[0] > 1:
         halves.insert(0, halves[0] // 2)
-    scale = batch / REFERENCE
+    scale, full = settings.train.batch_sequences / REFERENCE, full_plan(settings)
     firsts: list[Passed] = []
     later: list[Passed] = []
     for place, rung in enumerate(task.rungs):
@@ -68,11 +69,13 @@ def evidence(task: RecordedTask, batch: int) -> list[Passed]:
         for views in halves:
             found = task.found(((place, views),))
             weight = 1 / (len(halves) * len(task.rungs))
-            rows.append(Passed(task.shape, rung.steps * scale, views, task.samples, found.agreement, found.solved, weight=weight))
+            agreed = trusted(found.agreement, views, rung.steps, full.views, full.steps)
+            rows.append(Passed(task.shape, rung.steps * scale, views, task.samples, agreed, found.solved, weight=weight))
         if place:
             both = task.found(((place - 1, task.views), (place, task.views)))
             before = replace(firsts[-1], waves=place)
-            now = replace(rows[-1], agreement=both.agreement, solved=both.solved, waves=place + 1, before=before)
+            agreed = trusted(both.agreement, task.views, rung.steps, full.views, full.steps)
+            now = replace(rows[-1], agreement=agreed, solved=both.solved, waves=place + 1, before=before)
             later.append(replace(now, weight=1 / (len(task.rungs) - 1)))
         firsts += rows
     return firsts + later
@@ -119,6 +122,7 @@ def replay(policy: Policy, tasks: Sequence[RecordedTask], budget: float, seed: i
                     steps=state.steps + steps,
                     status=outcome.status,
                     agreement=found.agreement if rung is not None else state.agreement,
+                    views=rung[1] if rung is not None else state.views,
                 )
                 took = sum(outcome.seconds.values())
                 now[worker] += took

@@ -64,6 +64,7 @@ class Book:
             steps=sum(one.fit.steps for one in passes.values() if one.fit is not None),
             status=latest.status,
             agreement=min((share or 0.0 for share in agreements), default=0.0),
+            views=self._latest_views(id_),
         )
         self._note_failure(id_)
         self.submission[id_] = self._answers(self._tasks.by_id[id_])
@@ -152,6 +153,13 @@ class Book:
                 if query.candidates:
                     found[query.index] = agreement(query.candidates, query.views)
         return found
+
+    def _latest_views(self, id_: str) -> int:
+        """The views asked by the latest pass that found candidates, of the query that was asked least."""
+        for _, outcome in sorted(self._passes[id_].items(), reverse=True):
+            if any(query.candidates for query in outcome.queries):
+                return min(query.views for query in outcome.queries)
+        return 0
 
     def _answers(self, task: Task) -> tuple[Attempts, ...]:
         answers = []

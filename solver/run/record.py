@@ -128,7 +128,7 @@ def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: C
             tell(f"left out: {error}")
             continue
         for task in record.tasks:
-            rows += evidence(task, record.settings.train.batch_sequences)
+            rows += evidence(task, record.settings)
         tasks += len(record.tasks)
         sources.append(folder.name)
         tell(f"{folder}: {len(record.tasks)} tasks with known answers, {sum(len(task.rungs) for task in record.tasks)} passes")

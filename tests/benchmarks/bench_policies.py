@@ -93,7 +93,7 @@ def print_replay(folders: list[Path], budgets: list[float], seeds: int, workers:
     halves = [tasks[0::2], tasks[1::2]]
     fitted = [shipped_gains()] * 2
     if which == "crossed":
-        rows = [[row for task in half for row in evidence(task, settings.train.batch_sequences)] for half in halves]
+        rows = [[row for task in half for row in evidence(task, settings)] for half in halves]
         fitted = [fit(rows[1], "the other half"), fit(rows[0], "the other half")]
     print(f"{len(tasks)} tasks with {most} passes each; {seeds} seeds; {workers} workers; gains: {which}\n", flush=True)
     print("| budget | uniform | adaptive | difference | 95 % interval | used by each |\n| --- | --- | --- | --- | --- | --- |")

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_record import made_task, shape
 
-from solver.budget.gains import PRIOR, Gains, Last, Passed, fit, load_gains, prior_gains, save_gains, shipped_gains
+from solver.budget.gains import PRIOR, Gains, Last, Passed, fit, load_gains, prior_gains, save_gains, shipped_gains, trusted
 from solver.budget.replay import evidence
+from solver.config import load_settings
 from solver.errors import InputError
 
 GAINS = prior_gains()
@@ -54,9 +55,16 @@ def test_another_pass_is_worth_most_where_views_half_agree() -> None:
     assert GAINS.right(1.0) > 0.8 > 0.2 > GAINS.right(0.1)
 
 
+def test_agreement_of_few_views_or_without_a_fit_is_not_trusted() -> None:
+    assert trusted(1.0, 8, 60, 8, 60) == trusted(1.0, 4, 30, 8, 60) == trusted(1.0, 4, 0, 8, 0) == 1.0
+    assert trusted(1.0, 8, 0, 8, 60) == 0.5
+    assert trusted(1.0, 1, 60, 8, 60) == 0.25
+    assert trusted(0.5, 8, 60, 8, 60) == 0.5
+
+
 def passes(gains: Gains, tasks: int, seed: int) -> list[Passed]:
     rng = np.random.default_rng(seed)
-    return [row for number in range(tasks) for row in evidence(made_task(number, rng, gains), 4)]
+    return [row for number in range(tasks) for row in evidence(made_task(number, rng, gains), load_settings())]
 
 
 def test_without_tasks_the_prior_stands() -> None:
@@ -66,7 +74,7 @@ def test_without_tasks_the_prior_stands() -> None:
 
 
 def test_few_tasks_move_little_and_many_decide() -> None:
-    truth = Gains({**GAINS.parameters, "ceiling": 1.5, "scale": np.log(120.0), "base": -3.5})
+    truth = Gains({**GAINS.parameters, "ceiling": 1.5, "scale": np.log(120.0), "base": -5.0})
     few, many = fit(passes(truth, 3, 0), "3"), fit(passes(truth, 80, 1), "80")
 
     def error(gains: Gains) -> float:
@@ -83,7 +91,7 @@ def test_few_tasks_move_little_and_many_decide() -> None:
 
 def test_a_tasks_passes_are_evidence_of_one_task() -> None:
     task = made_task(0, np.random.default_rng(0))
-    rows = evidence(task, 8)
+    rows = evidence(task, load_settings(overrides=["train.batch_sequences=8"]))
     firsts, later = ([row for row in rows if (row.before is None) == first] for first in (True, False))
     assert sum(row.weight for row in firsts) == pytest.approx(1)
     assert sum(row.weight for row in later) == pytest.approx(1)

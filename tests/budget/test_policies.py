@@ -85,13 +85,13 @@ def test_costs_are_measured_on_the_shortest_and_then_on_the_longest() -> None:
     assert first.tasks == ("t00",)
     assert first.seconds == pytest.approx(2000.0 / 8)
     costs.observe(tasks[0].shape, first.plan, passed(tasks[0].shape, first.plan))
-    tasks[0] = replace(tasks[0], waves=1, steps=first.plan.steps, status="complete", agreement=1.0)
+    tasks[0] = replace(tasks[0], waves=1, steps=60, status="complete", agreement=1.0, views=8)
     second = policy.next(tasks, 2000.0, 1)
     assert second is not None
     assert second.tasks == ("t07",)
     assert "longest" in second.reason
     costs.observe(tasks[7].shape, second.plan, passed(tasks[7].shape, second.plan))
-    tasks[7] = replace(tasks[7], waves=1, steps=second.plan.steps, status="complete", agreement=1.0)
+    tasks[7] = replace(tasks[7], waves=1, steps=60, status="complete", agreement=1.0, views=8)
     third = policy.next(tasks, 2000.0, 1)
     assert third is not None
     assert third.tasks == ("t01",)
@@ -124,21 +124,22 @@ def test_everybody_gets_the_least_before_anybody_gets_more() -> None:
 
 def test_a_second_wave_goes_to_those_in_doubt_with_a_chance() -> None:
     policy = AdaptivePolicy(SETTINGS, taught())
-    done = {"waves": 1, "steps": 30, "status": "complete"}
+    done = {"waves": 1, "steps": 30, "status": "complete", "views": 8}
     tasks = [
         state(0, agreement=1.0, **done),
         state(1, agreement=0.5, **done),
         state(2, agreement=0.0, **done),
         state(3, agreement=0.5, **{**done, "waves": 5}),
+        state(4, agreement=1.0, **{**done, "views": 1}),  # one view agrees with itself
     ]
-    assert [policy.pending(task) for task in tasks] == [False, True, True, True]
-    given = policy.next(tasks, 40.0, 1)
+    assert [policy.pending(task) for task in tasks] == [False, True, True, True, True]
+    given = policy.next(tasks[:4], 40.0, 1)
     assert given is not None
     assert given.tasks == ("t01",)
     assert given.wave == 1
     assert given.plan.steps >= LATER_STEPS * full_plan(SETTINGS).steps
     assert given.plan.views >= LATER_VIEWS * full_plan(SETTINGS).views
-    assert "agreement 50% after 30 steps" in given.reason
+    assert "agreement 50% of 8 views after 30 steps" in given.reason
 
 
 def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
@@ -150,7 +151,7 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
     assert given is not None
     assert 0 < given.plan.steps < full_plan(SETTINGS).steps
     assert costs.forecast(task.shape, given.plan).seconds <= whole / 3
-    doubtful = state(1, 1500.0, waves=1, steps=30, status="complete", agreement=0.4)
+    doubtful = state(1, 1500.0, waves=1, steps=30, status="complete", agreement=0.4, views=8)
     last = policy.next([doubtful], whole, 1)
     assert last is not None
     assert last.seconds == pytest.approx(whole)
@@ -193,7 +194,7 @@ def test_a_plan_keeps_to_the_time_and_to_the_tasks(
     tokens: list[float], left: float, workers: int, waves: int, agreement: float, learnt: int
 ) -> None:
     costs = taught(tasks=learnt)
-    done = {"waves": waves, "steps": 20 * waves, "status": "complete" if waves else None, "agreement": agreement}
+    done = {"waves": waves, "steps": 20 * waves, "status": "complete" if waves else None, "agreement": agreement, "views": 8}
     tasks = [state(number, size, **done) for number, size in enumerate(tokens)]
     policy = AdaptivePolicy(SETTINGS, costs)
     given = policy.next(tasks, left, workers)
