@@ -13,13 +13,13 @@ Linux only: it reads /proc.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,15 +74,16 @@ def measure(folder: Path, tasks: TaskSet, minutes: float, wishes: list[str]) -> 
     began = time.perf_counter()
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     cpu = 0.0
-    while run.poll() is None:
+    while run.returncode is None:
         cpu = max(cpu, cpu_seconds(run.pid))
-        time.sleep(min(LOOK, max(0.01, budget - (time.perf_counter() - began))))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(LOOK)  # within 50 ms of the end
     used = time.perf_counter() - began
     assert run.returncode == 0, f"the run ended with exit code {run.returncode}"
     assert used <= budget, f"the run of {budget:.0f} s took {used:.1f} s"
     flaws = defects(out / "submission.json", tasks)
     assert not flaws, flaws[0]
-    with closing(Ledger.read(out / LEDGER)) as ledger:
+    with contextlib.closing(Ledger.read(out / LEDGER)) as ledger:
         return _measured(ledger, budget, used, cpu, wishes)
 
 
