@@ -8,9 +8,9 @@ lets `solver run` work on them under the policy `fixed`: every task is asked as 
 steps, asked again, fitted on, and so on. Break it off whenever you like: the same command goes on. The ledger is the record.
 
 `replay` gives `uniform` and `adaptive` the same tasks, drawn anew from the record for every seed (a bootstrap over tasks), with
-budgets that are multiples of what one pass by the default settings takes for all of them, and prints the mean difference of the
-shares solved with the interval that holds 95 % of the seeds' differences. The gains `adaptive` plans with are fitted on one half
-of the tasks and replayed on the other, and the other way round (`--gains shipped`: those of the package).
+budgets that are multiples of what one pass by the settings takes for all of them, and prints the mean difference of the shares
+solved with the interval that holds 95 % of the seeds' differences. Each half of the tasks is replayed with gains fitted on the
+other (`--gains shipped`: those of the package), as two runs whose results are added.
 """
 
 from __future__ import annotations
@@ -65,14 +65,13 @@ def record(out: Path, count: int, waves: str, minutes: float, seed: int, overrid
     return subprocess.run(command, check=False).returncode
 
 
-def compare(tasks: list[RecordedTask], settings: Settings, gains: Gains, budget: float, seed: int, workers: int) -> float:
-    """Share solved by `adaptive` less share solved by `uniform`, on tasks drawn with replacement by `seed`."""
+def compare(tasks: list[RecordedTask], settings: Settings, gains: Gains, budget: float, seed: int, workers: int) -> list[float]:
+    """Tasks, those solved by `uniform` and by `adaptive`, and the shares of the budget used, on tasks drawn anew by `seed`."""
     rng = np.random.default_rng(seed)
     drawn = [tasks[int(i)] for i in rng.integers(len(tasks), size=len(tasks))]
     uniform = replay(UniformPolicy(settings), drawn, budget, seed, workers)
     adaptive = replay(AdaptivePolicy(settings, CostModel(settings), gains), drawn, budget, seed, workers)
-    compare.solved.append((uniform.solved / len(drawn), adaptive.solved / len(drawn), uniform.used, adaptive.used))  # type: ignore[attr-defined]
-    return (adaptive.solved - uniform.solved) / len(drawn)
+    return [len(drawn), uniform.solved, adaptive.solved, uniform.used, adaptive.used]
 
 
 def pass_seconds(task: RecordedTask, settings: Settings) -> float:
@@ -98,18 +97,17 @@ def print_replay(folders: list[Path], budgets: list[float], seeds: int, workers:
     print(f"{len(tasks)} tasks with {most} passes each; {seeds} seeds; {workers} workers; gains: {which}\n", flush=True)
     print("| budget | uniform | adaptive | difference | 95 % interval | used by each |\n| --- | --- | --- | --- | --- | --- |")
     for share in budgets:
-        compare.solved = []  # type: ignore[attr-defined]
-        differences = []
+        rows = []
         for seed in range(seeds):
-            half = seed % 2
-            need = sum(pass_seconds(task, settings) for task in halves[half])
-            budget = share * need / workers
-            differences.append(compare(halves[half], settings, fitted[half], budget, seed, workers))
+            budget = [share * sum(pass_seconds(task, settings) for task in half) / workers for half in halves]
+            found = [compare(halves[i], settings, fitted[i], budget[i], seed, workers) for i in (0, 1)]
+            count, uniform, adaptive, *used = np.sum(found, axis=0)
+            rows.append([uniform / count, adaptive / count, (adaptive - uniform) / count, *(one / 2 for one in used)])
             print(f"{share:g}: {seed + 1} of {seeds}", end="\r", file=sys.stderr, flush=True)
-        low, high = np.quantile(differences, [0.025, 0.975])
-        uniform, adaptive, used, planned = np.mean(compare.solved, axis=0)  # type: ignore[attr-defined]
+        low, high = np.quantile([row[2] for row in rows], [0.025, 0.975])
+        uniform, adaptive, gained, used, planned = np.mean(rows, axis=0)
         print(
-            f"| {share:g} x one pass | {uniform:.1%} | {adaptive:.1%} | {np.mean(differences):+.1%} "
+            f"| {share:g} x one pass | {uniform:.1%} | {adaptive:.1%} | {gained:+.1%} "
             f"| {low:+.1%} to {high:+.1%} | {used:.1%}, {planned:.1%} |",
             flush=True,
         )

@@ -459,7 +459,7 @@ def identity_of_made() -> Identity:
     budget=st.floats(1.0, 60.0),
     workers=st.integers(1, 4),
     chunk=st.integers(1, 5),
-    policy=st.sampled_from(["fixed", "uniform"]),
+    policy=st.sampled_from(["fixed", "uniform", "proportional", "adaptive"]),
     agree=st.booleans(),
     silent=st.booleans(),
     faults=st.dictionaries(st.integers(0, 24), st.lists(st.sampled_from(["hang", "crash", "fail", ""]), max_size=3), max_size=6),
@@ -506,6 +506,9 @@ def test_watch() -> None:
     assert "past" in str(watch.verdict(now=106, heard=100, deadline_at=100))
     assert watch.next_look(heard=0, deadline_at=None) == 10
     assert watch.next_look(heard=0, deadline_at=2) == 7
+    assert watch.verdict(now=4, heard=0, deadline_at=None, silence=3) is not None  # little work was expected
+    assert watch.verdict(now=11, heard=0, deadline_at=None, silence=99) is not None
+    assert watch.next_look(heard=0, deadline_at=None, silence=3) == 3
 
 
 def test_identity_ignores_the_machine_and_the_budget(tiny_base: Path) -> None:
