@@ -101,6 +101,9 @@ class Trusting(Supervisor):
             return None
         return super()._ending()
 
+    def _patience(self) -> float:
+        return max(super()._patience(), 1.0)  # the simulated clock stands still while nobody waits
+
 
 class NeverKills(SimulatedExecutor):
     """A kill that is never sent."""
