@@ -189,8 +189,11 @@ def load_settings(machine: str | None = None, recipe: str | None = None, overrid
         raise InputError(f"setting {name}: {what}") from None
 
 
+LONGEST_DURATION = 366 * 86400.0  # seconds
+
+
 def parse_duration(text: str) -> float:
-    """Seconds of "90s", "5m", "11h30m" or a bare number of seconds. Raises InputError for anything else, zero included."""
+    """Seconds of "90s", "5m", "11h30m" or a bare number of seconds. Raises InputError for anything else, zero and years included."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     seconds = sum(float(number) * units[unit] for number, unit in parts)
@@ -200,6 +203,8 @@ def parse_duration(text: str) -> float:
         seconds = float(text)
     if seconds <= 0:
         raise InputError(f"{text!r} is not a positive duration")
+    if seconds > LONGEST_DURATION:
+        raise InputError(f"{text!r} is longer than a year")
     return seconds
 
 

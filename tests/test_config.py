@@ -110,3 +110,9 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(InputError, match="duration"):
         parse_duration(text)
+
+
+def test_budgets_of_years_are_refused() -> None:
+    assert parse_duration("8784h") == 366 * 86400
+    with pytest.raises(InputError, match="longer than a year"):
+        parse_duration("99999999999h")
