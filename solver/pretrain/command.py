@@ -96,8 +96,6 @@ def make_target(options: PretrainOptions) -> Target:
             raise InputError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
         if options.resume is None:
             return GridTarget(new_model(PRESETS[preset], options.seed))
-        if options.preset is not None:
-            raise InputError("--preset is the size of a new model; --resume goes on with the size of its own")
         return GridTarget(load_model(options.resume))
     if options.preset is not None:
         raise InputError("--preset is the size of a new model; --init brings its own")

@@ -29,7 +29,7 @@ def test_the_command_makes_and_continues_a_model(tmp_path: Path) -> None:
     corpus, out = tmp_path / "corpora", tmp_path / "out"
     corpus.mkdir()
     (corpus / "rearc.json").write_text(json.dumps({f"rule{i}": recolouring(i) for i in range(60)}))
-    arguments = ["pretrain", "--corpus", str(corpus), "--out", str(out), "--preset", "tiny", "--minutes", "0.05"]
+    arguments = ["pretrain", "--corpus", str(corpus), "--out", str(out), "--preset", "tiny", "--minutes", "0.15"]
 
     def steps() -> int:
         return int(json.loads((out / "latest" / "state.json").read_text())["position"]["steps"])
