@@ -193,7 +193,7 @@ LONGEST_DURATION = 366 * 86400.0  # seconds
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "90s", "5m", "11h30m" or a bare number of seconds. Raises InputError for anything else, zero and years included."""
+    """Seconds of "90s", "5m", "11h30m" or a bare number of seconds. Raises InputError for anything else, zero and years too."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     seconds = sum(float(number) * units[unit] for number, unit in parts)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,7 @@ class AdaptivePolicy:
         self.costs = costs or CostModel(settings)
         self._gains = (gains or shipped_gains()).with_batch(settings.train.batch_sequences)
         self._floor = settings.budget.floor
+        self._chunk = settings.budget.chunk
         full = full_plan(settings)
         self._full = full
         self._steps = _scaled(full.steps, STEP_SHARES)
@@ -125,7 +126,8 @@ class AdaptivePolicy:
         option = int(offer.choice[price])
         room = left - (sum(least.values()) - least[task.id]) / workers
         reason = f"{_worth(offer, option, PRICES[price])}; the least pass kept for {len(firsts) - 1} other tasks"
-        return self._fit(task, offer, option, max(room, least[task.id]), left, reason)
+        found = self._fit(task, offer, option, max(room, least[task.id]), left, reason)
+        return None if found is None else self._joined(found, firsts, offers, price, left)
 
     def _later_pass(
         self, free: Sequence[TaskState], offers: dict[str, _Offer], price: int | None, left: float
@@ -149,7 +151,24 @@ class AdaptivePolicy:
                 return self._stretched(found, task, offers, free, left)
         return None
 
-    # -- shrinking and stretching
+    # -- joining, shrinking and stretching
+
+    def _joined(
+        self, found: Assignment, firsts: Sequence[TaskState], offers: dict[str, _Offer], price: int, left: float
+    ) -> Assignment:
+        """With up to `budget.chunk` tasks in all, the shortest of those that are to get the same pass."""
+        if self._chunk == 1 or found.halvings:
+            return found
+        tasks, seconds = list(found.tasks), found.seconds
+        for task in sorted(firsts, key=_shortest):
+            offer = offers[task.id]
+            alike = not task.losses and offer.plan(int(offer.choice[price])) == found.plan
+            most = self.costs.forecast(task.shape, found.plan).most if alike else left
+            if task.id not in tasks and len(tasks) < self._chunk and seconds + most <= left:
+                tasks.append(task.id)
+                seconds += most
+        more = f"; {len(tasks)} tasks together" if len(tasks) > 1 else ""
+        return replace(found, tasks=tuple(tasks), seconds=seconds, reason=found.reason + more)
 
     def _fit(self, task: TaskState, offer: _Offer, option: int, room: float, left: float, reason: str) -> Assignment | None:
         """The option within `room` seconds, or what of it fits; None if not even its answers would."""

@@ -97,6 +97,18 @@ def test_costs_are_measured_on_the_shortest_and_then_on_the_longest() -> None:
     assert third.tasks == ("t01",)
 
 
+def test_tasks_that_get_the_same_pass_are_worked_on_together() -> None:
+    settings = load_settings(overrides=["budget.policy=adaptive", "budget.chunk=3"])
+    tasks = [state(number, 400.0) for number in range(5)]
+    given = AdaptivePolicy(settings, taught()).next(tasks, 5000.0, 1)
+    assert given is not None
+    assert given.tasks == ("t00", "t01", "t02")
+    assert "3 tasks together" in given.reason
+    alone = AdaptivePolicy(settings, taught()).next([*tasks[:1], state(1, 3000.0)], 60.0, 1)
+    assert alone is not None
+    assert alone.tasks == ("t00",)
+
+
 def test_more_time_buys_more_steps() -> None:
     tasks = [state(number) for number in range(20)]
     plans = [AdaptivePolicy(SETTINGS, taught()).next(tasks, left, 1) for left in (30.0, 200.0, 1000.0, 10000.0)]
