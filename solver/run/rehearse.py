@@ -149,8 +149,7 @@ def one_run(
         keep_adapters=True, poll=float("inf"),
     )  # fmt: skip
     ending = run.run()
-    disk.check()
-    clock.now += dice.uniform(0.0, 2 * faults.write_seconds)  # the check of the file and the summary
+    disk.finish()
     usage, span = executor.usage, scene.workers * scene.budget  # type: ignore[attr-defined]
     states = book.states()
     least = STEP_SHARES[0] * full_plan(scene.settings).steps

@@ -33,10 +33,18 @@ class Disk:
     _good: dict[str, tuple[Attempts, ...]] = field(default_factory=dict)
     _good_grids: dict[int, Grid] = field(default_factory=dict)  # by identity; they are kept, so that none is taken for another
 
+    _pace: float = 0.0  # seconds of its slowest write
+
     def __post_init__(self) -> None:
+        self._pace = self.dice.uniform(0.0, self.faults.write_seconds)
         if self.dice.random() < self.faults.full_disk:
             began = self.dice.uniform(0.02, 1.0) * self.budget
             self._full = (began, began + 0.1 * self.budget)
+
+    def finish(self) -> None:
+        """The check of the file and the summary at the end."""
+        self.check()
+        self.clock.now += 2 * self._pace * self.dice.uniform(0.5, 1.0)
 
     @property
     def full(self) -> bool:
@@ -45,7 +53,7 @@ class Disk:
 
     def write(self, submission: Submission) -> None:
         """Replace the file, in some time. Raises OSError while it is full."""
-        self.clock.now += self.dice.uniform(0.0, self.faults.write_seconds)
+        self.clock.now += self._pace * self.dice.uniform(0.5, 1.0)
         if self.full:
             raise OSError(28, "No space left on device (simulated)")
         self.held = dict(submission)

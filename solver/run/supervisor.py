@@ -17,7 +17,7 @@ from solver.arc.submission import Submission
 from solver.arc.task import Task
 from solver.budget.expect import Expected, expect
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, full_plan
-from solver.budget.reserve import reserve_seconds
+from solver.budget.reserve import reserve_for_writes, reserve_seconds
 from solver.config import Settings
 from solver.run.book import Book
 from solver.run.executors.base import (
@@ -136,9 +136,9 @@ class Supervisor:
         self._keep_adapters = keep_adapters
         self._poll = poll
         self._now = end.clock
-        reserve = reserve_seconds(settings.budget.reserve, end.remaining())
-        self._work_end = end.earlier(reserve)
-        self._last_call = end.earlier(reserve - min(settings.budget.grace, reserve / 2))
+        self._end = end
+        self._most_reserve = end.remaining() / 2
+        self._keep(reserve_seconds(settings.budget.reserve, end.remaining()))
         self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
         self._slots: list[_Slot] = []
         self._items = 0
@@ -157,6 +157,8 @@ class Supervisor:
     def run(self) -> Ending:
         """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
         self._recall_shared()
+        self._dirty = True  # so that the first write tells how slow the disk is
+        self._flush()
         began = self._now()
         self._slots = [_Slot("starting", began) for _ in range(self._executor.workers)]
         ending = self._ending()
@@ -434,14 +436,25 @@ class Supervisor:
         self._unsaved.append(write)
         self._flush_ledger()
 
+    def _keep(self, reserve: float) -> None:
+        """Plan with so many seconds for the end: half of them for workers that go on, half for the last writes."""
+        self._reserve = reserve
+        self._work_end = self._end.earlier(reserve)
+        self._last_call = self._end.earlier(reserve - min(self._settings.budget.grace, reserve / 2))
+
     def _flush(self) -> None:
         self._flush_ledger()
         if self._dirty:
+            began = self._now()
             try:
                 self._publish(self._book.submission)
                 self._dirty = False
             except OSError as error:
                 self._complain(f"cannot write the submission, the old one stays: {error}")
+            if self._settings.budget.reserve is None:  # a disk that is slow now will be slow at the end
+                needed = reserve_for_writes(self._now() - began)
+                if self._reserve < needed:
+                    self._keep(min(needed, max(self._reserve, self._most_reserve)))
 
     def _flush_ledger(self) -> None:
         """Write what is due, in order. What a full disk refuses is kept and tried again; what can never be written is dropped."""

@@ -52,6 +52,13 @@ def test_no_miss_in_many(machine: str, budget: float) -> None:
     assert found["deadline_misses"] == found["invalid_submissions"] == 0
 
 
+@pytest.mark.parametrize("mix", ["harsh", "hostile"])
+def test_a_slow_disk_does_not_make_a_short_run_late(mix: str) -> None:
+    """Sixty seconds leave a reserve of two, and every write takes up to one and a half."""
+    found = rehearse(options("cpu", runs=16, budget=60.0, mix=mix))
+    assert found["deadline_misses"] == found["invalid_submissions"] == 0
+
+
 def test_time_is_used_where_work_is_left() -> None:
     found = rehearse(options(tasks=60, budget=6 * 3600.0, runs=4))
     assert found["runs_with_work_left"] == 4
