@@ -56,6 +56,10 @@ class LedgerError(Exception):
     """A write failed (the disk is full, the file is gone); what was to be written is not there."""
 
 
+class DamagedLedger(InputError):
+    """The file is no sound ledger any more: nothing can be read from it."""
+
+
 class UnfitError(LedgerError):
     """A write failed for what it holds (a number that is none, say); trying it again is pointless."""
 
@@ -429,7 +433,7 @@ def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         raise InputError(f"{path}: cannot open the ledger: {error}") from None
     except sqlite3.DatabaseError as error:
-        raise InputError(f"{path}: the ledger is damaged: {error}") from None
+        raise DamagedLedger(f"{path}: the ledger is damaged: {error}") from None
 
 
 def _version(path: Path, db: sqlite3.Connection) -> int:
@@ -440,7 +444,7 @@ def _version(path: Path, db: sqlite3.Connection) -> int:
     except sqlite3.OperationalError as error:
         raise InputError(f"{path}: cannot open the ledger: {error}") from None
     except sqlite3.DatabaseError as error:
-        raise InputError(f"{path}: the ledger is damaged: {error}") from None
+        raise DamagedLedger(f"{path}: the ledger is damaged: {error}") from None
     if version != LEDGER_VERSION and (version or tables):
         raise InputError(f"{path}: a ledger of version {version}, this package reads version {LEDGER_VERSION}")
     return version
@@ -453,4 +457,4 @@ def _check_sound(path: Path, db: sqlite3.Connection) -> None:
     except sqlite3.DatabaseError as error:
         verdict = str(error)
     if verdict != "ok":
-        raise InputError(f"{path}: the ledger is damaged: {verdict.splitlines()[0]}")
+        raise DamagedLedger(f"{path}: the ledger is damaged: {verdict.splitlines()[0]}")

@@ -29,7 +29,7 @@ from solver.run.clock import end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
-from solver.run.ledger import LEDGER, Event, Identity, Ledger, LedgerError
+from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
 from solver.run.placement import Placement, free_memory, place, visible_gpus, weight_bytes
 from solver.run.pricing import remember, starting_costs
 from solver.run.summary import Ended, commit, summarise
@@ -99,7 +99,7 @@ def _run(
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
-        ledger = stack.enter_context(contextlib.closing(_open_ledger(options.out, identity, inputs.tasks)))
+        ledger = stack.enter_context(contextlib.closing(_open_ledger(options.out, identity, inputs.tasks, log)))
         book = Book(inputs.tasks, options.settings.select.rule, ledger.outcomes())
         try:
             write_submission(options.out / SUBMISSION, book.submission)
@@ -197,11 +197,32 @@ def _folder(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_ledger(out: Path, identity: Identity, tasks: TaskSet) -> Ledger:
+def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, log: _Log) -> Ledger:
     # the ledger is made first, so a submission without one is somebody else's
     if not (out / LEDGER).exists() and (out / SUBMISSION).exists():
         raise InputError(f"--out {out}: holds a {SUBMISSION} without its {LEDGER}; choose another folder")
-    return Ledger.open(out / LEDGER, identity, tasks)
+    try:
+        return Ledger.open(out / LEDGER, identity, tasks)
+    except DamagedLedger as error:
+        kept = _set_aside(out)
+        log.note(f"{error}; set aside as {kept}, and its submission beside it: the run begins anew")
+        ledger = Ledger.open(out / LEDGER, identity, tasks)
+        ledger.event(Event("damaged ledger", f"{error}; set aside as {kept}"))
+        return ledger
+
+
+def _set_aside(out: Path) -> Path:
+    """Move a ledger out of the way and keep a copy of the submission that came of it; gives the ledger's new name."""
+    number = next(n for n in range(1, 1000) if not (out / f"{LEDGER}.damaged{n}").exists())
+    try:
+        for name in (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm"):
+            if (out / name).exists():
+                (out / name).rename(out / f"{name}.damaged{number}")
+        if (out / SUBMISSION).exists():
+            shutil.copyfile(out / SUBMISSION, out / f"{SUBMISSION}.damaged{number}")
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return out / f"{LEDGER}.damaged{number}"
 
 
 def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float, log: _Log) -> int:

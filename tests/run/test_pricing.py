@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_helpers import grid, make_tasks, outcome
+from run_helpers import assert_valid, grid, make_tasks, outcome, run_it, write_challenges
 
 from solver.arc.grid import Grid
 from solver.arc.task import Task
@@ -158,3 +158,20 @@ def test_solutions_of_other_tasks_are_no_answers(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"else": [[[1]]]}')
     with pytest.raises(InputError, match="no answer is known"):
         read_record(tmp_path / "run", str(tmp_path / "other.json"))
+
+
+@pytest.mark.parametrize("torn", [b"not a ledger at all", b"SQLite format 3\x00" + bytes(range(256)) * 8])
+def test_a_damaged_ledger_is_named_and_set_aside_and_the_run_goes_on(tmp_path: Path, tiny_base: Path, torn: bytes) -> None:
+    challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "run.db").write_bytes(torn)
+    (out / "submission.json").write_text('{"answers": "of before"}')
+    done = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base))
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "run.db" in done.stdout + done.stderr
+    assert "damaged" in done.stdout + done.stderr
+    assert (out / "run.db.damaged1").read_bytes() == torn
+    assert "of before" in (out / "submission.json.damaged1").read_text()
+    assert_valid(out, challenges)
+    assert [event.kind for event in Ledger.read(out / "run.db").events()].count("damaged ledger") == 1
