@@ -21,7 +21,7 @@ from typing import Any, Literal
 from solver.budget.profile import Machine, Model, Profile, Row, Variant, load_profile
 from solver.config import read_text
 from solver.errors import InputError
-from solver.model.folder import EMBEDDED, check_folder, count_weights, folder_identity
+from solver.model.folder import EMBEDDED, check_folder, count_weights
 
 LAUNCH = 1e-5  # seconds of host time a CUDA kernel takes to launch from Python; assumed
 KERNELS = 30  # a decoder layer, forward: norms, rotations, projections, attention, gates; backward takes twice as many
@@ -207,7 +207,6 @@ def model_of(folder: Path | None) -> Model:
     kv_heads = config.get("num_key_value_heads") or heads
     return Model(
         name="embedded" if path == EMBEDDED else path.name,
-        identity=folder_identity(path),
         parameters=count_weights(path),
         layers=number("num_hidden_layers", "n_layer"),
         hidden=hidden,
@@ -233,7 +232,7 @@ def stored(machine: str | None = None, model: Model | None = None) -> Profile:
         profile = estimate(anchor, there, model or anchor.model)
     else:
         raise InputError(f"no profile is stored for machine {preset!r}; there are: {', '.join(sorted((ANCHOR, *PRESETS)))}")
-    if model is not None and profile.model.identity != model.identity:
+    if model is not None and not profile.model.alike(model):
         profile = estimate(profile, profile.machine, model)
     return profile
 
@@ -247,10 +246,9 @@ def prior(path: Path | None, machine: str | None, model: Model) -> tuple[Profile
         return stored(machine if machine in PRESETS else ANCHOR, model), []
     try:
         profile = load_profile(path)
-        if profile.model.identity == model.identity:
+        if profile.model.alike(model):
             return profile, []
-        name = f"{profile.model.name} ({profile.model.parameters:,} weights)"
-        warning = f"{path}: is about the model {name}, not {model.name}: used as an estimate"
+        warning = f"{path}: is about the model {profile.model}, not {model}: used as an estimate"
         return estimate(profile, profile.machine, model), [warning]
     except InputError as error:
         return stored(machine if machine in PRESETS else ANCHOR, model), [f"{error}; the stored profile is used instead"]

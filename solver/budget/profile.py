@@ -42,16 +42,22 @@ class Machine(_Part):
 
 
 class Model(_Part):
-    """What was measured, by the digest of its folder, and the shape that its costs follow from."""
+    """What was measured: the shape that its costs follow from, whatever its weights were trained to."""
 
     name: str
-    identity: str
     parameters: int = Field(ge=1)
     layers: int = Field(ge=1)
     hidden: int = Field(ge=1)
     kv_width: int = Field(ge=1)  # key/value heads times head size
     q_width: int = Field(ge=1)  # attention heads times head size
     vocabulary: int = Field(ge=1)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.parameters:,} weights)"
+
+    def alike(self, other: Model) -> bool:
+        """Whether the other one costs the same."""
+        return self == other.model_copy(update={"name": self.name})
 
 
 class Row(_Part):
@@ -134,8 +140,8 @@ class Profile(_Part):
             found.append(f"it was made on {self.machine.device}, this is {machine.device}")
         elif self.machine.threads and machine.threads and self.machine.threads != machine.threads:
             found.append(f"it was made with {self.machine.threads} threads, now {machine.threads}")
-        if self.model.identity != model.identity:
-            found.append(f"it is about the model {self.model.name} ({self.model.parameters:,} weights), not {model.name}")
+        if not self.model.alike(model):
+            found.append(f"it is about the model {self.model}, not {model}")
         return found
 
 

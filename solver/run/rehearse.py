@@ -41,9 +41,7 @@ EVERY_MIX = "all"
 SETS = ("arc1:evaluation", "arc2:evaluation")  # whose tasks are rehearsed with
 CHUNK = 8  # runs a process takes at a time
 # What a Kaggle or H200 run is rehearsed with unless a model is named: the shape of Qwen3-4B with the 16-token vocabulary.
-LARGE = Model(
-    name="a 4B model", identity="", parameters=3_640_000_000, layers=36, hidden=2560, kv_width=1024, q_width=4096, vocabulary=16
-)
+LARGE = Model(name="a 4B model", parameters=3_640_000_000, layers=36, hidden=2560, kv_width=1024, q_width=4096, vocabulary=16)
 
 
 @dataclass(frozen=True)

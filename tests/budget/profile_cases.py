@@ -7,7 +7,7 @@ from typing import Any
 from solver.budget.profile import Machine, Model, Profile, Row, Variant
 
 CPU = Machine(kind="cpu", device="some processor", cores=4, threads=4, memory=2**34, peak_flops=1e11, bandwidth=2e10)
-TINY = Model(name="tiny", identity="0123", parameters=3_000_000, layers=6, hidden=192, kv_width=192, q_width=192, vocabulary=16)
+TINY = Model(name="tiny", parameters=3_000_000, layers=6, hidden=192, kv_width=192, q_width=192, vocabulary=16)
 
 
 def row(tokens: int, **changed: Any) -> Row:

@@ -15,9 +15,7 @@ from solver.config import preset_names
 from solver.errors import InputError
 
 L4 = PRESETS["kaggle-l4x4"][0].machine("kaggle-l4x4", 4)
-LARGE = TINY.model_copy(
-    update={"identity": "large", "parameters": 4 * 10**9, "layers": 36, "hidden": 2560, "kv_width": 1024, "q_width": 4096}
-)
+LARGE = TINY.model_copy(update={"parameters": 4 * 10**9, "layers": 36, "hidden": 2560, "kv_width": 1024, "q_width": 4096})
 
 
 @pytest.mark.parametrize("name", preset_names("machines"))

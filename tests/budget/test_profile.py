@@ -88,7 +88,7 @@ def test_another_machine_thread_count_or_model_is_a_difference() -> None:
     elsewhere = CPU.model_copy(update={"device": "another processor", "threads": 9})
     assert any("another processor" in line for line in profile().differences(elsewhere, TINY))
     assert any("4 threads, now 2" in line for line in profile().differences(CPU.model_copy(update={"threads": 2}), TINY))
-    other = TINY.model_copy(update={"identity": "4567", "name": "other"})
+    other = TINY.model_copy(update={"layers": TINY.layers + 1, "name": "other"})
     assert any("not other" in line for line in profile().differences(CPU, other))
 
 

@@ -159,7 +159,8 @@ def test_sources_are_drawn_by_the_mixture() -> None:
 
 
 def test_validation_falls_back_on_held_out_procedural_families() -> None:
-    batches = validation_batches(pack([]), NO_GUARD, SamplerSettings(batch_tokens=256, block_batches=2, max_tokens=256))
+    settings = SamplerSettings(batch_tokens=256, block_batches=2, max_tokens=256)
+    batches = validation_batches(pack([]), NO_GUARD, settings, grid_codec())
     assert len(batches) == VALIDATION_BATCHES
     assert all(batch.tokens > 0 for batch in batches)
 
