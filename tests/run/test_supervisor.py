@@ -32,8 +32,9 @@ from solver.run.executors.base import (
 )
 from solver.run.identity import identity_of
 from solver.run.ledger import Identity, Ledger
-from solver.run.supervisor import Ending, Supervisor, Watch
+from solver.run.supervisor import Ending, Supervisor
 from solver.run.types import Progress
+from solver.run.watch import Watch
 from solver.types import Deadline, Fit, WorkItem
 
 LOAD = 5.0  # seconds a simulated worker takes to start
