@@ -197,7 +197,7 @@ class AdaptivePolicy:
     def _affordable(self, task: TaskState, views: int, samples: int, room: float) -> int:
         """Steps that bring a pass to `room` seconds, by the medians."""
         counts = np.array([1.0, self._steps[-1] + 1.0])
-        few, many = self.costs.medians(task.shape, counts, np.full(2, float(views)), samples, task.waves)
+        few, many = self.costs.medians([task.shape], counts, np.full(2, float(views)), samples, task.waves)[0]
         each = (many - few) / (counts[1] - counts[0])
         return max(0, min(self._steps[-1], int(1 + (room - few) / each))) if room >= few and each > 0 else 0
 
@@ -248,7 +248,7 @@ class AdaptivePolicy:
         if task.waves:
             steps, views = steps[steps >= LATER_STEPS * self._full.steps], views[views >= LATER_VIEWS * self._full.views]
         steps, views = (part.ravel() for part in np.meshgrid(steps, views))
-        seconds = [self.costs.medians(task.shape, steps, views, samples, task.waves) for samples in self._samples]
+        seconds = [self.costs.medians([task.shape], steps, views, samples, task.waves)[0] for samples in self._samples]
         samples = tuple(count for count in self._samples for _ in steps)
         times = len(self._samples)
         return np.tile(steps, times), np.tile(views, times), samples, np.concatenate(seconds)
@@ -268,7 +268,7 @@ class AdaptivePolicy:
         fulls = np.full_like(later, float(self._full.views))
         doubtful = 1 - self._gains.certain(chance)
         after = self._gains.chance(task.shape, steps[:, None] + later, np.broadcast_to(fulls, (len(steps), len(later))), 1)
-        second = self.costs.medians(task.shape, later, fulls, self._full.samples, 1) * (later > 0)
+        second = self.costs.medians([task.shape], later, fulls, self._full.samples, 1)[0] * (later > 0)
         costs = seconds[:, None] + doubtful[:, None] * second
         values = chance[:, None] + np.where(later > 0, np.maximum(after - chance[:, None], 0.0), 0.0)
         least = int(np.argmin(seconds))

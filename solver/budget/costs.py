@@ -5,10 +5,11 @@ The planner spends by the median and keeps its promises by the upper quantile. N
 
 from __future__ import annotations
 
+import statistics
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from operator import mul
 from types import MappingProxyType
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from solver.budget.profile import Profile, Variant
 from solver.budget.regression import STRONG, WEAK, Regression, Spread
-from solver.budget.workload import PHASES, Circumstances, TaskShape, amounts
+from solver.budget.workload import PHASES, Amount, Circumstances, Sizes, TaskShape, amounts, in_column, sizes_of
 from solver.config import Settings
 from solver.types import TaskOutcome, TaskPlan
 
@@ -24,7 +25,7 @@ Numbers = NDArray[np.float64]
 
 RECENT = 32  # passes whose answers are remembered
 LEARNING = 5  # tasks before predictions are judged
-ONCE = np.ones(1)
+ONCE = (1.0,)
 CHANGE = 0.03  # of a prediction that calls for new plans
 
 # Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
@@ -141,46 +142,26 @@ class Forecast:
         return self.upper.get("infer", 0.0) + self.upper.get("score", 0.0)
 
 
-class _Same:
-    """Settings as a key: equal if they are the same object, which is quicker to see than equal contents."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.settings is self.settings
-
-    def __hash__(self) -> int:
-        return id(self.settings)
-
-
-@lru_cache(maxsize=2**15)
-def _amounts_of(
-    shape: TaskShape, same: _Same, steps: float, views: float, samples: int, circumstances: Circumstances
-) -> Mapping[str, Numbers]:
-    """The features of one pass; the same plans for the same tasks are asked about over and over."""
-    work = amounts(shape, same.settings, np.array(float(steps)), np.array(float(views)), samples, circumstances)
-    return MappingProxyType(work)
-
-
 class CostModel:
     """Predicts passes and learns from them. Deterministic, and cheap enough to be asked before every decision."""
 
     def __init__(self, settings: Settings, prior: Prior | None = None) -> None:
         self._settings = settings
-        self._same = _Same(settings)
         self.prior = prior or Prior()
         self._phases = _regressions(self.prior)
         self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
         self._lengths: deque[float] = deque(maxlen=RECENT)
         self._candidates: deque[float] = deque(maxlen=RECENT)
+        self._answers: tuple[float, float | None] = (1.0, None)  # what is to be expected of them
+        self._sizes: dict[TaskShape, Sizes] = {}
+        self._forecasts: dict[tuple[TaskShape, TaskPlan, int], Forecast] = {}  # since the last measurement
         self.tasks = 0  # observed
         self.version = 0  # changes with the predictions, if by more than a few per cent
         self._noted = {phase: regression.rates for phase, regression in self._phases.items()}
 
     def start(self) -> tuple[float, float]:
         """Median and upper quantile of the seconds from the creation of a worker until it can take work."""
-        return float(self._start.median(ONCE)), float(self._start.upper(ONCE))
+        return self._start.median(ONCE), self._start.upper(ONCE)
 
     def started(self, seconds: float) -> None:
         """Learn from the start of a worker."""
@@ -193,6 +174,7 @@ class CostModel:
         line = f"the profile was made on {self.prior.device}, the worker runs on {device}: a hint only until tasks are measured"
         self.prior = replace(self.prior, spreads=dict.fromkeys(PHASES, WEAK), known=frozenset())
         self._phases = _regressions(self.prior)
+        self._forecasts.clear()
         return line
 
     def known(self, phase: str) -> bool:
@@ -207,15 +189,23 @@ class CostModel:
 
     def forecast(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> Forecast:
         """What a pass by `plan` over a task of `shape` takes."""
-        work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
-        median = {phase: float(self._phases[phase].median(part)) for phase, part in work.items()}
-        upper = {phase: float(self._phases[phase].upper(part)) if median[phase] else 0.0 for phase, part in work.items()}
-        return Forecast(median, upper)
+        key = shape, plan, wave
+        if (known := self._forecasts.get(key)) is None:
+            work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
+            median = {phase: self._phases[phase].median(part) for phase, part in work.items()}
+            upper = {phase: self._phases[phase].upper(part) for phase, part in work.items()}
+            known = self._forecasts[key] = Forecast(median, upper)
+        return known
 
-    def medians(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: int, wave: int = 0) -> Numbers:
-        """Seconds of whole passes for arrays of steps and views, by the medians."""
-        work = amounts(shape, self._settings, steps, views, samples, self._usual(wave))
-        return np.asarray(sum(self._phases[phase].median(part) for phase, part in work.items()))
+    def medians(
+        self, shapes: Sequence[TaskShape], steps: Numbers, views: Numbers, samples: Amount, waves: Sequence[int] | int = 0
+    ) -> Numbers:
+        """Seconds (tasks, plans) of whole passes by the medians, for arrays (plans,) of steps and views."""
+        sizes = in_column([self._sizes_of(shape) for shape in shapes])
+        wave = waves if isinstance(waves, int) else np.array(waves, float)[:, None]
+        work = amounts(sizes, self._settings, steps, views, samples, self._usual(wave))
+        seconds = sum(self._phases[phase].medians(part) for phase, part in work.items())
+        return np.asarray(np.broadcast_to(seconds, (len(shapes), len(steps))))
 
     def observe(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> None:
         """Learn from a pass by `plan`. What the deadline cut counts for what it got done, and long answers for what they are."""
@@ -238,11 +228,12 @@ class CostModel:
             if phase in ("infer", "score") and not done[phase][1]:
                 # nothing came of it: all it says is that the whole takes longer than this
                 work = self._amounts(shape, 0, plan.views, plan.samples, found).get(phase)
-                if work is not None and seconds <= float(self._phases[phase].median(work)):
+                if work is not None and seconds <= self._phases[phase].median(work):
                     continue
             if work is not None:
                 self._phases[phase].add(work, seconds)
         self.tasks += 1
+        self._forecasts.clear()
         self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(outcome.wave)))
 
     def _seen(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome, answered: float) -> Circumstances:
@@ -254,28 +245,36 @@ class CostModel:
         if grids := [len({score.grid.tobytes() for score in query.scores}) for query in outcome.queries if query.scores]:
             candidates = sum(grids) / len(grids)
             self._candidates.append(candidates)
+        self._answers = (
+            statistics.median(self._lengths) if self._lengths else 1.0,
+            statistics.fmean(self._candidates) if self._candidates else None,
+        )
         return Circumstances(outcome.wave, length, candidates)
 
-    def _usual(self, wave: int) -> Circumstances:
+    def _usual(self, wave: Amount) -> Circumstances:
         """What is to be expected of the answers of a pass: what was usual of late."""
-        length = float(np.median(self._lengths)) if self._lengths else 1.0
-        return Circumstances(wave, length, float(np.mean(self._candidates)) if self._candidates else None)
+        return Circumstances(wave, *self._answers)
 
-    def _note_change(self, work: Mapping[str, Numbers]) -> None:
+    def _note_change(self, work: Mapping[str, Sequence[float]]) -> None:
         now = {phase: self._phases[phase].rates for phase in work}
-        before, after = (sum(float(work[phase] @ rates[phase]) for phase in work) for rates in (self._noted, now))
+        before, after = (sum(sum(map(mul, work[phase], rates[phase])) for phase in work) for rates in (self._noted, now))
         if abs(after - before) > CHANGE * before or any(self._phases[phase].count == 1 for phase in work):
             self._noted.update(now)
             self.version += 1
 
     def rates(self) -> dict[str, list[float]]:
         """Seconds per unit of each feature of `workload.FEATURES`, by phase, as far as is known now."""
-        return {phase: regression.rates.tolist() for phase, regression in self._phases.items()}
+        return {phase: list(regression.rates) for phase, regression in self._phases.items()}
 
     def _amounts(
         self, shape: TaskShape, steps: float, views: float, samples: int, circumstances: Circumstances
-    ) -> Mapping[str, Numbers]:
-        return _amounts_of(shape, self._same, steps, views, samples, circumstances)
+    ) -> Mapping[str, Sequence[float]]:
+        return amounts(self._sizes_of(shape), self._settings, steps, views, samples, circumstances)  # type: ignore[return-value]
+
+    def _sizes_of(self, shape: TaskShape) -> Sizes:
+        if (known := self._sizes.get(shape)) is None:
+            known = self._sizes[shape] = sizes_of(shape, self._settings)
+        return known
 
 
 def _regressions(prior: Prior) -> dict[str, Regression]:

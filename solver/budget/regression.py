@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,44 +51,50 @@ class Regression:
         if not (self._prior.any() and np.isfinite(self._prior).all() and (self._prior >= 0).all()):
             raise ValueError(f"prior rates {list(rates)}: not all finite and >= 0, or none positive")
         self._precision = np.array([spread.common**-2, *[spread.own**-2] * len(self._prior)])
-        self._seen: deque[tuple[Numbers, float]] = deque(maxlen=KEPT)
+        self._seen: deque[tuple[tuple[float, ...], float]] = deque(maxlen=KEPT)
         self.count = 0
         self._due = 0
         self._factors = np.zeros(len(self._prior) + 1)
-        self._rates = self._prior
-        self._covariance = np.diag(1 / self._precision)
+        self._rates: tuple[float, ...] = tuple(self._prior.tolist())
+        self._covariance: list[list[float]] = np.diag(1 / self._precision).tolist()
         self._noise = _NOISE
 
     @property
-    def rates(self) -> Numbers:
+    def rates(self) -> tuple[float, ...]:
         """Seconds per unit of each feature, as far as is known now."""
         self._refit()
         return self._rates
 
-    def add(self, amounts: Numbers, seconds: float) -> None:
+    def add(self, amounts: Sequence[float], seconds: float) -> None:
         """Take in a measurement; one without any work, or without a number, says nothing."""
-        amounts = np.asarray(amounts, dtype=float)
-        if (self._prior * amounts).sum() <= 0 or not (math.isfinite(seconds) and np.isfinite(amounts).all()):
+        amounts = tuple(map(float, amounts))
+        if not (math.isfinite(seconds) and all(map(math.isfinite, amounts))) or sum(map(mul, self._rates, amounts)) <= 0:
             return
         self._seen.append((amounts, math.log(max(seconds, SHORTEST))))
         self.count += 1
 
-    def median(self, amounts: Numbers) -> Numbers:
-        """Seconds that are exceeded as often as not, for amounts (..., features)."""
-        return np.asarray(amounts @ self.rates)
+    def median(self, amounts: Sequence[float]) -> float:
+        """Seconds that are exceeded as often as not, for one amount of each feature."""
+        return float(sum(map(mul, amounts, self.rates)))
 
-    def upper(self, amounts: Numbers) -> Numbers:
-        """Seconds that are exceeded one time in twenty, for amounts (..., features)."""
-        median = self.median(amounts)
-        slopes = _slopes(amounts, self.rates)
-        variance = np.einsum("...i,ij,...j->...", slopes, self._covariance, slopes) + self._noise**2
-        return np.asarray(median * np.exp(_T95 * np.sqrt(variance)))
+    def medians(self, amounts: Sequence[float | Numbers]) -> Numbers:
+        """The same for arrays of amounts that broadcast."""
+        return np.asarray(sum(map(mul, amounts, self.rates)))
+
+    def upper(self, amounts: Sequence[float]) -> float:
+        """Seconds that are exceeded one time in twenty, for one amount of each feature."""
+        parts = list(map(mul, amounts, self.rates))
+        if (median := sum(parts)) <= 0:
+            return 0.0
+        slopes = [1.0, *(part / median for part in parts)]
+        variance = sum(slope * sum(map(mul, row, slopes)) for slope, row in zip(slopes, self._covariance, strict=True))
+        return float(median * math.exp(_T95 * math.sqrt(variance + self._noise**2)))
 
     def _refit(self) -> None:
         """Fit anew, after every measurement at first and then when there are a sixth more."""
         if self.count < self._due or not self.count:
             return
-        amounts = np.stack([amounts for amounts, _ in self._seen])
+        amounts = np.array([amounts for amounts, _ in self._seen])
         logs = np.array([log for _, log in self._seen])
         age = np.arange(len(logs))[::-1]
         recency = 0.5 ** (age / HALF_LIFE)
@@ -110,10 +117,11 @@ class Regression:
             factors = factors + step * min(1.0, 1.0 / largest if largest else 1.0)
             if largest < 1e-3:
                 break
-        self._factors, self._covariance = factors, np.linalg.inv(curvature)
-        self._rates = np.asarray(self._prior * np.exp(factors[0] + factors[1:]))
+        covariance = np.linalg.inv(curvature)
+        self._factors, self._covariance = factors, covariance.tolist()
+        self._rates = tuple((self._prior * np.exp(factors[0] + factors[1:])).tolist())
         # factors follow the errors they are fitted to: what they took up is missing from those that are left
-        taken = len(self._precision) - float(np.diag(self._covariance) @ self._precision)
+        taken = len(self._precision) - float(np.diag(covariance) @ self._precision)
         seen = float(recency.sum())
         self._noise = noise * math.sqrt((_NOISE_WEIGHT + seen) / (_NOISE_WEIGHT + max(seen - taken, 0.0)))
 

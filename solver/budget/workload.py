@@ -7,8 +7,8 @@ them, and the rates of the cost model take that up. Only the sizes of grids are 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from solver.arc.task import Pair, Task
 from solver.config import Settings
 
 Numbers = NDArray[np.float64]
+Amount = float | Numbers  # of one pass, or of several
 
 _MARKERS = 2  # tokens around a grid
 _LONGEST = 30 * 31  # tokens of the largest answer
@@ -36,7 +37,7 @@ PHASES = tuple(FEATURES)  # of a pass over a task, in order
 class Circumstances:
     """What bears on the work of a pass beside its plan."""
 
-    wave: int = 0  # a later pass passes over the sequences of those before
+    wave: Amount = 0  # a later pass passes over the sequences of those before
     length: float = 1.0  # tokens of an answer, over those that were to be expected
     candidates: float | None = None  # different grids that are scored for a query; None: as many as may be
 
@@ -92,49 +93,57 @@ def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
     return min(_tokens(asked.input.shape) * math.exp(growth), _LONGEST)
 
 
-def amounts(
-    shape: TaskShape,
-    settings: Settings,
-    steps: Numbers,
-    views: Numbers,
-    samples: float,
-    circumstances: Circumstances = FIRST,
-) -> dict[str, Numbers]:
-    """Features by phase, (..., features of the phase), of passes with so many `steps` and `views` (arrays of one shape)."""
-    train, infer, context = settings.train, settings.infer, settings.model.context
-    shown = len(shape.demonstrations)
+@dataclass(frozen=True)
+class Sizes:
+    """What the work of any pass over a task depends on, in tokens as the model sees them."""
+
+    sequence: Amount  # of a training sequence
+    prompts: Amount  # of the prompts of all test inputs, under one view
+    squared: Amount  # the same, squared one by one
+    answers: Amount  # of all answers
+
+
+def sizes_of(shape: TaskShape, settings: Settings) -> Sizes:
+    """The sizes of a task under these settings."""
+    shown, context = len(shape.demonstrations), settings.model.context
     share = {"e2e": 1 / shown, "n-2": max(1, shown - 1) / shown}.get(settings.data.scheme, 1.0)
-    sequence = min(sum(shape.demonstrations) * share, context)
     prompts = [min(prompt, context) for prompt in shape.prompts]
-    prompt, squared = sum(prompts), sum(length**2 for length in prompts)
-    answer = sum(shape.answers) * circumstances.length
+    return Sizes(
+        sequence=min(sum(shape.demonstrations) * share, context),
+        prompts=float(sum(prompts)),
+        squared=float(sum(length**2 for length in prompts)),
+        answers=sum(shape.answers),
+    )
+
+
+def in_column(sizes: Sequence[Sizes]) -> Sizes:
+    """The sizes of several tasks, each (tasks, 1): with arrays of plans they give a row for each task."""
+    return Sizes(*np.array([astuple(one) for one in sizes], float).reshape(-1, len(astuple(sizes[0]))).T[:, :, None])
+
+
+def amounts(
+    sizes: Sizes, settings: Settings, steps: Amount, views: Amount, samples: Amount, circumstances: Circumstances = FIRST
+) -> dict[str, tuple[Amount, ...]]:
+    """Features by phase of a pass with so many `steps` and `views`, or of several: numbers and arrays that broadcast."""
+    train, infer = settings.train, settings.infer
+    several = isinstance(steps, np.ndarray) or isinstance(sizes.answers, np.ndarray)
+    least, most = (np.minimum, np.maximum) if several else (min, max)  # for single numbers these take a tenth of the time
+    answer = sizes.answers * circumstances.length
     candidates = infer.score_candidates if circumstances.candidates is None else circumstances.candidates
-    steps, views = np.broadcast_arrays(np.asarray(steps, float), np.asarray(views, float))
-    one = np.ones_like(steps)
     sequences = steps * train.batch_sequences
-    made = np.minimum(sequences, settings.data.max_sequences) * sequence
-    trained = sequences * sequence
-    fitted = (steps > 0).astype(float)
-    asked = views * prompt
+    made = least(sequences, settings.data.max_sequences) * sizes.sequence
+    trained = sequences * sizes.sequence
+    asked = views * sizes.prompts
     # the first view of a query is written token by token, the others read what it found, many tokens a pass
-    written = np.minimum(views, 1.0) * answer
-    drafted = np.maximum(views * samples - 1.0, 0.0) * answer
-    scored = views * answer * candidates
-    found = {
-        "prepare": (one, made, made * max(circumstances.wave, 0), asked),
-        "fit": (fitted, steps, trained, trained * sequence),
-        "infer": (one, asked, views * squared, written, drafted),
-        "score": (one, asked, scored),
-        "select": (one,),
+    written = least(views, 1.0) * answer
+    drafted = most(views * samples - 1.0, 0.0) * answer
+    found: dict[str, tuple[Amount, ...]] = {
+        "prepare": (1.0, made, made * most(circumstances.wave, 0), asked),
+        "fit": (least(steps, 1.0), steps, trained, trained * sizes.sequence),
+        "infer": (1.0, asked, views * sizes.squared, written, drafted),
+        "score": (1.0, asked, views * answer * candidates),
+        "select": (1.0,),
     }
     if not infer.score:
         del found["score"]
-    return {phase: _joined(parts, steps.shape) for phase, parts in found.items()}
-
-
-def _joined(parts: tuple[Numbers, ...], shape: tuple[int, ...]) -> Numbers:
-    """As numpy.stack along a new last axis, in a fifth of the time for small arrays."""
-    joined = np.empty((*shape, len(parts)))
-    for place, part in enumerate(parts):
-        joined[..., place] = part
-    return joined
+    return found

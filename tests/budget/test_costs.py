@@ -12,7 +12,7 @@ from profile_cases import CPU, profile, row, variant
 from solver.arc.task import Pair, Task
 from solver.budget.costs import CostModel, non_negative, prediction_errors, prior_of
 from solver.budget.expect import AFTER_FIT_SHARE, LEAST_SILENCE, SILENCE, expect
-from solver.budget.workload import FEATURES, amounts, shape_of
+from solver.budget.workload import FEATURES, TaskShape, amounts, shape_of, sizes_of
 from solver.config import Settings, load_settings
 from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
@@ -31,12 +31,12 @@ def grid(rows: int, columns: int) -> np.ndarray:
     return np.ones((rows, columns), dtype=np.uint8)
 
 
-def truth(settings: Settings, form: object, plan: TaskPlan) -> dict[str, float]:
-    work = amounts(form, settings, np.array(float(plan.steps)), np.array(float(plan.views)), plan.samples)  # type: ignore[arg-type]
-    return {phase: float(part @ np.array(TRUE[phase])) for phase, part in work.items()}
+def truth(settings: Settings, form: TaskShape, plan: TaskPlan) -> dict[str, float]:
+    work = amounts(sizes_of(form, settings), settings, plan.steps, plan.views, plan.samples)
+    return {phase: float(np.dot(part, TRUE[phase])) for phase, part in work.items()}
 
 
-def passed(form: object, plan: TaskPlan, rng: np.random.Generator | None = None, outliers: float = 0.0) -> TaskOutcome:
+def passed(form: TaskShape, plan: TaskPlan, rng: np.random.Generator | None = None, outliers: float = 0.0) -> TaskOutcome:
     seconds = truth(SETTINGS, form, plan)
     if rng is not None:
         for phase in seconds:
@@ -61,14 +61,36 @@ def test_the_shape_of_a_task() -> None:
 
 def test_work_is_counted_under_the_settings() -> None:
     form = shape(1000)
-    work = amounts(form, SETTINGS, np.array([0.0, 10.0]), np.array([1.0, 8.0]), 1)
-    assert {phase: part.shape for phase, part in work.items()} == {phase: (2, len(names)) for phase, names in FEATURES.items()}
-    assert work["fit"][0].tolist() == [0, 0, 0, 0]
+    work = amounts(sizes_of(form, SETTINGS), SETTINGS, 10, 8, 1)
+    assert {phase: len(part) for phase, part in work.items()} == {phase: len(names) for phase, names in FEATURES.items()}
+    assert amounts(sizes_of(form, SETTINGS), SETTINGS, 0, 1, 1)["fit"] == (0, 0, 0, 0)
     tokens = sum(form.demonstrations)
-    assert work["fit"][1] == pytest.approx([1, 10, 40 * tokens, 40 * tokens**2])
-    short = amounts(form, load_settings(overrides=["model.context=256"]), np.array(10.0), np.array(8.0), 1)
-    assert short["fit"][2] == pytest.approx(40 * 256)
-    assert "score" not in amounts(form, load_settings(overrides=["infer.score=false"]), np.array(1.0), np.array(1.0), 1)
+    assert work["fit"] == pytest.approx((1, 10, 40 * tokens, 40 * tokens**2))
+    short = load_settings(overrides=["model.context=256"])
+    assert amounts(sizes_of(form, short), short, 10, 8, 1)["fit"][2] == pytest.approx(40 * 256)
+    unscored = load_settings(overrides=["infer.score=false"])
+    assert "score" not in amounts(sizes_of(form, unscored), unscored, 1, 1, 1)
+
+
+def test_many_passes_are_predicted_as_each_alone() -> None:
+    costs, forms, waves = CostModel(SETTINGS), [shape(tokens) for tokens in (300, 1000, 4000)], [0, 1, 3]
+    for form in forms:
+        costs.observe(form, PLAN, passed(form, PLAN, np.random.default_rng(1)))
+    steps, views = np.array([0.0, 5.0, 80.0, 2000.0]), np.array([1.0, 8.0, 2.0, 8.0])
+    found = costs.medians(forms, steps, views, 2, waves)
+    for place, (form, wave) in enumerate(zip(forms, waves, strict=True)):
+        plans = [TaskPlan(int(step), int(view), 2) for step, view in zip(steps, views, strict=True)]
+        assert found[place] == pytest.approx([costs.forecast(form, plan, wave).seconds for plan in plans], rel=1e-12)
+
+
+def test_a_forecast_follows_every_measurement() -> None:
+    costs, form = CostModel(SETTINGS), shape(1000)
+    before = costs.forecast(form, PLAN).seconds
+    slow = passed(form, PLAN)
+    costs.observe(form, PLAN, replace(slow, seconds={phase: 10 * used for phase, used in slow.seconds.items()}))
+    after = costs.forecast(form, PLAN).seconds
+    assert after != before
+    assert costs.forecast(form, PLAN).seconds == after
 
 
 def test_five_tasks_are_enough() -> None:
