@@ -197,6 +197,11 @@ class CostModel:
             known = self._forecasts[key] = Forecast(median, upper)
         return known
 
+    def seconds(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> float:
+        """Of a whole pass, by the medians: `forecast(...).seconds` for those who need no more."""
+        work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
+        return sum(self._phases[phase].median(part) for phase, part in work.items())
+
     def medians(
         self, shapes: Sequence[TaskShape], steps: Numbers, views: Numbers, samples: Amount, waves: Sequence[int] | int = 0
     ) -> Numbers:

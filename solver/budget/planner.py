@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
+from solver.budget.board import Board, Mask, Rows
 from solver.budget.costs import CostModel
 from solver.budget.workload import TaskShape
 from solver.config import Settings
@@ -95,33 +98,33 @@ class FixedPolicy:
         self._chunk = settings.budget.chunk
         plan = full_plan(settings)
         self._plans = tuple(replace(plan, steps=steps) for steps in settings.budget.fixed_waves) or (plan,)
+        self._board = Board(self.pending)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:  # noqa: ARG002
         """The next tasks in order of size; an unfinished one starts its pass again."""
-        waiting = [task for task in tasks if self.pending(task) and not task.busy]
-        begun = [task for task in waiting if self._wave(task) > 0]
-        chosen = chunk(begun or waiting, self._chunk)
-        if not chosen or left <= 0:
+        board = self._board
+        board.see(tasks)
+        due = board.waves - board.cut  # the pass that is due: the last one again if it was cut
+        waiting = board.free
+        begun = waiting & (due > 0)
+        chosen = board.chunk(begun if begun.any() else waiting, self._chunk)
+        if not len(chosen) or left <= 0:
             return None
-        wave = self._wave(chosen[0])
+        wave = int(due[chosen[0]])
         which = f", pass {wave + 1} of {len(self._plans)}" if len(self._plans) > 1 else ""
         return Assignment(
-            tasks=tuple(task.id for task in chosen if self._wave(task) == wave),
+            tasks=board.ids(chosen[due[chosen] == wave]),
             wave=wave,
             plan=self._plans[wave],
             seconds=math.inf,
             reason=f"fixed plan{which}",
-            halvings=chosen[0].losses,
+            halvings=int(board.losses[chosen[0]]),
         )
 
     def pending(self, task: TaskState) -> bool:
         """Until it has been done in full."""
-        return not task.set_aside and task.status != "failed" and self._wave(task) < len(self._plans)
-
-    @staticmethod
-    def _wave(task: TaskState) -> int:
-        """The pass that is due: the last one again if it was cut."""
-        return task.waves - 1 if task.status == "cut" else task.waves
+        due = task.waves - (task.status == "cut")
+        return not task.set_aside and task.status != "failed" and due < len(self._plans)
 
 
 class UniformPolicy:
@@ -137,33 +140,37 @@ class UniformPolicy:
         self._chunk = settings.budget.chunk
         self._floor = settings.budget.floor
         self._plan = full_plan(settings)
+        self._board = Board(self.pending)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """A chunk of the tasks with the fewest passes."""
         if left <= 0:
             return None
-        pending = [task for task in tasks if self.pending(task)]
-        wave = min((task.waves for task in pending), default=0)
-        due = [task for task in pending if task.waves == wave]
-        chosen = chunk([task for task in due if not task.busy], self._chunk)
-        if not chosen:  # the rest of this wave is being worked on: do not leave the worker idle
-            due = pending
-            chosen = chunk([task for task in pending if not task.busy], self._chunk)
-            if not chosen:
+        board = self._board
+        board.see(tasks)
+        if not board.pending.any():
+            return None
+        wave = int(board.waves[board.pending].min())
+        due = board.pending & (board.waves == wave)
+        chosen = board.chunk(due & ~board.busy, self._chunk)
+        if not len(chosen):  # the rest of this wave is being worked on: do not leave the worker idle
+            due = board.pending
+            chosen = board.chunk(board.free, self._chunk)
+            if not len(chosen):
                 return None
-            wave = chosen[0].waves
+            wave = int(board.waves[chosen[0]])
         if wave > 0 and left < self._floor:
             return None
         share = min(left, left * workers * self._share(chosen, due))
         if share < self._floor:
             share = self._floor if left >= 2 * self._floor else left
         return Assignment(
-            tasks=tuple(task.id for task in chosen),
+            tasks=board.ids(chosen),
             wave=wave,
             plan=self._plan,
             seconds=share,
-            reason=f"{self._kind} share of {left:.1f} s over {len(due)} tasks in wave {wave}",
-            halvings=chosen[0].losses,
+            reason=f"{self._kind} share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
+            halvings=int(board.losses[chosen[0]]),
         )
 
     def pending(self, task: TaskState) -> bool:
@@ -174,9 +181,9 @@ class UniformPolicy:
 
     _kind = "even"
 
-    def _share(self, chosen: Sequence[TaskState], due: Sequence[TaskState]) -> float:
+    def _share(self, chosen: Rows, due: Mask) -> float:
         """The share of the time for an item of the `chosen` tasks, out of all that are due."""
-        return 1 / math.ceil(len(due) / len(chosen))
+        return 1 / math.ceil(int(due.sum()) / len(chosen))
 
 
 class ProportionalPolicy(UniformPolicy):
@@ -186,24 +193,15 @@ class ProportionalPolicy(UniformPolicy):
 
     def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
         super().__init__(settings, costs)
-        self._cost: dict[str, float] = {}  # by task
+        self._cost = np.zeros(0)  # seconds, by row; not a number: to be predicted
         self._version = -1  # of the cost model they come from
 
-    def _share(self, chosen: Sequence[TaskState], due: Sequence[TaskState]) -> float:
-        if self._version != self.costs.version:
-            self._version, self._cost = self.costs.version, {}
-        for task in due:
-            if task.id not in self._cost:
-                self._cost[task.id] = self.costs.forecast(task.shape, self._plan).seconds
-        return sum(self._cost[task.id] for task in chosen) / sum(self._cost[task.id] for task in due)
-
-
-def chunk(tasks: Sequence[TaskState], size: int) -> list[TaskState]:
-    """The next tasks, shortest first, of equal wave; one that cost a worker comes last and alone."""
-    ordered = sorted(tasks, key=lambda task: (task.waves, task.losses, task.size, task.id))
-    if not ordered:
-        return []
-    first = ordered[0]
-    if first.losses:
-        return [first]
-    return [task for task in ordered[:size] if task.waves == first.waves and not task.losses]
+    def _share(self, chosen: Rows, due: Mask) -> float:
+        tasks = self._board.tasks
+        if self._version != self.costs.version or self._board.renewed:
+            self._version, self._cost = self.costs.version, np.full(len(tasks), np.nan)
+        if len(missing := np.flatnonzero(due & np.isnan(self._cost))):
+            plan, shapes = self._plan, [tasks[row].shape for row in missing]
+            steps, views = np.array([float(plan.steps)]), np.array([float(plan.views)])
+            self._cost[missing] = self.costs.medians(shapes, steps, views, plan.samples)[:, 0]
+        return float(self._cost[chosen].sum() / self._cost[due].sum())

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from made_record import made_record, made_task, shape
 from test_costs import passed
 
-from solver.budget.adaptive import LATER_STEPS, LATER_VIEWS, AdaptivePolicy
+from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
+from solver.budget.offers import LATER_STEPS, LATER_VIEWS
 from solver.budget.planner import TaskState, full_plan
 from solver.budget.registry import POLICIES, make_policy
 from solver.budget.replay import replay
