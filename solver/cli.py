@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from solver import cli_budget
+from solver import cli_budget, cli_model
 from solver.errors import InputError
 
 
@@ -476,3 +476,4 @@ def _print_json(value: Any) -> None:
 
 
 cli_budget.register(app)
+cli_model.register(app)

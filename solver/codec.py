@@ -6,8 +6,8 @@ query `input-marker grid output-marker`, which the answer `grid end` completes. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,6 +147,29 @@ class Codec:
             pairs.append(Pair(shown, output))
 
     @property
+    def vocabulary(self) -> tuple[int, ...]:
+        """Every id that the codec writes, once each: the cells first, in order."""
+        written = (*self.cells, self.newline, self.end, self.pad, *self.begin, *self.input_marker, *self.output_marker)
+        return tuple(dict.fromkeys(written))
+
+    def renumbered(self, ids: Mapping[int, int]) -> Codec:
+        """The same codec for a vocabulary in which token i of this one has the id `ids[i]`."""
+
+        def new(old: Sequence[int]) -> tuple[int, ...]:
+            return tuple(ids[i] for i in old)
+
+        return replace(
+            self,
+            cells=new(self.cells),
+            newline=ids[self.newline],
+            end=ids[self.end],
+            pad=ids[self.pad],
+            begin=new(self.begin),
+            input_marker=new(self.input_marker),
+            output_marker=new(self.output_marker),
+        )
+
+    @property
     def _colour(self) -> dict[int, int]:
         return {token: colour for colour, token in enumerate(self.cells)}
 
@@ -239,6 +262,34 @@ def text_codec(tokenizer: Any) -> Codec:
         input_marker=(*ids("Input:"), single("\n")),
         output_marker=(single("\n"), *ids("Output:"), single("\n")),
     )
+
+
+def cut_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
+    """A tokenizer of the tokens `kept` alone: token `kept[i]` of `tokenizer` has the id i.
+
+    Bytes are tokens, and there are no merges: a longer token is an added one, found wherever its text stands. So it stays what it
+    is in the hands of libraries that keep the vocabulary of a byte-level tokenizer and put their own rules around it.
+    Raises ValueError if two of the tokens have the same text, or one has none.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    roles = ("bos_token", "eos_token", "pad_token")
+    special = {role: getattr(tokenizer, role) for role in roles if getattr(tokenizer, f"{role}_id") in kept}
+    special.setdefault("pad_token", special["eos_token"])
+    names = {tokenizer.convert_tokens_to_ids(name): name for name in special.values()}
+    texts = [names.get(id_) or tokenizer.decode([id_]) for id_ in kept]
+    if len(set(texts)) < len(texts) or not all(texts):
+        raise ValueError("the tokenizer has no text of its own for each of the tokens that grids use")
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    written = [text if len(text) > 1 else by_bytes.pre_tokenize_str(text)[0][0] for text in texts]
+    cut = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(written)}, merges=[]))
+    cut.pre_tokenizer, cut.decoder = by_bytes, decoders.ByteLevel()
+    cut.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names.values()])
+    words = [text for text in texts if len(text) > 1 and text not in names.values()]
+    cut.add_tokens([AddedToken(word, normalized=False) for word in words])
+    special["unk_token"] = special["pad_token"]
+    return PreTrainedTokenizerFast(tokenizer_object=cut, clean_up_tokenization_spaces=False, **special)
 
 
 def _split(ids: Any, separator: int) -> list[Any]:

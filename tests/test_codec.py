@@ -5,26 +5,13 @@ import pytest
 from arc_strategies import grids, tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from text_models import byte_level_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from solver.arc.grid import Grid
 from solver.arc.task import Pair, Task
 from solver.codec import GRID_VOCABULARY, LONGEST_ANSWER, Codec, TooLong, grid_codec, grid_tokenizer, text_codec
-
-GRID_TEXT = "Input:\n12\n34\nOutput:\n5\n"
-
-
-def byte_level_tokenizer(split_digits: bool = True) -> PreTrainedTokenizerFast:
-    """A small byte-level BPE tokenizer trained here; without `split_digits` it merges runs of them."""
-    steps = [pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>", "<pad>"], initial_alphabet=alphabet)
-    tokenizer.train_from_iterator([GRID_TEXT, "1212 1212 1212", "Input Output"] * 20, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
 
 
 @pytest.fixture(scope="module")

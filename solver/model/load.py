@@ -62,7 +62,7 @@ def load_base(path: Path | None, settings: ModelSettings) -> Base:
             f"{folder}: wrong vocabulary: codec.json asks for {len(GRID_VOCABULARY)} tokens, the model has {embeddings}"
         )
     if codec is None:
-        codec = _load_text_codec(folder)
+        codec = load_text_codec(folder)
         if max(codec.cells) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
@@ -96,13 +96,14 @@ def _read_codec(folder: Path) -> Codec | None:
     return codec
 
 
-def _load_text_codec(folder: Path) -> Codec:
+def load_text_codec(folder: Path) -> Codec:
+    """The text codec of the tokenizer in a folder. Raises InputError if there is none that grids can be written with."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{folder}: cannot load the tokenizer: {_one_line(error)}") from None
+        raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
     try:
         return text_codec(tokenizer)
     except ValueError as error:
@@ -118,7 +119,7 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
         options["device_map"] = {"": device}
-    with _quiet(transformers):
+    with quiet(transformers):
         try:
             model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -131,7 +132,7 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
                 **options,
             )
         except Exception as error:  # a folder of any content may raise anything; all of it is the user's input
-            raise InputError(f"{folder}: cannot load the model: {_one_line(error)}") from None
+            raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
@@ -141,7 +142,7 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
     return model.eval()
 
 
-class _quiet:
+class quiet:
     """transformers without progress bars and below-error log lines, for the length of a block."""
 
     def __init__(self, transformers: Any) -> None:
@@ -158,6 +159,7 @@ class _quiet:
             self._logging.enable_progress_bar()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

@@ -1,0 +1,116 @@
+"""Small random models of the Llama and Qwen families with tokenizers of their kind, as folders and as GGUF files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+
+GRID_TEXT = "Input:\n12\n34\nOutput:\n5\n"
+FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+SIZES: dict[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "max_position_embeddings": 16384,
+    "initializer_range": 0.2,  # so that logits differ
+}
+
+
+def byte_level_tokenizer(split_digits: bool = True) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE tokenizer trained here; without `split_digits` it merges runs of them."""
+    steps = [pre_tokenizers.Digits(individual_digits=True)] if split_digits else []
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>", "<pad>"], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([GRID_TEXT, "1212 1212 1212", "Input Output"] * 20, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def random_model(family: str, tied: bool, vocabulary: int, **changes: Any) -> Any:
+    """A random fp32 model in eval mode."""
+    config = FAMILIES[family](vocab_size=vocabulary, tie_word_embeddings=tied, **(SIZES | changes))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config)
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name.endswith("bias") or "norm" in name:
+                    value.add_(torch.randn_like(value) * 0.1)
+    return model.eval()
+
+
+def write_folder(folder: Path, family: str, tied: bool, dtype: torch.dtype = torch.float32) -> Any:
+    """A folder in Hugging Face format; gives the model that it holds."""
+    tokenizer = byte_level_tokenizer()
+    model = random_model(family, tied, len(tokenizer) + 7).to(dtype)  # rows beyond the tokenizer's, as padded vocabularies have
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def write_gguf(file: Path, family: str, tied: bool, **changes: Any) -> Any:
+    """A GGUF file with matrices in Q8_0, as llama.cpp writes it; gives the model that it holds, dequantised."""
+    import gguf
+    from gguf.quants import dequantize, quantize
+
+    tokenizer = byte_level_tokenizer()
+    vocabulary = tokenizer.get_vocab()
+    model = random_model(family, tied, len(vocabulary), **changes)
+    config, kind = model.config, gguf.GGMLQuantizationType.Q8_0
+    architecture = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
+    writer = gguf.GGUFWriter(file, family)
+    writer.add_name("random")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(SIZES["head_dim"])
+    writer.add_value_length(SIZES["head_dim"])
+    if family == "llama":
+        writer.add_rope_dimension_count(SIZES["head_dim"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(sorted(vocabulary, key=lambda token: vocabulary[token]))
+    writer.add_token_types([3] * 3 + [1] * (len(vocabulary) - 3))  # control, normal
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_pad_token_id(2)
+    names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            stem, suffix = name.rsplit(".", 1)
+            if value.dim() == 1:
+                writer.add_tensor(f"{names.get_name(stem)}.{suffix}", value.numpy())
+                continue
+            quantised = quantize(value.numpy(), kind)
+            value.copy_(torch.from_numpy(dequantize(quantised, kind)))
+            if family == "llama" and stem.endswith(("q_proj", "k_proj")):  # llama.cpp rotates pairs of neighbours
+                heads = len(value) // SIZES["head_dim"]
+                quantised = quantised.reshape(heads, 2, -1, quantised.shape[1]).swapaxes(1, 2).reshape(quantised.shape)
+            writer.add_tensor(f"{names.get_name(stem)}.{suffix}", quantised, raw_dtype=kind)
+    if family == "llama" and config.rope_parameters["rope_type"] == "llama3":
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+        plain = config.rope_parameters["rope_theta"] ** -(torch.arange(len(scaled)) / len(scaled))
+        writer.add_tensor("rope_freqs.weight", (plain / scaled).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return model
