@@ -170,6 +170,8 @@ class AdaptivePolicy:
 
     def _shrunk(self, task: TaskState, plan: TaskPlan, room: float) -> TaskPlan | None:
         """As many views as leave half of the room to the fit, and the steps that fit; with one view, whatever fits."""
+        if task.waves and self.costs.seconds(task.shape, TaskPlan(1, self._views[0], plan.samples), task.waves) > room:
+            return None
         for views in reversed([views for views in self._views if views <= plan.views]):
             bare = self.costs.seconds(task.shape, TaskPlan(0, views, plan.samples), task.waves)
             steps = min(plan.steps, self._affordable(task, views, plan.samples, room))

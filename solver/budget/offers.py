@@ -120,14 +120,22 @@ class Offers:
         second = self._costs.medians(shapes, steps, views, self._full.samples, 1) * (LATER_SHARES > 0)
         for row, follows in zip(rows, second, strict=True):
             costs = (self.seconds[row][:, None] + self._doubtful[row][:, None] * follows).ravel()
-            best = (self._value[row].ravel() - PRICES[:, None] * costs).argmax(axis=1)
+            best = _worth_most(self._value[row].ravel(), costs)
             self.choice[row], self.cost[row] = best // len(LATER_SHARES), costs[best]
 
     def _price_later(self, rows: Rows, board: Board) -> None:
         self.seconds[rows] = np.where(self._again, self._seconds(rows, board), np.inf)
         self.least[rows] = self.seconds[rows].argmin(axis=1)
         for row in rows:
-            worth = self.gain[row] - PRICES[:, None] * self.seconds[row]
-            best = worth.argmax(axis=1)
-            nothing = worth.max(axis=1) <= 0
-            self.choice[row], self.cost[row] = np.where(nothing, -1, best), np.where(nothing, 0.0, self.seconds[row][best])
+            gain, seconds = self.gain[row], self.seconds[row]
+            best = _worth_most(gain, seconds)
+            nothing = gain[best] - PRICES * seconds[best] <= 0
+            self.choice[row], self.cost[row] = np.where(nothing, -1, best), np.where(nothing, 0.0, seconds[best])
+
+
+def _worth_most(value: Numbers, cost: Numbers) -> Rows:
+    """(prices,) the option whose value less its cost at that price is largest; those that cost more for no more are out."""
+    order = cost.argsort(kind="stable")
+    rising = value[order]
+    kept = order[np.append(True, rising[1:] > np.maximum.accumulate(rising)[:-1])]
+    return np.asarray(kept[(value[kept] - PRICES[:, None] * cost[kept]).argmax(axis=1)])

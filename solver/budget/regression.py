@@ -103,15 +103,19 @@ class Regression:
 
     def _settle(self, amounts: Numbers, logs: Numbers, recency: Numbers) -> None:
         factors = self._start(amounts, logs)
-        noise = self._noise
+        noise, seen = self._noise, float(recency.sum())
+        slopes = np.ones((len(logs), len(factors)))  # of the logarithm of the seconds by the factors
+        held = np.diag(self._precision)
         for _ in range(_ROUNDS):
-            rates = self._prior * np.exp(factors[0] + factors[1:])
-            errors = logs - np.log(amounts @ rates)
+            parts = amounts * (self._prior * np.exp(factors[0] + factors[1:]))
+            total = parts.sum(axis=1)
+            slopes[:, 1:] = parts / total[:, None]
+            errors = logs - np.log(total)
             weights = recency * (FREEDOM + 1) / (FREEDOM + (errors / noise) ** 2)
-            noise = math.sqrt((_NOISE_WEIGHT * _NOISE**2 + (weights * errors**2).sum()) / (_NOISE_WEIGHT + recency.sum()))
-            slopes = _slopes(amounts, rates)
-            curvature = (slopes.T * weights) @ slopes / noise**2 + np.diag(self._precision)
-            gradient = slopes.T @ (weights * errors) / noise**2 - self._precision * factors
+            weighted = weights * errors
+            noise = math.sqrt((_NOISE_WEIGHT * _NOISE**2 + float(weighted @ errors)) / (_NOISE_WEIGHT + seen))
+            curvature = (slopes.T * weights) @ slopes / noise**2 + held
+            gradient = weighted @ slopes / noise**2 - self._precision * factors
             step = np.linalg.solve(curvature, gradient)
             largest = float(np.abs(step).max())
             factors = factors + step * min(1.0, 1.0 / largest if largest else 1.0)
@@ -122,7 +126,6 @@ class Regression:
         self._rates = tuple((self._prior * np.exp(factors[0] + factors[1:])).tolist())
         # factors follow the errors they are fitted to: what they took up is missing from those that are left
         taken = len(self._precision) - float(np.diag(covariance) @ self._precision)
-        seen = float(recency.sum())
         self._noise = noise * math.sqrt((_NOISE_WEIGHT + seen) / (_NOISE_WEIGHT + max(seen - taken, 0.0)))
 
     def _start(self, amounts: Numbers, logs: Numbers) -> Numbers:
@@ -132,11 +135,3 @@ class Regression:
         factors = np.zeros(len(self._prior) + 1)
         factors[0] = np.median(logs - np.log(amounts @ self._prior))
         return factors
-
-
-def _slopes(amounts: Numbers, rates: Numbers) -> Numbers:
-    """(..., 1 + features) derivative of the logarithm of the seconds by the factors."""
-    parts = amounts * rates
-    total = parts.sum(axis=-1, keepdims=True)
-    shares = np.divide(parts, total, out=np.zeros_like(parts), where=total > 0)
-    return np.concatenate([np.ones_like(total), shares], axis=-1)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,8 +94,7 @@ def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
     return min(_tokens(asked.input.shape) * math.exp(growth), _LONGEST)
 
 
-@dataclass(frozen=True)
-class Sizes:
+class Sizes(NamedTuple):
     """What the work of any pass over a task depends on, in tokens as the model sees them."""
 
     sequence: Amount  # of a training sequence
@@ -118,7 +118,7 @@ def sizes_of(shape: TaskShape, settings: Settings) -> Sizes:
 
 def in_column(sizes: Sequence[Sizes]) -> Sizes:
     """The sizes of several tasks, each (tasks, 1): with arrays of plans they give a row for each task."""
-    return Sizes(*np.array([astuple(one) for one in sizes], float).reshape(-1, len(astuple(sizes[0]))).T[:, :, None])
+    return Sizes(*np.array(sizes, float).T[:, :, None])
 
 
 def amounts(

@@ -11,13 +11,14 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from solver.arc.datasets import TaskSet, load_tasks
+from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.adaptive import STEP_SHARES
 from solver.budget.costs import CostModel, Prior, prior_of
@@ -74,6 +75,7 @@ class Scene:
     noise: Noise
     mixes: tuple[str, ...]
     seed: int
+    good_grids: dict[int, Grid] = field(default_factory=dict)  # of answers that were found to be valid
 
 
 def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
@@ -135,7 +137,7 @@ def one_run(
     clock = SimulatedClock()
     sketches = {task.id: Sketch.of(task, dice, dice.random() < faults.poisoned) for task in scene.tasks}
     executor = make_executor(clock, scene.pace, sketches, dice, scene.workers, scene.noise, faults)
-    disk = Disk(clock, scene.tasks, scene.budget, faults, Random(f"{seed}/disk"))
+    disk = Disk(clock, scene.tasks, scene.budget, faults, Random(f"{seed}/disk"), scene.good_grids)
     book = Book(scene.tasks, "flat_vote")
     clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
     disk.write(book.submission)
@@ -243,7 +245,7 @@ _SCENE: list[Scene] = []  # of a child process
 
 
 def _set_scene(scene: Scene) -> None:
-    _SCENE[:] = [scene]
+    _SCENE[:] = [replace(scene, good_grids={})]  # whose identities are those of another process
 
 
 def _run_in_process(number: int) -> RunRecord:

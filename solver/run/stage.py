@@ -5,7 +5,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from itertools import compress
+from operator import is_not
 from random import Random
 
 from solver.arc.datasets import TaskSet
@@ -26,13 +29,12 @@ class Disk:
     budget: float  # seconds
     faults: Faults
     dice: Random
+    good_grids: MutableMapping[int, Grid] = field(default_factory=dict)  # by identity; kept, so that none is taken for another
     writes: int = 0
     invalid: int = 0
     held: Submission = field(default_factory=dict)
     _full: tuple[float, float] = (0.0, 0.0)
-    _good: dict[str, tuple[Attempts, ...]] = field(default_factory=dict)
-    _good_grids: dict[int, Grid] = field(default_factory=dict)  # by identity; they are kept, so that none is taken for another
-
+    _good: Submission = field(default_factory=dict)  # the last one that was valid
     _pace: float = 0.0  # seconds of its slowest write
 
     def __post_init__(self) -> None:
@@ -62,23 +64,22 @@ class Disk:
 
     def check(self) -> None:
         """Count the file if it is not complete and valid; answers that were looked at before are not read again."""
-        changed = [(id_, entries) for id_, entries in self.held.items() if self._good.get(id_) is not entries]
-        valid = self.held.keys() == self.tasks.test_counts.keys()
-        self.invalid += not (valid and all(self._entries_valid(id_, entries) for id_, entries in changed))
+        changed = compress(self.held.items(), map(is_not, self.held.values(), map(self._good.get, self.held)))
+        valid = self.held.keys() == self.tasks.test_counts.keys() and all(self._entries_valid(*one) for one in changed)
+        if valid:
+            self._good = self.held
+        self.invalid += not valid
 
     def _entries_valid(self, id_: str, entries: tuple[Attempts, ...]) -> bool:
-        valid = len(entries) == self.tasks.test_counts[id_] and all(map(self._entry_valid, entries))
-        if valid:
-            self._good[id_] = entries
-        return valid
+        return len(entries) == self.tasks.test_counts[id_] and all(map(self._entry_valid, entries))
 
     def _entry_valid(self, attempts: Attempts) -> bool:
-        if len(attempts) == 2 and all(id(grid) in self._good_grids for grid in attempts):
+        if len(attempts) == 2 and all(id(grid) in self.good_grids for grid in attempts):
             return True
         (written,) = submission_json({"": (attempts,)})[""]
         valid = not entry_flaws(written)
         if valid:
-            self._good_grids.update((id(grid), grid) for grid in attempts)
+            self.good_grids.update((id(grid), grid) for grid in attempts)
         return valid
 
 
