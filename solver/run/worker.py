@@ -7,11 +7,9 @@ It never outlives its parent, and never touches the ledger or the submission.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 
 from solver.config import Settings
 from solver.errors import InputError
+from solver.process import die_with
 from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned
 from solver.run.footprint import smaller_item, smaller_settings
 from solver.run.solve import Solver
@@ -188,15 +187,6 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         line.send(Heartbeat("", backend.peak_memory()))
         line.send(ending)
         line.item = ""
-
-
-def die_with(parent: int) -> None:
-    """Have the system kill this process when its parent dies (Linux; elsewhere the broken line does it)."""
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(0)
 
 
 def main(load: Callable[[WorkerConfig], Backend] = load) -> None:

@@ -22,6 +22,7 @@ class FullTarget:
 
     kind: Literal["lora", "full"] = "full"
     slots = 1
+    reentrant = False
 
     def __init__(self, base: Base) -> None:
         self._base = base

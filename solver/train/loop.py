@@ -37,6 +37,7 @@ class Target(Protocol):
 
     kind: Literal["lora", "full"]
     slots: int
+    reentrant: bool  # whether the model recomputes layers in backward passes of their own, see FlatWeights
     model: Any
 
     def parameters(self) -> list[nn.Parameter]:
@@ -88,7 +89,7 @@ class Loop:
         self._lr = peak_lr(settings.lr, base.parameters)
         self._scratch = scratch
         self._autocast = autocast
-        self._weights = FlatWeights(target.parameters(), target.slots)
+        self._weights = FlatWeights(target.parameters(), target.slots, target.reentrant)
         self._batch_tokens = settings.batch_tokens
         self._pace: deque[float] = deque(maxlen=8)  # seconds a padded token, of the latest steps
         self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0

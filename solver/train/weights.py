@@ -17,10 +17,13 @@ class FlatWeights:
     """Parameters of shape (slots, ...) - any shape if there is one slot - moved into `values` (slots, numbers), fp32.
 
     The parameters become views of `values`, so both sides see every change; `grads` is filled by `add_gradients`.
+    With `reentrant`, the model recomputes layers in backward passes of their own, as reentrant checkpointing does: the
+    gradients of what is below them reach parameters only, and would be 0 if they were asked for.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], slots: int) -> None:
+    def __init__(self, parameters: Sequence[nn.Parameter], slots: int, reentrant: bool = False) -> None:
         self._parameters = list(parameters)
+        self._reentrant = reentrant
         sizes = [p.numel() // slots for p in parameters]
         self.values = torch.zeros(slots, sum(sizes), device=parameters[0].device)
         self.grads = torch.zeros_like(self.values)
@@ -30,10 +33,14 @@ class FlatWeights:
             view.copy_(parameter.detach())
             parameter.data = view
             parameter.requires_grad_(True)
+            parameter.grad = self.grads[:, at : at + size].view(parameter.shape) if reentrant else None
             at += size
 
     def add_gradients(self, loss: Tensor) -> None:
         """Add the gradients of a scalar to `grads`."""
+        if self._reentrant:
+            loss.backward()  # type: ignore[no-untyped-call]
+            return
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         self.grads += torch.cat([gradient.reshape(len(self.grads), -1) for gradient in found], dim=1)
 

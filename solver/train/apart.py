@@ -1,0 +1,208 @@
+"""A trainer in a process of its own, for libraries that leave no process as they found it.
+
+The process gets an `Order`, makes the trainer, and then fits what it is asked to. It sees one device, lives as long as its
+parent at most, and a crash or a hang of it costs the fits it had, not the parent.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from solver.config import ModelSettings, TrainSettings
+from solver.errors import InputError
+from solver.process import die_with
+from solver.train.base import Trainer
+from solver.types import Deadline, Fit, FitJob
+
+log = logging.getLogger(__name__)
+
+_COMMAND = (sys.executable, "-c", "from solver.train.apart import main; main()")  # then: our end of the line, our parent
+
+START_SECONDS = 600.0  # to import, load and compile; a run's own deadline may come first
+GRACE = 10.0  # seconds past its deadline after which a fit counts as hung
+
+
+@dataclass(frozen=True)
+class Order:
+    """What trainer the process is to make, and of which model."""
+
+    maker: str  # "module:function" of a Maker
+    folder: Path
+    model: ModelSettings
+    train: TrainSettings
+    scratch: Path  # adapters go to scratch/adapter id
+
+
+Maker = Callable[[Order], Callable[[TrainSettings], Trainer]]  # loads the model; trainers then differ in batch sizes alone
+
+
+class StartError(Exception):
+    """The process cannot make its trainer; the message is one line."""
+
+
+class Lost(Exception):
+    """The process died or hung; the message is one line."""
+
+
+class _Reply(NamedTuple):
+    request: int  # 0: the start
+    kind: Literal["fit", "warning", "error", "done"]
+    value: Any = None
+
+
+class ApartTrainer:
+    """The process, started and ready. `fit` is like any trainer's, but raises Lost if the process dies or hangs.
+
+    Raises StartError.
+    """
+
+    def __init__(self, order: Order, environment: Mapping[str, str], patience: float = START_SECONDS) -> None:
+        self.settings = order.train
+        self._requests = 0
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **environment},
+            )
+        self._line = Connection(ours.detach())
+        try:
+            self._line.send(order)
+            reply = self._receive(time.monotonic() + patience)
+        except (Lost, OSError) as error:
+            self.close()
+            raise StartError(str(error)) from None
+        if reply.kind == "error":
+            self.close()
+            raise StartError(reply.value)
+
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
+        """One fit per job, as each completes. Raises Lost."""
+        self._requests += 1
+        seconds = deadline.remaining()
+        try:
+            self._line.send((self._requests, self.settings, tuple(jobs), seconds))
+        except OSError:
+            raise Lost(self._ending()) from None
+        until = time.monotonic() + max(seconds, 0.0) + GRACE
+        while True:
+            reply = self._receive(until)
+            if reply.request != self._requests:  # of a request that nobody waits for any more
+                continue
+            if reply.kind == "fit":
+                yield reply.value
+            elif reply.kind == "warning":
+                log.warning("%s", reply.value)
+            elif reply.kind == "error":
+                raise Lost(reply.value)
+            else:
+                return
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can be asked."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Kill the process and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+        self._line.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_line") and not self._line.closed:
+            self.close()
+
+    def _receive(self, until: float) -> _Reply:
+        try:
+            if self._line.poll(None if until == float("inf") else max(0.0, until - time.monotonic())):
+                reply: _Reply = self._line.recv()
+                return reply
+        except (EOFError, OSError):
+            raise Lost(self._ending()) from None
+        self.close()
+        raise Lost("it did not answer in time and was ended")
+
+    def _ending(self) -> str:
+        self._process.kill()  # it has closed its line: it is of no more use
+        code = self._process.wait()
+        return f"it ended with exit code {code}" if code >= 0 else f"it was ended by signal {-code}"
+
+
+def _has_number(stream: Any) -> bool:
+    try:
+        return bool(stream.fileno() >= 0)
+    except (OSError, AttributeError):  # captured, as in tests
+        return False
+
+
+class _Warnings(logging.Handler):
+    """Passes the solver's warnings on to the parent."""
+
+    def __init__(self, send: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a warning; errors come with what failed by them."""
+        if record.levelno == logging.WARNING:
+            self._send(record.getMessage())
+
+
+def serve(line: Connection) -> None:
+    """Make the trainer, then fit until the line ends."""
+    order: Order = line.recv()
+    request = 0
+    logging.getLogger("solver").addHandler(_Warnings(lambda text: line.send(_Reply(request, "warning", text))))
+    try:
+        module, _, function = order.maker.partition(":")
+        maker: Maker = getattr(importlib.import_module(module), function)
+        make = maker(order)
+        trainer, settings = make(order.train), order.train
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        line.send(_Reply(0, "error", _describe(error)))
+        return
+    line.send(_Reply(0, "done"))
+    while True:
+        request, wanted, jobs, seconds = line.recv()
+        try:
+            if wanted != settings:
+                trainer, settings = make(wanted), wanted
+            for fit in trainer.fit(jobs, Deadline.after(seconds)):
+                line.send(_Reply(request, "fit", fit))
+            line.send(_Reply(request, "done"))
+        except Exception as error:
+            traceback.print_exc()
+            line.send(_Reply(request, "error", _describe(error)))
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    if isinstance(error, InputError):
+        return text[0]
+    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+
+
+def main() -> None:
+    """Entry point."""
+    die_with(int(sys.argv[2]))
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (EOFError, OSError):  # the parent hung up
+        return

@@ -1,0 +1,77 @@
+"""LoRA matrices that a library put into a model, in the names and shapes of the peft package, as what a loop trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from solver.model.load import Base
+from solver.model.lora import LoraShape, LoraStack, Rows
+from solver.train.loop import Loop, fit_in_stacks
+from solver.types import Deadline, Fit, FitJob
+
+_NAME = "default"  # what peft calls the only adapter of a model
+
+
+class WrappedTarget:
+    """The adapter of a model that peft wrapped. It begins, and is saved, as the one of `LoraTarget` is, number by number."""
+
+    kind: Literal["lora", "full"] = "lora"
+    slots = 1
+    reentrant = True
+
+    def __init__(self, base: Base, shape: LoraShape) -> None:
+        """`base.model` is the model below peft's wrapper, its projections replaced."""
+        self.model: Any = base.model
+        self._modules = {name: module for name, module in base.model.named_modules() if hasattr(module, "lora_A")}
+        layers: Any = {name: _Matrices(module) for name, module in self._modules.items()}
+        self._stack = LoraStack(base.model, layers, shape, 1, Rows(), base)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Every A and B."""
+        return [side[_NAME].weight for module in self._modules.values() for side in (module.lora_A, module.lora_B)]
+
+    def begin(self, slot: int, seed: int, start: Path | None) -> None:
+        """Fresh matrices, or those of an adapter. Raises InputError if it does not fit."""
+        if start is None:
+            self._stack.reset(slot, seed)
+        else:
+            self._stack.load(slot, start)
+
+    def use(self, rows: Tensor) -> None:
+        """All rows are the one adapter's."""
+
+    def save(self, slot: int, folder: Path) -> None:
+        """In PEFT's format."""
+        self._stack.save(slot, folder)
+
+
+class WrappedTrainer:
+    """A LoRA adapter per job, by a loop over a wrapped model."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
+        """One fit per job, in order, as each completes."""
+        return fit_in_stacks(lambda _: self._loop, jobs, 1, deadline)
+
+
+class _Matrices:
+    """A projection's matrices as a stack of one: views of what is trained, wherever a loop has moved it."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    @property
+    def a(self) -> Tensor:
+        """(1, rank, in)."""
+        return self._module.lora_A[_NAME].weight.detach()[None]  # type: ignore[no-any-return]
+
+    @property
+    def b(self) -> Tensor:
+        """(1, out, rank)."""
+        return self._module.lora_B[_NAME].weight.detach()[None]  # type: ignore[no-any-return]

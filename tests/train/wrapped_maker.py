@@ -1,0 +1,58 @@
+"""Trainers that a test has made in a process of their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from solver.config import TrainSettings
+from solver.errors import InputError
+from solver.train.apart import Order
+from solver.train.base import Trainer
+from solver.types import Deadline, Fit, FitJob
+
+log = logging.getLogger("solver.test")
+
+
+def peft(order: Order) -> Callable[[TrainSettings], Trainer]:
+    from solver.model.load import load_base
+    from solver.train.peft import PeftTrainer
+
+    base = load_base(order.folder, order.model)
+    return lambda settings: PeftTrainer(base, settings, order.scratch)
+
+
+def refusing(order: Order) -> Any:
+    raise InputError("it needs what is not there\nat all")
+
+
+def breaking(order: Order) -> Any:
+    raise ImportError("no such library\nreally")
+
+
+def exiting(order: Order) -> Any:
+    os._exit(7)
+
+
+def hanging(order: Order) -> Any:
+    time.sleep(60)
+
+
+class _Fatal:
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
+        for job in jobs:
+            if job.adapter == "crash":
+                os._exit(9)
+            if job.adapter == "hang":
+                time.sleep(60)
+            if job.adapter == "raise":
+                raise RuntimeError("kernel image is wrong\nfor this device")
+            log.warning("out of memory: micro-batches are smaller now")
+            yield Fit(job.adapter, "complete", "steps", None, job.steps, 0, 0.0, 1.0, 1.0)
+
+
+def fatal(order: Order) -> Callable[[TrainSettings], Trainer]:
+    return lambda settings: _Fatal()
