@@ -1,26 +1,19 @@
 """The contract of inference engines."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRequest, TokenIds
-
-# Guesses at the completions of the request with this id, best first; None: ask again when another result is out.
-Drafts = Callable[[str], Sequence[TokenIds] | None]
+from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 
 class Engine(Protocol):
-    """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes.
+    """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes."""
 
-    `drafts` is asked before a request starts. Good drafts make `sample` and `search` faster, bad ones slower; neither
-    changes a result. An engine may do without.
-    """
-
-    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request."""
         ...
 
-    def search(self, requests: Sequence[SearchRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
         """Every completion with probability >= min_prob per request, most probable first."""
         ...
 

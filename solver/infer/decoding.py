@@ -2,9 +2,8 @@
 
 Sampling and threshold search differ only in how rows go on (see `choosing`). Searching breadth-first in step is exact
 and stays narrow: the live prefixes of a request are disjoint events of probability >= min_prob, so at most 1 / min_prob
-exist at once. Rows that have a draft go first and read it many tokens a pass (see `drafts`). The key/value positions of
-the batch are bounded: what does not fit is parked (its tokens are kept, its keys and values dropped) and computed again
-when there is room, so memory never decides what is found.
+exist at once. The key/value positions of the batch are bounded: what does not fit is parked (its tokens are kept, its keys and
+values dropped) and computed again when there is room, so memory never decides what is found.
 """
 
 from __future__ import annotations
@@ -19,10 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from solver.infer.base import Drafts
 from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, arrangement, positions
 from solver.infer.choosing import Choice, Chooser
-from solver.infer.drafts import guess, readable
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
@@ -53,7 +50,6 @@ class _Job:
     number: int
     request: Prompted
     parked: list[Rows] = field(default_factory=list)  # single rows without keys and values, to be taken up from the end
-    drafts: Sequence[Index] = ()
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     tried_alone: bool = False  # after memory ran out on it with nothing beside it
     slot: int = -1
@@ -82,17 +78,17 @@ class Decoder:
         budget: int,
         pace: Pace,
         deadline: Deadline,
-        drafts: Drafts | None = None,
     ) -> None:
         self._forward, self._chooser, self._machine, self._end = forward, chooser, machine, end
         self._budget, self._pace, self._deadline = budget, pace, deadline
-        self._drafts = drafts
         self._prefill_tokens = forward.prefill_tokens
         self._jobs = [_Job(n, request) for n, request in enumerate(requests)]
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
         self._new_tokens = np.zeros(len(requests), dtype=np.int64)
-        self._held = self._jobs  # in the order given
-        self._waiting: deque[_Job] = deque()
+        for job in self._jobs:
+            job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
+        # longest first: memory is tightest at the start, and neighbours in the queue are of like length
+        self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
         self._resident: list[_Job] = []  # by slot
         self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
         self._cache = SharedPrefixCache(forward.device, budget)
@@ -102,7 +98,6 @@ class Decoder:
 
     def run(self) -> Iterator[Result]:
         """One result a request, as each completes."""
-        self._release()
         while self._waiting or self._resident:
             try:
                 self._admit()
@@ -113,32 +108,11 @@ class Decoder:
                 if not is_out_of_memory(error):
                     raise
                 self._back_off(error)
-            if self._ready:
-                while self._ready:
-                    yield self._ready.popleft()
-                self._release()
+            while self._ready:
+                yield self._ready.popleft()
         yield from self._ready
-        for job in (*self._resident, *self._waiting, *self._held):
+        for job in (*self._resident, *self._waiting):
             yield self._result(job, "cut")
-
-    def _release(self) -> None:
-        """Let the requests start that no longer wait for their drafts; if nothing else is left, the first of the others."""
-        started: list[_Job] = []
-        held: list[_Job] = []
-        for job in self._held:
-            drafts = self._drafts(job.request.id) if self._drafts is not None else ()
-            if drafts is None:
-                held.append(job)
-                continue
-            job.drafts = [readable(draft, self._forward.vocabulary, self._end) for draft in drafts]
-            started.append(job)
-        if held and not (started or self._waiting or self._resident):
-            started.append(held.pop(0))
-        for job in started:
-            job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
-        self._held = held
-        # longest first: memory is tightest at the start, and neighbours in the queue are of like length
-        self._waiting = deque(sorted([*self._waiting, *started], key=lambda job: -len(job.prompt)))
 
     def _result(self, job: _Job, status: Status) -> Result:
         best_first = tuple(sorted(job.done, key=lambda completion: -completion.logprob))
@@ -153,48 +127,16 @@ class Decoder:
         self._in_flight = sequences
 
     def _step(self) -> None:
-        """Advance the rows that have a draft along it, if there are any, else every row by one token."""
+        """Advance every row by one token."""
         self._make_room()
-        if not len(self._rows):
+        rows = self._rows
+        if not len(rows):
             return
-        first, ahead = self._look_ahead()
-        rows = self._rows.take(slice(first, None)) if first else self._rows
         ids = rows.tokens[np.arange(len(rows)), rows.length - 1][:, None].astype(np.int64)
-        if ahead is not None:
-            ids = np.concatenate([ids, np.maximum(ahead, 0)], -1)
-        self._ask("step" if ahead is None else "look ahead", ids.size, len(self._rows))
-        with self._pace.measure("step" if ahead is None else "look ahead", ids.size, self._deadline.clock):
-            logprobs = _log_softmax(self._forward.extend(self._cache, first, ids))
-        self._advance(first, logprobs, ahead)
-
-    def _look_ahead(self) -> tuple[int, Index | None]:
-        """Bring the rows that have a draft to the end of the batch.
-
-        Returns where they begin and (rows, most) the tokens to read after the last ones, -1 where there are none; (0, None)
-        if there is no such row.
-        """
-        rows, cache = self._rows, self._cache
-        guesses: dict[int, Index] = {}
-        for row, (number, n) in enumerate(zip(rows.job, rows.length, strict=True)):
-            if drafts := self._jobs[number].drafts:
-                ids = guess(drafts, rows.tokens[row, :n], int(self._limit[number]) - int(n) - 1)
-                if len(ids):
-                    guesses[row] = ids
-        if not guesses or 2 * len(guesses) < len(rows):  # a pass for a few of many rows costs more than it saves
-            return 0, None
-        most = max(map(len, guesses.values()))
-        guesses = {row: ids for row, ids in guesses.items() if 2 * len(ids) > most}  # padding is wasted work: others wait
-        first = len(rows) - len(guesses)
-        order = np.array([*(row for row in range(len(rows)) if row not in guesses), *guesses])
-        self._rows = rows.take(order)
-        cache.set_rows(order, cache.suffix_len[order])
-        prompts = positions(cache.slots, cache.longest_prefix, 0, 0)
-        columns = (self._budget - prompts) // positions(0, 0, cache.rows, 1) * SUFFIX_BLOCK - cache.longest_suffix
-        most = min(most, columns - 1, self._forward.piece(cache) - 1)
-        ahead = np.full((len(guesses), max(most, 0)), -1, dtype=np.int64)
-        for read, ids in zip(ahead, guesses.values(), strict=True):
-            read[: len(ids)] = ids[: len(read)]
-        return first, ahead
+        self._ask("step", ids.size, len(rows))
+        with self._pace.measure("step", ids.size, self._deadline.clock):
+            logprobs = _log_softmax(self._forward.extend(self._cache, 0, ids)[:, -1])
+        self._advance(0, logprobs)
 
     def _admit(self) -> None:
         """Take up parked rows, then new requests, while there is room."""
@@ -258,53 +200,37 @@ class Decoder:
         if length:
             ids = self._rows.tokens[first:, :length].astype(np.int64)
             with self._pace.measure("resume", count * length, self._deadline.clock):
-                logprobs = _log_softmax(self._forward.extend(self._cache, first, ids)[:, -1:])
+                logprobs = _log_softmax(self._forward.extend(self._cache, first, ids)[:, -1])
         else:
             assert job.root is not None
-            logprobs = job.root.expand(count, 1, -1)
+            logprobs = job.root.expand(count, -1)
         self._advance(first, logprobs)
 
     # -- what becomes of the rows --------------------------------------------------------------------------------------
 
-    def _advance(self, first: int, logprobs: Tensor, ahead: Index | None = None) -> None:
+    def _advance(self, first: int, logprobs: Tensor) -> None:
         """Continue the rows from `first` on as the chooser says: append, branch, finish, drop.
 
-        `logprobs` (rows, 1 + read ahead, vocabulary) are those after each row and after the tokens `ahead` that it read, for
-        as far as it takes these.
+        `logprobs` (rows, vocabulary) are those after each of these rows.
         """
-        rows = self._rows if not first and ahead is None else self._rows.take(slice(first, None))
-        source = np.arange(len(rows))
-        left: list[tuple[Rows, Index]] = []
-        done: list[tuple[_Job, Completion]] = []
-        touched = np.unique(self._rows.job)
-        for depth in range(logprobs.shape[1]):
-            choice = self._choose(rows, logprobs[:, depth] if len(source) == len(logprobs) else logprobs[source, depth])
-            owner = rows.job[choice.rows]
-            ended = choice.tokens == self._end
-            closed = ended | (rows.length[choice.rows] + 1 >= self._limit[owner])
-            self._new_tokens += np.bincount(owner, minlength=len(self._jobs))
-            for at in np.flatnonzero(closed):
-                completion = rows.completion(choice.rows[at], choice.tokens[at], choice.logprobs[at], bool(ended[at]))
-                done.append((self._jobs[owner[at]], completion))
-            calm = not closed.any() and np.array_equal(choice.rows, np.arange(len(rows)))
-            if not calm:
-                rows, source = rows.take(choice.rows[~closed]), source[choice.rows[~closed]]
-            tokens = choice.tokens[~closed]
-            self._append(rows, tokens, choice.logprobs[~closed])
-            if calm and rows is self._rows:
-                return
-            follows = np.zeros(len(rows), dtype=bool)
-            if ahead is not None and depth < ahead.shape[1]:
-                follows = ahead[source, depth] == tokens
-            if not follows.all():
-                left.append((rows.take(~follows), source[~follows] + first))
-                rows, source = rows.take(follows), source[follows]
-            if not len(rows):
-                break
-        for job, completion in done:
-            job.done.append(completion)
+        rows = self._rows.take(slice(first, None)) if first else self._rows
+        choice = self._choose(rows, logprobs)
+        owner = rows.job[choice.rows]
+        ended = choice.tokens == self._end
+        closed = ended | (rows.length[choice.rows] + 1 >= self._limit[owner])
+        self._new_tokens += np.bincount(owner, minlength=len(self._jobs))
+        if not first and not closed.any() and np.array_equal(choice.rows, np.arange(len(rows))):
+            self._append(rows, choice.tokens, choice.logprobs)
+            return
+        for at in np.flatnonzero(closed):
+            completion = rows.completion(choice.rows[at], choice.tokens[at], choice.logprobs[at], bool(ended[at]))
+            self._jobs[owner[at]].done.append(completion)
             self._expected = max(self._expected, len(completion.ids))
-        self._place(first, left)
+        touched = np.unique(self._rows.job)
+        source = choice.rows[~closed]
+        rows = rows.take(source)
+        self._append(rows, choice.tokens[~closed], choice.logprobs[~closed])
+        self._place(first, rows, source + first)
         self._settle(touched)
 
     def _choose(self, rows: Rows, logprobs: Tensor) -> Choice:
@@ -328,11 +254,11 @@ class Decoder:
         if self._machine is not None:
             self._machine.advance(rows.state, tokens)
 
-    def _place(self, first: int, continued: Sequence[tuple[Rows, Index]]) -> None:
+    def _place(self, first: int, continued: Rows, source: Index) -> None:
         """Put what became of the rows from `first` on, each with the row it came from, in their place; park what does not fit."""
         rows = self._rows.take(slice(0, first))
-        rows.extend(*(part for part, _ in continued))
-        sources = np.concatenate([np.arange(first), *(source for _, source in continued)])
+        rows.extend(continued)
+        sources = np.concatenate([np.arange(first), source])
         sound = self._sound(rows)
         rows, sources = rows.take(sound), sources[sound]
         order = arrangement(sources)

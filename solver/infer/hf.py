@@ -12,7 +12,7 @@ import torch
 
 from solver.config import InferSettings
 from solver.errors import InputError
-from solver.infer.base import Drafts
+from solver.infer.checks import refusal
 from solver.infer.choosing import Chooser, Sampler, Searcher
 from solver.infer.decoding import Decoder, Prompted
 from solver.infer.forward import Forward
@@ -59,25 +59,25 @@ class HFEngine:
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # the adapters used last
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
 
-    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request, most probable first.
 
         A completion that reaches `max_new_tokens` (or the end of the context) is given as not finished.
         """
 
         def run(group: _Served[SampleRequest]) -> Iterator[Result]:
-            return self._decode(group, Sampler(group.requests, self._machine), deadline, drafts)
+            return self._decode(group, Sampler(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 
-    def search(self, requests: Sequence[SearchRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
         """Every completion with probability >= min_prob per request, most probable first.
 
         Prefixes of that probability that reach `max_new_tokens` (or the end of the context) are given too, as not finished.
         """
 
         def run(group: _Served[SearchRequest]) -> Iterator[Result]:
-            return self._decode(group, Searcher(group.requests, self._machine), deadline, drafts)
+            return self._decode(group, Searcher(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 
@@ -95,20 +95,19 @@ class HFEngine:
         group: _Served[SampleRequest] | _Served[SearchRequest],
         chooser: Chooser,
         deadline: Deadline,
-        drafts: Drafts | None,
     ) -> Iterator[Result]:
         room = self._base.context
         prompted = [
             Prompted(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in group.requests
         ]
         end, budget = self._base.codec.end, self._settings.batch_tokens
-        return Decoder(group.forward, chooser, self._machine, end, prompted, budget, self._pace, deadline, drafts).run()
+        return Decoder(group.forward, chooser, self._machine, end, prompted, budget, self._pace, deadline).run()
 
     def _run(self, requests: Sequence[R], run: Callable[[_Served[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
         """Refuse what cannot be served, then serve the rest, one batch of adapters after the other."""
         groups: dict[str, list[R]] = {}
         for request in requests:
-            error = self._refusal(request)
+            error = refusal(request, self._base.context)
             if error:
                 yield _failed(request, error)
             else:
@@ -171,25 +170,6 @@ class HFEngine:
             return Forward(apply_adapter(self._base, adapters[0]), self._base.device, None, self._settings.batch_tokens)
         stack = load_stack(self._base, adapters)
         return Forward(stack.model, self._base.device, stack, self._settings.batch_tokens)
-
-    def _refusal(self, request: Request) -> str:
-        """Why a request cannot be served; empty if it can."""
-        if not len(request.prompt):
-            return "the prompt is empty"
-        need = 1
-        if isinstance(request, ScoreRequest):
-            need = max(map(len, request.completions), default=0)
-        elif request.max_new_tokens < 1:
-            return f"max_new_tokens is {request.max_new_tokens}, not positive"
-        if len(request.prompt) + need > self._base.context:
-            return f"{len(request.prompt)} prompt tokens and {need} more do not fit the context of {self._base.context}"
-        if isinstance(request, SearchRequest) and not 0 < request.min_prob < 1:
-            return f"min_prob is {request.min_prob}, not between 0 and 1"
-        if isinstance(request, SampleRequest) and (
-            request.n < 1 or request.temperature < 0 or (request.temperature == 0 and request.n > 1)
-        ):
-            return f"cannot draw {request.n} samples at temperature {request.temperature}"
-        return ""
 
 
 def _failed(request: Request, error: str) -> Result:

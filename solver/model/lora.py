@@ -26,8 +26,8 @@ from solver.model.load import Base, share
 from solver.types import AdapterRef
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
+_CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class LoraStack:
         weights = _read_weights(folder)
         for name, layer in self.layers.items():
             for letter, matrix in (("A", layer.a), ("B", layer.b)):
-                value = weights.pop(f"{_PREFIX}{name}.lora_{letter}.weight", None)
+                value = weights.pop(f"{PREFIX}{name}.lora_{letter}.weight", None)
                 if value is not None and value.shape != matrix.shape[1:]:
                     raise InputError(f"{folder}: adapter does not fit the model: {name} is {tuple(value.shape)}")
                 matrix[slot] = 0 if value is None else value.to(matrix.device, matrix.dtype)
@@ -177,7 +177,7 @@ class LoraStack:
         """Write one adapter as PEFT does (fp32); PEFT, vLLM and `load` read it."""
         folder.mkdir(parents=True, exist_ok=True)
         weights = {
-            f"{_PREFIX}{name}.lora_{letter}.weight": matrix[slot].detach().cpu().contiguous()
+            f"{PREFIX}{name}.lora_{letter}.weight": matrix[slot].detach().cpu().contiguous()
             for name, layer in self.layers.items()
             for letter, matrix in (("A", layer.a), ("B", layer.b))
         }
@@ -193,7 +193,7 @@ class LoraStack:
             "bias": "none",
             "inference_mode": True,
         }
-        save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
         (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
@@ -237,6 +237,6 @@ def read_shape(folder: Path) -> LoraShape:
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     try:
-        return dict(load_file(folder / _WEIGHTS))
+        return dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: corrupt adapter: {_WEIGHTS}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder}: corrupt adapter: {WEIGHTS}: {str(error).splitlines()[0]}") from None

