@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence
 
 from solver.arc.grid import Grid
 from solver.arc.seeding import generator
@@ -16,7 +16,7 @@ from solver.arc.ttt_data import ttt_examples
 from solver.arc.view import IDENTITY_COLOURS, View, random_colours
 from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
-from solver.infer.base import Drafts, Engine
+from solver.infer.base import Engine
 from solver.run.executors.base import SharedFit
 from solver.run.job import Job, Prompted, names, spread
 from solver.train.base import Trainer
@@ -31,7 +31,6 @@ from solver.types import (
     ScoreRequest,
     SearchRequest,
     TaskOutcome,
-    TokenIds,
     TokenSequence,
     WorkItem,
 )
@@ -220,10 +219,8 @@ class Solver:
             return
         report("inferring " + names(jobs))
         began = self._clock()
-        heard: set[tuple[str, int]] = set()  # adapter and query of every result
-        for result in self._decode(asked, item.wave, deadline, self._drafts(asked, heard)):
+        for result in self._decode(asked, item.wave, deadline):
             job, prompted = asked[result.request]
-            heard.add((job.adapter, prompted.query))
             job.note(result, "inference")
             job.count(prompt=result.prompt_tokens, new=result.new_tokens)
             found = list(self._candidates(job, prompted, result))
@@ -232,24 +229,7 @@ class Solver:
                 job.views[prompted.query] = job.views.get(prompted.query, 0) + 1
         spread(jobs, "infer", self._clock() - began)
 
-    def _drafts(self, asked: dict[str, tuple[Job, Prompted]], heard: Set[tuple[str, int]]) -> Drafts:
-        """What other views of a query found, and its input, as guesses; a query's first view is waited for."""
-        leaders: dict[tuple[str, int], str] = {}
-        for id_, (job, prompted) in asked.items():
-            leaders.setdefault((job.adapter, prompted.query), id_)
-
-        def drafts(request: str) -> list[TokenIds] | None:
-            job, prompted = asked[request]
-            key = (job.adapter, prompted.query)
-            grids = job.top(prompted.query, self._settings.infer.score_candidates)
-            if not grids and key not in heard and leaders[key] != request:
-                return None
-            grids.append(job.task.test[prompted.query].input)
-            return [self.codec.encode_answer(prompted.view.apply_grid(grid)) for grid in grids]
-
-        return drafts
-
-    def _decode(self, asked: dict[str, tuple[Job, Prompted]], wave: int, deadline: Deadline, drafts: Drafts) -> Iterator[Result]:
+    def _decode(self, asked: dict[str, tuple[Job, Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:
         infer = self._settings.infer
 
         def room(prompted: Prompted) -> int:
@@ -260,7 +240,7 @@ class Solver:
                 SearchRequest(id_, prompted.ids, job.serving, infer.min_prob, room(prompted))
                 for id_, (job, prompted) in asked.items()
             ]
-            return self._engine.search(searches, deadline, drafts)
+            return self._engine.search(searches, deadline)
         greedy = infer.mode == "greedy"
         samples = [
             SampleRequest(
@@ -274,7 +254,7 @@ class Solver:
             )
             for id_, (job, prompted) in asked.items()
         ]
-        return self._engine.sample(samples, deadline, drafts)
+        return self._engine.sample(samples, deadline)
 
     def _candidates(self, job: Job, prompted: Prompted, result: Result) -> Iterator[Candidate]:
         adapter = job.serving.id if job.serving is not None else ""

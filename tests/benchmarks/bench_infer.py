@@ -3,9 +3,8 @@
     python tests/benchmarks/bench_infer.py [--model FOLDER] [--tasks 6] [--fit 0] [--min-prob 0.01] [--samples 8] [--threads 1]
 
 Same model, fp32, threads, prompts (8 dihedral views of short ARC-AGI-1 training tasks), thresholds and lengths on both
-sides; the references reuse their key/value caches, and `generate` runs the same length-grouped batches. The batched search
-gets drafts: the test input, and what the views of the same task that were already answered found. The completions of both
-searches are asserted to be the same. `--fit` steps of one fit shared by all tasks sharpen the model before the
+sides; the references reuse their key/value caches, and `generate` runs the same length-grouped batches. The completions of
+both searches are asserted to be the same. `--fit` steps of one fit shared by all tasks sharpen the model before the
 search, as in a solver (not timed); a model used as it is finds little above the thresholds that solvers use. Times are
 wall clock, for an otherwise idle machine; each side warms up first.
 """
@@ -25,18 +24,17 @@ import torch
 from transformers import DynamicCache
 
 from solver.arc.datasets import load_tasks
-from solver.arc.grid import Grid, grid_key
 from solver.arc.task import Task
 from solver.arc.ttt_data import ttt_examples
 from solver.arc.view import TRANSFORMS, View
-from solver.codec import LONGEST_ANSWER, Codec
+from solver.codec import LONGEST_ANSWER
 from solver.config import DataSettings, InferSettings, ModelSettings, TrainSettings
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.hf import HFEngine
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
 from solver.train.registry import make_trainer
-from solver.types import NEVER, FitJob, Result, SampleRequest, SearchRequest, TokenIds
+from solver.types import NEVER, FitJob, SampleRequest, SearchRequest, TokenIds
 
 Found = dict[str, dict[tuple[int, ...], float]]
 
@@ -85,35 +83,6 @@ def views(tasks: list[Task], base: Base) -> list[list[TokenIds]]:
     return [[base.codec.prompt(view.apply(task.query(0)), 0, base.context).ids for view in VIEWS] for task in tasks]
 
 
-class SiblingDrafts:
-    """What the views of a task that were answered found, as the others would write it, and the test input itself.
-
-    The first view of a task goes ahead with the input alone.
-    """
-
-    def __init__(self, codec: Codec, tasks: list[Task]) -> None:
-        self._codec, self._tasks = codec, tasks
-        self._found: dict[str, dict[bytes, Grid]] = {}  # by task: grids in the task's own orientation, in order of appearance
-
-    def note(self, result: Result) -> None:
-        """Remember what a view of the task found."""
-        task, view = result.request.split("/")
-        found = self._found.setdefault(task, {})
-        for completion in result.completions:
-            grid = self._codec.decode_answer(completion.ids) if completion.finished else None
-            if grid is not None:
-                original = VIEWS[int(view)].undo(grid)
-                found.setdefault(grid_key(original), original)
-
-    def __call__(self, request: str) -> list[TokenIds] | None:
-        """The drafts of a view; None while the task's first view is on its way."""
-        task, view = request.split("/")
-        if view != "0" and task not in self._found:
-            return None
-        grids = [*self._found.get(task, {}).values(), self._tasks[int(task)].test[0].input]
-        return [self._codec.encode_answer(VIEWS[int(view)].apply_grid(grid)) for grid in grids]
-
-
 def fitted(base: Base, tasks: list[Task], steps: int) -> Base:
     """The base with all weights fitted to the demonstrations of `tasks` together."""
     if not steps:
@@ -146,12 +115,10 @@ def bench_search(base: Base, tasks: list[Task], prompts: list[list[TokenIds]], m
     ]
 
     def batched(some: list[SearchRequest]) -> Found:
-        drafts = SiblingDrafts(base.codec, tasks)
-        found: Found = {}
-        for result in engine.search(some, NEVER, drafts):
-            drafts.note(result)
-            found[result.request] = {tuple(c.ids.tolist()): c.logprob for c in result.completions}
-        return found
+        return {
+            result.request: {tuple(c.ids.tolist()): c.logprob for c in result.completions}
+            for result in engine.search(some, NEVER)
+        }
 
     def recursive(some: list[SearchRequest]) -> Found:
         return {request.id: reference(request.prompt) for request in some}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from solver.codec import GridGrammar, grid_codec
 from solver.config import InferSettings, ModelSettings
-from solver.infer.cache import MOST_PRODUCTS, Index, SharedPrefixCache
+from solver.infer.cache import MOST_PRODUCTS, SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
@@ -160,101 +160,6 @@ def test_search_finds_exactly_what_brute_force_finds(seed: int, grammar: bool, b
         assert [c.logprob for c in got.completions] == sorted((c.logprob for c in got.completions), reverse=True)
         assert all(c.finished == (c.ids[-1] == END) for c in got.completions)
     assert sum(map(len, answers)) > len(requests)  # branching was exercised
-
-
-def bad_and_good_drafts(rng: np.random.Generator, answers: Iterable[tuple[int, ...]]) -> list[TokenIds]:
-    """Drafts of every kind: right, right up to a place, wrong in one place, too long, unfinished, random, no tokens at all."""
-    drafts = [rng.integers(0, 5, rng.integers(0, 12)) for _ in range(2)]
-    for answer in answers:
-        ids = np.array(answer)
-        wrong = ids.copy()
-        wrong[rng.integers(len(ids))] = rng.integers(5)
-        drafts += [ids, ids[: rng.integers(len(ids))], wrong, np.append(ids, rng.integers(0, 5, 9)), np.append(ids[:2], [-1, 99])]
-    return [drafts[i].astype(np.int32) for i in rng.permutation(len(drafts))[: rng.integers(1, 5)]]
-
-
-@pytest.mark.parametrize("grammar", [True, False])
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("budget", [64, 32768])
-def test_drafts_do_not_change_what_a_search_finds(seed: int, grammar: bool, budget: int, either_path: str) -> None:
-    base, requests, answers = threshold_cases(seed % 3, grammar)
-    rng = np.random.default_rng(seed)
-    drafts = {r.id: bad_and_good_drafts(rng, list(a)[:3]) for r, a in zip(requests, answers, strict=True)}
-    engine = HFEngine(base, InferSettings(grammar=grammar, batch_tokens=budget))
-    results = by_id(engine.search(requests, NEVER, drafts.__getitem__))
-    plain = by_id(engine.search(requests, NEVER))
-    for request, expected in zip(requests, answers, strict=True):
-        assert results[request.id].status == "complete"
-        assert table(results[request.id]) == pytest.approx(expected, abs=1e-4)
-        assert len(results[request.id].completions) == len(expected)
-        assert results[request.id].new_tokens == plain[request.id].new_tokens
-
-
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("budget", [300, 32768])
-def test_drafts_do_not_change_what_is_sampled(base: Base, temperature: float, budget: int) -> None:
-    n = 3 if temperature else 1
-    requests = [SampleRequest(str(i), prompt, None, n, temperature, 60, seed=i) for i, prompt in enumerate(prompts(6))]
-    engine = HFEngine(base, InferSettings(batch_tokens=budget))
-    plain = by_id(engine.sample(requests, NEVER))
-    rng = np.random.default_rng(0)
-    drafts = {key: bad_and_good_drafts(rng, table(result)) for key, result in plain.items()}
-    drafted = by_id(engine.sample(requests, NEVER, drafts.__getitem__))
-    for key, result in plain.items():
-        assert table(drafted[key]) == pytest.approx(table(result), abs=1e-4)
-        assert drafted[key].new_tokens == result.new_tokens
-
-
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The tokens a row that each decoding pass from now on reads."""
-    read: list[int] = []
-    extend = Forward.extend
-
-    def counted(self: Forward, cache: SharedPrefixCache, first: int, ids: Index) -> torch.Tensor:
-        read.append(ids.shape[1])
-        return extend(self, cache, first, ids)
-
-    monkeypatch.setattr(Forward, "extend", counted)
-    return read
-
-
-def test_a_right_draft_is_read_in_one_pass_and_one_wrong_place_costs_one_more(
-    base: Base, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = HFEngine(base, InferSettings())
-    request = SampleRequest("a", prompts(1)[0], None, 1, 0.0, 50)
-    (answer,) = next(engine.sample([request], NEVER)).completions
-    wrong = answer.ids.copy()
-    wrong[20] = (wrong[20] + 1) % 10
-    read = passes(monkeypatch)
-    for draft, most in ((answer.ids, 1), (wrong, 2)):
-        read.clear()
-        (found,) = next(engine.sample([request], NEVER, lambda _, draft=draft: [draft])).completions
-        assert found.ids.tolist() == answer.ids.tolist()
-        # the end of what was read after a miss may come before the end of the answer
-        assert len(read) <= most + (most > 1)
-    read.clear()
-    next(engine.sample([request], NEVER, lambda _: [(answer.ids + 1) % 10]))
-    assert set(read) == {1}  # a draft that is wrong throughout is not followed
-
-
-def test_requests_wait_for_the_results_their_drafts_come_from(base: Base) -> None:
-    requests = [SampleRequest(str(i), prompt, None, 1, 0.0, 20) for i, prompt in enumerate(prompts(4))]
-    engine = HFEngine(base, InferSettings())
-    found: list[str] = []
-
-    def drafts(id_: str) -> list[TokenIds] | None:
-        assert id_ not in found
-        return [] if id_ == "2" or "2" in found else None
-
-    for result in engine.sample(requests, NEVER, drafts):
-        found.append(result.request)
-    assert found[0] == "2"
-    assert sorted(found) == ["0", "1", "2", "3"]
-    never = by_id(engine.sample(requests, NEVER, lambda _: None))  # nobody begins: they go one by one
-    assert {result.status for result in never.values()} == {"complete"}
-    cut = by_id(engine.sample(requests, Deadline(3.5, Clock()), lambda _: None))
-    assert [cut[request.id].status for request in requests] == ["cut"] * 4
 
 
 def test_search_keeps_the_side_limit_of_the_grammar() -> None:

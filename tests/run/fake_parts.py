@@ -10,7 +10,6 @@ import numpy as np
 
 from solver.codec import Codec, grid_codec
 from solver.config import Settings
-from solver.infer.base import Drafts
 from solver.run.solve import Solver
 from solver.types import (
     AdapterRef,
@@ -55,10 +54,10 @@ class EchoEngine:
         self.codec, self.seconds = codec, seconds
         self.requests: list[SampleRequest | SearchRequest | ScoreRequest] = []
 
-    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         return self._answer(requests, deadline)
 
-    def search(self, requests: Sequence[SearchRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
         return self._answer(requests, deadline)
 
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:

@@ -20,13 +20,11 @@ from solver.run.executors.base import SharedFit
 from solver.run.solve import INFER_SHARE, SCORE_SHARE, Solver, inference_views
 from solver.types import (
     Candidate,
-    Completion,
     Deadline,
     Result,
     SampleRequest,
     ScoreRequest,
     SearchRequest,
-    Status,
     TaskOutcome,
     TaskPlan,
     TaskWork,
@@ -268,39 +266,13 @@ def test_an_item_says_what_to_keep_for_its_end(tmp_path: Path) -> None:
             seen.append(deadline.at)
             return fit(jobs, deadline)
 
-        def note_sample(asked: Any, deadline: Deadline, drafts: Any, sample: Any = sample, seen: list[float] = seen) -> Any:
+        def note_sample(asked: Any, deadline: Deadline, sample: Any = sample, seen: list[float] = seen) -> Any:
             seen.append(deadline.at)
-            return sample(asked, deadline, drafts)
+            return sample(asked, deadline)
 
         bench.trainer.fit, bench.engine.sample = note_fit, note_sample  # type: ignore[method-assign]
         list(bench.solver.work(WorkItem("r1i1", 0, (work(),), 1000.0, keep=keep)))
         assert seen == pytest.approx([fit_end, answer_end])
-
-
-@pytest.mark.parametrize("first", ["complete", "failed"])
-def test_what_the_first_view_found_is_the_draft_of_the_others(tmp_path: Path, first: Status) -> None:
-    bench = Bench(tmp_path, "infer.score=false")
-    task = make_task("a").without_answers()
-    shown, found = task.test[0].input, grid([[5, 6, 7]])
-    views = [view.apply_grid for view in inference_views(bench.settings, task, 0)]
-
-    def encoded(*grids: Any) -> list[list[int]]:
-        return [CODEC.encode_answer(one).tolist() for one in grids]
-
-    def sample(asked: Any, _: Any, drafts: Any) -> Any:
-        assert [drafts(request.id) is None for request in asked] == [False] + 7 * [True]
-        assert [draft.tolist() for draft in drafts(asked[0].id)] == encoded(views[0](shown))
-        ids = CODEC.encode_answer(views[0](found))
-        answer = Completion(ids, np.zeros(len(ids), dtype=np.float32), finished=True)
-        yield Result(asked[0].id, first, (answer,) if first == "complete" else ())
-        for request, view in zip(asked[1:], views[1:], strict=True):
-            guesses = (found, shown) if first == "complete" else (shown,)
-            assert [draft.tolist() for draft in drafts(request.id)] == encoded(*map(view, guesses))
-            yield Result(request.id, "complete", ())
-
-    bench.engine.sample = sample  # type: ignore[method-assign, assignment]
-    (outcome,) = bench.outcomes(TaskWork(task, TaskPlan(3, 8, 1)))
-    assert len(outcome.queries[0].candidates) == (first == "complete")
 
 
 def test_the_solver_needs_the_demonstrations_only(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 
 from solver.config import InferSettings
 from solver.errors import InputError
-from solver.infer.base import Drafts
 from solver.infer.checks import refusal
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
@@ -38,7 +37,7 @@ _active: weakref.ref[VllmEngine] | None = None  # whose core runs
 
 
 class VllmEngine:
-    """Completions and log-probabilities from `base` and LoRA adapters of it; drafts are not used.
+    """Completions and log-probabilities from `base` and LoRA adapters of it.
 
     vLLM loads the weights a second time, from the base's folder, when the first request comes (seconds), and again when an
     adapter of a higher rank comes. Memory: keys and values of `settings.batch_tokens` positions, or of one sequence of the
@@ -64,12 +63,12 @@ class VllmEngine:
         self._loras: dict[AdapterRef, Lora] = {}
         self._loaded: set[AdapterRef] = set()  # that this core has read
 
-    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:  # noqa: ARG002
+    def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request, most probable first."""
         end = self._base.codec.end
         return self._run([SampleJob(request, self._room(request), end) for request in requests], deadline)
 
-    def search(self, requests: Sequence[SearchRequest], deadline: Deadline, drafts: Drafts | None = None) -> Iterator[Result]:  # noqa: ARG002
+    def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
         """Every completion with probability >= min_prob per request, most probable first."""
         end, machine = self._base.codec.end, self._machine
         jobs = [SearchJob(request, self._room(request), end, self._vocabulary, machine) for request in requests]
