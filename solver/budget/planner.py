@@ -132,7 +132,7 @@ class UniformPolicy:
 
     What a task leaves unused flows on to those after it. With less than `budget.floor` seconds for an item the share
     is raised to the floor, and the longest tasks go without; what would be left of the time below the floor goes to the
-    item before it. A further wave is not begun with less than the floor left.
+    item before it. A further pass is not begun with less than the floor left, unless its answers are predicted to fit.
     """
 
     def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
@@ -159,7 +159,7 @@ class UniformPolicy:
             if not len(chosen):
                 return None
             wave = int(board.waves[chosen[0]])
-        if wave > 0 and left < self._floor:
+        if wave > 0 and left < self._floor and not self._fits(board.tasks[chosen[0]], left):
             return None
         share = min(left, left * workers * self._share(chosen, due))
         if share < self._floor:
@@ -178,6 +178,11 @@ class UniformPolicy:
         if task.set_aside or task.status == "failed":
             return False
         return task.status in (None, "cut") or task.agreement < 1
+
+    def _fits(self, task: TaskState, left: float) -> bool:
+        """Whether another pass would come to answers, after one optimizer step if there are to be any."""
+        plan = replace(self._plan, steps=min(1, self._plan.steps))
+        return self.costs.measured and self.costs.seconds(task.shape, plan, task.waves) <= left
 
     _kind = "even"
 

@@ -245,21 +245,35 @@ class RunRecord:
     left_workers: bool  # a killed worker had not vanished by then
     invalid: int  # submissions on disk, after a write, that were not complete and valid
     publishes: int
-    utilisation: float  # share spent on work, of the worker time that faults left
-    lost: float  # share of workers x budget spent on work that brought nothing
-    down: float  # share of workers x budget in which workers hung, vanished or started again
+    loading: float  # share of workers x budget in which tasks were read and workers first started
+    worked: float  # share of workers x budget spent on work
+    lost: float  # of it, on work that brought nothing
+    down: float  # share of workers x budget in which workers hung, vanished or started again, to the end of the budget
     work_left: bool  # the time ended the run
     steps: float  # mean optimizer steps a task
     at_floor: int  # tasks that got no more than the least pass
     untouched: int  # tasks without any pass
     events: dict[str, int]
 
+    @property
+    def usable(self) -> float:
+        """Share of workers x budget that loading and faults left."""
+        return 1 - self.loading - self.down
+
+
+LEAST_USABLE = 0.5  # of the worker time: with less left by faults, one unlucky second shows in a run's own utilisation
+
 
 def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
-    """The sums and means over runs, as plain JSON. Utilisation counts the runs in which work was left, if there are any."""
+    """The sums and means over runs, as plain JSON.
+
+    Utilisation is work done over the worker time that loading and faults left, the reserve included, over all runs that ended
+    with work left; `utilisation_least` is that of the worst of them to which faults left `LEAST_USABLE` of their time.
+    """
     if not runs:
         raise ValueError("no runs")
-    used = [run.utilisation for run in runs if run.work_left]
+    left = [run for run in runs if run.work_left]
+    usable = math.fsum(run.usable for run in left)
     events: Counter[str] = Counter()
     for run in runs:
         events.update(run.events)
@@ -269,14 +283,15 @@ def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "seeds": [min(run.seed for run in runs), max(run.seed for run in runs)],
         "deadline_misses": sum(run.missed for run in runs),
         "invalid_submissions": sum(run.invalid for run in runs),
-        "utilisation": statistics.fmean(used) if used else None,
-        "utilisation_least": min(used, default=None),
+        "utilisation": math.fsum(run.worked for run in left) / usable if usable > 0 else None,
+        "utilisation_least": min((run.worked / run.usable for run in left if run.usable >= LEAST_USABLE), default=None),
+        "loading": statistics.fmean(run.loading for run in runs),
         "lost": statistics.fmean(run.lost for run in runs),
         "down": statistics.fmean(run.down for run in runs),
         "steps_per_task": statistics.fmean(run.steps for run in runs),
         "tasks_at_floor": statistics.fmean(run.at_floor for run in runs),
         "tasks_untouched": statistics.fmean(run.untouched for run in runs),
-        "runs_with_work_left": len(used),
+        "runs_with_work_left": len(left),
         "latest_end": max(run.seconds for run in runs),
         "workers_left": sum(run.left_workers for run in runs),
         "publishes": sum(run.publishes for run in runs),

@@ -151,6 +151,7 @@ def one_run(
     ending = run.run()
     disk.finish()
     usage, span = executor.usage, scene.workers * scene.budget  # type: ignore[attr-defined]
+    down = usage.down + usage.down_then * max(scene.budget - usage.closed_at, 0.0)
     states = book.states()
     least = STEP_SHARES[0] * full_plan(scene.settings).steps
     return RunRecord(
@@ -162,9 +163,10 @@ def one_run(
         left_workers=executor.gone_at > scene.budget,  # type: ignore[attr-defined]
         invalid=disk.invalid,
         publishes=disk.writes,
-        utilisation=usage.worked / (span - usage.down),
+        loading=usage.loading / span,
+        worked=usage.worked / span,
         lost=usage.lost / span,
-        down=usage.down / span,
+        down=down / span,
         work_left=ending.stop == "deadline",
         steps=book.totals().steps / len(states),
         at_floor=sum(state.steps <= least for state in states),

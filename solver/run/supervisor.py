@@ -17,7 +17,7 @@ from solver.arc.submission import Submission
 from solver.arc.task import Task
 from solver.budget.expect import Expected, expect
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, full_plan
-from solver.budget.reserve import reserve_for_writes, reserve_seconds
+from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.config import Settings
 from solver.run.book import Book
 from solver.run.executors.base import (
@@ -115,6 +115,7 @@ class Supervisor:
         self._now = end.clock
         self._end = end
         self._most_reserve = end.remaining() / 2
+        self._slowest_write = 0.0
         self._keep(reserve_seconds(settings.budget.reserve, end.remaining()))
         self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
         self._slots: list[_Slot] = []
@@ -276,6 +277,8 @@ class Supervisor:
                 self._policy.costs.started(seconds)
                 self._save(lambda: self._ledger.timing("load", self._load_planned, self.load_seconds, self._start))
                 self._note(f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items())))
+            case Warned(kind, detail) if not result.item:  # while it starts
+                self._event(kind, detail)
             case StartFailed(error, bad_input):
                 slot.error = (_BAD_INPUT if bad_input else "") + error
                 if bad_input:
@@ -413,11 +416,12 @@ class Supervisor:
         self._unsaved.append(write)
         self._flush_ledger()
 
-    def _keep(self, reserve: float) -> None:
-        """Plan with so many seconds for the end: half of them for workers that go on, half for the last writes."""
+    def _keep(self, reserve: float, writing: float = 0.0) -> None:
+        """Plan with so many seconds for the end: half of them, or the `writing` if that takes longer, for the last writes."""
         self._reserve = reserve
         self._work_end = self._end.earlier(reserve)
-        self._last_call = self._end.earlier(reserve - min(self._settings.budget.grace, reserve / 2))
+        last = min(max(reserve / 2, writing), reserve)
+        self._last_call = self._end.earlier(max(last, reserve - self._settings.budget.grace))
 
     def _flush(self) -> None:
         self._flush_ledger()
@@ -429,9 +433,10 @@ class Supervisor:
             except OSError as error:
                 self._complain(f"cannot write the submission, the old one stays: {error}")
             if self._settings.budget.reserve is None:  # a disk that is slow now will be slow at the end
-                needed = reserve_for_writes(self._now() - began)
-                if self._reserve < needed:
-                    self._keep(min(needed, max(self._reserve, self._most_reserve)))
+                took = self._now() - began
+                if took > self._slowest_write:
+                    self._slowest_write, writing = took, writing_seconds(took)
+                    self._keep(max(self._reserve, min(reserve_for_writes(took), self._most_reserve)), writing)
 
     def _flush_ledger(self) -> None:
         """Write what is due, in order. What a full disk refuses is kept and tried again; what can never be written is dropped."""

@@ -78,6 +78,7 @@ class _Worker:
     mute: bool = False
     working_since: float | None = None  # since when it is at work on an item, and really is
     down_since: float | None = None  # since when a fault keeps it from work
+    loading_since: float | None = None  # since when its first process starts, as it should
     gone_at: float = 0.0  # when the last process killed has vanished
 
 
@@ -95,6 +96,9 @@ class Usage:
     worked: float = 0.0  # spent on items; not while hung
     lost: float = 0.0  # of it, on tasks of which no outcome came
     down: float = 0.0  # hung, dead, or starting again
+    loading: float = 0.0  # before the first start of a worker, and in it
+    closed_at: float = 0.0  # when the workers were given up, ...
+    down_then: int = 0  # ... of which so many were down
     events: dict[str, int] = field(default_factory=dict)  # faults that happened, by kind
 
 
@@ -138,7 +142,9 @@ class SimulatedExecutor:
 
     def start(self) -> None:
         """Start every worker."""
-        for number in range(len(self._workers)):
+        for number, worker in enumerate(self._workers):
+            self.usage.loading += self._clock.now
+            worker.loading_since = self._clock.now
             self._spawn(number)
 
     def submit(self, worker: int, work: WorkItem) -> None:
@@ -209,6 +215,8 @@ class SimulatedExecutor:
         if self._closed:
             return
         self._closed = True
+        self.usage.closed_at = self._clock.now
+        self.usage.down_then = sum(worker.down_since is not None for worker in self._workers)
         for worker in self._workers:
             self._account(worker, self._clock.now, lost=True)
             self._up(worker)
@@ -321,10 +329,17 @@ class SimulatedExecutor:
             worker.working_since = None
 
     def _down(self, worker: _Worker) -> None:
+        self._loaded(worker)
         if worker.down_since is None:
             worker.down_since = self._clock.now
 
+    def _loaded(self, worker: _Worker) -> None:
+        if worker.loading_since is not None:
+            self.usage.loading += self._clock.now - worker.loading_since
+            worker.loading_since = None
+
     def _up(self, worker: _Worker) -> None:
+        self._loaded(worker)
         if worker.down_since is not None:
             self.usage.down += self._clock.now - worker.down_since
             worker.down_since = None
