@@ -29,19 +29,20 @@ ONCE = (1.0,)
 CHANGE = 0.03  # of a prediction that calls for new plans
 
 # Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
-# is that of README's table (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; the rest is guessed.
+# is that of README's table (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; a pair of a sequence
+# took 0.1 ms; the rest is guessed.
 _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
-        "prepare": (2e-3, 1e-6, 5e-7, 1e-6),
+        "prepare": (2e-3, 1e-4, 3e-5, 1e-7, 1e-6),
         "fit": (5e-2, 2e-2, 4.3e-4, 6.6e-8),
-        "infer": (5e-2, 1.4e-4, 2.2e-8, 8e-3, 2e-3),
+        "infer": (5e-2, 1.4e-4, 2.2e-8, 6e-3, 5e-4),
         "score": (1e-2, 3e-5, 3e-4),
         "select": (1e-3,),
     }
 )
 _GUESSED_START = 10.0
-_LIKELY = Spread(common=0.5, own=0.5)  # what a profile of this machine says of inference: it never drafts, and scores one answer
-_DRAFTED = 0.2  # of the cost of a written token, if it was drafted right
+_LIKELY = Spread(common=0.5, own=0.5)  # what a profile of this machine says of inference: at one width, one answer scored
+_WIDTH = 0.3  # of the seconds of a decoding pass, what grows with its rows
 _CACHED = 0.1  # of the cost of reading a prompt, if it was read before
 
 
@@ -90,14 +91,16 @@ def _fit_rates(variant: Variant) -> dict[str, tuple[float, ...]]:
 
 
 def _answer_rates(variant: Variant) -> dict[str, tuple[float, ...]]:
-    """Inference and scoring; a profile decodes all prompts side by side, a run the first of each query and then drafts."""
+    """Inference and scoring."""
     reads, rates = variant.points("prefill_seconds"), variant.points("decode_rate")
     if not reads or not rates:
         return {}
     lengths, seconds = np.array(reads).T
     token, square = non_negative(np.stack([lengths, lengths**2], axis=1), seconds)
-    written = variant.views**0.5 / float(np.median([rate for _, rate in rates]))
-    found: dict[str, tuple[float, ...]] = {"infer": (_GUESS["infer"][0], token, square, written, written * _DRAFTED)}
+    written = 1 / float(np.median([rate for _, rate in rates]))  # seconds a token, with so many views side by side
+    found: dict[str, tuple[float, ...]] = {
+        "infer": (_GUESS["infer"][0], token, square, (1 - _WIDTH) * written * variant.views, _WIDTH * written)
+    }
     scored = [row.score_seconds / row.score_tokens for row in variant.rows if row.score_seconds and row.score_tokens]
     if scored:
         found["score"] = (_GUESS["score"][0], token * _CACHED, float(np.median(scored)))
@@ -252,7 +255,7 @@ class CostModel:
             self._candidates.append(candidates)
         self._answers = (
             statistics.median(self._lengths) if self._lengths else 1.0,
-            statistics.fmean(self._candidates) if self._candidates else None,
+            statistics.median(self._candidates) if self._candidates else None,
         )
         return Circumstances(outcome.wave, length, candidates)
 

@@ -25,9 +25,9 @@ _LONGEST = 30 * 31  # tokens of the largest answer
 
 # What the seconds of a phase are proportional to, each with a rate of its own. "squared": per sequence, tokens squared.
 FEATURES: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("task", "token of a sequence", "token of a sequence passed over", "prompt token"),
+    "prepare": ("task", "pair of a sequence", "pair of a sequence passed over", "token of a sequence", "prompt token"),
     "fit": ("fit", "step", "token trained", "squared token trained"),
-    "infer": ("task", "prompt token", "squared prompt token", "answer token", "drafted answer token"),
+    "infer": ("task", "prompt token", "squared prompt token", "decoding pass", "answer token"),
     "score": ("task", "prompt token", "scored answer token"),
     "select": ("task",),
 }
@@ -98,9 +98,11 @@ class Sizes(NamedTuple):
     """What the work of any pass over a task depends on, in tokens as the model sees them."""
 
     sequence: Amount  # of a training sequence
+    pairs: Amount  # in a training sequence
     prompts: Amount  # of the prompts of all test inputs, under one view
     squared: Amount  # the same, squared one by one
     answers: Amount  # of all answers
+    longest: Amount  # of the longest answer
 
 
 def sizes_of(shape: TaskShape, settings: Settings) -> Sizes:
@@ -110,9 +112,11 @@ def sizes_of(shape: TaskShape, settings: Settings) -> Sizes:
     prompts = [min(prompt, context) for prompt in shape.prompts]
     return Sizes(
         sequence=min(sum(shape.demonstrations) * share, context),
+        pairs=shown * share,
         prompts=float(sum(prompts)),
         squared=float(sum(length**2 for length in prompts)),
         answers=sum(shape.answers),
+        longest=max(shape.answers),
     )
 
 
@@ -131,16 +135,16 @@ def amounts(
     answer = sizes.answers * circumstances.length
     candidates = infer.score_candidates if circumstances.candidates is None else circumstances.candidates
     sequences = steps * train.batch_sequences
-    made = least(sequences, settings.data.max_sequences) * sizes.sequence
+    made = least(sequences, settings.data.max_sequences)
+    pairs = made * sizes.pairs
     trained = sequences * sizes.sequence
     asked = views * sizes.prompts
-    # the first view of a query is written token by token, the others read what it found, many tokens a pass
-    written = least(views, 1.0) * answer
-    drafted = most(views * samples - 1.0, 0.0) * answer
+    # all views of all queries are answered side by side, a token of each in a pass
+    passes = least(views, 1.0) * sizes.longest * circumstances.length
     found: dict[str, tuple[Amount, ...]] = {
-        "prepare": (1.0, made, made * most(circumstances.wave, 0), asked),
+        "prepare": (1.0, pairs, pairs * most(circumstances.wave, 0), made * sizes.sequence, asked),
         "fit": (least(steps, 1.0), steps, trained, trained * sizes.sequence),
-        "infer": (1.0, asked, views * sizes.squared, written, drafted),
+        "infer": (1.0, asked, views * sizes.squared, passes, views * samples * answer),
         "score": (1.0, asked, views * answer * candidates),
         "select": (1.0,),
     }

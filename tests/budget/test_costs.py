@@ -19,7 +19,7 @@ from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 SETTINGS = load_settings()
 PLAN = TaskPlan(40, 8, 1)
 TRUE = {  # seconds per unit of each feature, all phases
-    "prepare": (4e-3, 3e-6, 1e-6, 2e-6),
+    "prepare": (4e-3, 2e-4, 5e-5, 1e-6, 2e-6),
     "fit": (0.1, 5e-3, 1e-4, 3e-8),
     "infer": (0.1, 5e-5, 8e-9, 2e-3, 4e-4),
     "score": (2e-2, 1e-5, 1e-4),
