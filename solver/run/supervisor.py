@@ -279,6 +279,8 @@ class Supervisor:
                 self._note(f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items())))
             case Warned(kind, detail) if not result.item:  # while it starts
                 self._event(kind, detail)
+            case Warned(kind, detail) if not result.item:  # while it starts
+                self._event(kind, detail)
             case StartFailed(error, bad_input):
                 slot.error = (_BAD_INPUT if bad_input else "") + error
                 if bad_input:

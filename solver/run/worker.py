@@ -53,7 +53,7 @@ def load(config: WorkerConfig) -> Backend:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     import torch
 
-    from solver.infer.registry import choose_engine, make_engine
+    from solver.infer.registry import choose_engine, lora_alone, make_engine
     from solver.model import threads
     from solver.model.load import load_base
     from solver.model.memory import peak_memory
@@ -73,12 +73,12 @@ def load(config: WorkerConfig) -> Backend:
             smaller,
             base.codec,
             min(base.context, smaller.model.context),
-            make_trainer(base, smaller.train, config.scratch),
-            make_engine(base, smaller.infer),
+            make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer)),
+            make_engine(base, smaller.infer, 0 if halvings else settings.train.rank),
         )
 
     def facts() -> dict[str, str]:
-        trainer, why_trainer = choose_trainer(base, settings.train)
+        trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
         engine, why_engine = choose_engine(base, settings.infer)
         return {
             "trainer": trainer,

@@ -20,18 +20,20 @@ TRAINERS: dict[str, Callable[[Base, TrainSettings, Path], Trainer]] = {
 }
 
 
-def choose_trainer(base: Base, settings: TrainSettings) -> tuple[str, str]:
-    """The name of the trainer, and why, in a few words."""
+def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False) -> tuple[str, str]:
+    """The name of the trainer, and why, in a few words. `lora_alone`: the engine serves no other adapters."""
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
     millions = f"{base.parameters / 1e6:.1f}M weights"
     if base.quantized:
         return "peft", f"{millions}, quantised: LoRA beside them"
+    if base.parameters < TINY and lora_alone:
+        return "peft", f"{millions}, the engine serves LoRA alone"
     if base.parameters < TINY:
         return "full", f"{millions}, fewer than {TINY / 1e6:.0f}M: all of them are trained"
     return "peft", f"{millions}, {TINY / 1e6:.0f}M or more: LoRA"
 
 
-def make_trainer(base: Base, settings: TrainSettings, scratch: Path) -> Trainer:
+def make_trainer(base: Base, settings: TrainSettings, scratch: Path, lora_alone: bool = False) -> Trainer:
     """The trainer of the settings; its adapters go to `scratch`/adapter id."""
-    return TRAINERS[choose_trainer(base, settings)[0]](base, settings, scratch)
+    return TRAINERS[choose_trainer(base, settings, lora_alone)[0]](base, settings, scratch)

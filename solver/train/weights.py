@@ -39,7 +39,7 @@ class FlatWeights:
     def add_gradients(self, loss: Tensor) -> None:
         """Add the gradients of a scalar to `grads`."""
         if self._reentrant:
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return
         found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
         self.grads += torch.cat([gradient.reshape(len(self.grads), -1) for gradient in found], dim=1)

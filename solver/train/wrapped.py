@@ -69,9 +69,9 @@ class _Matrices:
     @property
     def a(self) -> Tensor:
         """(1, rank, in)."""
-        return self._module.lora_A[_NAME].weight.detach()[None]  # type: ignore[no-any-return]
+        return self._module.lora_A[_NAME].weight.detach()[None]
 
     @property
     def b(self) -> Tensor:
         """(1, out, rank)."""
-        return self._module.lora_B[_NAME].weight.detach()[None]  # type: ignore[no-any-return]
+        return self._module.lora_B[_NAME].weight.detach()[None]

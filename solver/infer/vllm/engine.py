@@ -24,7 +24,7 @@ from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora
 from solver.model.load import Base
 from solver.model.lora import TARGETS
-from solver.types import AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
+from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
 STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most
@@ -39,9 +39,9 @@ _active: weakref.ref[VllmEngine] | None = None  # whose core runs
 class VllmEngine:
     """Completions and log-probabilities from `base` and LoRA adapters of it.
 
-    vLLM loads the weights a second time, from the base's folder, when the first request comes (seconds), and again when an
-    adapter of a higher rank comes. Memory: keys and values of `settings.batch_tokens` positions, or of one sequence of the
-    context if that is longer. A request that cannot be served gives a "failed" result, not an exception.
+    vLLM loads the weights a second time, from the base's folder, by `start` or when the first request comes (seconds), and
+    again when an adapter of a higher rank comes. Memory: keys and values of `settings.batch_tokens` positions, or of one
+    sequence of the context if that is longer. A request that cannot be served gives a "failed" result, not an exception.
 
     A pass that never returns cannot be ended from inside the process: the supervisor's watch over workers does. A core that
     returns without making tokens is given up after a minute (see `drive`) and a new one serves the next requests.
@@ -77,6 +77,10 @@ class VllmEngine:
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
         """The given completions with their log-probabilities; no grammar applies."""
         return self._run([ScoreJob(request, self._base.codec.end) for request in requests], deadline)
+
+    def start(self, rank: int) -> None:
+        """Be ready for adapters of at most this rank; 0: for none. Raises whatever vllm raises."""
+        self._started(rank, NEVER)
 
     def close(self) -> None:
         """End vLLM and free its memory; the next request starts it again."""

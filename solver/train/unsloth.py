@@ -1,0 +1,135 @@
+"""LoRA fits by unsloth, on a CUDA device: fused kernels for the projections, and recomputed layers whose inputs leave the device.
+
+unsloth works in a process of its own, see `train.unsloth_process`. The base it trains beside is the one that adapters are
+served on: the same folder, in the same dtype, in NF4 exactly if that one is. So the device holds the base twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+
+from solver.config import ModelSettings, TrainSettings
+from solver.errors import InputError
+from solver.model.load import Base
+from solver.train.apart import ApartTrainer, Lost, Order, StartError
+from solver.train.peft import PeftTrainer
+from solver.train.schedule import peak_lr
+from solver.types import Deadline, Fit, FitJob
+
+log = logging.getLogger(__name__)
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model types that unsloth has kernels for and this trainer knows
+_MAKER = "solver.train.unsloth_process:load"
+_PROCESSES: WeakKeyDictionary[Base, ApartTrainer] = WeakKeyDictionary()  # one for all trainers of a base
+
+
+def refusal(device: torch.device, model_type: str) -> str:
+    """Why unsloth cannot train such a model on such a device, in one line; empty if nothing speaks against it.
+
+    Looks and does not import: whether it starts is only known when it has.
+    """
+    if device.type != "cuda":
+        return "it needs a CUDA device"
+    if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
+        return 'it is not installed: pip install "solver[gpu]"'
+    if model_type not in FAMILIES:
+        return f"it has no kernels for models of the kind {model_type}"
+    return ""
+
+
+def version() -> str:
+    """Of the installed package."""
+    try:
+        return metadata.version("unsloth")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Of the process, before its first import: one device, no network, no statistics, compiled code in a folder of its own."""
+    listed = [name.strip() for name in outer.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    index = device.index or 0
+    return {
+        "CUDA_VISIBLE_DEVICES": listed[index] if index < len(listed) else str(index),
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "UNSLOTH_DISABLE_STATISTICS": "1",
+        "UNSLOTH_COMPILE_LOCATION": tempfile.mkdtemp(prefix="unsloth-", dir=scratch),
+    }
+
+
+class UnslothTrainer:
+    """A LoRA adapter per job. If its process is lost, the jobs it had fail, and it is started again for the next ones, once."""
+
+    def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
+        """Start the process, or join the one of this base. Raises InputError if it cannot run here, StartError if it does not."""
+        if why := refusal(base.device, base.model.config.model_type):
+            raise InputError(f"train.trainer=unsloth: {why}")
+        # by the weights of the base alone: those of the process count the adapter's, too
+        self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
+        self._base, self._scratch = base, scratch
+        self._instead: PeftTrainer | None = None
+        self._restarted = False
+        self._process = self._start()
+
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
+        """One fit per job, in order, as each completes."""
+        if not self._process.alive:
+            self._recover()
+        if self._instead is not None:
+            yield from self._instead.fit(jobs, deadline)
+            return
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()  # the other process is to have it
+        pending = {job.adapter: job for job in jobs}
+        self._process.settings = self._settings
+        try:
+            for fit in self._process.fit(jobs, deadline):
+                del pending[fit.job]
+                yield fit
+        except Lost as error:
+            nan = float("nan")
+            for job in pending.values():
+                yield Fit(job.adapter, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
+
+    def _start(self) -> ApartTrainer:
+        process = _PROCESSES.get(self._base)
+        if process is None or not process.alive:
+            base = self._base
+            model = ModelSettings(
+                dtype=str(base.dtype).removeprefix("torch."),
+                quantization="nf4" if base.quantized else "none",
+                context=base.context,
+                device="cuda:0",
+            )
+            order = Order(_MAKER, base.path.absolute(), model, self._settings, self._scratch)
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            process = ApartTrainer(order, environment(base.device, self._scratch))
+            _PROCESSES[base] = process
+        return process
+
+    def _recover(self) -> None:
+        """Start the process again; the second time, or if it does not start, go on with the PEFT trainer."""
+        why = "its process was lost twice"
+        if not self._restarted and self._instead is None:
+            self._restarted = True
+            try:
+                self._process = self._start()
+                log.warning("trainer: the process of unsloth was lost, and has been started again")
+                return
+            except StartError as error:
+                why = f"it did not start again: {error}"
+        if self._instead is None:
+            log.warning("trainer: peft in place of unsloth: %s", why)
+            self._instead = PeftTrainer(self._base, self._settings, self._scratch)

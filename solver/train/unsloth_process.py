@@ -1,0 +1,139 @@
+"""What the process that imports unsloth does: load the model through it, and make trainers. Needs a CUDA device.
+
+unsloth changes transformers, peft and torch for the whole process, as it is imported and again as it loads a model, so nothing
+here may run where a base model is used otherwise; and it wants to be imported before transformers.
+
+What has to be watched, in 2026.10.7:
+- Sequences longer than `max_seq_length` are cut without an error, and one above the model's own stretches its positions.
+- A tokenizer whose padding is its end gets a new token, and the embedding new rows: it is given the tokenizer of the grid
+  vocabulary, whose padding is a token of its own. Only ids reach the model, so any will do.
+- Recomputed layers are reentrant: their gradients reach parameters alone (`train.weights`).
+- Base weights in fp32 take the slow path of peft; dropout takes the slow path for the projections it is asked for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from solver.config import ModelSettings, TrainSettings
+from solver.train.apart import Order
+from solver.train.base import Trainer
+
+
+def model_arguments(folder: Path, model: ModelSettings, train: TrainSettings, tokenizer: Path) -> dict[str, Any]:
+    """Of FastLanguageModel.from_pretrained."""
+    import torch
+
+    return {
+        "model_name": str(folder),
+        "max_seq_length": model.context,
+        "dtype": getattr(torch, model.dtype),
+        "load_in_4bit": model.quantization == "nf4",
+        "load_in_8bit": False,
+        "full_finetuning": False,
+        "fix_tokenizer": False,
+        "trust_remote_code": False,
+        "use_gradient_checkpointing": checkpointing(train),
+        "use_exact_model_name": True,  # others are looked up, and replaced by checkpoints of unsloth's own
+        "offload_embedding": False,
+        "fast_inference": False,
+        "local_files_only": True,
+        "tokenizer_name": str(tokenizer),
+    }
+
+
+def adapter_arguments(train: TrainSettings, targets: tuple[str, ...]) -> dict[str, Any]:
+    """Of FastLanguageModel.get_peft_model, after the model."""
+    return {
+        "r": train.rank,
+        "target_modules": list(targets),
+        "lora_alpha": train.alpha,
+        "lora_dropout": train.dropout,
+        "bias": "none",
+        "use_gradient_checkpointing": checkpointing(train),
+        "random_state": 0,  # of the first matrices, which every fit replaces
+        "use_rslora": train.rslora,
+        "modules_to_save": None,
+    }
+
+
+def checkpointing(train: TrainSettings) -> str | bool:
+    """unsloth's own kind recomputes layers and keeps their inputs in host memory."""
+    return "unsloth" if train.checkpointing else False
+
+
+def load(order: Order) -> Callable[[TrainSettings], Trainer]:
+    """A Maker: the model loaded once; its trainers share it and one set of matrices, which every fit begins anew."""
+    with _one_at_a_time(order.scratch):
+        from unsloth import FastLanguageModel  # isort: skip  # before anything imports transformers
+        import torch
+
+        from solver.model.build import save_tokenizer
+        from solver.model.load import Base, load_codec
+        from solver.model.lora import TARGETS, LoraShape
+        from solver.train.loop import Loop
+        from solver.train.wrapped import WrappedTarget, WrappedTrainer
+
+        train, settings = order.train, order.model
+        with tempfile.TemporaryDirectory() as tokenizer:
+            save_tokenizer(Path(tokenizer))
+            model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
+        codec = load_codec(order.folder)
+        model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, TARGETS))
+        model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
+    inner = model.get_base_model()
+    _check(inner, order)
+    dtype = getattr(torch, settings.dtype)
+    device = torch.device("cuda:0")
+
+    base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
+    target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout))
+
+    def make(wanted: TrainSettings) -> Trainer:
+        plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
+        loop = Loop(base, target, plain, order.scratch, autocast=None if dtype == torch.float32 else dtype)
+        return _Tidy(WrappedTrainer(loop))
+
+    return make
+
+
+class _Tidy:
+    """Gives the device's memory back after every call: other processes use it in turn."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def fit(self, jobs: Any, deadline: Any) -> Iterator[Any]:
+        """As the trainer."""
+        import torch
+
+        try:
+            yield from self._trainer.fit(jobs, deadline)
+        finally:
+            torch.cuda.empty_cache()
+
+
+def _check(model: Any, order: Order) -> None:
+    """Raises RuntimeError if unsloth made another model than was asked for."""
+    limit = getattr(model.get_decoder(), "max_seq_length", None)
+    if limit is not None and limit < order.model.context:
+        raise RuntimeError(f"unsloth would cut sequences at {limit} tokens, the context is {order.model.context}")
+    tokens = model.get_input_embeddings().num_embeddings
+    wanted = json.loads((order.folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    if tokens != wanted:
+        raise RuntimeError(f"unsloth changed the vocabulary from {wanted} tokens to {tokens}")
+
+
+@contextmanager
+def _one_at_a_time(scratch: Path) -> Iterator[None]:
+    """Wait for the other workers of the run: each import compiles for itself and takes gigabytes of host memory meanwhile."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with (scratch / "unsloth.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
