@@ -64,7 +64,7 @@ class DataSettings(_Settings):
 class TrainSettings(_Settings):
     """How adapters are fitted."""
 
-    trainer: Literal["auto", "peft", "full", "stacked"] = "auto"
+    trainer: Literal["auto", "peft", "full", "stacked", "unsloth"] = "auto"
     shared: bool = False  # one adapter for all tasks, fitted first; tasks then infer with it
     rank: int = Field(16, ge=1)
     alpha: float = Field(16.0, gt=0)

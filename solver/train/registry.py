@@ -1,23 +1,35 @@
-"""Trainers by name, and which one "auto" means."""
+"""Trainers by name, which one "auto" means, and what is done if that one does not start."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
 
 from solver.config import TrainSettings
+from solver.errors import InputError
 from solver.model.load import Base
+from solver.train import unsloth
+from solver.train.apart import StartError
 from solver.train.base import Trainer
 from solver.train.full import FullTrainer
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import TINY
 from solver.train.stacked import StackedTrainer
+from solver.train.unsloth import UnslothTrainer
+
+log = logging.getLogger(__name__)
 
 TRAINERS: dict[str, Callable[[Base, TrainSettings, Path], Trainer]] = {
     "full": FullTrainer,
     "peft": PeftTrainer,
     "stacked": StackedTrainer,
+    "unsloth": UnslothTrainer,
 }
+_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why unsloth did not start for a base
 
 
 def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False) -> tuple[str, str]:
@@ -25,15 +37,39 @@ def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
     millions = f"{base.parameters / 1e6:.1f}M weights"
-    if base.quantized:
-        return "peft", f"{millions}, quantised: LoRA beside them"
-    if base.parameters < TINY and lora_alone:
-        return "peft", f"{millions}, the engine serves LoRA alone"
-    if base.parameters < TINY:
+    if not base.quantized and not lora_alone and base.parameters < TINY:
         return "full", f"{millions}, fewer than {TINY / 1e6:.0f}M: all of them are trained"
-    return "peft", f"{millions}, {TINY / 1e6:.0f}M or more: LoRA"
+    size = f"{TINY / 1e6:.0f}M or more: LoRA"
+    if base.quantized:
+        size = "quantised: LoRA beside them"
+    elif base.parameters < TINY:
+        size = "the engine serves LoRA alone"
+    name, why = ("peft", f"unsloth did not start: {_FAILED[base]}") if base in _FAILED else lora_trainer(base.device, _kind(base))
+    return name, f"{millions}, {size}; {why}"
+
+
+def lora_trainer(device: torch.device, model_type: str) -> tuple[str, str]:
+    """The trainer that "auto" takes for LoRA on such a model, and why."""
+    why_not = unsloth.refusal(device, model_type)
+    return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 
 
 def make_trainer(base: Base, settings: TrainSettings, scratch: Path, lora_alone: bool = False) -> Trainer:
-    """The trainer of the settings; its adapters go to `scratch`/adapter id."""
-    return TRAINERS[choose_trainer(base, settings, lora_alone)[0]](base, settings, scratch)
+    """The trainer of the settings; its adapters go to `scratch`/adapter id.
+
+    If the one that "auto" chose does not start, another takes its place, with a warning. Raises InputError if one that was
+    asked for by name cannot be had.
+    """
+    try:
+        return TRAINERS[choose_trainer(base, settings, lora_alone)[0]](base, settings, scratch)
+    except StartError as error:
+        if settings.trainer != "auto":
+            raise InputError(f"train.trainer={settings.trainer} does not start: {error}") from None
+        _FAILED[base] = str(error)
+    name, why = choose_trainer(base, settings, lora_alone)
+    log.warning("trainer: %s: %s", name, why)
+    return TRAINERS[name](base, settings, scratch)
+
+
+def _kind(base: Base) -> str:
+    return str(base.model.config.model_type)
