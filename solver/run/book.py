@@ -148,10 +148,12 @@ class Book:
     def _latest_agreements(self, id_: str) -> list[float | None]:
         """By query, of the latest pass that found candidates: a pass cut short does not make what was known less certain."""
         found: list[float | None] = [None] * len(self._tasks.by_id[id_].test)
-        for _, outcome in sorted(self._passes[id_].items()):
+        for _, outcome in sorted(self._passes[id_].items(), reverse=True):
             for query in outcome.queries:
-                if query.candidates:
+                if query.candidates and found[query.index] is None:
                     found[query.index] = agreement(query.candidates, query.views)
+            if None not in found:
+                break
         return found
 
     def _latest_views(self, id_: str) -> int:

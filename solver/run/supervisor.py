@@ -267,7 +267,7 @@ class Supervisor:
             case Heartbeat(activity, peak_memory):
                 slot.activity = activity
                 self.peak_memory = max(self.peak_memory, peak_memory)
-            case Ready(seconds, facts) if slot.state == "starting":
+            case Ready(seconds, facts) if slot.state in ("starting", "given up"):  # better late than never
                 slot.state, slot.failed_starts, slot.activity = "idle", 0, ""
                 self.facts = facts
                 if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
@@ -277,8 +277,6 @@ class Supervisor:
                 self._policy.costs.started(seconds)
                 self._save(lambda: self._ledger.timing("load", self._load_planned, self.load_seconds, self._start))
                 self._note(f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items())))
-            case Warned(kind, detail) if not result.item:  # while it starts
-                self._event(kind, detail)
             case Warned(kind, detail) if not result.item:  # while it starts
                 self._event(kind, detail)
             case StartFailed(error, bad_input):

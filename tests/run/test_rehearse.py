@@ -65,6 +65,20 @@ def test_time_is_used_where_work_is_left() -> None:
     assert found["utilisation"] >= 0.97
 
 
+def test_a_worker_that_starts_at_last_is_used_all_the_same() -> None:
+    """In this run one of two starts at the fourth try, while the other has not yet started."""
+    run = one_run(scene_of(options("kaggle-t4x2", "budget.policy=fixed", tasks=60, budget=300.0)), 3)
+    assert run.events["failed start"] == 3
+    assert run.worked > 0.95 * run.usable
+
+
+@pytest.mark.parametrize("policy", ["fixed", "uniform", "proportional", "adaptive"])
+def test_the_time_of_short_runs_is_used(policy: str) -> None:
+    found = rehearse(options("kaggle-l4x4", f"budget.policy={policy}", tasks=60, budget=300.0, runs=8, mix="none"))
+    assert found["utilisation"] > 0.97
+    assert found["utilisation_least"] > 0.95
+
+
 def test_the_same_seed_gives_the_same_runs() -> None:
     here = scene()
     assert [one_run(here, number) for number in range(4)] == [one_run(here, number) for number in range(4)]
