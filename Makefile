@@ -53,11 +53,12 @@ clean:
 	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The stamp is written last: an interrupted installation is taken up again by the next make.
-.venv/stamp: requirements/cpu.txt pyproject.toml
+.venv/stamp: requirements/cpu.txt requirements/reference.txt pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11, 3.12 or 3.13 with venv was found; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "installing the locked environment into .venv with $(PYTHON) (once; a few minutes)"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/cpu.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .venv/reference -r requirements/reference.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
