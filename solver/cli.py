@@ -428,7 +428,8 @@ def rehearse(
     Exit code 1 if a run ended after its budget or a submission was not complete and valid.
 
     \b
-    utilisation    share spent on work, of the worker time that faults left
+    utilisation    share spent on work, of the worker time that loading and faults left; least: of the worst run
+    loading        share of all worker time before workers have started
     lost, down     shares of all worker time: work that brought nothing; workers hung, dead or starting again
     at floor       tasks with no more than the least pass
 

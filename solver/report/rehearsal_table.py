@@ -13,6 +13,7 @@ _COLUMNS = {  # heading -> key, form
     "invalid": ("invalid_submissions", "{:,}"),
     "utilisation": ("utilisation", "{:.1%}"),
     "least": ("utilisation_least", "{:.1%}"),
+    "loading": ("loading", "{:.1%}"),
     "lost": ("lost", "{:.1%}"),
     "down": ("down", "{:.1%}"),
     "steps a task": ("steps_per_task", "{:.1f}"),
