@@ -54,26 +54,17 @@ class Sampler:
 
     def keys(self, job: int) -> NDArray[np.uint64]:
         """One key a sample."""
-        request = self._requests[job]
-        return np.random.SeedSequence(request.seed).generate_state(request.n, np.uint64).astype(np.uint64)
+        return sample_keys(self._requests[job])
 
     def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
-        """Inverse-transform sampling: the first token whose cumulative probability exceeds a uniform number."""
+        """One token a row."""
         device = logprobs.device
         legal = logprobs
         if self._machine is not None:
             columns = torch.from_numpy(self._machine.columns).to(device)
             hidden = torch.from_numpy(~self._machine.allowed(rows.state)).to(device)
             legal = logprobs[:, columns].masked_fill_(hidden, -torch.inf)
-        temperature = self._temperature[rows.job]
-        picked = legal.argmax(-1)
-        if temperature.any():
-            uniform = _uniform(rows.key, rows.length)
-            scale = torch.from_numpy(np.where(temperature > 0, temperature, 1.0)).to(device)
-            cumulative = torch.softmax(legal.double() / scale[:, None], -1).cumsum(-1)
-            goal = torch.from_numpy(uniform).to(device)[:, None] * cumulative[:, -1:]
-            drawn = (cumulative <= goal).sum(-1)
-            picked = torch.where(torch.from_numpy(temperature > 0).to(device), drawn, picked)
+        picked = draw(legal, self._temperature[rows.job], rows.key, rows.length)
         gained = legal.gather(1, picked[:, None])[:, 0].cpu().numpy()
         tokens = picked.cpu().numpy()
         if self._machine is not None:
@@ -114,6 +105,26 @@ class Searcher:
         row, column = np.nonzero(kept)
         chosen = tokens[row, column] if tokens is not None else machine.columns[column] if machine is not None else column
         return Choice(row, chosen, block[row, column])
+
+
+def sample_keys(request: SampleRequest) -> NDArray[np.uint64]:
+    """(n,) what the random numbers of each sample of a request are a function of."""
+    return np.random.SeedSequence(request.seed).generate_state(request.n, np.uint64).astype(np.uint64)
+
+
+def draw(logprobs: Tensor, temperature: NDArray[np.float64], keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> Tensor:
+    """(rows,) a column of each row of `logprobs` (rows, columns), -inf where it is forbidden; the largest at temperature 0.
+
+    Inverse-transform sampling: the first column whose cumulative probability exceeds the number of (key, counter).
+    """
+    picked = logprobs.argmax(-1)
+    if not temperature.any():
+        return picked
+    device = logprobs.device
+    scale = torch.from_numpy(np.where(temperature > 0, temperature, 1.0)).to(device)
+    cumulative = torch.softmax(logprobs.double() / scale[:, None], -1).cumsum(-1)
+    goal = torch.from_numpy(_uniform(keys, counters)).to(device)[:, None] * cumulative[:, -1:]
+    return torch.where(torch.from_numpy(temperature > 0).to(device), (cumulative <= goal).sum(-1), picked)
 
 
 def _uniform(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:

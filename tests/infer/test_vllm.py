@@ -149,7 +149,7 @@ def test_search_returns_exactly_what_the_hf_engine_returns(
     assert max(len(result.completions) for result in expected.values()) > 5  # branching was exercised
 
 
-def test_samples_are_scored_as_both_engines_score_them(
+def test_both_engines_draw_the_same_samples_and_score_them_alike(
     vllm: VllmEngine, hf: HFEngine, base: Base, adapters: list[AdapterRef], prompts: list[TokenIds]
 ) -> None:
     requests = [
@@ -158,6 +158,7 @@ def test_samples_are_scored_as_both_engines_score_them(
         for name, adapter in served(adapters)
     ]
     sampled = by_id(vllm.sample(requests, NEVER))
+    assert_same(sampled, by_id(hf.sample(requests, NEVER)))
     scores = [
         ScoreRequest(r.id, r.prompt, r.adapter, (*(c.ids for c in sampled[r.id].completions), r.prompt[:0], r.prompt[:3]))
         for r in requests

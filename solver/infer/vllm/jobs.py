@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from solver.infer.choosing import sample_keys
 from solver.infer.grammar import STATE, GridMachine, GridState
 from solver.types import Completion, Request, Result, SampleRequest, ScoreRequest, SearchRequest, Status, TokenIds
 
@@ -27,7 +28,7 @@ class Ask:
     most: int
     written: tuple[int, ...] = ()  # the part of the answer that is there already
     temperature: float = 0.0
-    seed: int = 0
+    key: int = 0  # what its random numbers are a function of, with the place in the answer
     top: int = 0  # log-probabilities a token to give, beside that of the token itself
     scored: bool = False  # give the log-probabilities of the prompt's tokens
 
@@ -77,7 +78,7 @@ class BrokenModel(Exception):
 
 @dataclass(eq=False)
 class SampleJob:
-    """`n` samples, or the greedy completion. Samples differ by seeds drawn from the request's, whatever else is in the batch."""
+    """`n` samples, or the greedy completion: the same ones as `choosing.Sampler` draws, whatever else is in the batch."""
 
     request: SampleRequest
     most: int
@@ -89,8 +90,7 @@ class SampleJob:
     def start(self) -> Sequence[Ask]:
         """One generation a sample."""
         request = self.request
-        seeds = np.random.SeedSequence(request.seed).generate_state(request.n)
-        return [Ask(request.prompt, self.most, (), request.temperature, int(seed)) for seed in seeds]
+        return [Ask(request.prompt, self.most, (), request.temperature, int(key)) for key in sample_keys(request)]
 
     def take(self, number: int, given: Given) -> Followed:
         """Collect tokens until the generation is finished."""

