@@ -67,7 +67,7 @@ class AdaptivePolicy:
         offers.refresh(board)
         price = offers.price(np.flatnonzero(board.pending), left * workers)
         if len(firsts):
-            return self._first_pass(firsts, price, left, workers)
+            return self._first_pass(firsts, free[board.waves[free] > 0], price, left, workers)
         return self._later_pass(free, price, left)
 
     # -- what to do next
@@ -79,7 +79,8 @@ class AdaptivePolicy:
         seconds = min(left, max(share, self._floor))
         return _assignment(task, self._measuring(), seconds, f"measure costs on the shortest of {len(firsts)} tasks")
 
-    def _first_pass(self, firsts: Rows, price: int | None, left: float, workers: int) -> Assignment | None:
+    def _first_pass(self, firsts: Rows, others: Rows, price: int | None, left: float, workers: int) -> Assignment:
+        """The shortest task without a pass; if that does not fit, the next one, or a later pass of one of the `others`."""
         board, offers = self._board, self._offers
         least = offers.least_seconds(firsts)
         if price is None:
@@ -92,13 +93,17 @@ class AdaptivePolicy:
                 seconds = self._measuring_seconds(longest)
                 reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time"
                 return _assignment(longest, self._measuring(), seconds, reason)
-        at = np.lexsort((board.place[firsts], board.losses[firsts]))[0]
-        row, own = int(firsts[at]), float(least[at])
-        option = int(offers.choice[row, price])
-        room = left - (sum(least.tolist()) - own) / workers
-        reason = f"{self._worth(row, option, price)}; the least pass kept for {len(firsts) - 1} other tasks"
-        found = self._fit(board.tasks[row], offers.plans[option], max(room, own), left, reason)
-        return None if found is None else self._joined(found, firsts, price, left)
+        total = sum(least.tolist())
+        for at in np.lexsort((board.place[firsts], board.losses[firsts])):
+            row, own = int(firsts[at]), float(least[at])
+            option = int(offers.choice[row, price])
+            room = min(left, max(left - (total - own) / workers, own))
+            reason = f"{self._worth(row, option, price)}; the least pass kept for {len(firsts) - 1} other tasks"
+            found = self._fit(board.tasks[row], offers.plans[option], room, left, reason)
+            if found is not None:
+                return self._joined(found, firsts, price, left)
+        later = self._later_pass(others, price, left)
+        return self._tried(firsts, least, left, "nothing is predicted to fit") if later is None else later
 
     def _too_little(self, firsts: Rows, least: Numbers, left: float, workers: int) -> Assignment:
         """Where not even the least pass fits for all: those that promise most a second."""
@@ -111,9 +116,14 @@ class AdaptivePolicy:
             found = self._fit(board.tasks[firsts[at]], offers.plans[options[at]], left, left, why)
             if found is not None:
                 return found
-        # predictions may be wrong, and the time is of no other use
-        at = min(range(len(firsts)), key=lambda at: (least[at], board.tasks[firsts[at]].id))
-        return _assignment(board.tasks[firsts[at]], offers.plans[options[at]], left, f"{why}; tried all the same")
+        return self._tried(firsts, least, left, why)
+
+    def _tried(self, firsts: Rows, least: Numbers, left: float, why: str) -> Assignment:
+        """The least pass of the task with the shortest: predictions may be wrong, and the time is of no other use."""
+        tasks = self._board.tasks
+        at = min(range(len(firsts)), key=lambda at: (least[at], tasks[firsts[at]].id))
+        plan = self._offers.plans[self._offers.least[firsts[at]]]
+        return _assignment(tasks[firsts[at]], plan, left, f"{why}; tried all the same")
 
     def _later_pass(self, free: Rows, price: int | None, left: float) -> Assignment | None:
         """The doubtful task with the largest gain a second; with time left over, whichever still fits."""

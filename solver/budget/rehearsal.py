@@ -249,7 +249,7 @@ class RunRecord:
     worked: float  # share of workers x budget spent on work
     lost: float  # of it, on work that brought nothing
     down: float  # share of workers x budget in which workers hung, vanished or started again, to the end of the budget
-    work_left: bool  # the time ended the run
+    work_left: bool  # the time ended the run, and there was a task to be worked on that nobody was at
     steps: float  # mean optimizer steps a task
     at_floor: int  # tasks that got no more than the least pass
     untouched: int  # tasks without any pass

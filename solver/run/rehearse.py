@@ -167,7 +167,7 @@ def one_run(
         worked=usage.worked / span,
         lost=usage.lost / span,
         down=down / span,
-        work_left=ending.stop == "deadline",
+        work_left=ending.stop == "deadline" and any(policy.pending(state) and not state.busy for state in states),
         steps=book.totals().steps / len(states),
         at_floor=sum(state.steps <= least for state in states),
         untouched=sum(not state.waves for state in states),

@@ -172,6 +172,20 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
     assert "last item" in last.reason
 
 
+def test_a_first_pass_that_does_not_fit_does_not_keep_others_from_work() -> None:
+    """A long task without a pass, and less time than even its least pass takes, on each of many workers."""
+    costs = taught()
+    long = state(1, 4000.0)
+    least = costs.forecast(long.shape, TaskPlan(0, 1, 1)).seconds
+    doubtful = state(2, 200.0, waves=1, steps=30, status="complete", agreement=0.4, views=8)
+    given = AdaptivePolicy(SETTINGS, costs).next([long, doubtful], 0.9 * least, 8)
+    assert given is not None
+    assert given.tasks == ("t02",)
+    alone = AdaptivePolicy(SETTINGS, costs).next([long], 0.9 * least, 8)
+    assert alone is not None
+    assert "tried all the same" in alone.reason
+
+
 def test_what_was_lost_comes_back_last_and_smaller() -> None:
     policy = AdaptivePolicy(SETTINGS, taught())
     tasks = [state(1, 100.0, losses=1), state(2, 900.0)]
