@@ -38,7 +38,7 @@ def refusal(device: torch.device, model_type: str) -> str:
     Looks and does not import: whether it starts is only known when it has.
     """
     if device.type != "cuda":
-        return "it needs a CUDA device"
+        return "it needs a CUDA device; solver doctor says what torch finds, and why not"
     if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
         return 'it is not installed: pip install "solver[gpu]"'
     if model_type not in FAMILIES:

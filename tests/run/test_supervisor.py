@@ -27,6 +27,7 @@ from solver.run.executors.base import (
     Ready,
     SharedFit,
     StartFailed,
+    Warned,
     WorkerLost,
     WorkResult,
 )
@@ -139,6 +140,8 @@ class SimulatedExecutor:
             self._say(self.clock.now + LOAD, worker, "", StartFailed("no good", bad_input=fault == "refuse"))
             self._later(self.clock.now + LOAD + 0.1, worker, WorkerLost(worker, "exit code 0"))
             return
+        if fault == "warn":
+            self._say(self.clock.now + LOAD / 2, worker, "", Warned("trainer", "peft in place of another that did not start"))
         self._say(self.clock.now + LOAD, worker, "", Ready(LOAD, {"trainer": "simulated"}))
         self._say(self.clock.now + BEAT, worker, "", Heartbeat("", 1))
 
@@ -375,6 +378,13 @@ def test_a_worker_that_never_starts(tmp_path: Path) -> None:
     assert hung.ending.stop == "no worker"
     once = simulate(tmp_path, 3, 900, start_faults=["hang"], name="once.db")
     assert once.ending.stop == "finished"
+
+
+def test_what_a_worker_warns_of_as_it_starts_is_in_the_ledger(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 3, 900, start_faults=["warn"])
+    (event,) = (event for event in run.ledger.events() if event.kind == "trainer")
+    assert event.detail == "peft in place of another that did not start"
+    assert run.ending.stop == "finished"
 
 
 def test_a_worker_that_refuses_its_model(tmp_path: Path) -> None:
