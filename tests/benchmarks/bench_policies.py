@@ -1,11 +1,12 @@
 """Budget policies against each other on a record of held-out tasks: what would each have solved in so much time?
 
-    python tests/benchmarks/bench_policies.py record OUT [--tasks 320] [--waves 0,8,16,32,64] [--minutes 600]
+    python tests/benchmarks/bench_policies.py record OUT [--tasks 320] [--corpus FOLDER] [--waves 0,10,20,40] [--minutes 600]
     python tests/benchmarks/bench_policies.py replay OUT... [--budgets 0.1,0.25,0.5,1,2] [--seeds 100] [--workers 1]
 
-`record` draws tasks of procedural families that no model was trained on, writes OUT/challenges.json and OUT/solutions.json, and
-lets `solver run` work on them under the policy `fixed`: every task is asked as the base model is, then fitted for so many
-steps, asked again, fitted on, and so on. Break it off whenever you like: the same command goes on. The ledger is the record.
+`record` draws tasks of families that no model was trained on, procedural ones and those of corpora, writes
+OUT/challenges.json and OUT/solutions.json, and lets `solver run` work on them under the policy `fixed`: every task is asked as
+the base model is, then fitted for so many steps, asked again, fitted on, and so on. Break it off whenever you like: the same
+command goes on. The ledger is the record.
 
 `replay` gives `uniform` and `adaptive` the same tasks, drawn anew from the record for every seed (a bootstrap over tasks), with
 budgets that are multiples of what one pass by the settings takes for all of them, and prints the mean difference of the shares
@@ -19,42 +20,76 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from solver.arc.task import Task
+from solver.arc.grid import grid_key
+from solver.arc.task import Pair, Task
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
 from solver.budget.gains import Gains, fit, shipped_gains
 from solver.budget.planner import UniformPolicy, full_plan
 from solver.budget.replay import RecordedTask, evidence, replay
 from solver.config import Settings
-from solver.pretrain.guard import Guard
+from solver.pretrain.command import evaluation_guard, load_store
+from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.procedural import Procedural
 from solver.run.record import read_record
 
-MOST_TOKENS = 700  # of a task: a few seconds a pass
+MOST_TOKENS = 500  # of a task: a few seconds a pass
+MOST_OF_FAMILY = 12  # tasks
 
 
-def draw_tasks(count: int, seed: int) -> list[Task]:
-    """Tasks of three demonstrations and one test, each of a held-out family of its own."""
-    families, rng = Procedural(Guard.against([]), held_out=True), np.random.default_rng(seed)
+def draw_tasks(count: int, seed: int, corpus: Path | None, cache: Path) -> list[Task]:
+    """Tasks of three or four demonstrations and one test, in turn of procedural and of stored families that are held out."""
+    rng = np.random.default_rng(seed)
+    sources = [_procedural(rng), *([_stored(corpus, cache, rng)] if corpus is not None else [])]
     found: list[Task] = []
     while len(found) < count:
-        pairs = families.pairs(rng, 4)
-        task = Task(f"held{len(found):04}", tuple(pairs[:3]), tuple(pairs[3:4]))
-        if len(pairs) == 4 and task.grid_tokens() <= MOST_TOKENS:
+        shown = int(rng.integers(3, 5))
+        source = sources[len(found) % len(sources)]
+        family, pairs = next(source, ("", []))
+        if not family:
+            sources.remove(source)
+        if len(pairs) <= shown:
+            continue
+        task = Task(f"{family}-{len(found):03}", tuple(pairs[:shown]), tuple(pairs[shown : shown + 1]))
+        # demonstrations whose outputs are all the same leave open what the test is about
+        told = len({grid_key(pair.output) for pair in task.train if pair.output is not None}) > 1
+        if told and task.grid_tokens() <= MOST_TOKENS:
             found.append(task)
     return found
 
 
-def record(out: Path, count: int, waves: str, minutes: float, seed: int, overrides: list[str]) -> int:
+def _procedural(rng: np.random.Generator) -> Iterator[tuple[str, list[Pair]]]:
+    """Pairs of one family after the other."""
+    families = Procedural(Guard.against([]), held_out=True)
+    while True:
+        yield "procedural", families.pairs(rng, 5)
+
+
+def _stored(corpus: Path, cache: Path, rng: np.random.Generator) -> Iterator[tuple[str, list[Pair]]]:
+    """Random pairs of random families of the corpora, of none too often."""
+    store = load_store(corpus, cache, evaluation_guard(), print)
+    store = store.select([held_out(name) for name in store.names])
+    left = dict.fromkeys(range(len(store)), MOST_OF_FAMILY)
+    while left:
+        family = int(rng.choice(list(left)))
+        left[family] -= 1
+        if not left[family]:
+            del left[family]
+        pairs = rng.permutation(list(store.family(family)))[:5]
+        yield store.names[family].replace("/", " "), [Pair(*store.pair(int(pair))) for pair in pairs]
+
+
+def record(out: Path, count: int, corpus: Path | None, waves: str, minutes: float, seed: int, overrides: list[str]) -> int:
     """Make the tasks unless they are there, and run on them; the exit code of the run."""
     out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = out / "challenges.json", out / "solutions.json"
     if not challenges.exists():
-        tasks = draw_tasks(count, seed)
+        tasks = draw_tasks(count, seed, corpus, out)
         known = {task.id: [pair.output.tolist() for pair in task.test if pair.output is not None] for task in tasks}
         solutions.write_text(json.dumps(known))
         challenges.write_text(json.dumps({task.id: task.without_answers().to_json() for task in tasks}))
@@ -120,7 +155,8 @@ def main() -> None:
     recording = verbs.add_parser("record")
     recording.add_argument("out", type=Path)
     recording.add_argument("--tasks", type=int, default=320)
-    recording.add_argument("--waves", default="0,8,16,32,64", help="optimizer steps of each pass")
+    recording.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
+    recording.add_argument("--waves", default="0,10,20,40", help="optimizer steps of each pass")
     recording.add_argument("--minutes", type=float, default=600)
     recording.add_argument("--seed", type=int, default=0)
     recording.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver run")
@@ -132,7 +168,7 @@ def main() -> None:
     replaying.add_argument("--gains", choices=["crossed", "shipped"], default="crossed")
     given = parser.parse_args()
     if given.verb == "record":
-        raise SystemExit(record(given.out, given.tasks, given.waves, given.minutes, given.seed, given.set))
+        raise SystemExit(record(given.out, given.tasks, given.corpus, given.waves, given.minutes, given.seed, given.set))
     print_replay(given.out, [float(part) for part in given.budgets.split(",")], given.seeds, given.workers, given.gains)
 
 
