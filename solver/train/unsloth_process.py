@@ -90,7 +90,7 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     inner = model.get_base_model()
     _check(inner, order)
     dtype = getattr(torch, settings.dtype)
-    device = torch.device("cuda:0")
+    device = next(inner.parameters()).device
 
     base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
     target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout))

@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_trainers import sequences
+from text_models import write_folder
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.load import Base, load_base
-from solver.model.lora import TARGETS
+from solver.model.lora import TARGETS, read_shape
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
 from solver.train.peft import PeftTrainer
 from solver.train.registry import choose_trainer, lora_trainer, make_trainer
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
-from solver.types import NEVER, FitJob
+from solver.types import NEVER, FitJob, TokenSequence
 
 CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
 SETTINGS = TrainSettings(trainer="unsloth", rank=4, alpha=8, lr=1e-2, batch_sequences=2, batch_tokens=128)
@@ -214,6 +216,50 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(unsloth, "environment", lambda device, scratch: {"PYTHONPATH": str(Path(__file__).parent)})
     yield monkeypatch
     unsloth._PROCESSES.clear()
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+    """The real process with a library in place of unsloth; gives what is added to its environment."""
+    added = {"PYTHONPATH": str(Path(__file__).parent / "stand_in"), "OMP_NUM_THREADS": "1"}
+    real = unsloth.environment
+    monkeypatch.setattr(unsloth, "refusal", lambda device, kind: "")
+    monkeypatch.setattr(unsloth, "environment", lambda device, scratch: real(device, scratch) | added)
+    yield added
+    unsloth._PROCESSES.clear()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [None, "llama"])
+def test_its_process_fits_as_the_peft_trainer_does(
+    family: str | None, tiny_base: Path, tmp_path: Path, library: dict[str, str]
+) -> None:
+    folder = tiny_base
+    if family is not None:
+        folder = tmp_path / "model"
+        write_folder(folder, family, tied=False)
+    base = load_base(folder, FP32)
+    settings = SETTINGS.model_copy(update={"checkpointing": True})
+    jobs = [job("a"), FitJob("b", sequences(1), 3, seed=1), FitJob("a again", sequences(0), 2)]
+    mine = list(PeftTrainer(base, settings, tmp_path / "peft").fit(jobs, NEVER))
+    theirs = list(UnslothTrainer(base, settings, tmp_path / "unsloth").fit(jobs, NEVER))
+    for left, right in zip(mine, theirs, strict=True):
+        assert (right.status, right.reason, right.steps, right.tokens) == (left.status, left.reason, left.steps, left.tokens)
+        assert right.first_loss == pytest.approx(left.first_loss, rel=1e-4)
+        assert right.final_loss == pytest.approx(left.final_loss, rel=1e-3)
+        assert right.adapter is not None
+        assert right.adapter.path.parent == tmp_path / "unsloth"
+        assert read_shape(right.adapter.path).rank == settings.rank
+    long = TokenSequence(np.zeros(base.context + 1, np.int32), np.ones(base.context + 1, np.float32))
+    (refused,) = UnslothTrainer(base, settings, tmp_path / "unsloth").fit([FitJob("long", (long,), 1)], NEVER)
+    assert "exceeds the context" in refused.reason
+
+
+@pytest.mark.slow
+def test_a_library_that_would_cut_sequences_does_not_start(base: Base, tmp_path: Path, library: dict[str, str]) -> None:
+    library["STAND_IN_LIMIT"] = "100"
+    with pytest.raises(StartError, match="would cut sequences at 100 tokens, the context is 8192"):
+        UnslothTrainer(base, SETTINGS, tmp_path)
 
 
 def job(name: str) -> FitJob:
