@@ -45,10 +45,11 @@ def test_never_late_never_invalid(machine: str, policy: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", [60.0, 300.0, 3600.0, 12 * 3600.0])
+@pytest.mark.parametrize(("budget", "runs"), [(60.0, 40), (300.0, 24), (3600.0, 12), (12 * 3600.0, 4)])
 @pytest.mark.parametrize("machine", MACHINES)
-def test_no_miss_in_many(machine: str, budget: float) -> None:
-    found = rehearse(options(machine, tasks=30, budget=budget, runs=40, seed=3))
+def test_no_miss_in_many(machine: str, budget: float, runs: int) -> None:
+    """A few; `tests/benchmarks/bench_rehearsal.py` does thousands."""
+    found = rehearse(options(machine, tasks=30, budget=budget, runs=runs, seed=3))
     assert found["deadline_misses"] == found["invalid_submissions"] == 0
 
 
