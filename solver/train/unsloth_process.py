@@ -72,21 +72,22 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     """A Maker: the model loaded once; its trainers share it and one set of matrices, which every fit begins anew."""
     with _one_at_a_time(order.scratch):
         from unsloth import FastLanguageModel  # isort: skip  # before anything imports transformers
-        import torch
 
-        from solver.model.build import save_tokenizer
-        from solver.model.load import Base, load_codec
-        from solver.model.lora import TARGETS, LoraShape
-        from solver.train.loop import Loop
-        from solver.train.wrapped import WrappedTarget, WrappedTrainer
+    import torch
 
-        train, settings = order.train, order.model
-        with tempfile.TemporaryDirectory() as tokenizer:
-            save_tokenizer(Path(tokenizer))
-            model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
-        codec = load_codec(order.folder)
-        model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, TARGETS))
-        model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
+    from solver.model.build import save_tokenizer
+    from solver.model.load import Base, load_codec
+    from solver.model.lora import TARGETS, LoraShape
+    from solver.train.loop import Loop
+    from solver.train.wrapped import WrappedTarget, WrappedTrainer
+
+    train, settings = order.train, order.model
+    with tempfile.TemporaryDirectory() as tokenizer:
+        save_tokenizer(Path(tokenizer))
+        model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
+    codec = load_codec(order.folder)
+    model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, TARGETS))
+    model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
     inner = model.get_base_model()
     _check(inner, order)
     dtype = getattr(torch, settings.dtype)
@@ -132,7 +133,7 @@ def _check(model: Any, order: Order) -> None:
 
 @contextmanager
 def _one_at_a_time(scratch: Path) -> Iterator[None]:
-    """Wait for the other workers of the run: each import compiles for itself and takes gigabytes of host memory meanwhile."""
+    """Wait for the other workers of the run: the import patches, probes and compiles, and writes to caches that all share."""
     scratch.mkdir(parents=True, exist_ok=True)
     with (scratch / "unsloth.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
