@@ -113,8 +113,9 @@ def test_a_run_that_is_killed_and_resumed(killed: Killed) -> None:
 def test_a_run_ends_with_its_budget_whatever_is_under_way(killed: Killed, tmp_path: Path) -> None:
     """More samples than there is time for by far: the process ends before the budget does, and what it did is kept."""
     challenges, out = write_challenges(tmp_path / "challenges.json", make_tasks(2)), tmp_path / "out"
-    budget = 30 + 2.5 * killed.summary["phases"]["load"]["used"]  # seconds; the start takes what it takes on this machine
+    budget = 35 + killed.summary["phases"]["load"]["used"]  # seconds: of two starts, as long as they take on this machine
     endless = ["infer.mode=sample", "infer.samples=3000", "infer.temperature=3.0", "infer.score=false", "budget.policy=fixed"]
+    endless.append("budget.reserve=10")  # thousands of candidates are selected from, and the machine may be busy
     began = time.monotonic()
     done = subprocess.run(
         command(challenges, out, f"{budget:.0f}s", [*VLLM, *endless]),
