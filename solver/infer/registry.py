@@ -21,10 +21,7 @@ def choose_engine(base: Base, settings: InferSettings) -> tuple[str, str]:
     if settings.engine != "auto":
         return settings.engine, "asked for"
     why = f"serves any causal language model on {base.device.type}, LoRA and full adapters"
-    if not distribution():
-        return "hf", why
-    measured = "is slower on processors" if base.device.type == "cpu" else "was not measured on this device"
-    return "hf", f"{why}; {distribution()} is installed, but {measured}"
+    return "hf", f"{why}; {distribution()} is installed: infer.engine = vllm takes it" if distribution() else why
 
 
 def make_engine(base: Base, settings: InferSettings, rank: int = 0) -> Engine:

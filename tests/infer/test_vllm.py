@@ -299,6 +299,16 @@ def test_adapter_numbers_are_never_reused_and_a_restart_serves_the_same(
     assert after["a"].completions[0].logprob != before["a"].completions[0].logprob
 
 
+def test_a_start_that_fails_is_told_and_the_next_one_works(vllm: VllmEngine, prompts: list[TokenIds], base: Base) -> None:
+    greedy = SampleRequest("a", prompts[0], None, 1, 0.0, 5)
+    greedily = VllmEngine(base, InferSettings(batch_tokens=10**10))  # more keys and values than any machine holds
+    (failed,) = greedily.sample([greedy], NEVER)
+    assert failed.status == "failed"
+    assert failed.error.startswith("vLLM did not start: ")
+    assert "emory" in failed.error
+    assert next(vllm.sample([greedy], NEVER)).status == "complete"
+
+
 def test_a_core_that_breaks_fails_what_it_held_and_the_rest_goes_on(
     vllm: VllmEngine, prompts: list[TokenIds], monkeypatch: pytest.MonkeyPatch
 ) -> None:

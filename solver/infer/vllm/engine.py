@@ -33,6 +33,7 @@ SLOT_BYTES = 4 << 30  # for the adapters of a batch
 KEPT_BYTES = 8 << 30  # of host memory, for adapters to come back to
 KEPT = 64  # adapters in host memory
 
+_starts = Pace()  # of all engines of this process
 _active: weakref.ref[VllmEngine] | None = None  # whose core runs
 
 
@@ -125,7 +126,7 @@ class VllmEngine:
     def _serve(self, jobs: Sequence[Job], rank: int, deadline: Deadline) -> Iterator[Result]:
         waiting = deque(jobs)
         while waiting:
-            if deadline.expired(0.0 if self._fits(rank) else self._pace.reach("start", 1)):
+            if deadline.expired(0.0 if self._fits(rank) else _starts.reach("start", 1)):
                 yield from (job.result("cut") for job in waiting)
                 return
             try:
@@ -162,7 +163,7 @@ class VllmEngine:
                 other.close()
             self.close()
             _active = weakref.ref(self)
-            with self._pace.measure("start", 1, deadline.clock):
+            with _starts.measure("start", 1, deadline.clock):
                 self._core = Core(self._options(rank))
         return self._core
 

@@ -94,7 +94,11 @@ class Core:
         self.options = options
         self._keys = itertools.count()
         with contained():
-            self._engine: Any = _start(options)
+            try:
+                self._engine: Any = _start(options)
+            except BaseException:
+                _clean()
+                raise
 
     def add_adapter(self, lora: Lora) -> None:
         """Read an adapter into memory. Raises whatever vllm raises if it cannot."""
@@ -132,11 +136,7 @@ class Core:
             if renderer is not None:
                 renderer.shutdown()
             del engine, renderer
-            from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
-
-            cleanup_dist_env_and_memory()
-            gc.unfreeze()
-            gc.collect()
+            _clean()
 
 
 _numbers = itertools.count(1)
@@ -219,6 +219,15 @@ def _start(options: Options) -> Any:
             "lora_target_modules": list(TARGETS),
         }
     return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def _clean() -> None:
+    """Free what engines leave behind."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    cleanup_dist_env_and_memory()
+    gc.unfreeze()  # vllm freezes all objects there are when it has loaded a model
+    gc.collect()
 
 
 def _lora(lora: Lora) -> Any:
