@@ -38,7 +38,7 @@ def refusal(device: torch.device, model_type: str) -> str:
     Looks and does not import: whether it starts is only known when it has.
     """
     if device.type != "cuda":
-        return "it needs a CUDA device; solver doctor says what torch finds, and why not"
+        return "it needs a CUDA device"
     if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
         return 'it is not installed: pip install "solver[gpu]"'
     if model_type not in FAMILIES:
@@ -75,7 +75,7 @@ class UnslothTrainer:
     def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
         """Start the process, or join the one of this base. Raises InputError if it cannot run here, StartError if it does not."""
         if why := refusal(base.device, base.model.config.model_type):
-            raise InputError(f"train.trainer=unsloth: {why}")
+            raise InputError(f"train.trainer=unsloth: {why}; solver doctor says what there is")
         # by the weights of the base alone: those of the process count the adapter's, too
         self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
         self._base, self._scratch = base, scratch
