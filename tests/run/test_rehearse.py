@@ -76,7 +76,7 @@ def test_a_worker_that_starts_at_last_is_used_all_the_same() -> None:
 @pytest.mark.parametrize("policy", ["fixed", "uniform", "proportional", "adaptive"])
 def test_the_time_of_short_runs_is_used(policy: str) -> None:
     found = rehearse(options("kaggle-l4x4", f"budget.policy={policy}", tasks=60, budget=300.0, runs=8, mix="none"))
-    assert found["utilisation"] > 0.97
+    assert found["utilisation"] > 0.96
     assert found["utilisation_least"] > 0.95
 
 
