@@ -24,7 +24,12 @@ def devices(*overrides: str, gpus: tuple[str, ...] = FOUR, machine: str | None =
 def test_every_gpu_gets_a_worker_that_sees_it_alone() -> None:
     assert devices() == ["0", "1", "2", "3"]
     assert devices(machine="kaggle-l4x4") == ["0", "1", "2", "3"]
-    assert devices(machine="kaggle-t4x2") == ["0", "1"]
+    assert devices(machine="kaggle-t4x2", gpus=("0", "1")) == ["0", "1"]
+    assert devices(machine="kaggle-l4x4", gpus=("0", "1", "2")) == [
+        "0",
+        "1",
+        "2",
+    ]
     assert devices(machine="h200") == ["0"]
     assert place(load_settings(), FOUR, 8, PLENTY, 0).settings.model.device == "cuda:0"  # of those it sees
 
