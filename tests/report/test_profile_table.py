@@ -88,7 +88,8 @@ def test_ten_and_a_thousand_steps_follow_from_one() -> None:
 
 
 def test_what_was_not_measured_is_a_dash_with_its_reason() -> None:
-    found = changed(step_seconds=None, mfu=None, prefill_seconds=None, decode_rate=None, search_rate=None, note="out of memory")
+    names = ("step_seconds", "mfu", "prefill_seconds", "decode_rate", "search_rate", "peak_memory")
+    found = changed(**dict.fromkeys(names), note="out of memory")
     assert set(cells(found.variants[0], found.variants[0].rows[0])[2:]) == {"-"}
     assert "out of memory" in markdown(found)
     assert list(notes(found)) == ["none, 512 tokens: out of memory"]
