@@ -7,7 +7,6 @@ STEADY, SLOWLY = 24.0, 0.001  # seconds, and the share of the budget on top of t
 LEAST = 2.0  # seconds
 MOST = 60.0  # seconds: a run that is late loses everything, a minute of twelve hours costs little
 
-
 LAST_WRITES = 6  # as long as one of the submission: results that come late, the last one, its check, the summary
 CLOSING = 1.0  # seconds that the end waits for killed workers
 LATE = 1.0  # seconds at least in which workers that meet the end of work may stop by themselves

