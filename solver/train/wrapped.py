@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from solver.model.load import Base
 from solver.model.lora import LoraShape, LoraStack, Rows
 from solver.train.loop import Loop, fit_in_stacks
+from solver.train.peft import LoraTarget
 from solver.types import Deadline, Fit, FitJob
 
 _NAME = "default"  # what peft calls the only adapter of a model
 
 
-class WrappedTarget:
-    """The adapter of a model that peft wrapped. It begins, and is saved, as the one of `LoraTarget` is, number by number."""
+class WrappedTarget(LoraTarget):
+    """The adapter of a model that peft wrapped: begun and saved as those of a stack, number by number, trained in place."""
 
-    kind: Literal["lora", "full"] = "lora"
-    slots = 1
     reentrant = True
 
     def __init__(self, base: Base, shape: LoraShape) -> None:
@@ -28,25 +26,15 @@ class WrappedTarget:
         self.model: Any = base.model
         self._modules = {name: module for name, module in base.model.named_modules() if hasattr(module, "lora_A")}
         layers: Any = {name: _Matrices(module) for name, module in self._modules.items()}
-        self._stack = LoraStack(base.model, layers, shape, 1, Rows(), base)
+        self.slots = 1
+        self._stack = LoraStack(base.model, layers, shape, self.slots, Rows(), base)
 
     def parameters(self) -> list[nn.Parameter]:
         """Every A and B."""
         return [side[_NAME].weight for module in self._modules.values() for side in (module.lora_A, module.lora_B)]
 
-    def begin(self, slot: int, seed: int, start: Path | None) -> None:
-        """Fresh matrices, or those of an adapter. Raises InputError if it does not fit."""
-        if start is None:
-            self._stack.reset(slot, seed)
-        else:
-            self._stack.load(slot, start)
-
     def use(self, rows: Tensor) -> None:
         """All rows are the one adapter's."""
-
-    def save(self, slot: int, folder: Path) -> None:
-        """In PEFT's format."""
-        self._stack.save(slot, folder)
 
 
 class WrappedTrainer:
