@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lora_adapters import random_lora
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from solver.codec import GridGrammar, grid_codec
@@ -20,6 +21,7 @@ from solver.infer.forward import Forward
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
 from solver.model.load import Base, load_base, share
+from solver.model.lora import LoraShape
 from solver.types import (
     NEVER,
     AdapterRef,
@@ -539,18 +541,6 @@ def _full_adapter(base: Base, folder: Path, seed: int) -> AdapterRef:
     return AdapterRef(f"full-{seed}", folder, "full")
 
 
-def _lora_adapter(base: Base, folder: Path, seed: int) -> AdapterRef:
-    from solver.model.lora import LoraShape, attach
-
-    stack = attach(base, LoraShape(4, 8.0), 1)
-    stack.reset(0, seed)
-    generator = torch.Generator().manual_seed(seed)
-    for layer in stack.layers.values():
-        layer.b.data.normal_(0, 0.3, generator=generator)
-    stack.save(0, folder)
-    return AdapterRef(f"lora-{seed}", folder, "lora")
-
-
 @pytest.mark.parametrize("stacked", [False, True])
 def test_every_request_is_served_by_its_own_adapter(
     base: Base, tmp_path: Path, stacked: bool, monkeypatch: pytest.MonkeyPatch
@@ -559,9 +549,9 @@ def test_every_request_is_served_by_its_own_adapter(
 
     adapters = [
         None,
-        _lora_adapter(base, tmp_path / "a", 1),
+        random_lora(base, tmp_path / "a", 1, LoraShape(4, 8.0), 0.3),
         _full_adapter(base, tmp_path / "b", 2),
-        _lora_adapter(base, tmp_path / "c", 3),
+        random_lora(base, tmp_path / "c", 3, LoraShape(4, 8.0), 0.3),
     ]
     if stacked:
         monkeypatch.setattr("solver.infer.hf.STACKED_DEVICES", ("cpu",))

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from lora_adapters import random_lora
 
 from solver.arc.datasets import load_tasks, shortest_tasks
 from solver.config import InferSettings, ModelSettings
@@ -24,7 +25,7 @@ from solver.infer.vllm import drive, shim
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine, unservable
 from solver.model.load import Base, load_base
-from solver.model.lora import LoraShape, attach
+from solver.model.lora import LoraShape
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest, TokenIds
 
 pytestmark = [
@@ -56,17 +57,7 @@ def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[Adapt
     """Two of the same rank, one smaller, with rank-stabilised scaling."""
     folder = tmp_path_factory.mktemp("adapters")
     shapes = [LoraShape(16, 16.0), LoraShape(16, 16.0), LoraShape(5, 8.0, rslora=True)]
-    return [lora(base, folder / str(seed), seed, shape) for seed, shape in enumerate(shapes)]
-
-
-def lora(base: Base, folder: Path, seed: int, shape: LoraShape) -> AdapterRef:
-    stack = attach(base, shape, 1)
-    stack.reset(0, seed)
-    generator = torch.Generator().manual_seed(seed)
-    for layer in stack.layers.values():
-        layer.b.data.normal_(0, 0.03, generator=generator)
-    stack.save(0, folder)
-    return AdapterRef(f"adapter-{seed}", folder, "lora")
+    return [random_lora(base, folder / str(seed), seed, shape, 0.03) for seed, shape in enumerate(shapes)]
 
 
 @pytest.fixture(scope="module")

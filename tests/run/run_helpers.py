@@ -13,6 +13,7 @@ import numpy as np
 from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.submission import defects, load_submission
 from solver.arc.task import Pair, Task
+from solver.run.ledger import Ledger
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome
 
 HERE = Path(__file__).parent
@@ -102,3 +103,13 @@ def worked(folder: Path) -> list[str]:
 def assert_valid(out: Path, challenges: Path) -> None:
     assert defects(out / "submission.json", load_tasks(challenges)) == []
     load_submission(out / "submission.json")
+
+
+def assert_worked(ledger: Ledger, steps: int) -> None:
+    """Every task is complete, after fits of so many steps, with candidates and scores."""
+    assert set(ledger.statuses().values()) == {"complete"}
+    for outcome in ledger.outcomes():
+        assert outcome.fit is not None
+        assert outcome.fit.steps == steps
+        assert outcome.queries[0].candidates
+        assert outcome.queries[0].scores

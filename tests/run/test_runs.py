@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_helpers import FAST, assert_valid, command, make_tasks, run_it, worked, write_challenges, write_solutions
+from run_helpers import FAST, assert_valid, assert_worked, command, make_tasks, run_it, worked, write_challenges, write_solutions
 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import load_submission
@@ -474,12 +474,7 @@ def test_with_the_real_worker(tmp_path: Path, tiny_base: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert_valid(tmp_path / "out", challenges)
     ledger = Ledger.read(tmp_path / "out" / "run.db")
-    assert set(ledger.statuses().values()) == {"complete"}
-    for outcome in ledger.outcomes():
-        assert outcome.fit is not None
-        assert outcome.fit.steps == 2
-        assert outcome.queries[0].candidates
-        assert outcome.queries[0].scores
+    assert_worked(ledger, steps=2)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["trained_rate"] > 0
     assert summary["peak_memory_worker"] > 0

@@ -1,0 +1,22 @@
+"""LoRA adapters with random matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from solver.model.load import Base
+from solver.model.lora import LoraShape, attach
+from solver.types import AdapterRef
+
+
+def random_lora(base: Base, folder: Path, seed: int, shape: LoraShape, spread: float) -> AdapterRef:
+    """An adapter of `base` in `folder`, B drawn with the standard deviation `spread`."""
+    stack = attach(base, shape, 1)
+    stack.reset(0, seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in stack.layers.values():
+        layer.b.data.normal_(0, spread, generator=generator)
+    stack.save(0, folder)
+    return AdapterRef(f"lora-{seed}", folder, "lora")
