@@ -283,6 +283,13 @@ def pretrain(
             "Without it both, and in one sequence of ten the outputs are turned once more.",
         ),
     ] = None,
+    mixture: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE=SHARE,...",
+            help="Shares of the sequences by source: a corpus, arc1, arc2, procedural. Those left out stay as usual.",
+        ),
+    ] = None,
     cooldown: Annotated[float, typer.Option(min=0, max=1, help="Share of the minutes over which the rate falls to zero.")] = 0.4,
     lr: Annotated[
         float | None, typer.Option(help="Peak learning rate; without it 3e-3, with --init 2e-5, with --lora 1e-4.")
@@ -304,10 +311,10 @@ def pretrain(
       solver pretrain --corpus corpora --minutes 30 --out runs/pretrain --resume runs/pretrain/latest
       solver pretrain --corpus corpora --minutes 60 --out runs/llama --init llama --lora --transforms both,input,output
     """
-    from solver.pretrain.command import PretrainOptions
+    from solver.pretrain.command import MIXTURE, PretrainOptions
     from solver.pretrain.command import pretrain as run_pretrain
     from solver.pretrain.loop import LoopSettings
-    from solver.pretrain.sampler import SamplerSettings, parse_sides
+    from solver.pretrain.sampler import SamplerSettings, parse_mixture, parse_sides
 
     chosen: dict[str, Any] = {} if transforms is None else {"sides": parse_sides(transforms), "output_transform": 0.0}
     options = PretrainOptions(
@@ -321,6 +328,7 @@ def pretrain(
         seed=seed,
         device=device,
         sampler=SamplerSettings(max_tokens=max_tokens, batch_tokens=max(batch_tokens, max_tokens), **chosen),
+        mixture=MIXTURE if mixture is None else parse_mixture(mixture, MIXTURE),
     )
     run_pretrain(options, lambda line: typer.echo(line, err=True))
 

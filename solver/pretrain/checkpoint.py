@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,10 @@ class CheckpointError(Exception):
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: optimizer steps, real tokens, and the next (block, batch) of the data."""
+    """How far a run has come: optimizer steps, real tokens, and the next (block, batch) of the data.
+
+    `by_source` are the tokens of each corpus; checkpoints from before these were counted have none, so they may sum to less.
+    """
 
     steps: int = 0
     tokens: int = 0
@@ -45,6 +48,7 @@ class Position:
     batch: int = 0
     seed: int = 0
     seconds: float = 0.0
+    by_source: Mapping[str, int] = field(default_factory=dict)
 
 
 def save_checkpoint(out: Path, target: Target, optimizers: Iterable[torch.optim.Optimizer], position: Position) -> Path:

@@ -65,6 +65,7 @@ class PretrainOptions:
     seed: int = 0
     device: str = "cpu"
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
+    mixture: Mapping[str, float] = field(default_factory=lambda: MIXTURE)  # share of the sequences by source
 
 
 def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Position:
@@ -76,7 +77,8 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Positio
     store = load_store(options.corpus, options.out, guard, report)
     kept_out = [held_out(name) for name in store.names]
     learnt, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
-    sampler = Sampler(learnt, MIXTURE, codec, options.sampler, options.seed, endless)
+    _check_mixture(options.mixture, {*learnt.sources, *endless})
+    sampler = Sampler(learnt, options.mixture, codec, options.sampler, options.seed, endless)
     validation = validation_batches(store.select(kept_out), guard, options.sampler, codec)
     trained = sum(p.numel() for p in target.parameters().values())
     report(
@@ -84,6 +86,15 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Positio
         f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {options.device}"
     )
     return train(target, sampler, validation, options.loop, options.out, options.resume, options.seed, report)
+
+
+def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:
+    """Raises InputError for shares of sources that are not there, except the usual ones."""
+    unknown = sorted(mixture.keys() - MIXTURE.keys() - sources)
+    if unknown:
+        raise InputError(f"--mixture: no source {unknown[0]!r}; there are: {', '.join(sorted(sources))}")
+    if not any(mixture.get(source, 1.0) for source in sources):
+        raise InputError(f"--mixture: every source there is has the share 0: {', '.join(sorted(sources))}")
 
 
 def make_target(options: PretrainOptions) -> Target:

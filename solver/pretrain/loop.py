@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -94,6 +95,7 @@ def train(
                 position,
                 steps=position.steps + 1,
                 tokens=position.tokens + batch.tokens,
+                by_source=dict(Counter(position.by_source) + Counter(batch.by_source)),
                 block=block,
                 batch=index,
                 seconds=start_seconds + clock() - began,
@@ -129,6 +131,7 @@ def train(
         held_loss, accuracy = validate(states, model, validation, piece, device)
         _note(log, {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy})
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
+        report(f"tokens by source: {', '.join(f'{name} {tokens:,}' for name, tokens in sorted(position.by_source.items()))}")
     try:
         save_checkpoint(out, target, optimizers, position)
         target.finish(out, report)

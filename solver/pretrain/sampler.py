@@ -5,9 +5,10 @@ Block b is a pure function of (seed, b), so a training run resumes at its exact 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, Protocol, cast, get_args
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,25 @@ def parse_sides(text: str) -> tuple[Side, ...]:
     return cast(tuple[Side, ...], tuple(text.split(",")))
 
 
+def parse_mixture(text: str, usual: Mapping[str, float]) -> dict[str, float]:
+    """The shares of a list like `rearc=0.5,procedural=0`, the usual ones for sources it leaves out.
+
+    Raises InputError for anything else, and where nothing is left to draw from.
+    """
+    shares = dict(usual)
+    for part in text.split(","):
+        source, _, number = map(str.strip, part.partition("="))
+        try:
+            shares[source] = float(number)
+        except ValueError:
+            raise InputError(f"--mixture: {part.strip()!r} is not SOURCE=SHARE") from None
+        if not source or not 0 <= shares[source] < float("inf"):
+            raise InputError(f"--mixture: {part.strip()!r} is not SOURCE=SHARE with a share of 0 or more")
+    if not any(shares.values()):
+        raise InputError("--mixture: all shares are 0")
+    return shares
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Right-padded sequences; weights are 0 on padding."""
@@ -57,6 +77,14 @@ class Batch:
     ids: NDArray[np.int64]  # (sequences, tokens)
     weights: NDArray[np.float32]  # (sequences, tokens)
     tokens: int  # unpadded
+    by_source: Mapping[str, int] = field(default_factory=dict)  # the same, of each source
+
+
+class Drawn(NamedTuple):
+    """A training sequence, and the source it is from."""
+
+    source: str
+    sequence: TokenSequence
 
 
 class Endless(Protocol):
@@ -91,7 +119,7 @@ class Sampler:
         drawn = [source for source in sorted(sources) if mixture.get(source, 1.0) > 0]
         if not drawn:
             raise ValueError("no family of the corpora has two pairs that fit a sequence")
-        self._sources = [sources[source] for source in drawn]
+        self._sources = [(source, sources[source]) for source in drawn]
         weights = np.array([mixture.get(source, 1.0) for source in drawn])
         self._weights = weights / weights.sum()
 
@@ -104,10 +132,10 @@ class Sampler:
                 yield (block + 1, 0, made[place]) if last else (block, place + 1, made[place])
             block, batch = block + 1, 0
 
-    def sequence(self, rng: np.random.Generator) -> TokenSequence:
+    def draw(self, rng: np.random.Generator) -> Drawn:
         """One training sequence."""
         settings = self._settings
-        source = self._sources[int(rng.choice(len(self._weights), p=self._weights))]
+        name, source = self._sources[int(rng.choice(len(self._weights), p=self._weights))]
         pool = self._store.family(int(source[rng.integers(len(source))])) if isinstance(source, np.ndarray) else source
         wanted = int(rng.integers(settings.min_pairs, settings.max_pairs + 1))
         chosen: list[Pair] = []
@@ -121,8 +149,8 @@ class Sampler:
                 chosen.append(pair)
                 room -= cost
         if len(chosen) < settings.min_pairs:
-            return self.sequence(rng)
-        return self._write(chosen, rng)
+            return self.draw(rng)
+        return Drawn(name, self._write(chosen, rng))
 
     def _stored(self, pool: range, rng: np.random.Generator, count: int) -> Iterable[Pair]:
         return (Pair(*self._store.pair(pool[int(index)])) for index in rng.permutation(len(pool))[:count])
@@ -155,27 +183,31 @@ class Sampler:
         """The batches drawn together as number `block`, a function of it and the seed alone."""
         rng = np.random.default_rng([self._seed, block])
         room = self._settings.batch_tokens * self._settings.block_batches
-        sequences: list[TokenSequence] = []
+        drawn: list[Drawn] = []
         while room > 0:
-            sequences.append(self.sequence(rng))
-            room -= len(sequences[-1])
-        sequences.sort(key=len)
+            drawn.append(self.draw(rng))
+            room -= len(drawn[-1].sequence)
+        drawn.sort(key=lambda one: len(one.sequence))
         batches: list[Batch] = []
-        group: list[TokenSequence] = []
-        for sequence in sequences:
-            if group and len(sequence) * (len(group) + 1) > self._settings.batch_tokens:
+        group: list[Drawn] = []
+        for one in drawn:
+            if group and len(one.sequence) * (len(group) + 1) > self._settings.batch_tokens:
                 batches.append(_pad(group, self._codec.pad))
                 group = []
-            group.append(sequence)
+            group.append(one)
         batches.append(_pad(group, self._codec.pad))
         return [batches[int(i)] for i in rng.permutation(len(batches))]
 
 
-def _pad(sequences: list[TokenSequence], pad: int) -> Batch:
+def _pad(group: list[Drawn], pad: int) -> Batch:
+    sequences = [one.sequence for one in group]
     width = max(map(len, sequences))
     ids = np.full((len(sequences), width), pad, dtype=np.int64)
     weights = np.zeros((len(sequences), width), dtype=np.float32)
     for row, sequence in enumerate(sequences):
         ids[row, : len(sequence)] = sequence.ids
         weights[row, : len(sequence)] = sequence.weights
-    return Batch(ids, weights, sum(map(len, sequences)))
+    tokens: Counter[str] = Counter()
+    for one in group:
+        tokens[one.source] += len(one.sequence)
+    return Batch(ids, weights, tokens.total(), dict(tokens))

@@ -212,7 +212,7 @@ def sides_seen(sides: str, store: PairStore) -> list[tuple[bool, bool]]:
     seen = []
     rng = np.random.default_rng(0)
     for _ in range(30):
-        ids = sampler.sequence(rng).ids
+        ids = sampler.draw(rng).sequence.ids
         # the last pair is shown with its answer: cut after the last output marker to read the others
         end = max(i for i in range(len(ids)) if tuple(ids[i : i + len(codec.output_marker)]) == codec.output_marker)
         pairs, _ = codec.decode_prompt(ids[: end + len(codec.output_marker)])
@@ -244,7 +244,7 @@ def test_a_view_of_one_side_is_the_same_for_all_pairs() -> None:
     family = pack([("f", "s", [Pair(g, g[:2, :2]) for g in grids])])
     codec = make_codec()
     settings = SamplerSettings(max_tokens=512, min_pairs=4, max_pairs=4, sides=("input",), output_transform=0.0, permute_all=1.0)
-    ids = Sampler(family, {}, codec, settings, 0).sequence(np.random.default_rng(5)).ids
+    ids = Sampler(family, {}, codec, settings, 0).draw(np.random.default_rng(5)).sequence.ids
     end = max(i for i in range(len(ids)) if tuple(ids[i : i + len(codec.output_marker)]) == codec.output_marker)
     pairs, last = codec.decode_prompt(ids[: end + len(codec.output_marker)])
     by_output = {g[:2, :2].tobytes(): g for g in grids}

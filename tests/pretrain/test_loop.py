@@ -80,7 +80,7 @@ def test_sequences_are_well_formed_and_within_bounds(store: PairStore) -> None:
     codec = grid_codec()
     rng = np.random.default_rng(0)
     for _ in range(50):
-        sequence = sampler(store).sequence(rng)
+        sequence = sampler(store).draw(rng).sequence
         assert len(sequence) <= SETTINGS.max_tokens
         last = int(np.flatnonzero(sequence.ids == codec.output_marker[0])[-1])
         demonstrations, _ = codec.decode_prompt(sequence.ids[: last + 1])
@@ -147,19 +147,21 @@ class SteppedSampler(Sampler):
 
 
 def test_resuming_equals_never_having_stopped(store: PairStore, tmp_path: Path) -> None:
-    def run(out: Path, steps: int, resume: Path | None) -> tuple[int, dict[str, torch.Tensor]]:
+    def run(out: Path, steps: int, resume: Path | None) -> tuple[Position, dict[str, torch.Tensor]]:
         model = load_model(resume) if resume else new_model(SHAPE)
         stepped = SteppedSampler(store, {}, grid_codec(), SETTINGS, 0)
         settings = LoopSettings(minutes=steps / 60, warmup_steps=1, cooldown=0, checkpoint_minutes=99, validate_minutes=99)
         validation = [next(sampler(store).batches(0, 0))[2]]
         end = train(GridTarget(model), stepped, validation, settings, out, resume, 0, str, lambda: stepped.now)
-        return end.steps, model.state_dict()
+        return end, model.state_dict()
 
-    steps, whole = run(tmp_path / "whole", 12, None)
+    end, whole = run(tmp_path / "whole", 12, None)
     first, _ = run(tmp_path / "parts", 6, None)
     last, parts = run(tmp_path / "parts", 6, tmp_path / "parts" / "latest")
     other, _ = run(tmp_path / "other", 11, None)
-    assert (steps, first, last, other) == (12, 6, 12, 11)
+    assert (end.steps, first.steps, last.steps, other.steps) == (12, 6, 12, 11)
+    assert (last.tokens, last.by_source) == (end.tokens, end.by_source)
+    assert end.by_source == {"arc1": end.tokens}
     for name in whole:  # weights and data position are exact, momentum is kept in bf16
         torch.testing.assert_close(parts[name], whole[name], rtol=0, atol=2e-3)
 

@@ -153,8 +153,11 @@ def test_sources_are_drawn_by_the_mixture() -> None:
     mixture = {"stored": 0.7, "procedural": MIXTURE["procedural"]}
     sampler = Sampler(store, mixture, grid_codec(), SamplerSettings(), 0, {"procedural": Endless()})
     rng = np.random.default_rng(0)
-    share = np.mean([len(sampler.sequence(rng)) < 4 * 8 for _ in range(250)])
+    share = np.mean([len(sampler.draw(rng).sequence) < 4 * 8 for _ in range(250)])
     assert 0.2 < share < 0.4
+    for batch in sampler.block(0):
+        small, large = batch.by_source.get("procedural", 0), batch.by_source.get("stored", 0)
+        assert small + large == batch.tokens == np.count_nonzero(batch.ids != grid_codec().pad)
     assert sum(MIXTURE.values()) == pytest.approx(1)
 
 
