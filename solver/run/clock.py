@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 _IMPORTED = time.monotonic()
+STEP = 2.0  # seconds; less is nobody's doing
 
 
 def process_start() -> float:
@@ -25,3 +26,23 @@ def end_of_budget(budget: float | None, until: float | None, started: float) -> 
     if until is not None:
         return time.monotonic() + (until - time.time())
     return started + budget if budget is not None else float("inf")
+
+
+class WallClock:
+    """Notices when the wall clock is set, and tells it once."""
+
+    def __init__(self) -> None:
+        self._ahead = self._read()
+
+    def __call__(self) -> str | None:
+        """By how much the wall clock went off since the last call, in words; None: it did not."""
+        moved = self._read() - self._ahead
+        if abs(moved) < STEP:
+            return None
+        self._ahead += moved
+        how = f"set back by {-moved:.0f} s" if moved < 0 else f"set forward by {moved:.0f} s, or the machine slept"
+        return f"the wall clock was {how}; the end of the run stays where it was"
+
+    @staticmethod
+    def _read() -> float:
+        return time.time() - time.monotonic()

@@ -173,6 +173,9 @@ class Ledger:
         except LedgerError as error:
             db.close()
             raise InputError(str(error)) from None
+        except ValueError as error:
+            db.close()
+            raise DamagedLedger(f"{path}: the ledger is damaged: {error}") from None
         except InputError:
             db.close()
             raise
@@ -213,7 +216,10 @@ class Ledger:
             self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
             views = json.dumps({query.index: query.views for query in outcome.queries})
-            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views", "at"), [(*row, views, time.time())])
+            # their order must survive a wall clock that is set back
+            (latest,) = self._db.execute("SELECT ifnull(max(at), 0) FROM outcomes").fetchone()
+            at = max(time.time(), latest + 1e-6)
+            self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views", "at"), [(*row, views, at)])
             if outcome.fit is not None:
                 self._put_fit(*key, outcome.fit)
             for query in outcome.queries:

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import signal
+import sqlite3
 import tempfile
 import threading
 import time
@@ -25,7 +26,7 @@ from solver.budget.reserve import reserve_seconds
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
 from solver.run.book import Book
-from solver.run.clock import end_of_budget, process_start
+from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
@@ -99,8 +100,8 @@ def _run(
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
-        ledger = stack.enter_context(contextlib.closing(_open_ledger(options.out, identity, inputs.tasks, log)))
-        book = Book(inputs.tasks, options.settings.select.rule, ledger.outcomes())
+        ledger, book = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
+        stack.enter_context(contextlib.closing(ledger))
         try:
             write_submission(options.out / SUBMISSION, book.submission)
         except OSError as error:
@@ -132,6 +133,7 @@ def _run(
             log,
             start=start,
             interrupted=signals.reason,
+            clock_set=WallClock(),
             keep_adapters=options.keep_adapters,
         )
         ending = supervisor.run()
@@ -197,18 +199,29 @@ def _folder(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, log: _Log) -> Ledger:
+def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: _Log) -> tuple[Ledger, Book]:
+    """The ledger of this run, and what it holds; an unreadable one is moved out of the way."""
     # the ledger is made first, so a submission without one is somebody else's
     if not (out / LEDGER).exists() and (out / SUBMISSION).exists():
         raise InputError(f"--out {out}: holds a {SUBMISSION} without its {LEDGER}; choose another folder")
     try:
-        return Ledger.open(out / LEDGER, identity, tasks)
+        return _readable_ledger(out / LEDGER, identity, tasks, rule)
     except DamagedLedger as error:
         kept = _set_aside(out)
         log.note(f"{error}; set aside as {kept}, and its submission beside it: the run begins anew")
-        ledger = Ledger.open(out / LEDGER, identity, tasks)
+        ledger, book = _readable_ledger(out / LEDGER, identity, tasks, rule)
         ledger.event(Event("damaged ledger", f"{error}; set aside as {kept}"))
-        return ledger
+        return ledger, book
+
+
+def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) -> tuple[Ledger, Book]:
+    """Raises DamagedLedger also for a sound file whose rows make no sense."""
+    ledger = Ledger.open(path, identity, tasks)
+    try:
+        return ledger, Book(tasks, rule, ledger.outcomes())
+    except (ValueError, LookupError, TypeError, sqlite3.Error) as error:
+        ledger.close()
+        raise DamagedLedger(f"{path}: the ledger is damaged: {type(error).__name__}: {error}") from None
 
 
 def _set_aside(out: Path) -> Path:
@@ -240,6 +253,10 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
             }
         )
         ledger.timing("validate", None, seconds, start)
+        if start > 1:
+            events = ledger.events()
+            how = "came to its end" if events and events[-1].kind == "end" else "was broken off"
+            ledger.event(Event("resumed", f"by process {start} of this run; the one before it {how}"))
     except LedgerError as error:  # the submission is on disk: from here on a full disk costs records, not the run
         log.note(str(error))
     return start
@@ -314,6 +331,8 @@ def _verdict(
         code = signals.exit_code()
     elif ending.stop == "no worker":
         code = EXIT_FAILED
+        if not book.outcomes():
+            reason = f"{reason}; {options.out / SUBMISSION} holds fallback answers only"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
     elif ending.stop == "deadline" and not supervisor.facts and not book.outcomes():

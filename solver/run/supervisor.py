@@ -39,8 +39,10 @@ from solver.run.types import Observer, Progress
 from solver.run.watch import Watch
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
-MAX_FAILED_STARTS = 3  # of one worker in a row, while none of the run has ever been ready
-MAX_FAILED_RESTARTS = 20  # of one worker in a row, once it is known that the model can be loaded here
+# Of one worker in a row. The fewer count where nobody has ever been ready and that has cost a good part of the time: memory that
+# another process still holds may be free a minute later, but a model that cannot be loaded must not cost its user hours.
+MAX_FAILED_STARTS, HOPEFUL_SHARE = 3, 0.1
+MAX_FAILED_RESTARTS = 20
 SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
 POLL = 0.5  # seconds between two looks at signals, at most
 SETTLE = 0.1  # seconds within which a worker that reported its last task says that it is free
@@ -93,12 +95,14 @@ class Supervisor:
         *,
         start: int = 1,
         interrupted: Callable[[], str | None] = lambda: None,
+        clock_set: Callable[[], str | None] = lambda: None,
         keep_adapters: bool = False,
         poll: float = POLL,
     ) -> None:
         """`end` is when the process has to be gone, on the clock of the run; `start` counts the processes of this run.
 
-        `publish` writes the submission and may raise OSError; `interrupted` gives a reason to stop at once.
+        `publish` writes the submission and may raise OSError; `interrupted` gives a reason to stop at once; `clock_set` tells
+        once that somebody set the wall clock, which moves nothing here but is worth knowing for who reads times.
         """
         self._settings = settings
         self._tasks = {task.id: task.without_answers() for task in tasks}
@@ -110,11 +114,13 @@ class Supervisor:
         self._observer = observer
         self._start = start
         self._interrupted = interrupted
+        self._clock_set = clock_set
         self._keep_adapters = keep_adapters
         self._poll = poll
         self._now = end.clock
         self._end = end
         self._most_reserve = end.remaining() / 2
+        self._hopeful_until = end.earlier((1 - HOPEFUL_SHARE) * end.remaining())
         self._slowest_write = 0.0
         self._keep(reserve_seconds(settings.budget.reserve, end.remaining()))
         self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
@@ -152,8 +158,11 @@ class Supervisor:
                     for result in self._executor.results(SETTLE):
                         self._take(result)
                 self._look_after_workers()
+                if (line := self._clock_set()) is not None:
+                    self._event("clock", line)
                 self._tell()
                 ending = self._ending()
+            self._note_unfinished(ending)
         finally:
             self._executor.close()
         self._dirty = True  # the file on disk may have been touched by others
@@ -280,6 +289,8 @@ class Supervisor:
             case Warned(kind, detail) if not result.item:  # while it starts
                 self._event(kind, detail)
             case StartFailed(error, bad_input):
+                self._event("start failed", error)
+                self._note(f"worker {result.worker} cannot start: {error}")
                 slot.error = (_BAD_INPUT if bad_input else "") + error
                 if bad_input:
                     slot.state = "given up"
@@ -352,7 +363,7 @@ class Supervisor:
         elif slot.state == "starting":
             slot.failed_starts += 1
             slot.error = slot.error or loss.reason
-        most = MAX_FAILED_RESTARTS if self.facts else MAX_FAILED_STARTS
+        most = MAX_FAILED_STARTS if not self.facts and self._hopeful_until.expired() else MAX_FAILED_RESTARTS
         slot.state = "given up" if slot.failed_starts >= most else "starting"
         slot.heard, slot.activity = self._now(), "starting"
 
@@ -374,6 +385,19 @@ class Supervisor:
                     self._event("skipped", reason, id_, item.wave)
                     self._save(partial(self._ledger.set_status, id_, "skipped"))
             self._drop_adapters(id_)
+
+    def _note_unfinished(self, ending: Ending) -> None:
+        """What the end takes away from workers that did not stop by themselves: nothing is held against it."""
+        for worker, slot in enumerate(self._slots):
+            if slot.dying:
+                self._event("worker stays", f"worker {worker} was killed and has not vanished")
+            if slot.item is None:
+                continue
+            if slot.item.kind == "shared":
+                self._event("broken off", f"{ending.detail}; the shared fit")
+            for work in slot.item.tasks if slot.item.kind != "shared" else ():
+                if work.task.id not in slot.reported:
+                    self._event("broken off", ending.detail, work.task.id, slot.item.wave)
 
     def _drop_adapters(self, id_: str) -> None:
         """Delete a task's adapters that no later wave starts from; a fit without steps hands on the folder it started from."""

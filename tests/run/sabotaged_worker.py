@@ -16,6 +16,7 @@ FAULTS = json.loads(sys.argv.pop(1))
 def sabotage() -> None:
     import torch
 
+    from solver.infer import scoring
     from solver.infer.forward import Forward
     from solver.train import loop
 
@@ -36,6 +37,8 @@ def sabotage() -> None:
         loop.slot_losses = breaking(loop.slot_losses, lambda losses: losses * float("nan"))
     if FAULTS.get("where") == "decode":
         Forward._call = breaking(Forward._call, lambda result: result)  # type: ignore[method-assign]
+    if FAULTS.get("where") == "score":
+        scoring.Scorer._score = breaking(scoring.Scorer._score, lambda result: result)  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def statuses(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("where", ["fit", "decode"])
+@pytest.mark.parametrize("where", ["fit", "decode", "score"])
 def test_memory_that_runs_out_once_is_made_do_with(tmp_path: Path, challenges: Path, tiny_base: Path, where: str) -> None:
     summary = work(tmp_path, challenges, tiny_base, {"where": where, "what": "oom", "times": 1})
     assert summary.exit_code == 0
@@ -167,4 +167,6 @@ def test_a_wall_clock_that_is_set_does_not_move_the_end(
     assert summary.exit_code == 0
     assert summary.done >= 1
     assert time.monotonic() - began < 61.0  # the promise, not a measurement
+    (event,) = (event for event in told(tmp_path) if event.kind == "clock")
+    assert ("back" if step < 0 else "forward") in event.detail
     assert_valid(tmp_path / "out", challenges)

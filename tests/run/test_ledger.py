@@ -68,6 +68,14 @@ def test_writing_twice_changes_nothing_and_a_rewrite_replaces(tmp_path: Path) ->
     assert plain(ledger.outcomes()) == plain([final])
 
 
+def test_a_wall_clock_that_is_set_back_does_not_turn_the_order_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    for at, id_ in ((1e9, "task002"), (1e9 - 3600, "task001"), (1e9 - 7200, "task000")):
+        monkeypatch.setattr("solver.run.ledger.time.time", lambda at=at: at)
+        ledger.record(outcome(id_))
+    assert [id_ for id_, _ in ledger.order()] == ["task002", "task001", "task000"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_helpers import assert_valid, grid, make_tasks, outcome, run_it, write_challenges
+from run_helpers import FAST, assert_valid, grid, make_tasks, outcome, run_it, write_challenges
 
 from solver.arc.grid import Grid
 from solver.arc.task import Task
@@ -63,6 +65,23 @@ def test_a_profile_that_cannot_be_read_is_named_and_set_aside(tmp_path: Path, co
     costs = starting_costs(options(path), warnings.append)
     assert "profile.json" in warnings[0]
     assert costs.forecast(next(iter(make_shapes())), TaskPlan(10, 8, 1)).seconds > 0
+
+
+@pytest.mark.parametrize(("content", "said"), [("{", "cut off"), (None, "is about the model embedded")])
+def test_a_run_goes_on_with_a_profile_that_says_little(tmp_path: Path, tiny_base: Path, content: str | None, said: str) -> None:
+    """Damaged, or of another model: the ledger tells, and the run is done in full."""
+    path = tmp_path / "profile.json"
+    if content is None:
+        save_profile(path, stored())
+    else:
+        path.write_text(content)
+    challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
+    settings = [*FAST, f'budget.profile="{path}"']
+    done = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base), set=settings)
+    assert done.returncode == 0, done.stderr + done.stdout
+    ledger = Ledger.read(tmp_path / "out" / "run.db")
+    assert any(event.kind == "profile" and said in event.detail for event in ledger.events())
+    assert set(ledger.statuses().values()) == {"complete"}
 
 
 def make_shapes() -> list[TaskShape]:
@@ -175,3 +194,29 @@ def test_a_damaged_ledger_is_named_and_set_aside_and_the_run_goes_on(tmp_path: P
     assert "of before" in (out / "submission.json.damaged1").read_text()
     assert_valid(out, challenges)
     assert [event.kind for event in Ledger.read(out / "run.db").events()].count("damaged ledger") == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "UPDATE outcomes SET seconds = 'torn'",
+        "UPDATE candidates SET grid = x'ff00ff'",
+        "UPDATE run SET value = '{' WHERE key = 'settings'",
+        "DROP TABLE outcomes",
+    ],
+)
+def test_a_sound_file_with_senseless_rows_is_a_damaged_ledger(tmp_path: Path, tiny_base: Path, spoil: str) -> None:
+    challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
+    spec = {"challenges": str(challenges), "model": str(tiny_base)}
+    assert run_it(tmp_path, {}, **spec).returncode == 0
+    out = tmp_path / "out"
+    with contextlib.closing(sqlite3.connect(out / "run.db", isolation_level=None)) as db:
+        db.execute(spoil)
+    done = run_it(tmp_path, {}, **spec)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert (out / "run.db.damaged1").exists()
+    assert (out / "submission.json.damaged1").exists()
+    ledger = Ledger.read(out / "run.db")
+    assert [event.kind for event in ledger.events()].count("damaged ledger") == 1
+    assert set(ledger.statuses().values()) == {"complete"}
+    assert_valid(out, challenges)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -21,6 +22,7 @@ from solver.arc.submission import load_submission
 from solver.errors import InputError
 from solver.run.ledger import Ledger
 from solver.run.pipeline import RunOptions, SilentObserver, run
+from solver.run.supervisor import MAX_FAILED_STARTS
 
 TASKS = make_tasks(3)
 
@@ -32,6 +34,11 @@ def challenges(tmp_path: Path) -> Path:
 
 def events(out: Path) -> Counter[str]:
     return Counter(event.kind for event in Ledger.read(out / "run.db").events())
+
+
+def told(out: Path, kind: str) -> list[str]:
+    """What events of a kind say."""
+    return [event.detail for event in Ledger.read(out / "run.db").events() if event.kind == kind]
 
 
 def children_gone(out: Path, patience: float = 10.0) -> bool:
@@ -127,14 +134,21 @@ def test_a_worker_that_says_nothing_or_never_ends_is_killed(
 def test_a_worker_that_cannot_start(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     done = run_it(tmp_path, {"*": "raise"}, challenges=str(challenges), model=str(tiny_base))
     assert done.returncode == 1
-    assert "MemoryError: out of memory" in done.stdout
+    said = "no worker could be started: MemoryError: out of memory"
+    assert f"end: {said}; {tmp_path / 'out' / 'submission.json'} holds fallback answers only" in done.stdout
     assert_valid(tmp_path / "out", challenges)
+    assert events(tmp_path / "out")["start failed"] >= MAX_FAILED_STARTS
+    again = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base))  # once what was wrong is put right
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert set(Ledger.read(tmp_path / "out" / "run.db").statuses().values()) == {"complete"}
 
 
-def test_a_worker_that_starts_the_second_time(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    done = run_it(tmp_path, {"*": "crash-once"}, challenges=str(challenges), model=str(tiny_base))
+@pytest.mark.parametrize(("fault", "event"), [("crash-once", "worker lost"), ("raise-once", "start failed")])
+def test_a_worker_that_starts_the_second_time(tmp_path: Path, challenges: Path, tiny_base: Path, fault: str, event: str) -> None:
+    done = run_it(tmp_path, {"*": fault}, challenges=str(challenges), model=str(tiny_base))
     assert done.returncode == 0
     assert len(worked(tmp_path)) == 3
+    assert events(tmp_path / "out")[event] == 1
 
 
 def test_a_model_the_worker_refuses(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
@@ -167,6 +181,7 @@ def test_hung_for_good_the_run_ends_in_time_and_keeps_what_it_had(tmp_path: Path
     assert done.returncode == 0, done.stderr + done.stdout
     assert seconds < 15.0  # the promise, not a measurement
     assert Ledger.read(tmp_path / "out" / "run.db").statuses()["task000"] == "complete"
+    assert events(tmp_path / "out")["broken off"] == 1
     assert children_gone(tmp_path / "out")
 
 
@@ -210,8 +225,10 @@ def test_signals_end_the_run_cleanly(tmp_path: Path, challenges: Path, tiny_base
     assert children_gone(out)
     assert not (out / "run.db-wal").exists()  # the ledger was closed
     assert json.loads((out / "summary.json").read_text())["exit_code"] == 128 + number
+    assert told(out, "end") == [f"stopped by {number.name}"]
     done = run_it(tmp_path, {}, **spec)
     assert done.returncode == 0
+    assert "the one before it came to its end" in told(out, "resumed")[0]
     assert Counter(line.split()[0] for line in worked(tmp_path))["task000"] == 1
 
 
@@ -224,6 +241,7 @@ def test_adapters_that_a_signal_left_unused_wait_for_the_resumption(tmp_path: Pa
     process.send_signal(signal.SIGTERM)
     process.wait(timeout=5)
     assert adapters[0].is_dir()
+    assert events(tmp_path / "out")["broken off"] == 1
     assert f"left in {adapters[0].parent}" in (tmp_path / "out" / "log.txt").read_text()
     assert run_it(tmp_path, {}, **spec).returncode == 0
     assert not adapters[0].parent.exists()  # found by the ledger, and removed as nothing needs it any more
@@ -259,6 +277,7 @@ def kill_and_resume(folder: Path, tasks: TaskSet, model: Path, kills: int, seed:
     assert set(Ledger.read(out / "run.db").statuses().values()) == {"complete"}
     submission = load_submission(out / "submission.json")
     assert all((submission[task.id][0][0] == task.test[0].input).all() for task in tasks)
+    assert any("was broken off" in detail for detail in told(out, "resumed"))
 
 
 def test_kill_and_resume(tmp_path: Path, tiny_base: Path) -> None:
@@ -438,6 +457,35 @@ def test_a_full_disk(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
         assert done.returncode == 0
         assert_valid(out, challenges)
         assert set(Ledger.read(out / "run.db").statuses().values()) == {"complete"}
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    """What it refused is written when it takes something again, and the ledger tells."""
+    out = tmp_path / "small"
+    out.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(out)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not permitted")
+    try:
+        spec = {"challenges": str(challenges), "model": str(tiny_base), "out": str(out)}
+        process = subprocess.Popen(command(tmp_path, {"step": 0.2, "answer": 0.1}, spec), stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        with (out / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(b"x" * 1024):
+                pass
+        for line in process.stdout:
+            if "cannot write" in line:
+                break
+        (out / "filler").unlink()
+        assert process.wait(timeout=60) == 0
+        assert_valid(out, challenges)
+        assert set(Ledger.read(out / "run.db").statuses().values()) == {"complete"}
+        assert events(out)["disk"] >= 1
+        submission = load_submission(out / "submission.json")
+        assert all((submission[task.id][0][0] == task.test[0].input).all() for task in TASKS)
     finally:
         subprocess.run(["umount", "-l", str(out)], check=True)
 

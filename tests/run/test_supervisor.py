@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from solver.run.executors.base import (
 )
 from solver.run.identity import identity_of
 from solver.run.ledger import Identity, Ledger
-from solver.run.supervisor import Ending, Supervisor
+from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Ending, Supervisor
 from solver.run.types import Progress
 from solver.run.watch import Watch
 from solver.types import Deadline, Fit, WorkItem
@@ -184,7 +184,15 @@ class Run:
         return found
 
 
-def simulate(folder: Path, count: int, budget: float, *overrides: str, name: str = "run.db", **executor: object) -> Run:
+def simulate(
+    folder: Path,
+    count: int,
+    budget: float,
+    *overrides: str,
+    name: str = "run.db",
+    clock_set: Callable[[], str | None] = lambda: None,
+    **executor: object,
+) -> Run:
     clock = Clock(1000.0)
     tasks = make_tasks(count)
     settings: Settings = load_settings(
@@ -205,6 +213,7 @@ def simulate(folder: Path, count: int, budget: float, *overrides: str, name: str
         Deadline(clock.now + budget, clock),
         lambda submission: published.append(dict(submission)),
         recorder,
+        clock_set=clock_set,
         poll=float("inf"),
     )
     ending = supervisor.run()
@@ -371,13 +380,25 @@ def test_a_failed_shared_fit_counts_once(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_never_starts(tmp_path: Path) -> None:
-    run = simulate(tmp_path, 3, 900, start_faults=["raise"] * 9)
+    run = simulate(tmp_path, 3, 90, start_faults=["raise"] * 99)
     assert run.ending.stop == "no worker"
     assert "no good" in run.ending.detail
-    hung = simulate(tmp_path, 3, 900, start_faults=["hang"] * 9, name="hung.db")
+    assert [event.detail for event in run.ledger.events() if event.kind == "start failed"] == ["no good"] * MAX_FAILED_STARTS
+    hung = simulate(tmp_path, 3, 900, start_faults=["hang"] * 99, name="hung.db")
     assert hung.ending.stop == "no worker"
+    assert hung.clock.now - 1000 < 200
     once = simulate(tmp_path, 3, 900, start_faults=["hang"], name="once.db")
     assert once.ending.stop == "finished"
+
+
+def test_a_worker_is_tried_for_a_tenth_of_the_time_or_twenty_times(tmp_path: Path) -> None:
+    """What may be free in a minute is waited for where there are hours; what never works does not cost them."""
+    late = simulate(tmp_path, 3, 900, start_faults=["raise"] * 9)
+    assert late.ending.stop == "finished"
+    assert set(late.finished().values()) == {"complete"}
+    never = simulate(tmp_path, 3, 40000, start_faults=["raise"] * 99, name="never.db")
+    assert never.ending.stop == "no worker"
+    assert never.clock.now - 1000 < MAX_FAILED_RESTARTS * (LOAD + 1)
 
 
 def test_what_a_worker_warns_of_as_it_starts_is_in_the_ledger(tmp_path: Path) -> None:
@@ -397,6 +418,22 @@ def test_a_worker_that_stops_answering_at_the_very_end(tmp_path: Path) -> None:
     assert run.ending.stop == "deadline"
     assert run.clock.now - 1000 <= 30 - 4 / 2 + 0.1
     assert run.finished()["task002"] == "waiting"  # being stopped by the deadline is not held against it
+    (event,) = (event for event in run.ledger.events() if event.kind == "broken off")
+    assert (event.task, event.wave, event.detail) == ("task002", 0, "the time is up")
+
+
+def test_a_worker_that_does_not_vanish_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimulatedExecutor, "kill", lambda executor, worker, reason: None)
+    run = simulate(tmp_path, 3, 100, faults={"task001": ["hang"]}, silent=True, workers=2)
+    kinds = [event.kind for event in run.ledger.events()]
+    assert kinds.count("worker stays") == kinds.count("broken off") == 1
+    assert [run.finished()[id_] for id_ in ("task000", "task001", "task002")] == ["complete", "waiting", "complete"]
+
+
+def test_a_clock_that_is_set_is_told_once(tmp_path: Path) -> None:
+    told = iter(["set back", None])
+    run = simulate(tmp_path, 3, 300, clock_set=lambda: next(told, None))
+    assert [event.detail for event in run.ledger.events() if event.kind == "clock"] == ["set back"]
 
 
 def test_resuming_repeats_nothing(tmp_path: Path) -> None:
