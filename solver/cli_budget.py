@@ -66,11 +66,22 @@ def profile(
 
     from solver.budget.prior import model_of
     from solver.budget.prior import stored as stored_profile
-    from solver.budget.profile import load_profile, save_profile
+    from solver.budget.profile import check_place, load_profile, save_profile
     from solver.config import load_settings
-    from solver.report.profile_table import comparison_table, lines_about, notes, profile_tables, rewrite_table
+    from solver.report.profile_table import (
+        check_document,
+        comparison_table,
+        lines_about,
+        notes,
+        profile_tables,
+        rewrite_table,
+    )
 
     settings = load_settings(machine, recipe, set_ or ())
+    if out is not None or not stored:
+        check_place(out or Path("profile.json"))
+    if table is not None:
+        check_document(table, machine)
     old = load_profile(compare) if compare is not None else None
     if stored:
         found = stored_profile(machine, None if model is None else model_of(model))

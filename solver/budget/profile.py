@@ -7,6 +7,7 @@ length. It is the prior of a run's cost model. Nothing here measures: see `solve
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -158,6 +159,18 @@ def load_profile(path: Path) -> Profile:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(f"{path}: not a profile: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def check_place(path: Path) -> None:
+    """Whether a profile can be saved there, before the minutes of measuring it. Raises InputError if it cannot."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
+    if path.is_dir():
+        raise InputError(f"{path}: cannot be written: it is a folder")
 
 
 def save_profile(path: Path, profile: Profile) -> None:

@@ -147,6 +147,19 @@ def replace_between(text: str, name: str, body: str) -> str:
     return f"{head}{begin}\n{body}\n{end}{rest.partition(end)[2]}"
 
 
+def check_document(document: Path, name: str | None) -> None:
+    """Whether a table can go there, before the minutes of measuring. Raises InputError as `rewrite_table` does.
+
+    Without the `name` of a machine preset the markers are left to `rewrite_table`: it knows the device by then.
+    """
+    text = read_text(document, "document")
+    try:
+        if name is not None:
+            replace_between(text, name, "")
+    except InputError as error:
+        raise InputError(f"{document}: {error}") from None
+
+
 def rewrite_table(document: Path, profile: Profile) -> None:
     """Put the table of a profile into a document, between the markers of its machine preset (`cpu`, `cuda` without one).
 

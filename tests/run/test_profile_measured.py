@@ -95,6 +95,10 @@ def test_the_command_writes_compares_and_rewrites(tiny_base: Path, tmp_path: Pat
         (["--quantization", "int3"], "int3"),
         (["--machine", "abacus"], "abacus"),
         (["--compare", "absent.json"], "absent.json"),
+        (["--out", "/dev/null/profile.json"], "/dev/null/profile.json: cannot be written"),
+        (["--out", "/"], "it is a folder"),
+        (["--table", "absent.md"], "absent.md"),
+        (["--machine", "cpu", "--table", "/dev/null"], "needs the lines"),
         (["--stored", "--machine", "abacus"], "abacus"),
     ],
 )
