@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from solver.config import load_settings
 from solver.errors import InputError
+from solver.run.pipeline import run
 from solver.run.placement import IMPORTED, free_memory, place, visible_gpus, weight_bytes
+from solver.run.types import RunOptions, SilentObserver
 
 PLENTY = 10**12
 FOUR = ("0", "1", "2", "3")
@@ -110,3 +112,11 @@ def test_weight_bytes(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"12345")
     (tmp_path / "config.json").write_text("{}")
     assert weight_bytes(tmp_path) == 5
+
+
+def test_more_gpus_than_there_are_end_a_run_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    settings = load_settings("kaggle-l4x4", None, ["workers.devices=4"])
+    with pytest.raises(InputError, match=r"workers\.devices = 4 .*2 GPUs \(0, 1\)"):
+        run(RunOptions("arc1:evaluation", tmp_path / "out", 60.0, settings=settings), SilentObserver())
+    assert not (tmp_path / "out").exists()
