@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,17 +38,24 @@ class Base:
     path: Path
     context: int  # tokens: the setting, or less if the model has less
     quantized: bool = False
+    load: Callable[[], Base] | None = None  # of a description: the model has no weights; gives the same base with them, once
 
     @property
     def parameters(self) -> int:
         """Number of weights."""
         return int(self.model.num_parameters())
 
+    def with_weights(self) -> Base:
+        """Itself, or what it describes: loaded now if nobody asked before. Raises InputError as `load_base`."""
+        return self if self.load is None else self.load()
 
-def load_base(path: Path | None, settings: ModelSettings) -> Base:
+
+def load_base(path: Path | None, settings: ModelSettings, weights: bool = True) -> Base:
     """The model of a folder in Hugging Face format; None: the embedded one.
 
     A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer.
+    Without `weights` it is a description, for a process in which nobody computes with the model: its modules have shapes and
+    hold nothing, and whoever does compute asks `with_weights`.
     Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
     has a vocabulary that grids cannot be written in.
     """
@@ -55,7 +64,7 @@ def load_base(path: Path | None, settings: ModelSettings) -> Base:
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     codec = _read_grid_codec(folder)
-    model = _load_model(folder, settings, device, dtype)
+    model = _load_model(folder, settings, device, dtype) if weights else _describe_model(folder, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
     if codec is not None and embeddings != len(GRID_VOCABULARY):
         raise InputError(
@@ -66,7 +75,8 @@ def load_base(path: Path | None, settings: ModelSettings) -> Base:
         if max(codec.cells) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
-    return Base(model, codec, device, dtype, folder, min(settings.context, limit), settings.quantization != "none")
+    load = None if weights else functools.cache(lambda: load_base(path, settings))
+    return Base(model, codec, device, dtype, folder, min(settings.context, limit), settings.quantization != "none", load)
 
 
 def share(model: Any) -> Any:
@@ -143,6 +153,23 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
             raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
     if settings.quantization == "none":
         model.to(device)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The modules of a model on the meta device."""
+    import transformers
+
+    with quiet(transformers):
+        try:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            with torch.device("meta"):
+                model = transformers.AutoModelForCausalLM.from_config(
+                    config, dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
+                )
+        except Exception as error:  # as above
+            raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
     model.requires_grad_(False)
     return model.eval()
 

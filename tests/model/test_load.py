@@ -196,3 +196,22 @@ def test_nf4_on_the_cpu(tmp_path: Path) -> None:
     twin = share(base.model)
     assert twin.model.layers[0].mlp.up_proj.weight is base.model.model.layers[0].mlp.up_proj.weight
     assert torch.equal(twin(ids).logits, rounded)
+
+
+def test_a_description_has_shapes_and_no_weights(tiny_base: Path) -> None:
+    whole, described = load_base(tiny_base, CPU), load_base(tiny_base, CPU, weights=False)
+    assert {p.device.type for p in described.model.parameters()} == {"meta"}
+    assert [(name, p.shape) for name, p in described.model.named_parameters()] == [
+        (name, p.shape) for name, p in whole.model.named_parameters()
+    ]
+    assert described.model.config.to_dict() == whole.model.config.to_dict()
+    names = ("device", "dtype", "path", "context", "quantized", "parameters")
+    assert [getattr(described, name) for name in names] == [getattr(whole, name) for name in names]
+    assert described.codec.name == whole.codec.name
+    loaded = described.with_weights()
+    assert described.with_weights() is loaded
+    assert loaded.with_weights() is loaded
+    ids = torch.arange(10)[None]
+    assert torch.equal(loaded.model(ids).logits, whole.model(ids).logits)
+    with pytest.raises(InputError, match="no such model folder"):
+        load_base(tiny_base / "nowhere", CPU, weights=False)
