@@ -1,0 +1,132 @@
+"""How a device's memory is shared out, on the sizes of real devices and models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solver.config import ModelSettings
+from solver.model.device import CONTEXT, USABLE, Demand, ModelShape, plan_device
+from solver.model.load import load_base
+
+T4, L4, H200 = int(15.8e9), int(22.3e9), 139 * 2**30
+HALF = ModelShape(layers=24, hidden=896, inner=4864, queries=896, keys=128, vocabulary=151936, tied=True)  # Qwen2.5-0.5B
+FOUR = ModelShape(layers=36, hidden=2560, inner=9728, queries=4096, keys=1024, vocabulary=151936, tied=True)  # Qwen3-4B
+EIGHT = ModelShape(layers=36, hidden=4096, inner=12288, queries=4096, keys=1024, vocabulary=151936, tied=False)  # Qwen3-8B
+
+
+def demand(shape: ModelShape, quantized: bool = False, context: int = 8192) -> Demand:
+    return Demand(
+        shape=shape,
+        itemsize=2,
+        quantized=quantized,
+        rank=32,
+        batch_tokens=8192,
+        checkpointing=True,
+        context=context,
+        cache_tokens=32768,
+        step_tokens=8192,
+        sequences=256,
+        slots=8,
+        apart=True,
+    )
+
+
+def test_sizes_of_known_models() -> None:
+    assert HALF.linear + HALF.other == pytest.approx(494e6, rel=1e-3)
+    assert FOUR.linear + FOUR.other == pytest.approx(4.02e9, rel=1e-2)
+    assert EIGHT.linear + EIGHT.other == pytest.approx(8.19e9, rel=1e-2)
+    assert EIGHT.weights(2) == pytest.approx(16.4e9, rel=1e-2)
+    assert EIGHT.weights(2, quantized=True) == pytest.approx(0.516 * 6.95e9 + 2 * 1.245e9, rel=1e-2)
+    assert FOUR.positions(1, 2) == 147456  # bytes a token: 36 layers, 8 heads of 128, keys and values
+    assert 256 * FOUR.widths * 2 == pytest.approx(1.05e9, rel=0.05)  # rank 256 in 16 bits
+
+
+def test_the_shape_is_that_of_a_loaded_model(tiny_base: Path) -> None:
+    base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
+    shape = ModelShape.of(base.model.config)
+    # not counted: norms of the heads, a few hundred weights
+    heads = sum(p.numel() for name, p in base.model.named_parameters() if "q_norm" in name or "k_norm" in name)
+    assert shape.linear + shape.other + heads == base.parameters
+    plain = SimpleNamespace(
+        num_hidden_layers=2, hidden_size=64, intermediate_size=128, num_attention_heads=4, vocab_size=10, head_dim=None
+    )
+    assert ModelShape.of(plain) == ModelShape(2, 64, 128, 64, 64, 10, False)
+
+
+@pytest.mark.parametrize(
+    ("total", "shape", "quantized", "alternates", "served"),
+    [
+        (T4, HALF, False, False, "as loaded"),
+        (L4, HALF, True, False, "dequantised"),
+        (H200, HALF, True, False, "dequantised"),
+        (T4, FOUR, False, True, "as loaded"),
+        (T4, FOUR, True, True, "dequantised"),
+        (L4, FOUR, False, True, "as loaded"),
+        (H200, FOUR, False, False, "as loaded"),
+        (T4, EIGHT, True, True, "quantised"),  # 16.4 GB of weights
+        (L4, EIGHT, True, True, "quantised"),  # with eight adapters and one long sequence beside them
+        (H200, EIGHT, True, False, "dequantised"),
+    ],
+)
+def test_devices_and_models(total: int, shape: ModelShape, quantized: bool, alternates: bool, served: str) -> None:
+    plan = plan_device(total, 1, demand(shape, quantized))
+    assert (plan.alternates, plan.served) == (alternates, served), plan.describe()
+    assert plan.cache >= shape.positions(8192, 2)
+    assert plan.base == shape.weights(2, quantized)
+    assert 0 < plan.fit_fraction < 1
+
+
+def test_a_model_that_fits_no_engine_has_no_cache() -> None:
+    assert plan_device(T4, 1, demand(EIGHT)).cache == 0
+    assert plan_device(H200, 16, demand(EIGHT)).cache == 0  # so many workers on one device
+
+
+def test_settings_overrule() -> None:
+    asked = demand(HALF)
+    assert plan_device(H200, 1, asked, alternate=True).alternates
+    half = plan_device(H200, 1, asked, fit_share=0.5)
+    assert not half.alternates
+    assert half.fit == pytest.approx(half.infer, rel=1e-6)
+    assert half.cache == HALF.positions(32768, 2)
+    assert plan_device(T4, 1, asked, fit_share=0.999).alternates  # nothing is left for an engine
+
+
+@given(
+    total=st.integers(8 * 10**9, 200 * 10**9),
+    workers=st.integers(1, 4),
+    shape=st.sampled_from([HALF, FOUR, EIGHT]),
+    quantized=st.booleans(),
+    apart=st.booleans(),
+    fit_share=st.none() | st.floats(0.01, 0.99),
+    alternate=st.sampled_from([None, True]),
+)
+def test_nothing_is_given_twice(
+    total: int, workers: int, shape: ModelShape, quantized: bool, apart: bool, fit_share: float | None, alternate: bool | None
+) -> None:
+    plan = plan_device(total, workers, replace(demand(shape, quantized), apart=apart), fit_share, alternate)
+    contexts = CONTEXT * (1 + apart)
+    assert workers * plan.share <= total * USABLE
+    if plan.alternates:
+        assert plan.fit == plan.infer == plan.share - contexts
+    else:
+        assert plan.fit + plan.infer + contexts <= plan.share
+        assert plan.fit >= plan.base
+        assert plan.cache
+    if plan.cache:
+        assert plan.weights + plan.adapters + plan.cache <= plan.infer
+        assert shape.positions(8192, 2) <= plan.cache <= shape.positions(32768, 2)
+
+
+@given(total=st.integers(8 * 10**9, 190 * 10**9), shape=st.sampled_from([HALF, FOUR, EIGHT]), quantized=st.booleans())
+def test_a_larger_device_never_takes_away(total: int, shape: ModelShape, quantized: bool) -> None:
+    less, more = (plan_device(size, 1, demand(shape, quantized)) for size in (total, total + 10**9))
+    assert less.alternates or not more.alternates
+    if less.served == more.served:
+        assert more.cache >= less.cache
+    assert (less.served == "quantised") >= (more.served == "quantised")
