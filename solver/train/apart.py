@@ -1,7 +1,8 @@
 """A trainer in a process of its own, for libraries that leave no process as they found it.
 
 The process gets an `Order`, makes the trainer, and then fits what it is asked to. It sees one device, lives as long as its
-parent at most, and a crash or a hang of it costs the fits it had, not the parent.
+parent at most, and a crash or a hang of it costs the fits it had, not the parent. Asked to rest, it gives the device's memory
+to others, all but a context's: its trainer does, if it knows how to.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _COMMAND = (sys.executable, "-c", "from solver.train.apart import main; main()")
 
 START_SECONDS = 600.0  # to import, load and compile; a run's own deadline may come first
 GRACE = 10.0  # seconds past its deadline after which a fit counts as hung
+REST_SECONDS = 60.0  # to give memory up; a process that takes longer counts as hung
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Order:
     model: ModelSettings
     train: TrainSettings
     scratch: Path  # adapters go to scratch/adapter id
+    device_share: float = 1.0  # of the device's memory, that it may take
 
 
 Maker = Callable[[Order], Callable[[TrainSettings], Trainer]]  # loads the model; trainers then differ in batch sizes alone
@@ -113,6 +116,21 @@ class ApartTrainer:
             else:
                 return
 
+    def rest(self) -> None:
+        """Give the device's memory up until the next fit. Raises Lost if the process dies, hangs or cannot, and ends it then."""
+        self._requests += 1
+        try:
+            self._line.send((self._requests, None, (), 0.0))
+        except OSError:
+            raise Lost(self._ending()) from None
+        until = time.monotonic() + REST_SECONDS
+        while (reply := self._receive(until)).request != self._requests or reply.kind == "warning":
+            if reply.kind == "warning":
+                log.warning("%s", reply.value)
+        if reply.kind == "error":
+            self.close()  # others wait for the memory
+            raise Lost(reply.value)
+
     @property
     def alive(self) -> bool:
         """Whether the process can be asked."""
@@ -182,6 +200,11 @@ def serve(line: Connection) -> None:
     while True:
         request, wanted, jobs, seconds = line.recv()
         try:
+            if wanted is None:
+                if (rest := getattr(trainer, "rest", None)) is not None:
+                    rest()
+                line.send(_Reply(request, "done"))
+                continue
             if wanted != settings:
                 trainer, settings = make(wanted), wanted
             for fit in trainer.fit(jobs, Deadline.after(seconds)):

@@ -23,12 +23,13 @@ from solver.train.unsloth import UnslothTrainer
 
 log = logging.getLogger(__name__)
 
-TRAINERS: dict[str, Callable[[Base, TrainSettings, Path], Trainer]] = {
+TRAINERS: dict[str, Callable[..., Trainer]] = {
     "full": FullTrainer,
     "peft": PeftTrainer,
     "stacked": StackedTrainer,
     "unsloth": UnslothTrainer,
 }
+APART = ("unsloth",)  # those that compute in a process of their own
 _FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why unsloth did not start for a base
 
 
@@ -54,21 +55,27 @@ def lora_trainer(device: torch.device, model_type: str) -> tuple[str, str]:
     return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 
 
-def make_trainer(base: Base, settings: TrainSettings, scratch: Path, lora_alone: bool = False) -> Trainer:
+def make_trainer(
+    base: Base, settings: TrainSettings, scratch: Path, lora_alone: bool = False, device_share: float = 1.0
+) -> Trainer:
     """The trainer of the settings; its adapters go to `scratch`/adapter id.
 
-    If the one that "auto" chose does not start, another takes its place, with a warning. Raises InputError if one that was
-    asked for by name cannot be had.
+    `device_share` is what one in a process of its own may take of the device's memory. A trainer of this process loads the
+    weights of a base that is but a description. If the one that "auto" chose does not start, another takes its place, with a
+    warning. Raises InputError if one that was asked for by name cannot be had.
     """
+    name, _ = choose_trainer(base, settings, lora_alone)
     try:
-        return TRAINERS[choose_trainer(base, settings, lora_alone)[0]](base, settings, scratch)
+        if name in APART:
+            return TRAINERS[name](base, settings, scratch, device_share)
+        return TRAINERS[name](base.with_weights(), settings, scratch)
     except StartError as error:
         if settings.trainer != "auto":
             raise InputError(f"train.trainer={settings.trainer} does not start: {error}") from None
         _FAILED[base] = str(error)
     name, why = choose_trainer(base, settings, lora_alone)
     log.warning("trainer: %s: %s", name, why)
-    return TRAINERS[name](base, settings, scratch)
+    return TRAINERS[name](base.with_weights(), settings, scratch)
 
 
 def _kind(base: Base) -> str:

@@ -1,7 +1,8 @@
 """LoRA fits by unsloth, on a CUDA device: fused kernels for the projections, and recomputed layers whose inputs leave the device.
 
 unsloth works in a process of its own, see `train.unsloth_process`. The base it trains beside is the one that adapters are
-served on: the same folder, in the same dtype, in NF4 exactly if that one is. So the device holds the base twice.
+served on: the same folder, in the same dtype, in NF4 exactly if that one is. So the device holds the base twice, if the worker
+loads one of its own, and once otherwise. While the trainer rests, the process has its base in host memory.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.load import Base
+from solver.model.rest import Parked
 from solver.train.apart import ApartTrainer, Lost, Order, StartError
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import peak_lr
@@ -72,14 +74,18 @@ def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = 
 class UnslothTrainer:
     """A LoRA adapter per job. If its process is lost, the jobs it had fail, and it is started again for the next ones, once."""
 
-    def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
-        """Start the process, or join the one of this base. Raises InputError if it cannot run here, StartError if it does not."""
+    def __init__(self, base: Base, settings: TrainSettings, scratch: Path, device_share: float = 1.0) -> None:
+        """Start the process, or join the one of this base. `device_share` of the device's memory is what it may take.
+
+        Raises InputError if it cannot run here, StartError if it does not.
+        """
         if why := refusal(base.device, base.model.config.model_type):
             raise InputError(f"train.trainer=unsloth: {why}; solver doctor says what there is")
         # by the weights of the base alone: those of the process count the adapter's, too
         self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
-        self._base, self._scratch = base, scratch
+        self._base, self._scratch, self._device_share = base, scratch, device_share
         self._instead: PeftTrainer | None = None
+        self._parked: Parked | None = None
         self._restarted = False
         self._process = self._start()
 
@@ -103,6 +109,21 @@ class UnslothTrainer:
             for job in pending.values():
                 yield Fit(job.adapter, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
 
+    def rest(self) -> None:
+        """Give the device's memory up until the next fit; a process that does not is ended, and started again for it."""
+        if self._parked is not None:
+            self._parked.rest()
+        elif self._process.alive:
+            try:
+                self._process.rest()
+            except Lost as error:
+                log.warning("trainer: the process of unsloth gave no memory back and was ended: %s", error)
+
+    def wake(self) -> None:
+        """The process does that by itself."""
+        if self._parked is not None:
+            self._parked.wake()
+
     def _start(self) -> ApartTrainer:
         process = _PROCESSES.get(self._base)
         if process is None or not process.alive:
@@ -113,7 +134,7 @@ class UnslothTrainer:
                 context=base.context,
                 device="cuda:0",
             )
-            order = Order(_MAKER, base.path.absolute(), model, self._settings, self._scratch)
+            order = Order(_MAKER, base.path.absolute(), model, self._settings, self._scratch, self._device_share)
             self._scratch.mkdir(parents=True, exist_ok=True)
             process = ApartTrainer(order, environment(base.device, self._scratch))
             _PROCESSES[base] = process
@@ -132,4 +153,7 @@ class UnslothTrainer:
                 why = f"it did not start again: {error}"
         if self._instead is None:
             log.warning("trainer: peft in place of unsloth: %s", why)
-            self._instead = PeftTrainer(self._base, self._settings, self._scratch)
+            base = self._base.with_weights()
+            self._instead = PeftTrainer(base, self._settings, self._scratch)
+            if base is not self._base:  # nobody else computes with these weights
+                self._parked = Parked(base.model, base.device)

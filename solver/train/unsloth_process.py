@@ -19,11 +19,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from solver.config import ModelSettings, TrainSettings
 from solver.train.apart import Order
 from solver.train.base import Trainer
+
+if TYPE_CHECKING:
+    from solver.model.rest import Parked
 
 
 def model_arguments(folder: Path, model: ModelSettings, train: TrainSettings, tokenizer: Path) -> dict[str, Any]:
@@ -78,10 +81,13 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     from solver.model.build import save_tokenizer
     from solver.model.load import Base, load_codec
     from solver.model.lora import TARGETS, LoraShape
+    from solver.model.rest import Parked
     from solver.train.loop import Loop
     from solver.train.wrapped import WrappedTarget, WrappedTrainer
 
     train, settings = order.train, order.model
+    if order.device_share < 1:
+        torch.cuda.set_per_process_memory_fraction(order.device_share)
     with tempfile.TemporaryDirectory() as tokenizer:
         save_tokenizer(Path(tokenizer))
         model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
@@ -96,24 +102,34 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
     target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout))
 
+    parked = Parked(inner, device)
+
     def make(wanted: TrainSettings) -> Trainer:
         plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
         loop = Loop(base, target, plain, order.scratch, autocast=None if dtype == torch.float32 else dtype)
-        return _Tidy(WrappedTrainer(loop))
+        return _Tidy(WrappedTrainer(loop), parked)
 
     return make
 
 
 class _Tidy:
-    """Gives the device's memory back after every call: other processes use it in turn."""
+    """Gives the device's memory back after every call, and the base's, too, when it rests: other processes use it in turn.
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    What unsloth keeps for itself, such as buffers for recomputed layers, stays until the process ends.
+    """
+
+    def __init__(self, trainer: Trainer, parked: Parked) -> None:
+        self._trainer, self._parked = trainer, parked
+
+    def rest(self) -> None:
+        """Hold no more than the adapter's matrices on the device until the next fit."""
+        self._parked.rest()
 
     def fit(self, jobs: Any, deadline: Any) -> Iterator[Any]:
         """As the trainer."""
         import torch
 
+        self._parked.wake()
         try:
             yield from self._trainer.fit(jobs, deadline)
         finally:

@@ -122,3 +122,36 @@ def test_answers_nobody_waits_for_are_passed_over(tiny_base: Path, tmp_path: Pat
     next(iter(made.fit([job("a"), job("b")], NEVER)))
     assert [fit.job for fit in made.fit([job("c")], NEVER)] == ["c"]
     made.close()
+
+
+def test_resting_between_fits(tiny_base: Path, tmp_path: Path) -> None:
+    made = start("resting", tiny_base, tmp_path)
+    list(made.fit([job("a")], NEVER))
+    made.rest()
+    made.rest()
+    (fit,) = made.fit([job("b")], NEVER)
+    assert fit.status == "complete"
+    next(iter(made.fit([job("c"), job("d")], NEVER)))  # nobody waits for the second one
+    made.rest()
+    assert (tmp_path / "notes.txt").read_text().split() == ["fit", "rest", "rest", "fit", "fit", "fit", "rest"]
+    made.close()
+
+
+def test_a_trainer_that_knows_no_rest_holds_nothing(process: ApartTrainer) -> None:
+    process.rest()
+    assert [fit.status for fit in process.fit([job("after")], NEVER)] == ["complete"]
+
+
+@pytest.mark.parametrize(
+    ("maker", "words"), [("stuck", "MemoryError: no room on the host"), ("asleep", "did not answer in time")]
+)
+def test_a_process_that_gives_no_memory_back_is_ended(
+    maker: str, words: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apart, "REST_SECONDS", 1.0)
+    made = start(maker, tiny_base, tmp_path)
+    with pytest.raises(Lost, match=words):
+        made.rest()
+    assert not made.alive
+    with pytest.raises(Lost):
+        made.rest()

@@ -296,3 +296,39 @@ def test_trainers_of_a_base_share_its_process(base: Base, tmp_path: Path, stand_
 def test_rates_go_by_the_weights_of_the_base(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
     trainer = UnslothTrainer(base, SETTINGS.model_copy(update={"lr": None}), tmp_path)
     assert trainer._settings.lr == 2e-3
+
+
+def test_resting_and_a_process_that_does_not(
+    base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in.setattr(unsloth, "_MAKER", "wrapped_maker:resting")
+    trainer = UnslothTrainer(base, SETTINGS, tmp_path)
+    trainer.rest()
+    trainer.wake()
+    assert [fit.status for fit in trainer.fit([job("a")], NEVER)] == ["complete"]
+    assert (tmp_path / "notes.txt").read_text().split() == ["rest", "fit"]
+    unsloth._PROCESSES.clear()
+    stand_in.setattr(unsloth, "_MAKER", "wrapped_maker:stuck")
+    stuck = UnslothTrainer(base, SETTINGS, tmp_path)
+    stuck.rest()
+    assert "gave no memory back and was ended: MemoryError" in caplog.text
+    assert not stuck._process.alive
+    stuck.rest()  # there is nothing any more that could
+    assert [fit.status for fit in stuck.fit([job("b")], NEVER)] == ["complete"]
+
+
+def test_only_its_stand_in_loads_the_weights_of_a_description(
+    tiny_base: Path, tmp_path: Path, stand_in: pytest.MonkeyPatch
+) -> None:
+    described = load_base(tiny_base, FP32, weights=False)
+    trainer = make_trainer(described, SETTINGS, tmp_path)
+    assert [fit.status for fit in trainer.fit([job("a")], NEVER)] == ["complete"]
+    for _ in range(2):
+        list(trainer.fit([job("crash")], NEVER))
+    (fit,) = trainer.fit([job("b")], NEVER)
+    assert fit.adapter is not None
+    assert trainer._parked is not None  # type: ignore[attr-defined]
+    trainer.rest()  # type: ignore[attr-defined]
+    assert trainer._parked.resting  # type: ignore[attr-defined]
+    trainer.wake()  # type: ignore[attr-defined]
+    assert [fit.status for fit in trainer.fit([job("c")], NEVER)] == ["complete"]

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from solver.config import TrainSettings
@@ -21,7 +22,7 @@ def peft(order: Order) -> Callable[[TrainSettings], Trainer]:
     from solver.model.load import load_base
     from solver.train.peft import PeftTrainer
 
-    base = load_base(order.folder, order.model)
+    base = load_base(order.folder, order.model.model_copy(update={"device": "cpu"}))
     return lambda settings: PeftTrainer(base, settings, order.scratch)
 
 
@@ -56,3 +57,45 @@ class _Fatal:
 
 def fatal(order: Order) -> Callable[[TrainSettings], Trainer]:
     return lambda settings: _Fatal()
+
+
+class _Resting:
+    """Notes in a file what it is asked."""
+
+    def __init__(self, trainer: Trainer, notes: Path) -> None:
+        self._trainer, self._notes = trainer, notes
+
+    def _note(self, what: str) -> None:
+        with self._notes.open("a") as file:
+            file.write(what + "\n")
+
+    def rest(self) -> None:
+        self._note("rest")
+
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
+        for job in jobs:
+            self._note("fit")
+            yield from self._trainer.fit([job], deadline)
+
+
+def resting(order: Order) -> Callable[[TrainSettings], Trainer]:
+    make = peft(order)
+    return lambda settings: _Resting(make(settings), order.scratch / "notes.txt")
+
+
+class _Stuck(_Fatal):
+    def rest(self) -> None:
+        raise MemoryError("no room on the host\nat all")
+
+
+def stuck(order: Order) -> Callable[[TrainSettings], Trainer]:
+    return lambda settings: _Stuck()
+
+
+class _Asleep(_Fatal):
+    def rest(self) -> None:
+        time.sleep(60)
+
+
+def asleep(order: Order) -> Callable[[TrainSettings], Trainer]:
+    return lambda settings: _Asleep()

@@ -1,0 +1,85 @@
+"""Weights that rest: the same tensors, elsewhere. Where there is no second device, the one without storage takes its part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from solver.config import ModelSettings
+from solver.model import rest
+from solver.model.load import load_base, share
+from solver.model.rest import Parked, Rests, move_weights
+
+FP32 = ModelSettings(dtype="float32", device="cpu")
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Moving copies, as it does between devices; gives the devices that were named."""
+    devices: list[str] = []
+
+    def copied(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+        devices.append(device.type)
+        return tensor.as_subclass(torch.Tensor).clone()
+
+    monkeypatch.setattr(rest, "_moved", copied)
+    return devices
+
+
+def test_every_tree_over_the_weights_moves_with_them(tiny_base: Path, elsewhere: list[str]) -> None:
+    base = load_base(tiny_base, FP32)
+    tree = share(base.model)
+    ids = torch.arange(10)[None]
+    expected = tree(ids).logits
+    before = {name: (id(weight), weight.data_ptr()) for name, weight in tree.named_parameters()}
+    move_weights(base.model, torch.device("cpu"))
+    after = {name: (id(weight), weight.data_ptr()) for name, weight in tree.named_parameters()}
+    assert all(after[name][0] == before[name][0] and after[name][1] != before[name][1] for name in before)
+    assert len(elsewhere) == len(before) + len(list(tree.buffers()))
+    assert torch.equal(tree(ids).logits, expected)
+
+
+def test_what_is_trained_stays(tiny_base: Path, elsewhere: list[str]) -> None:
+    model = load_base(tiny_base, FP32).model
+    model.lm_head.weight.requires_grad_(True)
+    trained, frozen = model.lm_head.weight, model.model.layers[0].mlp.up_proj.weight
+    before = trained.data_ptr(), frozen.data_ptr()
+    move_weights(model, torch.device("cpu"))
+    assert trained.data_ptr() == before[0]
+    assert frozen.data_ptr() != before[1]
+
+
+def test_parked_weights_are_moved_once_each_way(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_base(tiny_base, FP32).model
+    moved: list[str] = []
+    monkeypatch.setattr(rest, "move_weights", lambda _, device: moved.append(device.type))
+    parked = Parked(model, torch.device("meta"))
+    assert isinstance(parked, Rests)
+    parked.wake()
+    parked.rest()
+    parked.rest()
+    assert parked.resting
+    parked.wake()
+    parked.wake()
+    assert moved == ["cpu", "meta"]
+
+
+def test_four_bit_weights_compute_the_same_after_a_rest(tiny_base: Path, elsewhere: list[str]) -> None:
+    base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu", quantization="nf4"))
+    ids = torch.arange(10)[None]
+    expected = base.model(ids).logits
+    states = [
+        module.weight.quant_state for module in base.model.modules() if hasattr(getattr(module, "weight", None), "quant_state")
+    ]
+    assert states
+    asked = []
+    for state in states:
+        moves = state.to
+        state.to = lambda device, moves=moves: (asked.append(device.type), moves(device))
+    parked = Parked(base.model, base.device)
+    parked.rest()
+    parked.wake()
+    assert asked == ["cpu"] * 2 * len(states)
+    assert torch.equal(base.model(ids).logits, expected)
