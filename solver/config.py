@@ -146,6 +146,9 @@ class WorkerSettings(_Settings):
     devices: int | None = Field(None, ge=1)  # GPUs to use; none: all there are. Without one the processor is the one device
     per_device: int = Field(1, ge=1)
     memory: float | None = Field(None, gt=0)  # bytes of host memory a worker needs; none: estimated from the model's files
+    # fits and an engine with weights of its own (vllm) on one GPU:
+    alternate: bool | None = None  # whether they take turns with its memory; none: if it does not hold both (see model.device)
+    fit_share: float | None = Field(None, gt=0, lt=1)  # of a worker's memory, for fits; none: by what the model and batches need
 
 
 class Settings(_Settings):
@@ -237,7 +240,17 @@ def _override(text: str) -> dict[str, Any]:
     return dict(parsed)
 
 
-_NULLABLE = ("train.steps", "train.epochs", "infer.views.count", "budget.reserve", "workers.devices", "workers.memory")
+_NULLABLE = (
+    "train.steps",
+    "train.epochs",
+    "infer.views.count",
+    "budget.reserve",
+    "budget.chunk",
+    "workers.devices",
+    "workers.memory",
+    "workers.alternate",
+    "workers.fit_share",
+)
 
 
 def _clear_rival(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> None:

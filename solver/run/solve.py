@@ -18,6 +18,7 @@ from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
 from solver.infer.base import Engine
 from solver.run.executors.base import SharedFit
+from solver.run.handover import Handover
 from solver.run.job import Job, Prompted, names, spread
 from solver.train.base import Trainer
 from solver.types import (
@@ -54,14 +55,16 @@ class Solver:
         trainer: Trainer,
         engine: Engine,
         clock: Callable[[], float] = time.monotonic,
+        handover: Handover | None = None,
     ) -> None:
-        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`."""
+        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `handover`: trainer and engine take turns."""
         self._settings = settings
         self.codec = codec
         self._context = context
         self._trainer = trainer
         self._engine = engine
         self._clock = clock
+        self._handover = handover
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
         """Outcomes of an item's tasks, each as soon as it is known.
@@ -177,6 +180,8 @@ class Solver:
             FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", item.wave), job.work.start)
             for adapter, job in fitting.items()
         ]
+        if self._handover is not None:
+            self._handover.to_fits()
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
             job = fitting[fit.job]
             job.fit = fit
@@ -205,6 +210,8 @@ class Solver:
         steps = self._steps(sum(job.work.plan.steps for job in jobs[: len(piles)]), len(dealt))
         report(f"fitting one adapter on {len(jobs)} tasks")
         job = FitJob(item.id, tuple(dealt), steps, self._settings.seed)
+        if self._handover is not None:
+            self._handover.to_fits()
         (fit,) = self._trainer.fit([job], deadline)
         return SharedFit(fit, tuple(events))
 
@@ -219,6 +226,8 @@ class Solver:
             return
         report("inferring " + names(jobs))
         began = self._clock()
+        if self._handover is not None:
+            self._handover.to_inference()
         for result in self._decode(asked, item.wave, deadline):
             job, prompted = asked[result.request]
             job.note(result, "inference")

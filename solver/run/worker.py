@@ -57,6 +57,7 @@ def load(config: WorkerConfig) -> Backend:
     from solver.model import threads
     from solver.model.load import load_base
     from solver.model.memory import peak_memory
+    from solver.run.sharing import Sharing, needs_no_weights
     from solver.train.registry import choose_trainer, make_trainer
 
     settings = config.settings
@@ -64,18 +65,21 @@ def load(config: WorkerConfig) -> Backend:
         torch.set_num_threads(settings.model.threads)
     else:
         threads.govern()
-    base = load_base(config.model, settings.model)
+    base = load_base(config.model, settings.model, weights=not needs_no_weights(config.model, settings))
     cuda = base.device.type == "cuda"
+    sharing = Sharing.of(base, settings)
+    found: dict[str, str] = {}  # as the first solver is made
 
     def solver(halvings: int) -> Solver:
         smaller = smaller_settings(settings, halvings)
-        return Solver(
-            smaller,
-            base.codec,
-            min(base.context, smaller.model.context),
-            make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer)),
-            make_engine(base, smaller.infer, 0 if halvings else settings.train.rank),
-        )
+        sharing.begin()
+        trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), sharing.fit_fraction)
+        sharing.rest(trainer)
+        engine = make_engine(base, smaller.infer, 0 if halvings else settings.train.rank, sharing.plan, sharing.sleeps)
+        handover = sharing.handover(engine)
+        if not halvings:
+            found.update(sharing.facts(engine))
+        return Solver(smaller, base.codec, min(base.context, smaller.model.context), trainer, engine, handover=handover)
 
     def facts() -> dict[str, str]:
         trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
@@ -89,6 +93,7 @@ def load(config: WorkerConfig) -> Backend:
             "device": torch.cuda.get_device_name(base.device) if cuda else str(base.device),
             "threads": str(torch.get_num_threads()),
             "parameters": str(base.parameters),
+            **found,
         }
 
     return Backend(solver, facts, lambda: peak_memory(base.device))

@@ -1,0 +1,142 @@
+"""One device for a worker's fits and its engine: what each may take of it, and whether they take turns.
+
+An engine that computes with the worker's own base shares all with the trainer, and there is nothing to plan. One with weights
+of its own (vllm) stays beside the trainer if the device holds both; otherwise whoever works has the device, and the other rests.
+The CUDA side was not run yet.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from solver.config import Settings
+from solver.infer.base import Engine
+from solver.infer.registry import OWN_WEIGHTS, choose_engine, lora_alone
+from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
+from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
+from solver.model.load import Base, load_base
+from solver.model.rest import Parked, Rests
+from solver.run.handover import Handover
+from solver.run.placement import free_memory
+from solver.train.base import Trainer
+from solver.train.registry import APART, choose_trainer
+
+log = logging.getLogger(__name__)
+
+SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
+
+
+def needs_no_weights(model: Path | None, settings: Settings) -> bool:
+    """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
+    if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *APART):
+        return False
+    if settings.train.trainer == "auto" and not torch.cuda.is_available():
+        return False
+    base = load_base(model, settings.model, weights=False)
+    trainer, _ = choose_trainer(base, settings.train, lora_alone(settings.infer))
+    return trainer in APART and choose_engine(base, settings.infer)[0] in OWN_WEIGHTS
+
+
+@dataclass(eq=False)
+class Sharing:
+    """Of one worker. `plan` is none where there is nothing to share out."""
+
+    base: Base
+    rank: int
+    alternates: bool = False
+    plan: DevicePlan | None = None
+    sleeps: bool = False  # the engine may leave what it gives up in host memory
+    fit_fraction: float = 1.0  # of the device, for fits in a process of their own
+    _parked: Parked | None = None
+    _fits: Rests | None = None
+    _handover: Handover | None = None
+
+    @classmethod
+    def of(cls, base: Base, settings: Settings) -> Self:
+        """Plan by the settings, and bound what this process may take; warns if the device is too small."""
+        sharing = cls(base, settings.train.rank)
+        if choose_engine(base, settings.infer)[0] not in OWN_WEIGHTS:
+            return sharing
+        sharing.alternates = bool(settings.workers.alternate)
+        if base.device.type != "cuda":
+            return sharing
+        apart = choose_trainer(base, settings.train, lora_alone(settings.infer))[0] in APART
+        total = int(torch.cuda.get_device_properties(base.device).total_memory)
+        plan = plan_device(
+            total,
+            settings.workers.per_device,
+            demand_of(settings, base, apart),
+            settings.workers.fit_share,
+            settings.workers.alternate,
+        )
+        if not plan.cache:
+            log.warning("device memory: too little for inference on %d tokens: %s", base.context, plan.describe())
+        own = plan.infer + CONTEXT if apart else plan.share
+        torch.cuda.set_per_process_memory_fraction(min(1.0, own / total), base.device)
+        sharing.plan, sharing.alternates = plan, plan.alternates
+        sharing.fit_fraction = plan.fit_fraction if apart else 1.0
+        # beside others a core cannot tell whether it gave its memory up, and takes that for an error
+        alone = settings.workers.per_device == 1
+        sharing.sleeps = plan.alternates and alone and plan.weights + plan.adapters < SLEEPERS_SHARE * free_memory()
+        return sharing
+
+    def begin(self) -> None:
+        """A trainer is going to be made."""
+        if self._handover is not None:
+            self._handover.to_fits()
+
+    def rest(self, trainer: Trainer) -> None:
+        """An engine is going to be made beside this trainer."""
+        if not self.alternates:
+            return
+        if isinstance(trainer, Rests):
+            self._fits = trainer
+        else:
+            base = self.base.with_weights()
+            self._fits = self._parked = self._parked or Parked(base.model, base.device)
+        self._fits.rest()
+
+    def handover(self, engine: Engine) -> Handover | None:
+        """How the two take turns from now on; none if they need not."""
+        if self._fits is None or not isinstance(engine, VllmEngine):
+            return None
+        engine.rest()
+        if self.sleeps:  # what it costs to wake is known from the beginning, then
+            engine.start(self.rank)
+            engine.rest()
+        self._handover = Handover(self._fits, engine)
+        return self._handover
+
+    def facts(self, engine: Engine) -> dict[str, str]:
+        """For people, and for whoever decides how many tasks a turn is worth."""
+        found = {} if self.plan is None else {"memory": self.plan.describe()}
+        if isinstance(engine, VllmEngine):
+            found["adapter_bytes"] = str(adapter_bytes(self.base, self.rank))
+            found["sequences"] = str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1"
+            found["handover"] = f"{engine.handover_seconds:.2f}" if self.alternates else "0"
+        return found
+
+
+def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:
+    """What fits, and an engine with weights of its own, are to do with such a base."""
+    train = settings.train
+    step_tokens, sequences, slots = limits(base, train.rank)
+    return Demand(
+        shape=ModelShape.of(base.model.config.get_text_config()),
+        itemsize=base.dtype.itemsize,
+        quantized=base.quantized,
+        rank=train.rank,
+        batch_tokens=min(train.batch_tokens, train.batch_sequences * base.context),
+        checkpointing=train.checkpointing,
+        context=base.context,
+        cache_tokens=settings.infer.batch_tokens,
+        step_tokens=step_tokens,
+        sequences=sequences,
+        slots=slots,
+        apart=apart,
+    )
