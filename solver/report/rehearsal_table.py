@@ -7,31 +7,30 @@ from typing import Any
 
 from rich.table import Table
 
-_COLUMNS = {  # heading -> key, form
+_ROWS = {  # heading -> key, form
     "runs": ("runs", "{:,}"),
     "late": ("deadline_misses", "{:,}"),
-    "invalid": ("invalid_submissions", "{:,}"),
+    "invalid submissions": ("invalid_submissions", "{:,}"),
     "utilisation": ("utilisation", "{:.1%}"),
-    "least": ("utilisation_least", "{:.1%}"),
+    "  of the worst run": ("utilisation_least", "{:.1%}"),
     "loading": ("loading", "{:.1%}"),
     "lost": ("lost", "{:.1%}"),
     "down": ("down", "{:.1%}"),
     "steps a task": ("steps_per_task", "{:.1f}"),
-    "at floor": ("tasks_at_floor", "{:.1f}"),
-    "untouched": ("tasks_untouched", "{:.1f}"),
+    "tasks at floor": ("tasks_at_floor", "{:.1f}"),
+    "tasks untouched": ("tasks_untouched", "{:.1f}"),
 }
 
 
 def rehearsal_table(result: Mapping[str, Any]) -> Table:
-    """One row for each fault mix and one for all."""
+    """One column for each fault mix and one for all."""
+    columns = {**result["mixes"], **({"all": result} if len(result["mixes"]) > 1 else {})}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("faults")
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
-    for name, values in result["mixes"].items():
-        table.add_row(name, *_cells(values))
-    if len(result["mixes"]) > 1:
-        table.add_row("all", *_cells(result), style="bold")
+    table.add_column("faults", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for heading, (key, form) in _ROWS.items():
+        table.add_row(heading, *("-" if values[key] is None else form.format(values[key]) for values in columns.values()))
     return table
 
 
@@ -50,7 +49,3 @@ def rehearsal_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield from result["warnings"]
     if result["first_bad_seed"] is not None:
         yield f"the first run that was late or had an invalid submission is number {result['first_bad_seed']}"
-
-
-def _cells(values: Mapping[str, Any]) -> list[str]:
-    return ["-" if values[key] is None else form.format(values[key]) for key, form in _COLUMNS.values()]
