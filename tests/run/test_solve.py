@@ -282,3 +282,33 @@ def test_the_solver_needs_the_demonstrations_only(tmp_path: Path) -> None:
     blind.outcomes(work())
     for one, other in zip(bench.trainer.jobs[0].sequences, blind.trainer.jobs[0].sequences, strict=True):
         assert np.array_equal(one.ids, other.ids)
+
+
+class Turns:
+    """What a solver says of whose turn it is, among what it asks of trainer and engine."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.said: list[tuple[str, int, int]] = []  # with the fits and requests there were by then
+        self._bench = bench
+
+    def to_fits(self) -> None:
+        self._say("fits")
+
+    def to_inference(self) -> None:
+        self._say("inference")
+
+    def _say(self, turn: str) -> None:
+        self.said.append((turn, len(self._bench.trainer.jobs), len(self._bench.engine.requests)))
+
+
+def test_trainer_and_engine_are_told_before_their_turns(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "infer.score=false")
+    turns = Turns(bench)
+    bench.solver = Solver(bench.settings, CODEC, 8192, bench.trainer, bench.engine, clock=bench._clock, handover=turns)  # type: ignore[arg-type]
+    bench.outcomes(work("a"), work("b"))
+    assert turns.said == [("fits", 0, 0), ("inference", 2, 0)]
+    bench.outcomes(work("c", TaskPlan(0, 8, 1)))  # without a fit nobody has to give way
+    assert turns.said[2:] == [("inference", 2, 16)]
+    shared = bench.outcomes(work("d", TaskPlan(3, 0, 0)), kind="shared")
+    assert isinstance(shared[0], SharedFit)
+    assert turns.said[3:] == [("fits", 2, 24)]

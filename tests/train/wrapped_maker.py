@@ -75,6 +75,8 @@ class _Resting:
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
         for job in jobs:
             self._note("fit")
+            if "crash" in job.adapter and job.adapter.endswith("1"):  # the second task of such an item
+                os._exit(9)
             yield from self._trainer.fit([job], deadline)
 
 
