@@ -9,6 +9,10 @@ from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRe
 class Engine(Protocol):
     """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes."""
 
+    def start(self, rank: int) -> None:
+        """Be ready for LoRA adapters of at most this rank, so that no request has to wait for that. Raises if it cannot be."""
+        ...
+
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request."""
         ...

@@ -59,6 +59,9 @@ class HFEngine:
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # the adapters used last
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
 
+    def start(self, rank: int) -> None:
+        """Nothing has to be made ready: adapters of any rank are applied as they come."""
+
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request, most probable first.
 

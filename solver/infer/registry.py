@@ -1,47 +1,88 @@
-"""Engines by name, and which adapters they serve."""
+"""Engines by name, which one "auto" means, and what is done if that one does not start."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from weakref import WeakKeyDictionary
 
 from solver.config import InferSettings
+from solver.errors import InputError
 from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
-from solver.infer.vllm.engine import VllmEngine
+from solver.infer.vllm.drive import line_of
+from solver.infer.vllm.engine import VllmEngine, unservable
 from solver.infer.vllm.shim import distribution
 from solver.model.device import DevicePlan
 from solver.model.load import Base
 
-ENGINES: dict[str, Callable[[Base, InferSettings], Engine]] = {
-    "hf": lambda base, settings: HFEngine(base.with_weights(), settings),
+log = logging.getLogger(__name__)
+
+ENGINES: dict[str, Callable[[Base, InferSettings, DevicePlan | None, bool], Engine]] = {
+    "hf": lambda base, settings, plan, sleeps: HFEngine(base.with_weights(), settings),  # noqa: ARG005
     "vllm": VllmEngine,
 }
 OWN_WEIGHTS = ("vllm",)  # engines that load the weights themselves
+_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why vllm did not start for a base
 
 
-def choose_engine(base: Base, settings: InferSettings) -> tuple[str, str]:
-    """The name of the engine to use, and why, in words."""
-    if settings.engine == "vllm":
-        return "vllm", f"asked for; {distribution() or 'not installed'}"
+class EngineStartError(Exception):
+    """The engine that the settings name did not start. Another try may succeed: memory may be free by then."""
+
+
+def choose_engine(base: Base, settings: InferSettings, lora: bool = False) -> tuple[str, str]:
+    """The name of the engine, and why, in a few words. `lora`: no adapters but LoRA will be served."""
     if settings.engine != "auto":
-        return settings.engine, "asked for"
-    why = f"serves any causal language model on {base.device.type}, LoRA and full adapters"
-    return "hf", f"{why}; {distribution()} is installed: infer.engine = vllm takes it" if distribution() else why
+        return settings.engine, "set by infer.engine"
+    if base in _FAILED:
+        return "hf", f"vllm did not start: {_FAILED[base]}"
+    return auto_engine(base.device.type, lora, lambda: unservable(base))
+
+
+def auto_engine(device: str, lora: bool, problem: Callable[[], str]) -> tuple[str, str]:
+    """The engine that "auto" takes on a kind of device, and why; `problem` says why vllm cannot serve, and is asked last.
+
+    On processors ours makes more tokens a second (`tests/benchmarks/bench_vllm.py`). GPUs are what vllm was made for; that it
+    is the faster one there was not measured here yet.
+    """
+    if device != "cuda":
+        return "hf", f"faster than vllm on {'processors' if device == 'cpu' else device}"
+    if not lora:
+        return "hf", "adapters hold all weights: vllm serves LoRA alone"
+    if why_not := problem():
+        return "hf", why_not
+    return "vllm", f"{distribution()} serves LoRA adapters of many tasks in one batch"
 
 
 def make_engine(
-    base: Base, settings: InferSettings, rank: int = 0, plan: DevicePlan | None = None, sleeps: bool = False
+    base: Base,
+    settings: InferSettings,
+    rank: int = 0,
+    plan: DevicePlan | None = None,
+    sleeps: bool = False,
+    lora: bool = False,
 ) -> Engine:
     """The engine that `choose_engine` names, ready for LoRA adapters of this rank if that is known.
 
-    `plan` and `sleeps` are for an engine with weights of its own, see there. Raises ValueError or InputError for a model it
-    cannot serve, and what an engine raises that does not start.
+    `plan` and `sleeps` are for an engine with weights of its own, see there. If the one that "auto" chose does not start, `hf`
+    takes its place, with a warning. Raises ValueError or InputError for a model that an engine asked for by name cannot serve,
+    and EngineStartError if that engine does not start.
     """
-    name, _ = choose_engine(base, settings)
-    engine = VllmEngine(base, settings, plan, sleeps) if name == "vllm" else ENGINES[name](base, settings)
-    if rank and isinstance(engine, VllmEngine):
-        engine.start(rank)  # seconds, which no task has to pay then
-    return engine
+    name, _ = choose_engine(base, settings, lora)
+    try:
+        engine = ENGINES[name](base, settings, plan, sleeps)
+        if rank:
+            engine.start(rank)  # seconds, which no task has to pay then
+        return engine
+    except Exception as error:
+        if name != "vllm" or isinstance(error, InputError):
+            raise
+        if settings.engine != "auto":
+            raise EngineStartError(f"infer.engine = vllm does not start: {line_of(error)}") from error
+        _FAILED[base] = line_of(error)
+    name, why = choose_engine(base, settings, lora)
+    log.warning("engine: %s: %s", name, why)
+    return ENGINES[name](base, settings, plan, sleeps)
 
 
 def lora_alone(settings: InferSettings) -> bool:

@@ -166,9 +166,10 @@ def _choices(device_name: str) -> Iterator[Finding]:
 
 def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     """The embedded model, loaded, and what fits and serves it."""
-    from solver.infer.registry import choose_engine
+    from solver.infer.registry import auto_engine, choose_engine
+    from solver.infer.vllm.engine import not_usable
     from solver.model.load import load_base
-    from solver.train.registry import choose_trainer, lora_trainer
+    from solver.train.registry import choose_trainer, fits_lora, lora_trainer
 
     try:
         base = load_base(None, settings.model.model_copy(update={"device": device_name}))
@@ -183,8 +184,10 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     yield Finding("trainer", trainer, why=why)
     trainer, why = lora_trainer(base.device, "qwen3")
     yield Finding("trainer (large)", trainer, why=f"of Llama and Qwen models by --model; {why}")
-    engine, why = choose_engine(base, settings.infer)
+    engine, why = choose_engine(base, settings.infer, fits_lora(base, settings.train))
     yield Finding("engine", engine, why=why)
+    engine, why = auto_engine(base.device.type, True, lambda: not_usable(base.device.type))
+    yield Finding("engine (large)", engine, why=f"of models by --model that are fitted with LoRA; {why}")
 
 
 def dtype_reason(device_type: str, dtype: str) -> str:

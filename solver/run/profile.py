@@ -147,7 +147,7 @@ def _variant(
 ) -> Variant:
     from solver.infer.registry import choose_engine, lora_alone, make_engine
     from solver.model.load import load_base
-    from solver.train.registry import choose_trainer, make_trainer
+    from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
     settings = options.settings
     base, loading = _timed(
@@ -158,13 +158,16 @@ def _variant(
     with tempfile.TemporaryDirectory(prefix="solver-profile-") as scratch:
         lora = lora_alone(settings.infer)
         trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch), lora), "the trainer", quantization)
-        engine, serving = _timed(lambda: make_engine(base, settings.infer, settings.train.rank), "the engine", quantization)
+        served = fits_lora(base, settings.train, lora)
+        engine, serving = _timed(
+            lambda: make_engine(base, settings.infer, settings.train.rank, lora=served), "the engine", quantization
+        )
         name = choose_trainer(base, settings.train, lora)[0]
         variant = Variant(
             quantization=quantization,
             dtype=str(base.dtype).removeprefix("torch."),
             trainer=name,
-            engine=choose_engine(base, settings.infer)[0],
+            engine=choose_engine(base, settings.infer, served)[0],
             rank=0 if name == "full" else settings.train.rank,
             batch=settings.train.batch_sequences,
             views=full_plan(settings).views,

@@ -24,7 +24,7 @@ from solver.model.rest import Parked, Rests
 from solver.run.handover import Handover
 from solver.run.placement import free_memory
 from solver.train.base import Trainer
-from solver.train.registry import APART, choose_trainer
+from solver.train.registry import APART, choose_trainer, fits_lora
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def needs_no_weights(model: Path | None, settings: Settings) -> bool:
         return False
     base = load_base(model, settings.model, weights=False)
     trainer, _ = choose_trainer(base, settings.train, lora_alone(settings.infer))
-    return trainer in APART and choose_engine(base, settings.infer)[0] in OWN_WEIGHTS
+    return trainer in APART and choose_engine(base, settings.infer, lora=True)[0] in OWN_WEIGHTS
 
 
 @dataclass(eq=False)
@@ -60,7 +60,8 @@ class Sharing:
     def of(cls, base: Base, settings: Settings) -> Self:
         """Plan by the settings, and bound what this process may take; warns if the device is too small."""
         sharing = cls(base, settings.train.rank)
-        if choose_engine(base, settings.infer)[0] not in OWN_WEIGHTS:
+        lora = fits_lora(base, settings.train, lora_alone(settings.infer))
+        if choose_engine(base, settings.infer, lora)[0] not in OWN_WEIGHTS:
             return sharing
         sharing.alternates = bool(settings.workers.alternate)
         if base.device.type != "cuda":
@@ -103,7 +104,11 @@ class Sharing:
 
     def handover(self, engine: Engine) -> Handover | None:
         """How the two take turns from now on; none if they need not."""
-        if self._fits is None or not isinstance(engine, VllmEngine):
+        if self._fits is None:
+            return None
+        if not isinstance(engine, VllmEngine):  # the one that was to take turns did not start
+            self._fits.wake()
+            self.alternates, self._fits, self._parked = False, None, None
             return None
         engine.rest()
         if self.sleeps:  # what it costs to wake is known from the beginning, then

@@ -58,7 +58,7 @@ def load(config: WorkerConfig) -> Backend:
     from solver.model.load import load_base
     from solver.model.memory import peak_memory
     from solver.run.sharing import Sharing, needs_no_weights
-    from solver.train.registry import choose_trainer, make_trainer
+    from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
     settings = config.settings
     if settings.model.threads:
@@ -68,6 +68,7 @@ def load(config: WorkerConfig) -> Backend:
     base = load_base(config.model, settings.model, weights=not needs_no_weights(config.model, settings))
     cuda = base.device.type == "cuda"
     sharing = Sharing.of(base, settings)
+    lora = fits_lora(base, settings.train, lora_alone(settings.infer))
     found: dict[str, str] = {}  # as the first solver is made
 
     def solver(halvings: int) -> Solver:
@@ -75,7 +76,8 @@ def load(config: WorkerConfig) -> Backend:
         sharing.begin()
         trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), sharing.fit_fraction)
         sharing.rest(trainer)
-        engine = make_engine(base, smaller.infer, 0 if halvings else settings.train.rank, sharing.plan, sharing.sleeps)
+        rank = 0 if halvings else settings.train.rank
+        engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
         handover = sharing.handover(engine)
         if not halvings:
             found.update(sharing.facts(engine))
@@ -83,7 +85,7 @@ def load(config: WorkerConfig) -> Backend:
 
     def facts() -> dict[str, str]:
         trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
-        engine, why_engine = choose_engine(base, settings.infer)
+        engine, why_engine = choose_engine(base, settings.infer, lora)
         return {
             "trainer": trainer,
             "trainer_because": why_trainer,

@@ -49,6 +49,11 @@ def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False
     return name, f"{millions}, {size}; {why}"
 
 
+def fits_lora(base: Base, settings: TrainSettings, lora_alone: bool = False) -> bool:
+    """Whether every adapter will be LoRA."""
+    return choose_trainer(base, settings, lora_alone)[0] != "full"
+
+
 def lora_trainer(device: torch.device, model_type: str) -> tuple[str, str]:
     """The trainer that "auto" takes for LoRA on such a model, and why."""
     why_not = unsloth.refusal(device, model_type)

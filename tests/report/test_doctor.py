@@ -65,6 +65,8 @@ def test_the_embedded_model_is_loaded_and_choices_are_explained(tiny_base: Path,
     assert findings["engine"]["value"] == "hf"
     assert findings["trainer"]["why"]
     assert findings["engine"]["why"]
+    assert findings["engine (large)"]["value"] == "hf"
+    assert "LoRA" in findings["engine (large)"]["why"]
 
 
 def test_a_broken_embedded_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,9 @@ class EchoEngine:
         self.codec, self.seconds = codec, seconds
         self.requests: list[SampleRequest | SearchRequest | ScoreRequest] = []
 
+    def start(self, rank: int) -> None:
+        pass
+
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         return self._answer(requests, deadline)
 

@@ -1,6 +1,7 @@
 """The real worker with a part that breaks: `sabotaged_worker.py FAULTS FD PARENT`.
 
-FAULTS is JSON: {"where": "fit" | "decode" | "score", "what": "oom" | "nan", "times": n}: the first n calls break.
+FAULTS is JSON: {"where": "fit" | "decode" | "score", "what": "oom" | "nan", "times": n}: the first n calls break; or
+{"where": "engine"}: vllm is there, but does not start, and "auto" means it.
 """
 
 from __future__ import annotations
@@ -41,12 +42,29 @@ def sabotage() -> None:
         scoring.Scorer._score = breaking(scoring.Scorer._score, lambda result: result)  # type: ignore[method-assign]
 
 
+def sabotage_start() -> None:
+    from solver.infer import registry
+    from solver.infer.hf import HFEngine
+
+    class Broken(HFEngine):
+        def __init__(self, base: Any, settings: Any, *_: Any) -> None:
+            super().__init__(base, settings)
+
+        def start(self, rank: int) -> None:
+            raise RuntimeError(f"no room for adapters of rank {rank}: sabotage")
+
+    registry.ENGINES["vllm"] = Broken
+    registry.auto_engine = lambda *_: ("vllm", "sabotage")
+
+
 if __name__ == "__main__":
     from solver.run import worker
 
     real = worker.load
 
     def load(config: worker.WorkerConfig) -> worker.Backend:
+        if FAULTS.get("where") == "engine":
+            sabotage_start()
         backend = real(config)
         sabotage()
         return backend

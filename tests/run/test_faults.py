@@ -97,6 +97,25 @@ def test_a_loss_that_is_no_number(tmp_path: Path, challenges: Path, tiny_base: P
     assert_valid(tmp_path / "out", challenges)
 
 
+def test_an_engine_that_does_not_start_is_replaced(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    summary = work(tmp_path, challenges, tiny_base, {"where": "engine"}, "train.trainer=peft", "train.rank=4")
+    assert (summary.exit_code, summary.engine) == (0, "hf")
+    (event,) = (event for event in told(tmp_path) if event.kind == "engine")
+    assert event.detail.startswith("hf: vllm did not start: ")
+    assert "no room for adapters of rank 4" in event.detail
+    assert set(statuses(tmp_path)) == {"complete"}
+    assert_valid(tmp_path / "out", challenges)
+
+
+def test_an_engine_that_was_asked_for_and_does_not_start_ends_the_run(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    wishes = ["infer.engine=vllm", "train.trainer=peft", "train.rank=4"]
+    summary = work(tmp_path, challenges, tiny_base, {"where": "engine"}, *wishes, budget=90.0)
+    assert summary.exit_code == 1
+    assert "infer.engine = vllm does not start: " in summary.reason
+    assert "no room for adapters of rank 4" in summary.reason
+    assert_valid(tmp_path / "out", challenges)
+
+
 def test_two_workers_share_the_tasks_of_a_run(tmp_path: Path, tiny_base: Path) -> None:
     """By the command: `workers.per_device` of the processor."""
     challenges = write_challenges(tmp_path / "challenges.json", make_tasks(6))

@@ -261,17 +261,24 @@ def adapter_bytes(base: Base, rank: int) -> int:
 
 def unservable(base: Base) -> str:
     """Why vLLM cannot serve this base here, and what to do about it; empty if it can. Imports vllm where it is installed."""
-    if not distribution():
-        return f"vLLM is not installed: {INSTALL[base.device.type]}"
     if base.quantized:
         return "the base is quantised, and vLLM here serves weights as they are on disk: set model.quantization = none"
     names = getattr(base.model.config, "architectures", None) or [type(base.model).__name__]
+    if problem := not_usable(base.device.type):
+        return problem
+    if not architectures().intersection(names):
+        return f"vLLM does not know the architecture {', '.join(names)}"
+    return ""
+
+
+def not_usable(device: str) -> str:
+    """Why vLLM cannot serve any model here, and what to do about it; empty if it can. Imports vllm where it is installed."""
+    if not distribution():
+        return f"vLLM is not installed: {INSTALL[device]}"
     try:
-        known = architectures()
+        architectures()
     except (ImportError, OSError, RuntimeError) as error:  # the other device's build, or a driver too old for it
         return f"vLLM is installed, but cannot be imported: {line_of(error)}"
-    if not known.intersection(names):
-        return f"vLLM does not know the architecture {', '.join(names)}"
     return ""
 
 

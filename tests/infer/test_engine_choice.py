@@ -1,0 +1,131 @@
+"""Which engine "auto" takes, why, and what becomes of one that does not start. vllm itself is a stand-in here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from solver.config import InferSettings, ModelSettings, TrainSettings
+from solver.errors import InputError
+from solver.infer import registry
+from solver.infer.hf import HFEngine
+from solver.infer.registry import EngineStartError, auto_engine, choose_engine, make_engine
+from solver.infer.vllm import engine as vllm_engine
+from solver.model.load import Base, load_base
+from solver.train.registry import fits_lora
+
+AUTO, VLLM = InferSettings(), InferSettings(engine="vllm")
+
+
+@pytest.fixture
+def base(tiny_base: Path) -> Base:
+    return load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
+
+
+class StandIn(HFEngine):
+    """Starts or not, as it is told."""
+
+    error: Exception | None = None
+    started: list[int]
+
+    def __init__(self, base: Base, settings: InferSettings, *_: object) -> None:
+        super().__init__(base, settings)
+        self.started = []
+
+    def start(self, rank: int) -> None:
+        self.started.append(rank)
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
+    """As on a GPU with vllm, which is a stand-in."""
+    monkeypatch.setitem(registry.ENGINES, "vllm", StandIn)
+    monkeypatch.setattr(registry, "auto_engine", lambda *_: ("vllm", "why not"))
+    monkeypatch.setattr(StandIn, "error", None)
+    return StandIn
+
+
+@pytest.mark.parametrize(
+    ("device", "lora", "problem", "engine", "why"),
+    [
+        ("cpu", True, "", "hf", "faster than vllm on processors"),
+        ("cpu", False, "not installed", "hf", "processors"),
+        ("cuda", False, "", "hf", "hold all weights"),
+        ("cuda", True, "vLLM is not installed: do this", "hf", "vLLM is not installed: do this"),
+        ("cuda", True, "", "vllm", "adapters of many tasks in one batch"),
+    ],
+)
+def test_the_rule(device: str, lora: bool, problem: str, engine: str, why: str) -> None:
+    found = auto_engine(device, lora, lambda: problem)
+    assert found[0] == engine
+    assert why in found[1]
+
+
+@pytest.mark.parametrize(("device", "lora"), [("cpu", True), ("cuda", False)])
+def test_vllm_is_not_imported_where_it_would_not_be_taken(device: str, lora: bool) -> None:
+    auto_engine(device, lora, lambda: pytest.fail("asked"))
+
+
+def test_what_is_asked_for_is_taken(base: Base) -> None:
+    for engine in ("hf", "vllm"):
+        assert choose_engine(base, InferSettings(engine=engine)) == (engine, "set by infer.engine")
+
+
+def test_auto_goes_by_what_is_fitted(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny model whose weights are all trained, and the same with LoRA."""
+    monkeypatch.setattr(registry, "unservable", lambda _: "")
+    large = replace(base, device=torch.device("cuda"))
+    for trainer, engine in (("auto", "hf"), ("full", "hf"), ("peft", "vllm"), ("stacked", "vllm")):
+        assert choose_engine(large, AUTO, fits_lora(base, TrainSettings(trainer=trainer)))[0] == engine
+
+
+def test_the_engine_is_started_with_the_rank(base: Base, chosen: type[StandIn]) -> None:
+    engine = make_engine(base, AUTO, 8, lora=True)
+    assert isinstance(engine, chosen)
+    assert engine.started == [8]
+    assert make_engine(base, AUTO, 0, lora=True).started == []  # type: ignore[attr-defined]
+
+
+def test_another_takes_the_place_of_one_that_does_not_start(
+    base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(chosen, "error", RuntimeError("no room for keys\nand more lines"))
+    with caplog.at_level(logging.WARNING):
+        engine = make_engine(base, AUTO, 8, lora=True)
+    assert type(engine) is HFEngine
+    (record,) = caplog.records
+    assert record.getMessage().startswith("engine: hf: vllm did not start: ")
+    assert "no room for keys" in record.getMessage()
+    assert "\n" not in record.getMessage()
+    monkeypatch.setattr(chosen, "error", None)
+    assert type(make_engine(base, AUTO, 8, lora=True)) is HFEngine  # it is not tried again with this base
+    assert choose_engine(base, AUTO, lora=True)[1].startswith("vllm did not start: ")
+
+
+def test_one_that_was_asked_for_is_an_error(base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "error", RuntimeError("no room for keys"))
+    with pytest.raises(EngineStartError, match=r"infer\.engine = vllm does not start: .*no room for keys"):
+        make_engine(base, VLLM, 8, lora=True)
+    monkeypatch.setattr(chosen, "error", InputError("infer.engine = vllm: no such architecture"))
+    with pytest.raises(InputError, match="no such architecture"):  # trying again is pointless
+        make_engine(base, VLLM, 8, lora=True)
+
+
+def test_one_that_cannot_be_imported_says_so(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> set[str]:
+        raise ImportError("libcuda.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(vllm_engine, "distribution", lambda: "vllm 0.0")
+    monkeypatch.setattr(vllm_engine, "architectures", broken)
+    monkeypatch.setattr(registry, "distribution", lambda: "vllm 0.0")
+    large = replace(base, device=torch.device("cuda"))
+    engine, why = choose_engine(large, AUTO, lora=True)
+    assert engine == "hf"
+    assert "cannot be imported: " in why
+    assert "libcuda.so.1" in why
