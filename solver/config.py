@@ -134,7 +134,7 @@ class BudgetSettings(_Settings):
     profile: Path | None = None  # of this machine, by `solver profile`; none: the one that comes with the package
     fixed_waves: tuple[int, ...] = ()  # optimizer steps of each pass under "fixed"; none: one pass by the other settings
     reserve: float | None = Field(None, ge=0)  # seconds kept for the last write, kill and report; none: see `budget.reserve`
-    chunk: int = Field(1, ge=1)  # tasks per work item
+    chunk: int | None = Field(None, ge=1)  # tasks per work item; none: one, or as many as pay for a device that changes hands
     floor: float = Field(10.0, ge=0)  # seconds a work item gets at least under "uniform"; the longest tasks may get none
     heartbeat: float = Field(120.0, gt=0)  # seconds of silence after which a worker counts as lost
     grace: float = Field(15.0, ge=0)  # seconds past its deadline after which a work item's worker is killed

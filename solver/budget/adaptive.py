@@ -38,7 +38,7 @@ class AdaptivePolicy:
     def __init__(self, settings: Settings, costs: CostModel | None = None, gains: Gains | None = None) -> None:
         self.costs = costs or CostModel(settings)
         self._floor = settings.budget.floor
-        self._chunk = settings.budget.chunk
+        self.chunk = settings.budget.chunk or 1
         full = full_plan(settings)
         self._full = full
         self._steps = _scaled(full.steps, STEP_SHARES)
@@ -149,13 +149,13 @@ class AdaptivePolicy:
 
     def _joined(self, found: Assignment, firsts: Rows, price: int, left: float) -> Assignment:
         """With up to `budget.chunk` tasks in all, the shortest of those that are to get the same pass."""
-        if self._chunk == 1 or found.halvings:
+        if self.chunk == 1 or found.halvings:
             return found
         board, offers = self._board, self._offers
         ids, seconds = list(found.tasks), found.seconds
         for row in firsts[np.argsort(board.place[firsts])]:
             task = board.tasks[row]
-            if len(ids) == self._chunk:
+            if len(ids) == self.chunk:
                 break
             if task.id in ids or task.losses or offers.plans[offers.choice[row, price]] != found.plan:
                 continue

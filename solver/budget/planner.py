@@ -64,6 +64,8 @@ class Policy(Protocol):
         """What it thinks work costs; whoever runs the work tells it the durations."""
         ...
 
+    chunk: int  # tasks in an item at most; whoever runs the work may change it between two items
+
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """The next item given `left` seconds and `workers` workers; None if nothing is worth starting now."""
         ...
@@ -95,7 +97,7 @@ class FixedPolicy:
 
     def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
         self.costs = costs or CostModel(settings)
-        self._chunk = settings.budget.chunk
+        self.chunk = settings.budget.chunk or 1
         plan = full_plan(settings)
         self._plans = tuple(replace(plan, steps=steps) for steps in settings.budget.fixed_waves) or (plan,)
         self._board = Board(self.pending)
@@ -107,7 +109,7 @@ class FixedPolicy:
         due = board.waves - board.cut  # the pass that is due: the last one again if it was cut
         waiting = board.free
         begun = waiting & (due > 0)
-        chosen = board.chunk(begun if begun.any() else waiting, self._chunk)
+        chosen = board.chunk(begun if begun.any() else waiting, self.chunk)
         if not len(chosen) or left <= 0:
             return None
         wave = int(due[chosen[0]])
@@ -137,7 +139,7 @@ class UniformPolicy:
 
     def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
         self.costs = costs or CostModel(settings)
-        self._chunk = settings.budget.chunk
+        self.chunk = settings.budget.chunk or 1
         self._floor = settings.budget.floor
         self._plan = full_plan(settings)
         self._board = Board(self.pending)
@@ -152,10 +154,10 @@ class UniformPolicy:
             return None
         wave = int(board.waves[board.pending].min())
         due = board.pending & (board.waves == wave)
-        chosen = board.chunk(due & ~board.busy, self._chunk)
+        chosen = board.chunk(due & ~board.busy, self.chunk)
         if not len(chosen):  # the rest of this wave is being worked on: do not leave the worker idle
             due = board.pending
-            chosen = board.chunk(board.free, self._chunk)
+            chosen = board.chunk(board.free, self.chunk)
             if not len(chosen):
                 return None
             wave = int(board.waves[chosen[0]])

@@ -8,6 +8,7 @@ The CUDA side was not run yet.
 from __future__ import annotations
 
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -117,13 +118,19 @@ class Sharing:
         self._handover = Handover(self._fits, engine)
         return self._handover
 
-    def facts(self, engine: Engine) -> dict[str, str]:
-        """For people, and for whoever decides how many tasks a turn is worth."""
-        found = {} if self.plan is None else {"memory": self.plan.describe()}
-        if isinstance(engine, VllmEngine):
-            found["adapter_bytes"] = str(adapter_bytes(self.base, self.rank))
-            found["sequences"] = str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1"
-            found["handover"] = f"{engine.handover_seconds:.2f}" if self.alternates else "0"
+    def facts(self, engine: Engine, scratch: Path) -> dict[str, str]:
+        """For people, and for `budget.chunk`, which chooses how many tasks an item takes; nothing of an engine that shares all."""
+        if not isinstance(engine, VllmEngine):
+            return {}
+        found = {
+            "engine_sequences": str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1",
+            "adapter_bytes": str(adapter_bytes(self.base, self.rank)),
+            "adapter_room": str(shutil.disk_usage(scratch).free),
+        }
+        if self.alternates:
+            found["handover_seconds"] = f"{engine.handover_seconds:.2f}"
+        if self.plan is not None:
+            found["memory"] = self.plan.describe()
         return found
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
 from solver.arc.submission import Submission
 from solver.arc.task import Task
+from solver.budget.chunk import Chunks
 from solver.budget.expect import Expected, expect
-from solver.budget.planner import MAX_LOSSES, Assignment, Policy, full_plan
+from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.config import Settings
 from solver.run.book import Book
@@ -123,6 +124,8 @@ class Supervisor:
         self._hopeful_until = end.earlier((1 - HOPEFUL_SHARE) * end.remaining())
         self._slowest_write = 0.0
         self._keep(reserve_seconds(settings.budget.reserve, end.remaining()))
+        whole = full_plan(settings)
+        self._chunks = Chunks(settings.budget.chunk, whole.views * whole.samples)
         self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
         self._slots: list[_Slot] = []
         self._items = 0
@@ -204,12 +207,22 @@ class Supervisor:
                     self._submit_shared(worker)
                 continue
             active = sum(other.state != "given up" for other in self._slots)
-            assignment = self._policy.next(self._book.states(), self._work_end.remaining(), active)
+            states, left = self._book.states(), self._work_end.remaining()
+            self._choose_chunk(states, left, active)
+            assignment = self._policy.next(states, left, active)
             if assignment is None:
                 # the time only gets less: what is not worth starting now never will be
                 self._nothing_more = not any(other.item is not None for other in self._slots)
                 return
             self._submit(worker, assignment)
+
+    def _choose_chunk(self, states: Sequence[TaskState], left: float, workers: int) -> None:
+        if not self._chunks.in_question:
+            return
+        chunk = self._chunks.choose(left, sum(map(self._policy.pending, states)), workers)
+        if chunk.size != self._policy.chunk:
+            self._policy.chunk = chunk.size
+            self._event("chunk", f"{chunk.size} task{'s' * (chunk.size > 1)} per item: {chunk.reason}")
 
     def _submit(self, worker: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
@@ -279,6 +292,7 @@ class Supervisor:
             case Ready(seconds, facts) if slot.state in ("starting", "given up"):  # better late than never
                 slot.state, slot.failed_starts, slot.activity = "idle", 0, ""
                 self.facts = facts
+                self._chunks.meet(facts)
                 if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
                     self._event("profile", doubt)
                 self.load_seconds += seconds
@@ -343,6 +357,8 @@ class Supervisor:
         if outcome.final and not slot.item.halvings:
             shape = self._book.state(outcome.task_id).shape
             self._policy.costs.observe(shape, slot.item.tasks[place].plan, outcome)
+            if outcome.status == "complete":
+                self._chunks.observe(sum(outcome.seconds.values()), len(slot.item.tasks))
         return replace(outcome, planned=dict(slot.expected.seconds[place]))
 
     def _end_item(self, slot: _Slot, error: str) -> None:

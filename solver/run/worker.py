@@ -80,7 +80,7 @@ def load(config: WorkerConfig) -> Backend:
         engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
         handover = sharing.handover(engine)
         if not halvings:
-            found.update(sharing.facts(engine))
+            found.update(sharing.facts(engine, config.scratch))
         return Solver(smaller, base.codec, min(base.context, smaller.model.context), trainer, engine, handover=handover)
 
     def facts() -> dict[str, str]:

@@ -62,6 +62,7 @@ class SimulatedExecutor:
     faults: dict[str, list[str]] = field(default_factory=dict)
     start_faults: list[str] = field(default_factory=list)
     silent: bool = False  # a hang that stops the heartbeat, too
+    facts: dict[str, str] = field(default_factory=dict)  # what workers say of themselves
     submitted: list[tuple[float, WorkItem]] = field(default_factory=list)
     closed: bool = False
     _queue: list[tuple[float, int, int, int, WorkResult | WorkerLost]] = field(default_factory=list)
@@ -142,7 +143,7 @@ class SimulatedExecutor:
             return
         if fault == "warn":
             self._say(self.clock.now + LOAD / 2, worker, "", Warned("trainer", "peft in place of another that did not start"))
-        self._say(self.clock.now + LOAD, worker, "", Ready(LOAD, {"trainer": "simulated"}))
+        self._say(self.clock.now + LOAD, worker, "", Ready(LOAD, {"trainer": "simulated", **self.facts}))
         self._say(self.clock.now + BEAT, worker, "", Heartbeat("", 1))
 
     def _say(self, at: float, worker: int, item: str, message: Message) -> None:
@@ -363,6 +364,28 @@ def test_in_a_chunk_only_the_unreported_are_charged_and_then_tried_alone(tmp_pat
     retries = [item for _, item in run.executor.submitted if item.halvings]
     assert retries
     assert all(len(item.tasks) == 1 for item in retries)
+
+
+def test_a_device_that_changes_hands_gets_chunks_once_a_task_is_measured(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 40, 9000, cost=30.0, facts={"handover_seconds": "8.0"})
+    assert run.ending.stop == "finished"
+    sizes = [len(item.tasks) for _, item in run.executor.submitted]
+    assert sizes[:2] == [1, 9]  # 8 s are four percent of all of 8 + 9 x 22 s
+    assert sizes == [1, *sorted(sizes[1:], reverse=True)]  # the end of the tasks is not left to one worker
+    events = [event.detail for event in run.ledger.events() if event.kind == "chunk"]
+    assert events[0].startswith("9 tasks per item: changing hands takes 8.0 s, a task 22.0 s")
+
+
+def test_a_short_budget_has_small_chunks(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 40, 900, cost=30.0, facts={"handover_seconds": "8.0"})
+    assert max(len(item.tasks) for _, item in run.executor.submitted) <= 3
+
+
+@pytest.mark.parametrize("overrides", [[], ["budget.chunk=1"]])
+def test_workers_that_share_one_base_get_one_task_at_a_time(tmp_path: Path, overrides: list[str]) -> None:
+    run = simulate(tmp_path, 12, 2000, *overrides, facts={"handover_seconds": "8.0"} if overrides else {})
+    assert {len(item.tasks) for _, item in run.executor.submitted} == {1}
+    assert not [event for event in run.ledger.events() if event.kind == "chunk"]
 
 
 def test_a_worker_lost_while_it_scores_is_lost_over_the_task(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_chunks_in_turns_are_what_both_do_at_leisure(worker: Worker, tmp_path: P
     base = worker.engine._base
     assert base.load is not None  # a description: nobody in this process computes with the weights
     assert {p.device.type for p in base.model.parameters()} == {"meta"}
-    assert float(worker.facts["handover"]) > 0
+    assert float(worker.facts["handover_seconds"]) > 0
     assert (worker.facts["trainer"], worker.facts["engine"]) == ("unsloth", "vllm")
     assert worker.noted() == ["rest"]  # so that vLLM could start
     assert worker.engine._core is None
