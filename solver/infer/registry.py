@@ -75,7 +75,7 @@ def make_engine(
             engine.start(rank)  # seconds, which no task has to pay then
         return engine
     except Exception as error:
-        if name != "vllm" or isinstance(error, InputError):
+        if name != "vllm" or (settings.engine != "auto" and isinstance(error, InputError)):
             raise
         if settings.engine != "auto":
             raise EngineStartError(f"infer.engine = vllm does not start: {line_of(error)}") from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ class Base:
     path: Path
     context: int  # tokens: the setting, or less if the model has less
     quantized: bool = False
-    load: Callable[[], Base] | None = None  # of a description: the model has no weights; gives the same base with them, once
+    cache: Path | None = None  # a folder for these weights in other forms; none: there are none of them
+    load: Callable[[], Base] | None = None  # of a description: the model has no weights; gives the same base with them
 
     @property
     def parameters(self) -> int:
@@ -46,16 +47,31 @@ class Base:
         return int(self.model.num_parameters())
 
     def with_weights(self) -> Base:
-        """Itself, or what it describes: loaded now if nobody asked before. Raises InputError as `load_base`."""
+        """Itself, or what it describes: loaded now unless somebody has it already. Raises InputError as `load_base`."""
         return self if self.load is None else self.load()
 
 
-def load_base(path: Path | None, settings: ModelSettings, weights: bool = True) -> Base:
+class _Later:
+    """Loads what nobody has: weights that are of no more use are not kept."""
+
+    def __init__(self, load: Callable[[], Base]) -> None:
+        self._load = load
+        self._made: Callable[[], Base | None] = lambda: None
+
+    def __call__(self) -> Base:
+        base = self._made()
+        if base is None:
+            base = self._load()
+            self._made = weakref.ref(base)
+        return base
+
+
+def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, cache: Path | None = None) -> Base:
     """The model of a folder in Hugging Face format; None: the embedded one.
 
     A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer.
     Without `weights` it is a description, for a process in which nobody computes with the model: its modules have shapes and
-    hold nothing, and whoever does compute asks `with_weights`.
+    hold nothing, and whoever does compute asks `with_weights`. `cache` is for those who need the weights in another form.
     Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
     has a vocabulary that grids cannot be written in.
     """
@@ -75,8 +91,8 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True) 
         if max(codec.cells) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
-    load = None if weights else functools.cache(lambda: load_base(path, settings))
-    return Base(model, codec, device, dtype, folder, min(settings.context, limit), settings.quantization != "none", load)
+    load = None if weights else _Later(lambda: load_base(path, settings, cache=cache))
+    return Base(model, codec, device, dtype, folder, min(settings.context, limit), settings.quantization != "none", cache, load)
 
 
 def share(model: Any) -> Any:

@@ -172,7 +172,7 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     from solver.train.registry import choose_trainer, fits_lora, lora_trainer
 
     try:
-        base = load_base(None, settings.model.model_copy(update={"device": device_name}))
+        base = load_base(None, settings.model.model_copy(update={"device": device_name}), cache=Path(tempfile.gettempdir()))
     except InputError as error:
         yield Finding("base model", "embedded, not loadable", "refused", str(error))
         return

@@ -150,12 +150,11 @@ def _variant(
     from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
     settings = options.settings
-    base, loading = _timed(
-        lambda: load_base(options.model, settings.model.model_copy(update={"quantization": quantization})),
-        "the model",
-        quantization,
-    )
     with tempfile.TemporaryDirectory(prefix="solver-profile-") as scratch:
+        quantised = settings.model.model_copy(update={"quantization": quantization})
+        base, loading = _timed(
+            lambda: load_base(options.model, quantised, cache=Path(scratch) / "weights"), "the model", quantization
+        )
         lora = lora_alone(settings.infer)
         trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch), lora), "the trainer", quantization)
         served = fits_lora(base, settings.train, lora)

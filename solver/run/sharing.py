@@ -32,13 +32,13 @@ log = logging.getLogger(__name__)
 SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
 
 
-def needs_no_weights(model: Path | None, settings: Settings) -> bool:
+def needs_no_weights(model: Path | None, settings: Settings, cache: Path) -> bool:
     """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
     if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *APART):
         return False
     if settings.train.trainer == "auto" and not torch.cuda.is_available():
         return False
-    base = load_base(model, settings.model, weights=False)
+    base = load_base(model, settings.model, weights=False, cache=cache)
     trainer, _ = choose_trainer(base, settings.train, lora_alone(settings.infer))
     return trainer in APART and choose_engine(base, settings.infer, lora=True)[0] in OWN_WEIGHTS
 
@@ -119,7 +119,7 @@ class Sharing:
         return self._handover
 
     def facts(self, engine: Engine, scratch: Path) -> dict[str, str]:
-        """For people, and for `budget.chunk`, which chooses how many tasks an item takes; nothing of an engine that shares all."""
+        """For people, and for the choice of how many tasks an item takes; nothing of an engine that shares all."""
         if not isinstance(engine, VllmEngine):
             return {}
         found = {

@@ -65,7 +65,8 @@ def load(config: WorkerConfig) -> Backend:
         torch.set_num_threads(settings.model.threads)
     else:
         threads.govern()
-    base = load_base(config.model, settings.model, weights=not needs_no_weights(config.model, settings))
+    cache = config.scratch / "weights"
+    base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
     cuda = base.device.type == "cuda"
     sharing = Sharing.of(base, settings)
     lora = fits_lora(base, settings.train, lora_alone(settings.infer))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from solver.config import InferSettings, ModelSettings
+from solver.errors import InputError
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.handovers import Handovers
@@ -141,3 +143,19 @@ def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) ->
     assert bounded._options(8).cache_bytes == shape.positions(20_000, 4)
     least = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(1))
     assert least._options(8).cache_bytes == shape.positions(base.context + 1 + 2 * BLOCK, 4)
+
+
+def test_a_quantised_base_is_served_as_the_plan_has_it(
+    stand_in: type[StandIn], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ModelSettings(dtype="float32", device="cpu", quantization="nf4")
+    base = load_base(tiny_base, settings, weights=False, cache=tmp_path)
+    unpacked = VllmEngine(base, InferSettings())._options(8)
+    assert (unpacked.quantized, unpacked.model.parent) == (False, tmp_path)
+    small = replace(small_plan(1), served="quantised")
+    monkeypatch.setattr(engine_module, "reads_nf4", lambda: True)
+    options = VllmEngine(base, InferSettings(), small)._options(8)
+    assert (options.quantized, options.model) == (True, tiny_base)
+    monkeypatch.setattr(engine_module, "reads_nf4", lambda: False)
+    with pytest.raises(InputError, match="pip install vllm-bnb-plugin"):
+        VllmEngine(base, InferSettings(), small)

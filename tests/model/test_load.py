@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,8 @@ def test_a_description_has_shapes_and_no_weights(tiny_base: Path) -> None:
     names = ("device", "dtype", "path", "context", "quantized", "parameters")
     assert [getattr(described, name) for name in names] == [getattr(whole, name) for name in names]
     assert described.codec.name == whole.codec.name
+    gone = weakref.ref(described.with_weights())
+    assert gone() is None  # what nobody uses is not kept
     loaded = described.with_weights()
     assert described.with_weights() is loaded
     assert loaded.with_weights() is loaded

