@@ -128,3 +128,28 @@ def test_a_run_ends_with_its_budget_whatever_is_under_way(killed: Killed, tmp_pa
     assert "cut" in ledger.statuses().values()
     assert not [event for event in ledger.events() if event.kind == "worker lost"]  # it stopped by itself
     assert not processes_of(tmp_path)
+
+
+def test_a_run_in_turns_on_a_quantised_base(tmp_path: Path) -> None:
+    """Items of several tasks once one has shown what it takes; the unpacked weights are gone with the run."""
+    challenges, out = write_challenges(tmp_path / "challenges.json", make_tasks(5)), tmp_path / "out"
+    turns = ["workers.alternate=true", "model.quantization=nf4", "model.dtype=float32", "budget.policy=fixed"]
+    done = subprocess.run(
+        command(challenges, out, "900s", [*VLLM, *turns]),
+        capture_output=True,
+        text=True,
+        timeout=920,
+        env=environment(tmp_path),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_valid(out, challenges)
+    ledger = Ledger.read(out / "run.db")
+    assert_worked(ledger, steps=2)
+    chunks = [event.detail for event in ledger.events() if event.kind == "chunk"]
+    assert chunks
+    assert chunks[0].startswith("2 tasks per item: ")
+    assert "changing hands takes" in chunks[0]
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["engine"], summary["trainer"]) == ("vllm", "peft")
+    assert not processes_of(tmp_path)
+    assert not list((tmp_path / "scratch").rglob("*.safetensors"))
