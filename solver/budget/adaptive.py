@@ -2,8 +2,9 @@
 
 Every task has options (`budget.offers`): passes with so many steps, views and samples, each with predicted seconds and an
 expected gain. Taking from every task the option that is worth most at a common price of a second, at the price at which the
-time left is used up, is what a greedy choice by marginal gain per second ends at where gains are concave (Everett 1963,
-Generalized Lagrange Multiplier Method); it needs no sorting, and a table of each task's choices by price makes planning a sum.
+time left is used up, is what a greedy choice by marginal gain per second ends at where gains are concave, and where they are
+not it passes over what would not pay (Everett 1963, Generalized Lagrange Multiplier Method); it needs no sorting, and a table
+of each task's choices by price makes planning a sum.
 No task gets more than the least pass before all have been given that, if there is time for that at all.
 """
 
@@ -100,6 +101,8 @@ class AdaptivePolicy:
             room = min(left, max(left - (total - own) / workers, own))
             reason = f"{self._worth(row, option, price)}; the least pass kept for {len(firsts) - 1} other tasks"
             found = self._fit(board.tasks[row], offers.plans[option], room, left, reason)
+            if found is not None and board.pending.sum() == 1:
+                return self._stretched(found, board.tasks[row], left)
             if found is not None:
                 return self._joined(found, firsts, price, left)
         later = self._later_pass(others, price, left)
@@ -135,8 +138,10 @@ class AdaptivePolicy:
             doubt = f"agreement {task.agreement:.0%} of {task.views} views after {task.steps} steps"
             reason = f"{doubt}: {self._worth(free[at], option, place)}"
             found = self._fit(task, offers.plans[option], left, left, reason)
-            if found is not None:
-                return self._stretched(found, task, free, left)
+            if found is None:
+                continue
+            after = left - self.costs.seconds(task.shape, found.plan, task.waves)
+            return found if after >= offers.least_seconds(free).min() else self._stretched(found, task, left)
         return None
 
     def _worth(self, row: int, option: int, price: int) -> str:
@@ -198,11 +203,8 @@ class AdaptivePolicy:
         each = (many - few) / most if most else 0.0
         return max(0, min(most, int(1 + (room - few) / each))) if room >= few and each > 0 else 0
 
-    def _stretched(self, found: Assignment, task: TaskState, free: Rows, left: float) -> Assignment:
-        """With more steps, if what the item leaves of the time is too little for another."""
-        seconds = self.costs.seconds(task.shape, found.plan, task.waves)
-        if left - seconds >= self._offers.least_seconds(free).min():
-            return found
+    def _stretched(self, found: Assignment, task: TaskState, left: float) -> Assignment:
+        """With as many more steps as what would be left of the time is good for: nothing else could use it."""
         steps = self._affordable(task, found.plan.views, found.plan.samples, left)
         if steps <= found.plan.steps:
             return _assignment(task, found.plan, left, f"{found.reason}; the last item")

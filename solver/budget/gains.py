@@ -1,17 +1,18 @@
 """What more work on a task is worth: the chance that it is solved, by steps, views and samples, and after a pass in doubt.
 
     chance = ceiling * fitted(steps) * found(answers)
-    fitted = base + (1 - base) * (1 - exp(-steps / scale))
+    fitted = base + (1 - base) * (1 - exp(-(steps / scale)^onset))
     found = 1 - (1 - single) * exp(-(answers - 1) / reach)
 
-Both factors are concave, so that the next second is always worth less than the one before. `ceiling` is a logistic function
-of the task: the logarithm of its tokens, its number of demonstrations, and whether outputs have the size of their inputs.
-`answers` are views times samples^0.3: samples of one view are worth less than other views.
+`found` is concave. `fitted` is only where `onset` is 1 or less; with a larger one the first steps are worth little and those
+after them much, so that a fit pays if it is long enough. `ceiling` is a logistic function of the task: the logarithm of its
+tokens, its number of demonstrations, and whether outputs have the size of their inputs. `answers` are views times samples^0.3:
+samples of one view are worth less than other views.
 After a pass with agreement A (see `trusted`)
 
     right   = logistic(sure + surer * A)                      the chance that it is solved already
     P(then) = right + (1 - right) * hope(A) * (chance(all steps) - chance(steps so far)) / (1 - chance(steps so far))
-    hope(A) = (hopeless + (1 - hopeless) * 4 A (1 - A)) * fade^(passes - 1)      and 0 where all views agree
+    hope(A) = logistic(hope + hopeful * A) * fade^(passes - 1)      and 0 where all views agree
 
 Few numbers (`PRIOR`), each with a normal prior, so that a few tasks move them a little and hundreds decide. They are fitted
 by `solver fit-gains`; `gains.json` holds those that runs start from, and says from how many tasks they come.
@@ -35,7 +36,7 @@ from solver.errors import InputError
 
 Numbers = NDArray[np.float64]
 
-VERSION = 1
+VERSION = 2
 SAMPLE_POWER = 0.3
 REFERENCE = 4.0  # sequences a step of the runs that `scale` is about
 
@@ -45,16 +46,21 @@ PRIOR: Mapping[str, tuple[float, float]] = {
     "tokens": (-0.7, 0.4),  # to the logit, for every factor e of tokens
     "demonstrations": (0.1, 0.2),  # to the logit, for every demonstration more
     "same_size": (0.3, 0.4),  # to the logit
-    "base": (-3.5, 1.0),  # logit of the share that the base model solves without a fit
+    "base": (-1.5, 1.0),  # logit of the share that the base model solves without a fit
     "scale": (math.log(40.0), 0.7),  # logarithm of the steps after which 63 % of what a fit can do is done
+    "onset": (0.5, 0.5),  # logarithm of the exponent
     "single": (0.0, 0.7),  # logit of the share that one view finds
     "reach": (math.log(3.0), 0.5),  # logarithm of the answers after which 63 % of the rest is found
     "sure": (-3.0, 1.0),  # logit of being right at agreement 0
     "surer": (5.0, 1.5),  # to the logit at agreement 1
-    "hopeless": (-2.0, 0.7),  # logit of hope where no two views agree
+    "hope": (0.5, 1.0),  # logit of hope where no two views agree
+    "hopeful": (0.0, 1.5),  # to the logit at agreement 1
     "fade": (1.0, 0.7),  # logit of what every later pass that was in vain leaves of the hope
     "certain": (0.0, 1.0),  # logit of the share of solved tasks whose views all agree
 }
+
+
+LATER = ("hope", "hopeful", "fade")  # that only passes after the first tell about
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Gains:
         return Gains(self.parameters, batch, self.fitted_on)
 
     def chance(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: float) -> Numbers:
-        """That a task is solved by one pass; arrays of one shape. Rises with steps, views and samples, ever more slowly."""
+        """That a task is solved by one pass; arrays of one shape. Rises with steps, views and samples."""
         answers = np.asarray(views, float) * samples**SAMPLE_POWER
         return _chance(self.parameters, np.array(task_features(shape)), np.asarray(steps, float) * self._step, answers)
 
@@ -113,14 +119,15 @@ class Gains:
         before = self.chance(shape, np.full_like(np.asarray(steps, float), last.steps), views, samples)
         after = self.chance(shape, last.steps + np.asarray(steps, float), views, samples)
         gained = (after - before) / np.maximum(1 - before, 1e-9)
-        return np.asarray((1 - self.right(last.agreement)) * self._hope(last) * gained)
+        return np.asarray((1 - self.right(last.agreement)) * self.hope(last) * gained)
 
     def certain(self, chance: Numbers) -> Numbers:
         """The chance that all candidates agree after a pass that solves the task with `chance`."""
         share = _logistic(np.array(self.parameters["certain"]))
         return np.asarray(chance * share)
 
-    def _hope(self, last: Last) -> float:
+    def hope(self, last: Last) -> float:
+        """What is left of a longer fit's promise for a task that stands so."""
         return float(_hope(self.parameters, np.array(last.agreement), np.array(float(last.waves))))
 
     def to_json(self) -> dict[str, Any]:
@@ -131,9 +138,9 @@ class Gains:
 def trusted(agreement: float, views: float, steps: float, full_views: int, full_steps: int) -> float:
     """Agreement for what it is worth: views agree easily if they are few, and on a wrong answer if little was fitted.
 
-    It counts in full from half of the views and half of the steps of the settings on; without any step for half.
+    It counts in full from half of the views and half of the steps of the settings on; without any step for a quarter.
     """
-    fitted = min(1.0, 0.5 + steps / full_steps) if full_steps else 1.0
+    fitted = min(1.0, 0.25 + 1.5 * steps / full_steps) if full_steps else 1.0
     return agreement * min(1.0, 2 * views / full_views) * fitted
 
 
@@ -176,20 +183,29 @@ def save_gains(path: Path, gains: Gains) -> None:
 def fit(passes: Iterable[Passed], fitted_on: str) -> Gains:
     """The most probable parameters, given passes over tasks with known answers and the prior.
 
-    The chances of a pass are judged as they stand before it (by what was known after the pass before, if there was one),
-    those of being right by the agreement after it; a task solved in part counts in part.
+    First the chances of first passes and of being right by the agreement after a pass; then, with these as they are, the hope
+    in later passes. All at once, tasks that pool the votes of several passes would bend the curve of single ones. A task
+    solved in part counts in part.
     """
     rows = list(passes)
-    names = list(PRIOR)
-    means, sds = np.array(list(PRIOR.values())).T
     table = _Table.of(rows)
+    found = {name: mean for name, (mean, _) in PRIOR.items()}
+    if rows:
+        found |= _most_probable([name for name in PRIOR if name not in LATER], found, table.of_first)
+        found |= _most_probable(LATER, found, table.of_later)
+    return Gains(found, fitted_on=fitted_on)
+
+
+def _most_probable(
+    names: Sequence[str], others: Mapping[str, float], mismatch: Callable[[Mapping[str, float]], float]
+) -> dict[str, float]:
+    means, sds = np.array([PRIOR[name] for name in names]).T
 
     def loss(values: Numbers) -> float:
-        parameters = dict(zip(names, values.tolist(), strict=True))
-        return float((((values - means) / sds) ** 2).sum() / 2) + table.mismatch(parameters)
+        parameters = {**others, **dict(zip(names, values.tolist(), strict=True))}
+        return float((((values - means) / sds) ** 2).sum() / 2) + mismatch(parameters)
 
-    found = _minimise(loss, means.copy()) if rows else means
-    return Gains(dict(zip(names, found.tolist(), strict=True)), fitted_on=fitted_on)
+    return dict(zip(names, _minimise(loss, means.copy()).tolist(), strict=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,17 +242,21 @@ class _Table:
         features = np.array([task_features(row.shape) for row in rows]).reshape(-1, 3)
         return _Table(features, *np.array(columns).reshape(-1, 10).T)
 
-    def mismatch(self, p: Mapping[str, float]) -> float:
-        """Negative log-likelihood."""
+    def of_first(self, p: Mapping[str, float]) -> float:
+        """Negative log-likelihood of first passes, and of being right after any pass."""
         right = _surprise(self.solved, _logistic(p["sure"] + p["surer"] * self.agreement))
         chance = _surprise(self.solved, _chance(p, self.features, self.steps, self.answers))
         certain = self.solved * _surprise((self.agreement >= 1).astype(float), _logistic(np.array(p["certain"])))
+        return float((self.weight * (right + self.first * (chance + certain))).sum())
+
+    def of_later(self, p: Mapping[str, float]) -> float:
+        """Negative log-likelihood of what passes after the first have added."""
         before = _chance(p, self.features, self.steps_before, self.answers)
         after = _chance(p, self.features, self.steps, self.answers)
         gained = _hope(p, self.agreement_before, self.waves_before) * (after - before) / np.maximum(1 - before, 1e-9)
         open_ = (1 - self.solved_before) * (self.agreement_before < 1)
         later = open_ * _surprise(np.maximum(self.solved - self.solved_before, 0.0), gained)
-        return float((self.weight * (right + self.first * (chance + certain) + (1 - self.first) * later)).sum())
+        return float((self.weight * (1 - self.first) * later).sum())
 
 
 def _before(row: Passed) -> tuple[float, float, float, float]:
@@ -283,14 +303,14 @@ def _chance(p: Mapping[str, float], features: Numbers, steps: Numbers, answers: 
     """By parameters, (..., 3) features, steps of `REFERENCE` sequences, and answers."""
     ceiling = _logistic(p["ceiling"] + features @ np.array([p["tokens"], p["demonstrations"], p["same_size"]]))
     base, single = _logistic(np.array(p["base"])), _logistic(np.array(p["single"]))
-    fitted = base + (1 - base) * -np.expm1(-steps / math.exp(p["scale"]))
+    fitted = base + (1 - base) * -np.expm1(-((steps / math.exp(p["scale"])) ** math.exp(p["onset"])))
     found = 1 - (1 - single) * np.exp(-np.maximum(answers - 1, 0.0) / math.exp(p["reach"]))
     return np.asarray(ceiling * fitted * found)
 
 
 def _hope(p: Mapping[str, float], agreement: Numbers, waves: Numbers) -> Numbers:
-    least, fade = _logistic(np.array(p["hopeless"])), _logistic(np.array(p["fade"]))
-    hope = (least + (1 - least) * 4 * agreement * (1 - agreement)) * fade ** (waves - 1)
+    fade = _logistic(np.array(p["fade"]))
+    hope = _logistic(p["hope"] + p["hopeful"] * agreement) * fade ** (waves - 1)
     return np.asarray(np.where(agreement >= 1, 0.0, hope))
 
 

@@ -41,6 +41,8 @@ class Offers:
         ]
         again = (one_steps >= LATER_STEPS * full.steps) & (one_views >= LATER_VIEWS * full.views)
         self._again = np.tile(again, len(samples))  # options of a pass after the first
+        settling = [trusted(1.0, plan.views, plan.steps, full.views, full.steps) >= 1 for plan in self.plans]
+        self._settling = np.array(settling)  # options after which views that agree are believed
         self._resize(0)
 
     def note(self, board: Board, changed: Sequence[int]) -> None:
@@ -103,8 +105,10 @@ class Offers:
         chance = np.concatenate([self._gains.chance(task.shape, self._steps, self._views, count) for count in self._samples])
         steps = np.tile(self._steps, len(self._samples))[:, None] + LATER_SHARES * self._full.steps
         after = self._gains.chance(task.shape, steps, np.full_like(steps, float(self._full.views)), 1)
-        more = np.where(LATER_SHARES > 0, np.maximum(after - chance[:, None], 0.0), 0.0)
-        self.gain[row], self._value[row], self._doubtful[row] = chance, chance[:, None] + more, 1 - self._gains.certain(chance)
+        hope = self._gains.hope(Last(0.0, 0.0))
+        more = np.where(LATER_SHARES > 0, hope * np.maximum(after - chance[:, None], 0.0), 0.0)
+        self.gain[row], self._value[row] = chance, chance[:, None] + more
+        self._doubtful[row] = 1 - np.where(self._settling, self._gains.certain(chance), 0.0)
 
     def _seconds(self, rows: Rows, board: Board) -> Numbers:
         """(rows, options) of the passes themselves."""

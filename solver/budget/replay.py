@@ -55,8 +55,8 @@ class RecordedTask:
 def evidence(task: RecordedTask, settings: Settings) -> list[Passed]:
     """What a task's passes say about gains: every pass under more and more views, and every step from one to the next.
 
-    A pass that goes on from the one before stands for a first pass of as many steps; whatever their number, a task's
-    passes weigh as one, and so do its steps from one to the next.
+    A pass that goes on from the one before stands for a first pass of as many steps. However many numbers of views are tried,
+    a pass weighs as one.
     """
     halves = [task.views]
     while halves[0] > 1:
@@ -68,15 +68,14 @@ def evidence(task: RecordedTask, settings: Settings) -> list[Passed]:
         rows = []
         for views in halves:
             found = task.found(((place, views),))
-            weight = 1 / (len(halves) * len(task.rungs))
+            weight = 1 / len(halves)
             agreed = trusted(found.agreement, views, rung.steps, full.views, full.steps)
             rows.append(Passed(task.shape, rung.steps * scale, views, task.samples, agreed, found.solved, weight=weight))
         if place:
             both = task.found(((place - 1, task.views), (place, task.views)))
             before = replace(firsts[-1], waves=place)
             agreed = trusted(both.agreement, task.views, rung.steps, full.views, full.steps)
-            now = replace(rows[-1], agreement=agreed, solved=both.solved, waves=place + 1, before=before)
-            later.append(replace(now, weight=1 / (len(task.rungs) - 1)))
+            later.append(replace(rows[-1], agreement=agreed, solved=both.solved, waves=place + 1, before=before, weight=1.0))
         firsts += rows
     return firsts + later
 

@@ -117,9 +117,9 @@ def test_more_time_buys_more_steps() -> None:
     assert len(steps) == 4
     assert steps == sorted(steps)
     assert steps[0] < steps[-1]
-    two = AdaptivePolicy(SETTINGS, taught()).next(tasks, 1000.0, 4)
-    assert two is not None
-    assert two.plan.steps > steps[2]
+    four = AdaptivePolicy(SETTINGS, taught()).next(tasks, 200.0, 4)
+    assert four is not None
+    assert four.plan.steps > steps[1]
 
 
 def test_everybody_gets_the_least_before_anybody_gets_more() -> None:
@@ -148,11 +148,11 @@ def test_a_second_wave_goes_to_those_in_doubt_with_a_chance() -> None:
     assert [policy.pending(task) for task in tasks] == [False, True, True, True, True]
     given = policy.next(tasks[:4], 40.0, 1)
     assert given is not None
-    assert given.tasks == ("t01",)
+    assert given.tasks == ("t02",)  # that half of the views agree says that it may be solved already
     assert given.wave == 1
     assert given.plan.steps >= LATER_STEPS * full_plan(SETTINGS).steps
     assert given.plan.views >= LATER_VIEWS * full_plan(SETTINGS).views
-    assert "agreement 50% of 8 views after 30 steps" in given.reason
+    assert "agreement 0% of 8 views after 30 steps" in given.reason
 
 
 def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
