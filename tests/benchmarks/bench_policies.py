@@ -1,7 +1,7 @@
 """Budget policies against each other on a record of held-out tasks: what would each have solved in so much time?
 
-    python tests/benchmarks/bench_policies.py record OUT [--tasks 320] [--corpus FOLDER] [--waves 0,10,20,40] [--minutes 600]
-    python tests/benchmarks/bench_policies.py replay OUT... [--budgets 0.1,0.25,0.5,1,2] [--seeds 100] [--workers 1]
+    python tests/benchmarks/bench_policies.py record OUT [--tasks 320] [--corpus FOLDER] [--tokens 500] [--waves 0,10,20,40]
+    python tests/benchmarks/bench_policies.py replay OUT... [--tokens 500] [--budgets 0.1,0.25,0.5,1] [--seeds 100] [--workers 1]
 
 `record` draws tasks of families that no model was trained on, procedural ones and those of corpora, writes
 OUT/challenges.json and OUT/solutions.json, and lets `solver run` work on them under the policy `fixed`: every task is asked as
@@ -9,7 +9,9 @@ the base model is, then fitted for so many steps, asked again, fitted on, and so
 command goes on. The ledger is the record.
 
 `replay` gives `uniform` and `adaptive` the same tasks, drawn anew from the record for every seed (a bootstrap over tasks), with
-budgets that are multiples of what one pass by the settings takes for all of them, and prints the mean difference of the shares
+budgets that are multiples of what one pass by the settings takes for all of them. Passes take the seconds that the profile of
+`cpu` predicts, with noise: a record may be made on a machine that is busy with other things. Policies know nothing of that
+profile, they learn as they go. It prints the mean difference of the shares
 solved with the interval that holds 95 % of the seeds' differences. Each half of the tasks is replayed with gains fitted on the
 other (`--gains shipped`: those of the package), as two runs whose results are added.
 """
@@ -21,6 +23,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,22 +31,26 @@ import numpy as np
 from solver.arc.grid import grid_key
 from solver.arc.task import Pair, Task
 from solver.budget.adaptive import AdaptivePolicy
-from solver.budget.costs import CostModel
+from solver.budget.costs import CostModel, prior_of
 from solver.budget.gains import Gains, fit, shipped_gains
 from solver.budget.planner import UniformPolicy, full_plan
+from solver.budget.prior import stored
 from solver.budget.replay import RecordedTask, evidence, replay
 from solver.config import Settings
 from solver.pretrain.command import evaluation_guard, load_store
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.procedural import Procedural
 from solver.run.record import read_record
+from solver.types import TaskPlan
 
-MOST_TOKENS = 500  # of a task: a few seconds a pass
 MOST_OF_FAMILY = 12  # tasks
 
 
-def draw_tasks(count: int, seed: int, corpus: Path | None, cache: Path) -> list[Task]:
-    """Tasks of three or four demonstrations and one test, in turn of procedural and of stored families that are held out."""
+def draw_tasks(count: int, tokens: int, seed: int, corpus: Path | None, cache: Path) -> list[Task]:
+    """Tasks of three or four demonstrations and one test, in turn of procedural and of stored families that are held out.
+
+    None has more than so many grid tokens.
+    """
     rng = np.random.default_rng(seed)
     sources = [_procedural(rng), *([_stored(corpus, cache, rng)] if corpus is not None else [])]
     found: list[Task] = []
@@ -58,7 +65,7 @@ def draw_tasks(count: int, seed: int, corpus: Path | None, cache: Path) -> list[
         task = Task(f"{family}-{len(found):03}", tuple(pairs[:shown]), tuple(pairs[shown : shown + 1]))
         # demonstrations whose outputs are all the same leave open what the test is about
         told = len({grid_key(pair.output) for pair in task.train if pair.output is not None}) > 1
-        if told and task.grid_tokens() <= MOST_TOKENS:
+        if told and task.grid_tokens() <= tokens:
             found.append(task)
     return found
 
@@ -84,18 +91,19 @@ def _stored(corpus: Path, cache: Path, rng: np.random.Generator) -> Iterator[tup
         yield store.names[family].replace("/", " "), [Pair(*store.pair(int(pair))) for pair in pairs]
 
 
-def record(out: Path, count: int, corpus: Path | None, waves: str, minutes: float, seed: int, overrides: list[str]) -> int:
+def record(given: argparse.Namespace) -> int:
     """Make the tasks unless they are there, and run on them; the exit code of the run."""
+    out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = out / "challenges.json", out / "solutions.json"
     if not challenges.exists():
-        tasks = draw_tasks(count, seed, corpus, out)
+        tasks = draw_tasks(given.tasks, given.tokens, given.seed, given.corpus, out)
         known = {task.id: [pair.output.tolist() for pair in task.test if pair.output is not None] for task in tasks}
         solutions.write_text(json.dumps(known))
         challenges.write_text(json.dumps({task.id: task.without_answers().to_json() for task in tasks}))
     command = [sys.executable, "-m", "solver", "run", str(challenges), "--solutions", str(solutions), "--out", str(out)]
-    command += ["--scratch", str(out / "scratch"), "--budget", f"{minutes * 60:.0f}s", "--set", "budget.policy=fixed"]
-    for override in (f"budget.fixed_waves=[{waves}]", *overrides):
+    command += ["--scratch", str(out / "scratch"), "--budget", f"{given.minutes * 60:.0f}s", "--set", "budget.policy=fixed"]
+    for override in (f"budget.fixed_waves=[{given.waves}]", *given.set):
         command += ["--set", override]
     return subprocess.run(command, check=False).returncode
 
@@ -109,6 +117,15 @@ def compare(tasks: list[RecordedTask], settings: Settings, gains: Gains, budget:
     return [len(drawn), uniform.solved, adaptive.solved, uniform.used, adaptive.used]
 
 
+def retimed(task: RecordedTask, costs: CostModel) -> RecordedTask:
+    """The same with the seconds that its passes take by a cost model."""
+    rungs = []
+    for wave, rung in enumerate(task.rungs):
+        plan = TaskPlan(rung.fitted, task.views, task.samples)
+        rungs.append(replace(rung, seconds=costs.forecast(task.shape, plan, wave).median))
+    return replace(task, rungs=tuple(rungs))
+
+
 def pass_seconds(task: RecordedTask, settings: Settings) -> float:
     """Seconds of one pass by the settings, from the task's own rates."""
     steps = sum(rung.fitted for rung in task.rungs)
@@ -117,19 +134,26 @@ def pass_seconds(task: RecordedTask, settings: Settings) -> float:
     return full_plan(settings).steps * fitting + around
 
 
-def print_replay(folders: list[Path], budgets: list[float], seeds: int, workers: int, which: str) -> None:
+def print_replay(folders: list[Path], tokens: int, budgets: list[float], seeds: int, workers: int, which: str) -> None:
     """One line of a Markdown table for every budget."""
     records = [read_record(folder) for folder in folders]
     settings = records[0].settings
     settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"fixed_waves": ()})})
     most = max(len(task.rungs) for one in records for task in one.tasks)
-    tasks = [task for one in records for task in one.tasks if len(task.rungs) == most]
+    truth = CostModel(settings, prior_of(stored(), settings.model.quantization))
+    whole = [task for one in records for task in one.tasks if len(task.rungs) == most and task.size <= tokens]
+    tasks = [retimed(task, truth) for task in whole]
     halves = [tasks[0::2], tasks[1::2]]
     fitted = [shipped_gains()] * 2
     if which == "crossed":
-        rows = [[row for task in half for row in evidence(task, settings)] for half in halves]
-        fitted = [fit(rows[1], "the other half"), fit(rows[0], "the other half")]
-    print(f"{len(tasks)} tasks with {most} passes each; {seeds} seeds; {workers} workers; gains: {which}\n", flush=True)
+        passes = [[one for task in half for one in evidence(task, settings)] for half in halves]
+        fitted = [fit(passes[1], "the other half"), fit(passes[0], "the other half")]
+    solved = [float(np.mean([task.found(((rung, task.views),)).solved for task in tasks])) for rung in range(most)]
+    steps = [rung.steps for rung in tasks[0].rungs]
+    sizes = [task.size for task in tasks]
+    print(f"{len(tasks)} tasks of {min(sizes)} to {max(sizes)} tokens, with {most} passes each; solved")
+    print(", ".join(f"{share:.1%} after {after} steps" for share, after in zip(solved, steps, strict=True)))
+    print(f"{seeds} seeds; {workers} workers; gains: {which}\n", flush=True)
     print("| budget | uniform | adaptive | difference | 95 % interval | used by each |\n| --- | --- | --- | --- | --- | --- |")
     for share in budgets:
         rows = []
@@ -155,6 +179,7 @@ def main() -> None:
     recording = verbs.add_parser("record")
     recording.add_argument("out", type=Path)
     recording.add_argument("--tasks", type=int, default=320)
+    recording.add_argument("--tokens", type=int, default=500, help="of the longest task: a few seconds a pass")
     recording.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
     recording.add_argument("--waves", default="0,10,20,40", help="optimizer steps of each pass")
     recording.add_argument("--minutes", type=float, default=600)
@@ -162,14 +187,17 @@ def main() -> None:
     recording.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver run")
     replaying = verbs.add_parser("replay")
     replaying.add_argument("out", type=Path, nargs="+")
-    replaying.add_argument("--budgets", default="0.1,0.25,0.5,1,2", help="multiples of one pass over all tasks")
+    replaying.add_argument("--budgets", default="0.1,0.25,0.5,1", help="multiples of one pass over all tasks")
     replaying.add_argument("--seeds", type=int, default=100)
+    replaying.add_argument("--tokens", type=int, default=500, help="of the longest task: records go from short to long")
     replaying.add_argument("--workers", type=int, default=1)
     replaying.add_argument("--gains", choices=["crossed", "shipped"], default="crossed")
     given = parser.parse_args()
     if given.verb == "record":
-        raise SystemExit(record(given.out, given.tasks, given.corpus, given.waves, given.minutes, given.seed, given.set))
-    print_replay(given.out, [float(part) for part in given.budgets.split(",")], given.seeds, given.workers, given.gains)
+        raise SystemExit(record(given))
+    print_replay(
+        given.out, given.tokens, [float(part) for part in given.budgets.split(",")], given.seeds, given.workers, given.gains
+    )
 
 
 if __name__ == "__main__":
