@@ -13,6 +13,7 @@ USABLE = 0.94  # of a device's memory: the rest is the driver's, and what alloca
 CONTEXT = 600_000_000  # bytes: a CUDA context with the libraries' kernels, for each process; assumed
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: four bits, a scale of 8 bits for 64 of them, one of 32 for 256 of those
 ADAPTER_COPIES = 6 * 4  # bytes a trained weight: values, gradients, two moments, snapshot and update, in fp32
+RESTING_COPIES = 2 * 4  # of these, values and gradients stay on the device while the base rests (see `train.weights`)
 LOGITS = 2**26 * 4 * 3  # bytes*: the logits of a piece of the loss, their gradients and a copy (see `train.loss`)
 
 
@@ -108,7 +109,7 @@ class DevicePlan:
     total: int  # of the device
     share: int  # of this worker
     fit: int  # that fits may take, their base included
-    infer: int  # that inference may take
+    infer: int  # that inference may take, beside what fits keep
     base: int  # weights that fits are made on
     weights: int  # of the engine
     adapters: int  # in a batch of the engine
@@ -166,7 +167,7 @@ def plan_device(
         taken = room - fixed - wished  # what nobody asked for is the fits': theirs are the estimates
     alternates = not together if alternate is None else alternate
     if alternates:
-        taken, infer = room, room
+        taken, infer = room, room - demand.rank * shape.widths * RESTING_COPIES
     else:
         taken = max(taken, 0)
         infer = room - taken

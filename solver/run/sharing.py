@@ -29,6 +29,7 @@ from solver.train.registry import APART, choose_trainer, fits_lora
 
 log = logging.getLogger(__name__)
 
+SAVED = 4  # bytes of an adapter's weight in its file, fp32
 SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
 
 
@@ -124,7 +125,7 @@ class Sharing:
             return {}
         found = {
             "engine_sequences": str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1",
-            "adapter_bytes": str(adapter_bytes(self.base, self.rank)),
+            "adapter_bytes": str(adapter_bytes(self.base, self.rank) // self.base.dtype.itemsize * SAVED),
             "adapter_room": str(shutil.disk_usage(scratch).free),
         }
         if self.alternates:
