@@ -1,0 +1,118 @@
+"""What a worker makes of its device: with the answers of a GPU, where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from solver.budget.chunk import Turns
+from solver.config import ModelSettings, Settings, load_settings
+from solver.infer.hf import HFEngine
+from solver.infer.vllm.engine import VllmEngine
+from solver.model.load import Base, load_base
+from solver.run import sharing
+from solver.run.sharing import Sharing, needs_no_weights
+from solver.train.peft import PeftTrainer
+
+FP32 = ModelSettings(dtype="float32", device="cpu")
+VLLM = ["infer.engine=vllm", "train.rank=8"]
+
+
+@pytest.fixture
+def base(tiny_base: Path) -> Base:
+    return load_base(tiny_base, FP32)
+
+
+def chosen(*overrides: str) -> Settings:
+    return load_settings(overrides=["model.device=cpu", "model.dtype=float32", *overrides])
+
+
+class Gpu:
+    """Bytes there are; notes what is asked of it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, memory: float, host: float = 64e9) -> None:
+        self.fractions: list[float] = []
+        patch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(memory)))
+        patch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: self.fractions.append(share))
+        patch.setattr(sharing, "free_memory", lambda: int(host))
+
+
+def on_gpu(base: Base) -> Base:
+    return replace(base, device=torch.device("cuda:0"))
+
+
+def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, tmp_path: Path) -> None:
+    shared = Sharing.of(base, chosen("workers.alternate=true"))
+    assert (shared.alternates, shared.plan, shared.fit_fraction) == (False, None, 1.0)
+    settings = chosen()
+    trainer, engine = PeftTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
+    shared.rest(trainer)
+    assert shared.handover(engine) is None
+    assert shared.facts(engine, tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["infer.engine=hf", "train.trainer=unsloth"], ["infer.engine=vllm", "train.trainer=peft"]]
+)
+def test_whoever_computes_loads_weights(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharing, "load_base", lambda *_, **__: pytest.fail("it is known without a model"))
+    assert not needs_no_weights(None, chosen(*overrides), tmp_path)
+
+
+def test_with_fits_elsewhere_and_an_engine_of_its_own_weights_nobody_does(tiny_base: Path, tmp_path: Path) -> None:
+    assert needs_no_weights(tiny_base, chosen("infer.engine=vllm", "train.trainer=unsloth"), tmp_path)
+
+
+def test_a_large_device_holds_both(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch, 16e9)
+    shared = Sharing.of(on_gpu(base), chosen(*VLLM))
+    assert shared.plan is not None
+    assert not shared.alternates
+    assert not shared.sleeps
+    assert shared.fit_fraction == 1.0  # fits are made in this process, whose share is both
+    assert gpu.fractions == [pytest.approx(0.94, abs=1e-6)]
+
+
+def test_turns_can_be_asked_for(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    Gpu(monkeypatch, 16e9)
+    asked = [*VLLM, "workers.alternate=true"]
+    assert Sharing.of(on_gpu(base), chosen(*asked)).sleeps
+    assert not Sharing.of(on_gpu(base), chosen(*asked, "workers.per_device=2")).sleeps
+    Gpu(monkeypatch, 16e9, host=1e5)
+    without_room = Sharing.of(on_gpu(base), chosen(*asked))
+    assert without_room.alternates
+    assert not without_room.sleeps
+
+
+def test_fits_in_a_process_of_their_own_have_their_share(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu(monkeypatch, 16e9)
+    shared = Sharing.of(on_gpu(base), chosen(*VLLM, "train.trainer=unsloth", "workers.fit_share=0.25"))
+    assert shared.plan is not None
+    assert shared.fit_fraction == pytest.approx(0.25 * (0.94 * 16e9 - 1.2e9) / 16e9, abs=1e-3)
+    assert gpu.fractions[0] + shared.fit_fraction < 0.94
+
+
+def test_a_device_too_small_is_said(base: Base, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    Gpu(monkeypatch, 0.6e9)
+    Sharing.of(on_gpu(base), chosen(*VLLM))
+    assert "device memory: too little for inference on 8192 tokens" in caplog.text
+
+
+def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.infer.vllm.engine.unservable", lambda base: "")
+    shared = Sharing.of(base, chosen(*VLLM, "workers.alternate=true"))
+    engine = VllmEngine(base, chosen(*VLLM).infer)
+    monkeypatch.setattr(VllmEngine, "handover_seconds", 12.5)
+    shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    handover = shared.handover(engine)
+    assert handover is not None
+    turns = Turns.read(shared.facts(engine, tmp_path))
+    widths = 2 * (4 * (32 + 32) + 3 * (32 + 64))  # of two layers
+    assert (turns.handover, turns.sequences, turns.adapter_bytes) == (12.5, 1, 8 * widths * 4)
+    assert turns.adapter_room > 0
+    assert shared.handover(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
+    assert not shared.alternates
