@@ -46,6 +46,7 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NUL
     kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
 """
+_OF_VIEWS = ("infer", "score")  # phases whose work is that of the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
 SHARED = ""  # the task column of what belongs to the whole run: the shared fit, run-wide timings and events
@@ -335,11 +336,19 @@ class Ledger:
         return [(task, wave) for task, wave in self._db.execute("SELECT task, wave FROM outcomes ORDER BY at, task, wave")]
 
     def forecasts(self) -> list[tuple[str, float | None, float]]:
-        """(phase, predicted, used) seconds of every pass, in the order in which they ended; None: nothing was predicted."""
+        """(phase, predicted, used) seconds of every pass, in the order in which they ended.
+
+        None: nothing was predicted, or the deadline took the time for views that were counted on.
+        """
         rows = self._db.execute(
-            "SELECT phase, planned, used FROM timings JOIN outcomes USING (task, wave) ORDER BY at, task, wave, phase"
+            "SELECT phase, planned, used, outcomes.views, plans.views FROM timings JOIN outcomes USING (task, wave)"
+            " LEFT JOIN plans USING (task, wave) ORDER BY at, task, wave, phase"
         )
-        return [(phase, planned, used) for phase, planned, used in rows]
+        found = []
+        for phase, planned, used, answered, wanted in rows:
+            cut = phase in _OF_VIEWS and wanted is not None and min(json.loads(answered).values(), default=0) < wanted
+            found.append((phase, None if cut else planned, used))
+        return found
 
     def timings(self) -> dict[str, tuple[float, float]]:
         """phase -> (planned, used) seconds summed over the run; planned counts only where there was a plan."""
