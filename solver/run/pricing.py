@@ -24,9 +24,13 @@ def starting_costs(options: RunOptions, warn: Callable[[str], None]) -> CostMode
         warn(f"{error}; costs are learnt from the first tasks")
         return CostModel(settings)
     doubts = list(warnings)
-    here = hardware({})["cpu"]
-    if profile.machine.kind == "cpu" and profile.machine.device != here:
-        doubts.append(f"the profile was made on {profile.machine.device}, this is {here}")
+    if profile.machine.kind == "cpu":
+        here, made = hardware({}), profile.machine
+        threads = settings.model.threads or here["cores"]
+        if made.device != here["cpu"]:
+            doubts.append(f"the profile was made on {made.device}, this is {here['cpu']}")
+        elif made.threads and made.threads != threads:
+            doubts.append(f"the profile was made with {made.threads} threads, a worker here has {threads}")
     asked_for = settings.budget.profile is not None
     for doubt in doubts if asked_for else ():
         warn(f"{doubt}: a hint only until the first tasks are measured")

@@ -35,7 +35,7 @@ def options(profile: Path | None, **more: object) -> RunOptions:
 
 def test_a_profile_of_this_machine_is_believed(tmp_path: Path) -> None:
     profile = stored()
-    here = profile.machine.model_copy(update={"device": hardware({})["cpu"]})
+    here = profile.machine.model_copy(update={"device": hardware({})["cpu"], "threads": hardware({})["cores"]})
     save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": here, "derivation": ""}))
     warnings: list[str] = []
     costs = starting_costs(options(tmp_path / "profile.json"), warnings.append)
@@ -44,8 +44,12 @@ def test_a_profile_of_this_machine_is_believed(tmp_path: Path) -> None:
     elsewhere = here.model_copy(update={"device": "some other processor"})
     save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": elsewhere, "derivation": ""}))
     assert not starting_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
-    assert len(warnings) == 1
+    fewer = here.model_copy(update={"threads": here.threads + 1})
+    save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": fewer, "derivation": ""}))
+    assert not starting_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
+    assert len(warnings) == 2
     assert "some other processor" in warnings[0]
+    assert f"made with {here.threads + 1} threads, a worker here has {here.threads}" in warnings[1]
 
 
 def test_a_profile_of_another_model_is_a_hint(tmp_path: Path, tiny_base: Path) -> None:
