@@ -50,6 +50,9 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 BLOCK = 32  # positions of keys and values that are handed out at once
+# What vllm computes several projections in, by one product. vllm 0.19.1 goes by these names alone: without them it silently
+# leaves out what an adapter has for projections that are packed so.
+PACKED = ("qkv_proj", "gate_up_proj")
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vllm can be started with
 
 
@@ -277,7 +280,7 @@ def _start(options: Options, sleeps: bool) -> Any:
             "max_lora_rank": options.rank,
             "max_loras": options.slots,
             "max_cpu_loras": options.kept,
-            "lora_target_modules": list(TARGETS),
+            "lora_target_modules": [*TARGETS, *PACKED],
         }
     return LLMEngine.from_engine_args(EngineArgs(**arguments))
 
