@@ -180,7 +180,8 @@ class AdaptivePolicy:
             plan = smaller
             reason += f"; shrunk to {plan.steps} steps and {plan.views} views in {room:.1f} s"
         forecast = self.costs.forecast(task.shape, plan, task.waves)
-        deadline = min(left, max(min(forecast.most, room), SLACK * forecast.seconds))
+        fair = left / max(1, int(self._board.pending.sum()))  # where time is plenty, a pass that hiccups is not to be cut
+        deadline = min(left, max(min(forecast.most, room), SLACK * forecast.seconds, fair))
         return _assignment(task, plan, deadline, reason)
 
     def _shrunk(self, task: TaskState, plan: TaskPlan, room: float) -> TaskPlan | None:
