@@ -13,7 +13,6 @@ USABLE = 0.94  # of a device's memory: the rest is the driver's, and what alloca
 CONTEXT = 600_000_000  # bytes: a CUDA context with the libraries' kernels, for each process; assumed
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: four bits, a scale of 8 bits for 64 of them, one of 32 for 256 of those
 ADAPTER_COPIES = 6 * 4  # bytes a trained weight: values, gradients, two moments, snapshot and update, in fp32
-RESTING_COPIES = 2 * 4  # of these, values and gradients stay on the device while the base rests (see `train.weights`)
 LOGITS = 2**26 * 4 * 3  # bytes*: the logits of a piece of the loss, their gradients and a copy (see `train.loss`)
 
 
@@ -95,7 +94,7 @@ class Demand:
     cache_tokens: int  # keys and values of an engine, as wished
     step_tokens: int  # that an engine reads in one pass
     sequences: int  # that an engine decodes at once
-    slots: int  # adapters in one batch of an engine
+    slots: int  # adapters in one batch of an engine, as wished
     apart: bool  # fits have a process of their own
 
 
@@ -104,15 +103,16 @@ Served = Literal["dequantised", "quantised", "as loaded"]
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """How the memory of a device is shared out, for one of its workers. Everything in bytes."""
+    """How the memory of a device is shared out, for one of its workers. In bytes, but for the number of adapters."""
 
     total: int  # of the device
     share: int  # of this worker
     fit: int  # that fits may take, their base included
-    infer: int  # that inference may take, beside what fits keep
+    infer: int  # that inference may take
     base: int  # weights that fits are made on
     weights: int  # of the engine
-    adapters: int  # in a batch of the engine
+    slots: int  # adapters in a batch of the engine: as wished, or fewer
+    adapters: int  # bytes of these
     cache: int  # keys and values of the engine; 0: it does not fit this device at all
     alternates: bool  # fits and inference do not fit side by side: each gives its memory up to the other
     served: Served
@@ -127,8 +127,8 @@ class DevicePlan:
         how = "take turns" if self.alternates else "stay side by side"
         return (
             f"fits and inference {how}: {_gb(self.share)} of {_gb(self.total)}; fits {_gb(self.fit)}, of it the base "
-            f"{_gb(self.base)}; inference {_gb(self.infer)}, of it weights {_gb(self.weights)} ({self.served}), adapters "
-            f"{_gb(self.adapters)}, keys and values {_gb(self.cache)}"
+            f"{_gb(self.base)}; inference {_gb(self.infer)}, of it weights {_gb(self.weights)} ({self.served}), "
+            f"{self.slots} adapters {_gb(self.adapters)}, keys and values {_gb(self.cache)}"
         )
 
 
@@ -143,35 +143,34 @@ def plan_device(
     """
     share = int(total * USABLE) // workers
     shape, itemsize = demand.shape, demand.itemsize
-    contexts = CONTEXT * (2 if demand.apart else 1)
+    room = share - CONTEXT * (2 if demand.apart else 1)
     base = shape.weights(itemsize, demand.quantized)
-    trained = demand.rank * shape.widths * ADAPTER_COPIES
-    fit = base + trained + shape.trained(demand.batch_tokens, itemsize, demand.checkpointing)
-    adapters = demand.slots * demand.rank * shape.widths * itemsize
-    step = shape.inferred(demand.step_tokens, demand.sequences, itemsize)
+    matrices = demand.rank * shape.widths  # of an adapter
+    fits = base + matrices * ADAPTER_COPIES
     longest = shape.positions(demand.context, itemsize)
     wished = max(shape.positions(demand.cache_tokens, itemsize), longest)
+    step = shape.inferred(demand.step_tokens, demand.sequences, itemsize)
+
+    def engine(slots: int, cache: int) -> int:
+        return weights + slots * matrices * itemsize + step + cache
 
     served: Served = "dequantised" if demand.quantized else "as loaded"
     weights = shape.weights(itemsize)
-    if demand.quantized and contexts + weights + adapters + step + longest > share:
+    if demand.quantized and engine(1, longest) > room:
         served, weights = "quantised", base
-    fixed = weights + adapters + step
     if fit_share is not None:
-        room = share - contexts
         taken = int(room * fit_share)
-        together = taken >= base + trained and room - taken >= fixed + longest
+        together = taken >= fits and room - taken >= engine(1, longest)
     else:
-        together = contexts + fit + fixed + wished <= share
-        room = share - contexts
-        taken = room - fixed - wished  # what nobody asked for is the fits': theirs are the estimates
+        taken = room - engine(demand.slots, wished)  # what nobody asked for is the fits': theirs are the estimates
+        together = taken >= fits + shape.trained(demand.batch_tokens, itemsize, demand.checkpointing)
     alternates = not together if alternate is None else alternate
-    if alternates:
-        taken, infer = room, room - demand.rank * shape.widths * RESTING_COPIES
-    else:
-        taken = max(taken, 0)
-        infer = room - taken
-    cache = min(wished, infer - fixed)
+    taken = room if alternates else max(taken, 0)
+    infer = room if alternates else room - taken
+    slots = demand.slots
+    while slots > 1 and engine(slots, longest) > infer:
+        slots -= 1
+    cache = min(wished, infer - engine(slots, 0))
     return DevicePlan(
         total=total,
         share=share,
@@ -179,7 +178,8 @@ def plan_device(
         infer=infer,
         base=base,
         weights=weights,
-        adapters=adapters,
+        slots=slots,
+        adapters=slots * matrices * itemsize,
         cache=cache if cache >= longest else 0,
         alternates=alternates,
         served=served,

@@ -21,6 +21,15 @@ class Rests(Protocol):
         ...
 
 
+@runtime_checkable
+class Movable(Protocol):
+    """A trainer whose matrices can be elsewhere while it does not fit."""
+
+    def move(self, device: torch.device) -> None:
+        """Take them there, and keep them trained."""
+        ...
+
+
 class Parked:
     """The frozen weights of a model, which all trees of modules over them share: while parked, none of these can compute.
 
@@ -28,23 +37,29 @@ class Parked:
     read from disk otherwise. Not run on a CUDA device yet.
     """
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        self._model, self._device = model, device
+    def __init__(self, model: Any, device: torch.device, trainer: Movable | None = None) -> None:
+        """`trainer` has matrices of its own beside them, which move, too."""
+        self._model, self._device, self._trainer = model, device, trainer
         self.resting = False
 
     def rest(self) -> None:
         """To the host; what the allocator then has in store goes back to the device."""
         if not self.resting:
             self.resting = True
-            move_weights(self._model, torch.device("cpu"))
+            self._move(torch.device("cpu"))
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
     def wake(self) -> None:
         """Back to the device, if they are not there."""
         if self.resting:
-            move_weights(self._model, self._device)
+            self._move(self._device)
             self.resting = False
+
+    def _move(self, device: torch.device) -> None:
+        move_weights(self._model, device)
+        if self._trainer is not None:
+            self._trainer.move(device)
 
 
 def move_weights(model: Any, device: torch.device) -> None:

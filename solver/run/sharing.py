@@ -21,7 +21,7 @@ from solver.infer.registry import OWN_WEIGHTS, choose_engine, lora_alone
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
 from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
-from solver.model.rest import Parked, Rests
+from solver.model.rest import Movable, Parked, Rests
 from solver.run.handover import Handover
 from solver.run.placement import free_memory
 from solver.train.base import Trainer
@@ -54,7 +54,6 @@ class Sharing:
     plan: DevicePlan | None = None
     sleeps: bool = False  # the engine may leave what it gives up in host memory
     fit_fraction: float = 1.0  # of the device, for fits in a process of their own
-    _parked: Parked | None = None
     _fits: Rests | None = None
     _handover: Handover | None = None
 
@@ -89,7 +88,7 @@ class Sharing:
         return sharing
 
     def begin(self) -> None:
-        """A trainer is going to be made."""
+        """A trainer is going to be made: weights are where the last one fitted."""
         if self._handover is not None:
             self._handover.to_fits()
 
@@ -101,7 +100,7 @@ class Sharing:
             self._fits = trainer
         else:
             base = self.base.with_weights()
-            self._fits = self._parked = self._parked or Parked(base.model, base.device)
+            self._fits = Parked(base.model, base.device, trainer if isinstance(trainer, Movable) else None)
         self._fits.rest()
 
     def handover(self, engine: Engine) -> Handover | None:
@@ -110,7 +109,7 @@ class Sharing:
             return None
         if not isinstance(engine, VllmEngine):  # the one that was to take turns did not start
             self._fits.wake()
-            self.alternates, self._fits, self._parked = False, None, None
+            self.alternates, self._fits = False, None
             return None
         engine.rest()
         if self.sleeps:  # what it costs to wake is known from the beginning, then

@@ -137,6 +137,10 @@ class Loop:
             for job in jobs
         ]
 
+    def move(self, device: torch.device) -> None:
+        """Take what is trained elsewhere between two fits; the base's weights are others' to move."""
+        self._weights.move(device)
+
     def _check(self, job: FitJob) -> None:
         """Raises ValueError for a job that cannot be fitted."""
         if not job.sequences:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from solver.config import TrainSettings
@@ -56,3 +57,7 @@ class PeftTrainer:
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
         """One fit per job, in order, as each completes."""
         return fit_in_stacks(lambda _: self._loop, jobs, 1, deadline)
+
+    def move(self, device: torch.device) -> None:
+        """Take the matrices elsewhere between two fits."""
+        self._loop.move(device)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from solver.config import TrainSettings
 from solver.model.load import Base
 from solver.train.loop import Loop, fit_in_stacks
@@ -33,6 +35,11 @@ class StackedTrainer:
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
         """One fit per job, in order; those of a stack arrive together."""
         return fit_in_stacks(self._loop, jobs, self._stack, deadline)
+
+    def move(self, device: torch.device) -> None:
+        """Take the matrices elsewhere between two fits."""
+        for loop in self._loops.values():
+            loop.move(device)
 
     def _loop(self, slots: int) -> Loop:
         if slots not in self._loops:

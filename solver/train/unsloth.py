@@ -156,4 +156,4 @@ class UnslothTrainer:
             base = self._base.with_weights()
             self._instead = PeftTrainer(base, self._settings, self._scratch)
             if base is not self._base:  # nobody else computes with these weights
-                self._parked = Parked(base.model, base.device)
+                self._parked = Parked(base.model, base.device, self._instead)

@@ -102,12 +102,16 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
     target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout))
 
-    parked = Parked(inner, device)
+    last: list[_Tidy] = []  # that was made
 
     def make(wanted: TrainSettings) -> Trainer:
+        while last:  # it may rest, and with it what they share
+            last.pop().wake()
         plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
         loop = Loop(base, target, plain, order.scratch, autocast=None if dtype == torch.float32 else dtype)
-        return _Tidy(WrappedTrainer(loop), parked)
+        trainer = WrappedTrainer(loop)
+        last.append(_Tidy(trainer, Parked(inner, device, trainer)))
+        return last[-1]
 
     return make
 
@@ -122,8 +126,12 @@ class _Tidy:
         self._trainer, self._parked = trainer, parked
 
     def rest(self) -> None:
-        """Hold no more than the adapter's matrices on the device until the next fit."""
+        """Hold nothing of the model on the device until the next fit."""
         self._parked.rest()
+
+    def wake(self) -> None:
+        """Be as before the rest; a fit does that by itself."""
+        self._parked.wake()
 
     def fit(self, jobs: Any, deadline: Any) -> Iterator[Any]:
         """As the trainer."""

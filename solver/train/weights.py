@@ -24,17 +24,24 @@ class FlatWeights:
     def __init__(self, parameters: Sequence[nn.Parameter], slots: int, reentrant: bool = False) -> None:
         self._parameters = list(parameters)
         self._reentrant = reentrant
-        sizes = [p.numel() // slots for p in parameters]
-        self.values = torch.zeros(slots, sum(sizes), device=parameters[0].device)
+        self.values = torch.cat([p.detach().reshape(slots, -1).float() for p in parameters], dim=1)
         self.grads = torch.zeros_like(self.values)
+        self._point()
+
+    def move(self, device: torch.device) -> None:
+        """Take values and gradients to another device; parameters go on being views of them."""
+        self.values, self.grads = self.values.to(device), self.grads.to(device)
+        self._point()
+
+    def _point(self) -> None:
         at = 0
-        for parameter, size in zip(parameters, sizes, strict=True):
-            view = self.values[:, at : at + size].view(parameter.shape)
-            view.copy_(parameter.detach())
-            parameter.data = view
+        for parameter in self._parameters:
+            columns = slice(at, at + parameter.numel() // len(self.values))
+            parameter.grad = None  # it may be on another device
+            parameter.data = self.values[:, columns].view(parameter.shape)
             parameter.requires_grad_(True)
-            parameter.grad = self.grads[:, at : at + size].view(parameter.shape) if reentrant else None
-            at += size
+            parameter.grad = self.grads[:, columns].view(parameter.shape) if self._reentrant else None
+            at = columns.stop
 
     def add_gradients(self, loss: Tensor) -> None:
         """Add the gradients of a scalar to `grads`."""

@@ -47,6 +47,10 @@ class WrappedTrainer:
         """One fit per job, in order, as each completes."""
         return fit_in_stacks(lambda _: self._loop, jobs, 1, deadline)
 
+    def move(self, device: Any) -> None:
+        """Take the matrices elsewhere between two fits."""
+        self._loop.move(device)
+
 
 class _Matrices:
     """A projection's matrices as a stack of one: views of what is trained, wherever a loop has moved it."""

@@ -133,7 +133,7 @@ def test_restarts_give_the_memory_back(base: Base, adapters: list[AdapterRef], p
 
 
 def plan(served: str) -> DevicePlan:
-    return DevicePlan(10**11, 10**11, 0, 10**11, 0, 0, 0, 10**10, False, served)  # type: ignore[arg-type]
+    return DevicePlan(10**11, 10**11, 0, 10**11, 0, 0, 8, 0, 10**10, False, served)  # type: ignore[arg-type]
 
 
 @needs_vllm

@@ -75,7 +75,7 @@ def base(tiny_base: Path) -> Base:
 
 
 def small_plan(cache: int) -> DevicePlan:
-    return DevicePlan(10**9, 10**9, 0, 10**9, 0, 0, 0, cache, False, "as loaded")
+    return DevicePlan(10**9, 10**9, 0, 10**9, 0, 0, 2, 0, cache, False, "as loaded")
 
 
 def turns(engine: VllmEngine, count: int) -> None:
@@ -141,6 +141,7 @@ def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) ->
     assert wide._options(8).cache_bytes == shape.positions(10**6 + 2 * BLOCK, 4)
     bounded = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(shape.positions(20_000, 4)))
     assert bounded._options(8).cache_bytes == shape.positions(20_000, 4)
+    assert (wide._options(8).slots, bounded._options(8).slots) == (8, 2)
     least = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(1))
     assert least._options(8).cache_bytes == shape.positions(base.context + 1 + 2 * BLOCK, 4)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from solver.config import ModelSettings
+from solver.config import ModelSettings, TrainSettings
 from solver.model import rest
 from solver.model.load import load_base, share
 from solver.model.rest import Parked, Rests, move_weights
+from solver.train.peft import PeftTrainer
+from solver.train.weights import FlatWeights
+from solver.types import NEVER, FitJob, TokenSequence
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 
@@ -83,3 +87,32 @@ def test_four_bit_weights_compute_the_same_after_a_rest(tiny_base: Path, elsewhe
     parked.wake()
     assert asked == ["cpu"] * 2 * len(states)
     assert torch.equal(base.model(ids).logits, expected)
+
+
+def test_a_trainer_that_rested_fits_as_one_that_did_not(tiny_base: Path, tmp_path: Path, elsewhere: list[str]) -> None:
+    settings = TrainSettings(rank=4, alpha=8, lr=1e-2, batch_sequences=2, batch_tokens=128)
+    ids = np.arange(14, dtype=np.int32)
+    jobs = [FitJob(name, (TokenSequence(ids, np.ones(14, np.float32)),) * 4, 4, seed=3) for name in ("a", "b")]
+    plain, rested = load_base(tiny_base, FP32), load_base(tiny_base, FP32)
+    expected = list(PeftTrainer(plain, settings, tmp_path / "plain").fit(jobs, NEVER))
+    trainer = PeftTrainer(rested, settings, tmp_path / "rested")
+    parked = Parked(rested.model, rested.device, trainer)
+    for job, before in zip(jobs, expected, strict=True):
+        parked.rest()
+        parked.wake()
+        (after,) = trainer.fit([job], NEVER)
+        assert after.final_loss == before.final_loss
+        assert after.final_loss < after.first_loss
+    assert elsewhere
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_is_trained_moves_with_its_values(reentrant: bool) -> None:
+    parameters = [torch.nn.Parameter(torch.randn(2, 3)), torch.nn.Parameter(torch.randn(4))]
+    before = [parameter.detach().clone() for parameter in parameters]
+    weights = FlatWeights(parameters, 1, reentrant)
+    weights.move(torch.device("cpu"))
+    weights.values += 1
+    assert all(torch.equal(parameter, old + 1) for parameter, old in zip(parameters, before, strict=True))
+    weights.add_gradients(sum((parameter.square().sum() for parameter in parameters), torch.zeros(())))
+    assert torch.equal(weights.grads, 2 * weights.values)

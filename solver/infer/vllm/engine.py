@@ -243,10 +243,12 @@ class VllmEngine:
             max(self._settings.batch_tokens, base.context + 1) + 2 * BLOCK
         )  # the last blocks of a sequence are not full, and one is never used
         cache = positions * position
-        if self._plan is not None and self._plan.cache:
-            cache = min(cache, max(self._plan.cache, (base.context + 1 + 2 * BLOCK) * position))
         rank = _served_rank(rank)
         step_tokens, sequences, slots = limits(base, rank)
+        if self._plan is not None:
+            slots = min(slots, self._plan.slots)
+            if self._plan.cache:
+                cache = min(cache, max(self._plan.cache, (base.context + 1 + 2 * BLOCK) * position))
         return Options(
             model=self._weights(),
             dtype=str(base.dtype).removeprefix("torch."),
