@@ -4,7 +4,7 @@
 #   tests/gpu/run.sh                      in an environment with the extra `gpu`: pip install -e ".[gpu,dev]"
 #   PYTHON=python3 OUT=found tests/gpu/run.sh
 #
-# OUT gets tests.txt, the reports of pytest, and fit.md, tokens a second and memory of every trainer. The exit code is that of
+# OUT gets tests.txt, the reports of pytest (with what changing hands takes, and how memory is shared out), and fit.md, tokens a second and memory of every trainer. The exit code is that of
 # the tests; what is not installed is skipped by name.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,7 +16,7 @@ mkdir -p "$OUT"
 	echo "tests/gpu/run.sh: torch finds no CUDA device; \`solver doctor\` says why" >&2
 	exit 2
 }
-"$PYTHON" -m pytest -m gpu -v -rs tests 2>&1 | tee "$OUT/tests.txt"
+"$PYTHON" -m pytest -m gpu -v -rsP tests 2>&1 | tee "$OUT/tests.txt"
 code=${PIPESTATUS[0]}
 "$PYTHON" tests/gpu/bench_fit.py --out "$OUT/fit.md" "$@"
 exit "$code"
