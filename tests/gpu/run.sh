@@ -4,8 +4,8 @@
 #   tests/gpu/run.sh                      in an environment with the extra `gpu`: pip install -e ".[gpu,dev]"
 #   PYTHON=python3 OUT=found tests/gpu/run.sh
 #
-# OUT gets tests.txt, the reports of pytest (with what changing hands takes, and how memory is shared out), and fit.md, tokens a second and memory of every trainer. The exit code is that of
-# the tests; what is not installed is skipped by name.
+# OUT gets tests.txt, the reports of pytest (with what changing hands takes, and how memory is shared out), and fit.md, tokens
+# a second and memory of every trainer. The exit code is that of the tests; what is not installed is skipped by name.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
