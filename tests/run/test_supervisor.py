@@ -197,7 +197,14 @@ def simulate(
     clock = Clock(1000.0)
     tasks = make_tasks(count)
     settings: Settings = load_settings(
-        overrides=["budget.reserve=4", "budget.heartbeat=20", "budget.grace=6", "budget.floor=1", *overrides]
+        overrides=[
+            "budget.policy=uniform",
+            "budget.reserve=4",
+            "budget.heartbeat=20",
+            "budget.grace=6",
+            "budget.floor=1",
+            *overrides,
+        ]
     )
     ledger = Ledger.open(folder / name, Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
     book = Book(tasks, settings.select.rule, ledger.outcomes())
@@ -501,7 +508,7 @@ def test_an_observer_that_cannot_write_costs_nothing(tmp_path: Path, monkeypatch
 def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
     clock = Clock(0.0)
     tasks = make_tasks(4)
-    settings = load_settings(overrides=["budget.reserve=4"])
+    settings = load_settings(overrides=["budget.policy=uniform", "budget.reserve=4"])
     ledger = Ledger.open(tmp_path / "run.db", identity_of_made(), tasks)
     recorder = Recorder()
     attempts: list[Submission] = []
