@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import torch
 
 from solver.config import TrainSettings
-from solver.errors import InputError
 from solver.model.load import Base
 from solver.train import unsloth
 from solver.train.apart import StartError
@@ -67,7 +66,8 @@ def make_trainer(
 
     `device_share` is what one in a process of its own may take of the device's memory. A trainer of this process loads the
     weights of a base that is but a description. If the one that "auto" chose does not start, another takes its place, with a
-    warning. Raises InputError if one that was asked for by name cannot be had.
+    warning. Raises InputError if one that was asked for by name cannot be had, StartError if it does not start: that may be
+    different when it is tried again.
     """
     name, _ = choose_trainer(base, settings, lora_alone)
     try:
@@ -76,7 +76,7 @@ def make_trainer(
         return TRAINERS[name](base.with_weights(), settings, scratch)
     except StartError as error:
         if settings.trainer != "auto":
-            raise InputError(f"train.trainer={settings.trainer} does not start: {error}") from None
+            raise StartError(f"train.trainer={settings.trainer} does not start: {error}") from None
         _FAILED[base] = str(error)
     name, why = choose_trainer(base, settings, lora_alone)
     log.warning("trainer: %s: %s", name, why)

@@ -204,7 +204,7 @@ def test_auto_takes_another_if_it_does_not_start(
     assert name == "peft"
     assert why in warning
     assert "unsloth did not start: ImportError: no triton" in why
-    with pytest.raises(InputError, match="does not start: ImportError: no triton"):
+    with pytest.raises(StartError, match="does not start: ImportError: no triton"):
         make_trainer(base, SETTINGS, tmp_path)
 
 
