@@ -104,7 +104,7 @@ class AdaptivePolicy:
             if found is not None and board.pending.sum() == 1:
                 return self._stretched(found, board.tasks[row], left)
             if found is not None:
-                return self._joined(found, firsts, price, left)
+                return self._joined(found, firsts[np.argsort(board.place[firsts])], price, left)
         later = self._later_pass(others, price, left)
         return self._tried(firsts, least, left, "nothing is predicted to fit") if later is None else later
 
@@ -133,13 +133,18 @@ class AdaptivePolicy:
         board, offers, place = self._board, self._offers, price or 0
         chosen = offers.choice[free, place]
         options = np.where(chosen < 0, offers.least[free], chosen)
-        for at in np.lexsort((board.place[free], -offers.rates(free, options), board.losses[free])):
+        ranked = np.lexsort((board.place[free], -offers.rates(free, options), board.losses[free]))
+        for at in ranked:
             task, option = board.tasks[free[at]], int(options[at])
             doubt = f"agreement {task.agreement:.0%} of {task.views} views after {task.steps} steps"
             reason = f"{doubt}: {self._worth(free[at], option, place)}"
             found = self._fit(task, offers.plans[option], left, left, reason)
             if found is None:
                 continue
+            alike = free[ranked[board.waves[free[ranked]] == task.waves]]
+            joined = self._joined(found, alike, place, left)
+            if len(joined.tasks) > 1:
+                return joined
             after = left - self.costs.seconds(task.shape, found.plan, task.waves)
             return found if after >= offers.least_seconds(free).min() else self._stretched(found, task, left)
         return None
@@ -152,19 +157,19 @@ class AdaptivePolicy:
 
     # -- joining, shrinking and stretching
 
-    def _joined(self, found: Assignment, firsts: Rows, price: int, left: float) -> Assignment:
-        """With up to `budget.chunk` tasks in all, the shortest of those that are to get the same pass."""
+    def _joined(self, found: Assignment, others: Rows, price: int, left: float) -> Assignment:
+        """With up to `chunk` tasks in all, the first of the `others` that are to get the same pass."""
         if self.chunk == 1 or found.halvings:
             return found
         board, offers = self._board, self._offers
         ids, seconds = list(found.tasks), found.seconds
-        for row in firsts[np.argsort(board.place[firsts])]:
-            task = board.tasks[row]
+        for row in others:
+            task, option = board.tasks[row], int(offers.choice[row, price])
             if len(ids) == self.chunk:
                 break
-            if task.id in ids or task.losses or offers.plans[offers.choice[row, price]] != found.plan:
+            if task.id in ids or task.losses or option < 0 or offers.plans[option] != found.plan:
                 continue
-            most = self.costs.forecast(task.shape, found.plan).most
+            most = self.costs.forecast(task.shape, found.plan, task.waves).most
             if seconds + most <= left:
                 ids.append(task.id)
                 seconds += most

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,26 @@ def test_a_second_wave_goes_to_those_in_doubt_with_a_chance() -> None:
     assert given.plan.steps >= LATER_STEPS * full_plan(SETTINGS).steps
     assert given.plan.views >= LATER_VIEWS * full_plan(SETTINGS).views
     assert "agreement 0% of 8 views after 30 steps" in given.reason
+
+
+def test_tasks_in_doubt_share_an_item_where_items_take_several() -> None:
+    settings = load_settings(overrides=["budget.policy=adaptive", "budget.chunk=3"])
+    policy = AdaptivePolicy(settings, taught())
+    done: dict[str, Any] = {"waves": 1, "steps": 30, "status": "complete", "views": 8, "agreement": 0.25}
+    tasks = [state(number, **done) for number in range(4)]
+    tasks += [state(4, **{**done, "waves": 2}), state(5, **{**done, "agreement": 1.0}), state(6, **{**done, "losses": 1})]
+    given = policy.next(tasks, 2000.0, 1)
+    assert given is not None
+    assert given.wave == 1
+    assert set(given.tasks) < {"t00", "t01", "t02", "t03"}
+    assert len(given.tasks) == 3
+    assert "3 tasks together" in given.reason
+    each = policy.costs.forecast(tasks[0].shape, given.plan, 1).most
+    assert 3 * each <= given.seconds <= 2000.0
+    shorter = policy.next(tasks, 1.5 * each, 1)
+    assert shorter is not None
+    assert shorter.seconds <= 1.5 * each
+    assert shorter.plan.steps < given.plan.steps
 
 
 def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
