@@ -3,6 +3,12 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+# a machine that is busy is no failure of what is tested
+hypothesis_settings.register_profile("solver", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("solver")
 
 
 @pytest.fixture(scope="session")
