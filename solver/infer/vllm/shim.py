@@ -190,15 +190,26 @@ def new_lora(id_: str, path: Path) -> Lora:
     return Lora(f"{id_}#{number}", number, path)
 
 
+_threads = 0  # of all calls into vllm, from the first engine of this process on
+
+
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """Leave the process as it was: environment, threads, generators of random numbers, default dtype, loggers."""
+    """Leave the process as it was: environment, threads, generators of random numbers, default dtype, loggers.
+
+    All calls run with the same number of threads: an engine that was started with another number than the first one of the
+    process gives wrong answers (seen with the CPU build of 0.32.0: two threads, then one).
+    """
+    global _threads
     environment, threads, set_threads = dict(os.environ), torch.get_num_threads(), torch.set_num_threads
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     dtype = torch.get_default_dtype()
     os.environ.update(ENVIRONMENT)
     logging.getLogger("vllm").setLevel(logging.CRITICAL)  # what goes wrong is raised, too
+    _threads = _threads or threads
+    if threads != _threads:
+        torch.set_num_threads(_threads)
     try:
         yield
     finally:
