@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -428,13 +429,28 @@ def test_the_answers_of_400_tasks_are_on_disk_before_a_worker_exists(tmp_path: P
     assert_valid(tmp_path / "out", challenges)
 
 
-def test_a_full_disk(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    out = tmp_path / "small"
-    out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(out)], capture_output=True)
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own, of so many bytes."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
         pytest.skip("mounting a tmpfs is not permitted")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """With whatever room is left."""
+    with file.open("wb", buffering=0) as opened, contextlib.suppress(OSError):
+        while opened.write(b"x" * 1024):
+            pass
+
+
+def test_a_full_disk(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    with small_disk(tmp_path / "small", "600k") as out:
         filler = out / "filler"
         spec = {"challenges": str(challenges), "model": str(tiny_base), "out": str(out)}
         process = subprocess.Popen(
@@ -442,12 +458,7 @@ def test_a_full_disk(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
         )
         assert process.stdout is not None
         process.stdout.readline()
-        with filler.open("wb", buffering=0) as file:  # from now on nothing fits
-            try:
-                while file.write(b"x" * 1024):
-                    pass
-            except OSError:
-                pass
+        fill(filler)  # from now on nothing fits
         text, error = process.communicate(timeout=60)
         assert process.returncode == 0, text + error
         assert "cannot write" in text
@@ -457,25 +468,16 @@ def test_a_full_disk(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
         assert done.returncode == 0
         assert_valid(out, challenges)
         assert set(Ledger.read(out / "run.db").statuses().values()) == {"complete"}
-    finally:
-        subprocess.run(["umount", "-l", str(out)], check=True)
 
 
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     """What it refused is written when it takes something again, and the ledger tells."""
-    out = tmp_path / "small"
-    out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(out)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs is not permitted")
-    try:
+    with small_disk(tmp_path / "small", "600k") as out:
         spec = {"challenges": str(challenges), "model": str(tiny_base), "out": str(out)}
         process = subprocess.Popen(command(tmp_path, {"step": 0.2, "answer": 0.1}, spec), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         process.stdout.readline()
-        with (out / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(b"x" * 1024):
-                pass
+        fill(out / "filler")
         for line in process.stdout:
             if "cannot write" in line:
                 break
@@ -486,23 +488,14 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, challenges: Path, tiny_
         assert events(out)["disk"] >= 1
         submission = load_submission(out / "submission.json")
         assert all((submission[task.id][0][0] == task.test[0].input).all() for task in TASKS)
-    finally:
-        subprocess.run(["umount", "-l", str(out)], check=True)
 
 
 def test_a_disk_full_from_the_start(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    out = tmp_path / "small"
-    out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(out)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs is not permitted")
-    try:
+    with small_disk(tmp_path / "small", "8k") as out:
         done = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base), out=str(out))
         assert done.returncode == 2
         assert done.stderr.startswith("solver: ")
         assert str(out) in done.stderr
-    finally:
-        subprocess.run(["umount", "-l", str(out)], check=True)
 
 
 @pytest.mark.slow
