@@ -1,12 +1,14 @@
-"""vLLM against our own engine, and vLLM's memory over restarts and adapters, from one run.
+"""vLLM against our own engine, and vLLM's memory over restarts and adapters: Markdown tables.
 
-    .venv-vllm/bin/python tests/benchmarks/bench_vllm.py [--ranks 8 16 64] [--adapters 1 8] [--requests 16] [--samples 8]
-        [--new 64] [--restarts 50] [--many 200] [--threads 1]
+    .venv-vllm/bin/python tests/benchmarks/bench_vllm.py speed [--ranks 8 16 64] [--adapters 1 8] [--requests 16] [--samples 8]
+        [--new 64] [--threads 1]                                                             minutes, on an idle machine
+    .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
 Speed: the same requests on both sides (prompts of the shortest ARC-AGI-1 evaluation tasks, dealt out to the adapters, random
 LoRA weights of the embedded model in fp32, samples at temperature 1 under the grammar), sampled tokens a second of wall
-clock, on an otherwise idle machine; each side warms up first with the same adapters. Memory: what the process holds after
-each tenth of `--restarts` closed and started engines, and of `--many` adapters that one engine serves one after another.
+clock; each side warms up first with the same adapters. The last line says whether `infer.engine=auto` takes the faster one.
+Memory: what the process holds, its threads, open files and child processes after so many closed and started engines, and
+after so many adapters that one engine served one after another. Without a mode: both.
 """
 
 from __future__ import annotations
@@ -26,10 +28,13 @@ from solver.arc.datasets import load_tasks, shortest_tasks
 from solver.config import InferSettings, ModelSettings
 from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
-from solver.infer.vllm.engine import VllmEngine
+from solver.infer.registry import auto_engine
+from solver.infer.vllm.engine import VllmEngine, not_usable
 from solver.infer.vllm.shim import distribution
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach
+from solver.report.scores import hardware_text
+from solver.run.summary import commit, hardware
 from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
 
 
@@ -62,7 +67,9 @@ def rate(engine: Engine, asked: Sequence[SampleRequest]) -> float:
 
 def speed(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
     """A row for each rank and number of adapters."""
-    print("rank  adapters  hf tok/s  vllm tok/s  vllm start s")
+    print("| rank | adapters | hf, tokens/s | vllm, tokens/s | hf / vllm | start of vllm, s |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    ratios = []
     for rank in options.ranks:
         refs = list(adapters(base, rank, max(options.adapters), scratch))
         hf, vllm = HFEngine(base, InferSettings()), VllmEngine(base, InferSettings())
@@ -75,35 +82,47 @@ def speed(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, 
             for engine in (hf, vllm):
                 rate(engine, requests(prompts[:count], refs[:count], 1, 2))
                 rates.append(rate(engine, asked))
-            print(f"{rank:4}  {count:8}  {rates[0]:8.0f}  {rates[1]:10.0f}  {start:12.1f}", flush=True)
+            ratios.append(rates[0] / rates[1])
+            print(f"| {rank} | {count} | {rates[0]:,.0f} | {rates[1]:,.0f} | {ratios[-1]:.2f} | {start:.1f} |", flush=True)
         vllm.close()
-
-
-def held() -> float:
-    """MB of memory this process holds."""
-    gc.collect()
-    return float(psutil.Process().memory_info().rss / 1e6)
+    taken, why = auto_engine(base.device.type, True, lambda: not_usable(base.device.type))
+    faster = sum((ratio > 1) == (taken == "hf") for ratio in ratios)
+    print(f"\ninfer.engine=auto takes {taken} ({why}): the faster one in {faster} of {len(ratios)} rows\n")
 
 
 def memory(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
     """What stays after restarts, and after adapters."""
-    engine = VllmEngine(base, InferSettings())
-    refs = list(adapters(base, options.ranks[0], max(1, options.many), scratch / "many"))
-    for what, count in (("restarts", options.restarts), ("adapters", options.many)):
-        print(f"{what:>8}  held MB")
-        for number in range(count + 1):
-            if what == "restarts":
+    rank, engine = options.ranks[0], VllmEngine(base, InferSettings())
+    refs = list(adapters(base, rank, max(1, options.many), scratch / "many"))
+    for what, count, shown in (
+        ("starts", options.restarts, {1, 2, *range(10, options.restarts + 1, 10)}),
+        ("adapters", options.many, {1, 10, *range(50, options.many + 1, 50)}),
+    ):
+        print(f"| {what} | held, MB | threads | open files | child processes |\n| ---: | ---: | ---: | ---: | ---: |")
+        for number in range(1, count + 1):
+            if what == "starts":
                 engine.close()
-                engine.start(options.ranks[0])
+                engine.start(rank)
             rate(engine, requests(prompts[:1], [refs[number % len(refs)]], 1, 4))
-            if number % max(1, count // 10) == 0:
-                print(f"{number:8}  {held():7.0f}", flush=True)
+            if number in shown:
+                print(f"| {number} | {left()} |", flush=True)
+        print()
     engine.close()
+    print(f"all closed: {left()}\n")
+
+
+def left() -> str:
+    """What this process holds, as columns."""
+    gc.collect()
+    process = psutil.Process()
+    children = len(process.children(recursive=True))
+    return f"{process.memory_info().rss / 1e6:,.0f} | {process.num_threads()} | {process.num_fds()} | {children}"
 
 
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("mode", nargs="?", choices=["speed", "memory"], help="without one: both")
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 16, 64])
     parser.add_argument("--adapters", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--requests", type=int, default=16)
@@ -120,10 +139,13 @@ def main() -> None:
     base = load_base(None, ModelSettings(device="cpu", dtype="float32"))
     tasks = shortest_tasks(load_tasks("arc1:evaluation"), options.requests)
     prompts = [base.codec.prompt(task.query(0), 0, base.context).ids for task in tasks]
-    print(f"{distribution()}; {options.threads} thread(s); {options.requests} requests of {options.samples} samples")
+    machine = hardware_text(hardware({"threads": str(options.threads)}))
+    print(f"{distribution()}, torch {torch.__version__}, {machine}, commit {commit()[:7]}")
+    print(f"{options.requests} requests of {options.samples} samples of at most {options.new} tokens; embedded model, fp32\n")
     with tempfile.TemporaryDirectory(prefix="solver-bench-") as scratch:
-        speed(base, prompts, options, Path(scratch))
-        memory(base, prompts, options, Path(scratch))
+        for mode, measure in (("speed", speed), ("memory", memory)):
+            if options.mode in (None, mode):
+                measure(base, prompts, options, Path(scratch))
 
 
 if __name__ == "__main__":
