@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from solver.budget.drift import Drift
 from solver.budget.profile import Profile, Variant
 from solver.budget.regression import STRONG, WEAK, Regression, Spread
 from solver.budget.workload import PHASES, Amount, Circumstances, Sizes, TaskShape, amounts, in_column, sizes_of
@@ -33,7 +34,7 @@ CHANGE = 0.03  # of a prediction that calls for new plans
 # took 0.1 ms; the rest is guessed.
 _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
-        "prepare": (2e-3, 1e-4, 3e-5, 1e-7, 1e-6),
+        "prepare": (6e-4, 1e-4, 3e-5, 1e-7, 6e-5),
         "fit": (5e-2, 2e-2, 4.3e-4, 6.6e-8),
         "infer": (5e-2, 1.4e-4, 2.2e-8, 6e-3, 5e-4),
         "score": (1e-2, 3e-5, 3e-4),
@@ -152,6 +153,7 @@ class CostModel:
         self._settings = settings
         self.prior = prior or Prior()
         self._phases = _regressions(self.prior)
+        self._drift = Drift()
         self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
         self._lengths: deque[float] = deque(maxlen=RECENT)
         self._candidates: deque[float] = deque(maxlen=RECENT)
@@ -180,6 +182,11 @@ class CostModel:
         self._forecasts.clear()
         return line
 
+    def forget_drift(self) -> None:
+        """Predict for the machine as it usually is: how it was at the last measurement says nothing about what is asked."""
+        self._drift = Drift()
+        self._forecasts.clear()
+
     def known(self, phase: str) -> bool:
         """Whether a prediction of this phase rests on a measurement, here or in a profile of this machine."""
         return self._phases[phase].count > 0 or phase in self.prior.known
@@ -191,24 +198,29 @@ class CostModel:
         return all(self.known(phase) for phase in phases)
 
     def forecast(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> Forecast:
-        """What a pass by `plan` over a task of `shape` takes."""
+        """What a pass by `plan` over a task of `shape` takes, if it is the next one."""
         key = shape, plan, wave
         if (known := self._forecasts.get(key)) is None:
             work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
-            median = {phase: self._phases[phase].median(part) for phase, part in work.items()}
-            upper = {phase: self._phases[phase].upper(part) for phase, part in work.items()}
+            drift = self._drift.factor
+            median = {phase: drift * self._phases[phase].median(part) for phase, part in work.items()}
+            # a promise does not count on the machine staying as fast as it is just now
+            upper = {phase: max(1.0, drift) * self._phases[phase].upper(part) for phase, part in work.items()}
             known = self._forecasts[key] = Forecast(median, upper)
         return known
 
     def seconds(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> float:
         """Of a whole pass, by the medians: `forecast(...).seconds` for those who need no more."""
         work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
-        return sum(self._phases[phase].median(part) for phase, part in work.items())
+        return self._drift.factor * sum(self._phases[phase].median(part) for phase, part in work.items())
 
     def medians(
         self, shapes: Sequence[TaskShape], steps: Numbers, views: Numbers, samples: Amount, waves: Sequence[int] | int = 0
     ) -> Numbers:
-        """Seconds (tasks, plans) of whole passes by the medians, for arrays (plans,) of steps and views."""
+        """Seconds (tasks, plans) of whole passes by the medians, for arrays (plans,) of steps and views.
+
+        These are for plans of all that is to come: as on the machine as it usually is, whatever it is just now.
+        """
         sizes = in_column([self._sizes_of(shape) for shape in shapes])
         wave = waves if isinstance(waves, int) else np.array(waves, float)[:, None]
         work = amounts(sizes, self._settings, steps, views, samples, self._usual(wave))
@@ -229,6 +241,7 @@ class CostModel:
             "score": (0, scored),
             "select": (0, 0),
         }
+        learnt: dict[str, Sequence[float]] = {}
         for phase, seconds in outcome.seconds.items():
             if phase not in done:
                 continue
@@ -240,6 +253,11 @@ class CostModel:
                     continue
             if work is not None:
                 self._phases[phase].add(work, seconds)
+                learnt[phase] = work
+        # beside rates that know of this pass: what they took up is no drift
+        self._drift.add(
+            sum(self._phases[phase].median(work) for phase, work in learnt.items()), sum(map(outcome.seconds.__getitem__, learnt))
+        )
         self.tasks += 1
         self._forecasts.clear()
         self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(outcome.wave)))
@@ -257,7 +275,23 @@ class CostModel:
             statistics.median(self._lengths) if self._lengths else 1.0,
             statistics.median(self._candidates) if self._candidates else None,
         )
-        return Circumstances(outcome.wave, length, candidates)
+        return Circumstances(outcome.wave, length, candidates, self._scored(outcome))
+
+    @staticmethod
+    def _scored(outcome: TaskOutcome) -> float | None:
+        """Tokens of all answers that a pass scored; None if it scored none."""
+        return float(tokens) if (tokens := outcome.tokens.get("scored", 0)) else None
+
+    def score_seconds(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> float | None:
+        """What scoring takes, for the answers that inference found: the prediction of the moment at which they are known.
+
+        Ask before the pass is observed. None if nothing was scored.
+        """
+        if (scored := self._scored(outcome)) is None:
+            return None
+        circumstances = replace(self._usual(outcome.wave), scored=scored)
+        work = self._amounts(shape, plan.steps, plan.views, plan.samples, circumstances)
+        return self._drift.factor * self._phases["score"].median(work["score"])
 
     def _usual(self, wave: Amount) -> Circumstances:
         """What is to be expected of the answers of a pass: what was usual of late."""

@@ -25,7 +25,7 @@ _LONGEST = 30 * 31  # tokens of the largest answer
 
 # What the seconds of a phase are proportional to, each with a rate of its own. "squared": per sequence, tokens squared.
 FEATURES: Mapping[str, tuple[str, ...]] = {
-    "prepare": ("task", "pair of a sequence", "pair of a sequence passed over", "token of a sequence", "prompt token"),
+    "prepare": ("task", "pair of a sequence", "pair of a sequence passed over", "token of a sequence", "pair of a prompt"),
     "fit": ("fit", "step", "token trained", "squared token trained"),
     "infer": ("task", "prompt token", "squared prompt token", "decoding pass", "answer token"),
     "score": ("task", "prompt token", "scored answer token"),
@@ -41,6 +41,7 @@ class Circumstances:
     wave: Amount = 0  # a later pass passes over the sequences of those before
     length: float = 1.0  # tokens of an answer, over those that were to be expected
     candidates: float | None = None  # different grids that are scored for a query; None: as many as may be
+    scored: float | None = None  # tokens of all answers scored, under all views; None: to be expected
 
 
 FIRST = Circumstances()
@@ -95,10 +96,11 @@ def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
 
 
 class Sizes(NamedTuple):
-    """What the work of any pass over a task depends on; all but `pairs` are tokens as the model sees them."""
+    """What the work of any pass over a task depends on; all but pairs are tokens as the model sees them."""
 
     sequence: Amount  # of a training sequence
     pairs: Amount  # in a training sequence
+    shown: Amount  # pairs in the prompts of all test inputs, under one view
     prompts: Amount  # of the prompts of all test inputs, under one view
     squared: Amount  # the same, squared one by one
     answers: Amount  # of all answers
@@ -113,6 +115,7 @@ def sizes_of(shape: TaskShape, settings: Settings) -> Sizes:
     return Sizes(
         sequence=min(sum(shape.demonstrations) * share, context),
         pairs=shown * share,
+        shown=float(len(prompts) * (shown + 1)),
         prompts=float(sum(prompts)),
         squared=float(sum(length**2 for length in prompts)),
         answers=sum(shape.answers),
@@ -139,13 +142,14 @@ def amounts(
     pairs = made * sizes.pairs
     trained = sequences * sizes.sequence
     asked = views * sizes.prompts
+    scored = views * answer * candidates if circumstances.scored is None else circumstances.scored
     # all views of all queries are answered side by side, a token of each in a pass
     passes = least(views, 1.0) * sizes.longest * circumstances.length
     found: dict[str, tuple[Amount, ...]] = {
-        "prepare": (1.0, pairs, pairs * most(circumstances.wave, 0), made * sizes.sequence, asked),
+        "prepare": (1.0, pairs, pairs * most(circumstances.wave, 0), made * sizes.sequence, views * sizes.shown),
         "fit": (least(steps, 1.0), steps, trained, trained * sizes.sequence),
         "infer": (1.0, asked, views * sizes.squared, passes, views * samples * answer),
-        "score": (1.0, asked, views * answer * candidates),
+        "score": (1.0, asked, scored),
         "select": (1.0,),
     }
     if not infer.score:

@@ -45,3 +45,4 @@ def remember(costs: CostModel, ledger: Ledger) -> None:
     outcomes = {(outcome.task_id, outcome.wave): outcome for outcome in ledger.outcomes()}
     for key in [key for key in ledger.order() if key in plans][-REMEMBERED:]:
         costs.observe(shapes[key[0]], plans[key].plan, outcomes[key])
+    costs.forget_drift()

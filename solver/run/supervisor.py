@@ -354,12 +354,15 @@ class Supervisor:
         """The outcome beside what was expected of it; the cost model learns from it, unless its footprint was smaller."""
         assert slot.item is not None
         place = next(place for place, work in enumerate(slot.item.tasks) if work.task.id == outcome.task_id)
+        planned = dict(slot.expected.seconds[place])
         if outcome.final and not slot.item.halvings:
-            shape = self._book.state(outcome.task_id).shape
-            self._policy.costs.observe(shape, slot.item.tasks[place].plan, outcome)
+            shape, plan = self._book.state(outcome.task_id).shape, slot.item.tasks[place].plan
+            if "score" in planned and (seconds := self._policy.costs.score_seconds(shape, plan, outcome)) is not None:
+                planned["score"] = seconds  # how many answers there would be to score, nobody could know before
+            self._policy.costs.observe(shape, plan, outcome)
             if outcome.status == "complete":
                 self._chunks.observe(sum(outcome.seconds.values()), len(slot.item.tasks))
-        return replace(outcome, planned=dict(slot.expected.seconds[place]))
+        return replace(outcome, planned=planned)
 
     def _end_item(self, slot: _Slot, error: str) -> None:
         """Free the worker; tasks of its item without a final outcome are charged with the loss."""

@@ -19,7 +19,7 @@ from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 SETTINGS = load_settings()
 PLAN = TaskPlan(40, 8, 1)
 TRUE = {  # seconds per unit of each feature, all phases
-    "prepare": (4e-3, 2e-4, 5e-5, 1e-6, 2e-6),
+    "prepare": (4e-3, 2e-4, 5e-5, 1e-6, 1e-4),
     "fit": (0.1, 5e-3, 1e-4, 3e-8),
     "infer": (0.1, 5e-5, 8e-9, 2e-3, 4e-4),
     "score": (2e-2, 1e-5, 1e-4),
@@ -76,6 +76,7 @@ def test_many_passes_are_predicted_as_each_alone() -> None:
     costs, forms, waves = CostModel(SETTINGS), [shape(tokens) for tokens in (300, 1000, 4000)], [0, 1, 3]
     for form in forms:
         costs.observe(form, PLAN, passed(form, PLAN, np.random.default_rng(1)))
+    costs.forget_drift()  # many are predicted for plans of all that is to come
     steps, views = np.array([0.0, 5.0, 80.0, 2000.0]), np.array([1.0, 8.0, 2.0, 8.0])
     found = costs.medians(forms, steps, views, 2, waves)
     for place, (form, wave) in enumerate(zip(forms, waves, strict=True)):
@@ -123,6 +124,43 @@ def test_what_the_deadline_cut_counts_for_what_it_got_done() -> None:
     one, other = (costs.forecast(form, PLAN).median for costs in (whole, cut))
     for phase in FEATURES:
         assert other[phase] == pytest.approx(one[phase], rel=0.15)
+
+
+def test_a_machine_that_has_just_become_slower_is_slower_for_the_next_pass() -> None:
+    rng, costs = np.random.default_rng(0), CostModel(SETTINGS)
+    errors: dict[float, list[float]] = {1.0: [], 1.5: []}
+    for number in range(80):
+        form, slower = shape(float(rng.uniform(300, 2000))), 1.0 if number // 10 % 2 else 1.5
+        done = passed(form, PLAN, rng)
+        used = sum(done.seconds.values()) * slower
+        if number >= 40 and number % 10 >= 4:  # some passes after the change
+            errors[slower].append(costs.forecast(form, PLAN).seconds / used - 1)
+        costs.observe(form, PLAN, replace(done, seconds={phase: seconds * slower for phase, seconds in done.seconds.items()}))
+    for seen in errors.values():  # the mean of both would be wrong by 20 %, up or down
+        assert abs(float(np.median(seen))) < 0.1
+    slow = costs.forecast(form, PLAN)
+    costs.forget_drift()
+    usual = costs.forecast(form, PLAN)
+    assert usual.seconds / slow.seconds > 1.1  # the last ten were fast ones
+    assert usual.most == pytest.approx(slow.most)  # and nothing is promised on that
+
+
+def test_scoring_is_foreseen_once_it_is_known_what_there_is_to_score() -> None:
+    rng, costs, form = np.random.default_rng(0), CostModel(SETTINGS), shape(1000)
+    seen: list[tuple[str, float, float]] = []
+    for number in range(30):
+        tokens = int(rng.integers(1, 5)) * 400
+        seconds = 0.02 + 1e-4 * tokens
+        outcome = replace(passed(form, PLAN), tokens={"scored": tokens})
+        outcome = replace(outcome, seconds={**outcome.seconds, "score": seconds})
+        predicted = costs.score_seconds(form, PLAN, outcome)
+        assert predicted is not None
+        if number >= 5:
+            seen += [("then", predicted, seconds), ("before", costs.forecast(form, PLAN).median["score"], seconds)]
+        costs.observe(form, PLAN, outcome)
+    errors = prediction_errors(seen)
+    assert errors["then"] < 0.05 < 0.2 < errors["before"]
+    assert costs.score_seconds(form, PLAN, replace(outcome, tokens={})) is None
 
 
 def test_a_pass_in_which_nothing_was_answered_says_that_answers_take_longer() -> None:
