@@ -22,14 +22,12 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from held_out_tasks import draw_tasks, sources
 
-from solver.arc.grid import grid_key
-from solver.arc.task import Pair, Task
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel, prior_of
 from solver.budget.gains import Gains, fit, shipped_gains
@@ -37,58 +35,8 @@ from solver.budget.planner import UniformPolicy, full_plan
 from solver.budget.prior import stored
 from solver.budget.replay import RecordedTask, evidence, replay
 from solver.config import Settings
-from solver.pretrain.command import evaluation_guard, load_store
-from solver.pretrain.guard import Guard, held_out
-from solver.pretrain.procedural import Procedural
 from solver.run.record import read_record
 from solver.types import TaskPlan
-
-MOST_OF_FAMILY = 12  # tasks
-
-
-def draw_tasks(count: int, tokens: int, seed: int, corpus: Path | None, cache: Path) -> list[Task]:
-    """Tasks of three or four demonstrations and one test, in turn of procedural and of stored families that are held out.
-
-    None has more than so many grid tokens.
-    """
-    rng = np.random.default_rng(seed)
-    sources = [_procedural(rng), *([_stored(corpus, cache, rng)] if corpus is not None else [])]
-    found: list[Task] = []
-    while len(found) < count:
-        shown = int(rng.integers(3, 5))
-        source = sources[len(found) % len(sources)]
-        family, pairs = next(source, ("", []))
-        if not family:
-            sources.remove(source)
-        if len(pairs) <= shown:
-            continue
-        task = Task(f"{family}-{len(found):03}", tuple(pairs[:shown]), tuple(pairs[shown : shown + 1]))
-        # demonstrations whose outputs are all the same leave open what the test is about
-        told = len({grid_key(pair.output) for pair in task.train if pair.output is not None}) > 1
-        if told and task.grid_tokens() <= tokens:
-            found.append(task)
-    return found
-
-
-def _procedural(rng: np.random.Generator) -> Iterator[tuple[str, list[Pair]]]:
-    """Pairs of one family after the other."""
-    families = Procedural(Guard.against([]), held_out=True)
-    while True:
-        yield "procedural", families.pairs(rng, 5)
-
-
-def _stored(corpus: Path, cache: Path, rng: np.random.Generator) -> Iterator[tuple[str, list[Pair]]]:
-    """Random pairs of random families of the corpora, of none too often."""
-    store = load_store(corpus, cache, evaluation_guard(), print)
-    store = store.select([held_out(name) for name in store.names])
-    left = dict.fromkeys(range(len(store)), MOST_OF_FAMILY)
-    while left:
-        family = int(rng.choice(list(left)))
-        left[family] -= 1
-        if not left[family]:
-            del left[family]
-        pairs = rng.permutation(list(store.family(family)))[:5]
-        yield store.names[family].replace("/", " "), [Pair(*store.pair(int(pair))) for pair in pairs]
 
 
 def record(given: argparse.Namespace) -> int:
@@ -97,7 +45,8 @@ def record(given: argparse.Namespace) -> int:
     out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = out / "challenges.json", out / "solutions.json"
     if not challenges.exists():
-        tasks = draw_tasks(given.tasks, given.tokens, given.seed, given.corpus, out)
+        rng = np.random.default_rng(given.seed)
+        tasks = draw_tasks(given.tasks, given.tokens, rng, sources(rng, given.corpus, out))
         known = {task.id: [pair.output.tolist() for pair in task.test if pair.output is not None] for task in tasks}
         solutions.write_text(json.dumps(known))
         challenges.write_text(json.dumps({task.id: task.without_answers().to_json() for task in tasks}))

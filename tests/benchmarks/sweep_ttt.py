@@ -1,38 +1,63 @@
 """What test-time training of a base model gains from each setting, on tasks its training never saw: the recipe's numbers.
 
-    python tests/benchmarks/sweep_ttt.py --grid train.steps=0,30,60 train.lr=1e-3,2e-3 [--model DIR] [--tasks 12] [--views 8]
-    python tests/benchmarks/sweep_ttt.py --grid train.trainer=full,peft train.rank=16,192 data.scheme=n-1,loo,e2e --shared no yes
+    python tests/benchmarks/sweep_ttt.py run OUT "" "train.lr=1e-3" "train.steps=120 train.lr=1e-3" "fit=shared" [--corpus FOLDER]
+    python tests/benchmarks/sweep_ttt.py table OUT
 
-Every combination of the grid is fitted on the ARC-AGI-1 training tasks that are held out of every training of ours (never an
-evaluation task), shortest first. A line of Markdown each: the answers' loss in nats a token under the fitted weights, without
-any view; answers that the two most voted greedy grids over the views hold; and seconds. `--shared yes` fits one adapter to
-all tasks.
+`run` draws tasks once for OUT (procedural held-out families, held-out ARC-AGI-1 training tasks and held-out families of the
+corpora in turn; never an evaluation task) and tries each configuration on all of them: settings as `solver run --set` takes
+them, with a blank between two, and how tasks are fitted, `fit=own` (each alone), `fit=shared` (one adapter for all) or
+`fit=both` (each goes on from the shared one). What is finished is in OUT/results.jsonl, task by task, and is not done again.
+
+`table` compares every configuration with the first one on the tasks both have done: the mean nats of an answer, the mean
+difference with its standard error over tasks, and queries solved by the two most voted of the greedy answers, with the
+solved queries gained and lost. Losses are the mean over the views that queries are asked under. Nothing in it depends on
+how busy the machine was.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import sys
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
+from held_out_tasks import arc_training, draw_tasks, sources
 
 from solver.arc.datasets import load_tasks
 from solver.arc.grid import grid_key
-from solver.arc.seeding import generator
 from solver.arc.task import Task
 from solver.arc.ttt_data import ttt_examples
-from solver.arc.view import random_view
 from solver.codec import LONGEST_ANSWER, TooLong
 from solver.config import Settings, load_settings
+from solver.infer.base import Engine
 from solver.infer.registry import make_engine
 from solver.model.load import Base, load_base
-from solver.pretrain.guard import held_out
+from solver.run.solve import inference_views
+from solver.train.base import Trainer
 from solver.train.registry import make_trainer
-from solver.types import NEVER, AdapterRef, FitJob, SampleRequest, ScoreRequest, TokenSequence
+from solver.types import NEVER, AdapterRef, Fit, FitJob, SampleRequest, ScoreRequest, TokenSequence
+
+RESULTS = "results.jsonl"
+FITS = ("own", "shared", "both")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a configuration did to one task."""
+
+    task: str
+    nats: list[float]  # of each query's answer, mean over the views
+    solved: list[bool]  # by the two most voted greedy answers over the views
+    configuration: str = ""
+    steps: int = 0  # that fitted it; a shared fit's are counted in parts
+    tokens: float = 0.0
 
 
 def sequences_of(base: Base, task: Task, settings: Settings) -> tuple[TokenSequence, ...]:
@@ -49,85 +74,155 @@ def sequences_of(base: Base, task: Task, settings: Settings) -> tuple[TokenSeque
     return tuple(made)
 
 
-def fit(base: Base, tasks: list[Task], settings: Settings, shared: bool, scratch: Path) -> dict[str, AdapterRef | None]:
-    """The adapter of every task; none where nothing is fitted."""
-    sequences = {task.id: sequences_of(base, task, settings) for task in tasks}
-    steps = settings.train.steps or 0
-    if not steps:
-        return dict.fromkeys(sequences)
-    if shared:
-        every = tuple(itertools.chain(*sequences.values()))
-        mixed = tuple(every[int(i)] for i in np.random.default_rng(settings.seed).permutation(len(every)))
-        jobs = [FitJob("shared", mixed, steps * len(tasks))]
-    else:
-        jobs = [FitJob(id_, mine, steps) for id_, mine in sequences.items() if mine]
-    fits = {done.job: done.adapter for done in make_trainer(base, settings.train, scratch).fit(jobs, NEVER)}
-    return {task.id: fits.get("shared" if shared else task.id) for task in tasks}
+class Fitter:
+    """Fits tasks as a configuration says; the adapter and what it took, task by task."""
+
+    def __init__(self, base: Base, settings: Settings, how: str, tasks: list[Task], scratch: Path) -> None:
+        self._base, self._settings, self._how = base, settings, how
+        self._tasks = len(tasks)
+        self._steps = settings.train.steps or 0
+        self._trainer: Trainer = make_trainer(base, settings.train, scratch)
+        self._shared: Fit | None = None
+        if how != "own" and self._steps:
+            every = list(itertools.chain(*(sequences_of(base, task, settings) for task in tasks)))
+            mixed = tuple(every[int(i)] for i in np.random.default_rng(settings.seed).permutation(len(every)))
+            self._shared = self._fit("shared", mixed, self._steps * len(tasks), None)
+
+    def fit(self, task: Task) -> tuple[AdapterRef | None, int, float]:
+        """The adapter that serves a task, its optimizer steps, and the tokens trained on; a shared fit's in equal parts."""
+        adapter, steps, tokens = None, 0, 0.0
+        if self._shared is not None:
+            adapter, tokens = self._shared.adapter, self._shared.tokens / self._tasks
+            steps = self._shared.steps // self._tasks
+        if self._how != "shared" and self._steps:
+            done = self._fit(task.id.replace(" ", "_"), sequences_of(self._base, task, self._settings), self._steps, adapter)
+            adapter, steps, tokens = done.adapter, steps + done.steps, tokens + done.tokens
+        return adapter, steps, tokens
+
+    def _fit(self, name: str, sequences: tuple[TokenSequence, ...], steps: int, start: AdapterRef | None) -> Fit:
+        [done] = self._trainer.fit([FitJob(name, sequences, steps, start=start)], NEVER)
+        if done.status != "complete":
+            raise RuntimeError(f"{name}: {done.reason}")
+        return done
 
 
-def measure(base: Base, tasks: list[Task], settings: Settings, shared: bool, views: int) -> tuple[float, int, int, float]:
-    """(nats a token of the answers, answers found, answers, seconds)."""
-    began = time.perf_counter()
-    nats = tokens = 0.0
-    found = total = 0
+def ask(base: Base, engine: Engine, task: Task, settings: Settings, adapter: AdapterRef | None) -> Measured:
+    """How the fitted model answers a task's queries; nothing said of the fit."""
+    views = inference_views(settings, task, 0)
+    nats, solved = [], []
+    for index, pair in enumerate(task.test):
+        assert pair.output is not None
+        prompts = [base.codec.prompt(view.apply(task), index, base.context).ids for view in views]
+        answers = [base.codec.encode_answer(view.apply_grid(pair.output)) for view in views]
+        scoring = [ScoreRequest(str(n), prompts[n], adapter, (answer,)) for n, answer in enumerate(answers)]
+        nats.append(-float(np.mean([result.completions[0].logprob for result in engine.score(scoring, NEVER)])))
+        requests = [SampleRequest(str(n), prompt, adapter, 1, 0.0, LONGEST_ANSWER) for n, prompt in enumerate(prompts)]
+        found: list[tuple[bytes, float]] = []
+        for result in engine.sample(requests, NEVER):
+            grid = base.codec.decode_answer(result.completions[0].ids) if result.completions else None
+            if grid is not None:
+                found.append((grid_key(views[int(result.request)].undo(grid)), result.completions[0].logprob))
+        solved.append(grid_key(pair.output) in two_most_voted(found))
+    return Measured(task.id, nats, solved)
+
+
+def two_most_voted(found: list[tuple[bytes, float]]) -> list[bytes]:
+    """Of (grid, log-probability): the two grids found most often, ties to the more probable."""
+    votes = Counter(key for key, _ in found)
+    best = {key: max(logprob for other, logprob in found if other == key) for key in votes}
+    return sorted(votes, key=lambda key: (votes[key], best[key]), reverse=True)[:2]
+
+
+def measure(base: Base, tasks: list[Task], configuration: str) -> Iterator[Measured]:
+    """What a configuration does to each task, as soon as it is known."""
+    entries = configuration.split()
+    how = next((entry.removeprefix("fit=") for entry in entries if entry.startswith("fit=")), "own")
+    if how not in FITS:
+        raise SystemExit(f"fit={how}: there are {', '.join(FITS)}")
+    settings = load_settings(overrides=[entry for entry in entries if not entry.startswith("fit=")])
     with tempfile.TemporaryDirectory() as scratch:
-        adapters = fit(base, tasks, settings, shared, Path(scratch))
+        fitter = Fitter(base, settings, how, tasks, Path(scratch))
         engine = make_engine(base, settings.infer)
         for task in tasks:
-            adapter = adapters[task.id]
-            rng = generator(settings.seed, task.id)
-            shown = [random_view(rng, len(task.train), settings.infer.views.transforms) for _ in range(views)]
-            for index, pair in enumerate(task.test):
-                assert pair.output is not None
-                total += 1
-                answer = base.codec.encode_answer(pair.output)
-                prompt = base.codec.prompt(task, index, base.context).ids
-                for result in engine.score([ScoreRequest("answer", prompt, adapter, (answer,))], NEVER):
-                    nats -= result.completions[0].logprob
-                    tokens += len(answer)
-                requests = [
-                    SampleRequest(
-                        str(n), base.codec.prompt(view.apply(task), index, base.context).ids, adapter, 1, 0.0, LONGEST_ANSWER
-                    )
-                    for n, view in enumerate(shown)
-                ]
-                votes: Counter[bytes] = Counter()
-                for result in engine.sample(requests, NEVER):
-                    grid = base.codec.decode_answer(result.completions[0].ids) if result.completions else None
-                    if grid is not None:
-                        votes[grid_key(shown[int(result.request)].undo(grid))] += 1
-                found += grid_key(pair.output) in [key for key, _ in votes.most_common(2)]
-    return nats / tokens, found, total, time.perf_counter() - began
+            adapter, steps, tokens = fitter.fit(task)
+            asked = ask(base, engine, task, settings, adapter)
+            yield replace(asked, configuration=configuration, steps=steps, tokens=tokens)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Try the configurations on the tasks for which OUT does not hold them yet."""
+    torch.set_num_threads(1)
+    out: Path = given.out
+    out.mkdir(parents=True, exist_ok=True)
+    tasks = _tasks(given)[: given.first]
+    base = load_base(given.model, load_settings(overrides=["model.threads=1"]).model)
+    for configuration in given.configurations:
+        known = {one.task for one in _read(out) if one.configuration == configuration}
+        left = [task for task in tasks if task.id not in known]
+        for done, measured in enumerate(measure(base, left, configuration), 1):
+            with (out / RESULTS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(measured)) + "\n")
+            print(f"{configuration or 'defaults'}: {done} of {len(left)}", end="\r", file=sys.stderr, flush=True)
+
+
+def _tasks(given: argparse.Namespace) -> list[Task]:
+    """Those of OUT, drawn if there are none yet."""
+    stored: Path = given.out / "tasks.json"
+    if not stored.exists():
+        rng = np.random.default_rng(given.seed)
+        turns = [*sources(rng, given.corpus, given.out, 7), arc_training(rng)]
+        drawn = draw_tasks(given.tasks, given.tokens, rng, turns, given.tests)
+        stored.write_text(json.dumps({task.id: task.to_json() for task in drawn}), encoding="utf-8")
+    return list(load_tasks(stored))
+
+
+def _read(out: Path) -> list[Measured]:
+    file = out / RESULTS
+    return [Measured(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+
+
+def print_table(out: Path) -> None:
+    """One line of Markdown for every configuration, against the first on the tasks that both have done."""
+    by_configuration: dict[str, dict[str, Measured]] = {}
+    for one in _read(out):
+        by_configuration.setdefault(one.configuration, {})[one.task] = one
+    reference = next(iter(by_configuration.values()))
+    print("| configuration | tasks, queries | tokens a task | nats an answer | against the first | solved | gained, lost |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, found in by_configuration.items():
+        pairs = [(one, reference[task]) for task, one in found.items() if task in reference]
+        nats = np.array([np.mean(one.nats) for one, _ in pairs])
+        apart = nats - np.array([np.mean(first.nats) for _, first in pairs])
+        solved = np.array([right for one, _ in pairs for right in one.solved])
+        before = np.array([right for _, first in pairs for right in first.solved])
+        compared = "" if found is reference else f"{apart.mean():+.2f} ± {apart.std(ddof=1) / len(apart) ** 0.5:.2f}"
+        print(
+            f"| {name or 'defaults'} | {len(pairs)}, {len(solved)} | {np.mean([one.tokens for one, _ in pairs]):,.0f} "
+            f"| {nats.mean():.2f} | {compared} | {solved.sum()} | +{(solved & ~before).sum()} -{(before & ~solved).sum()} |"
+        )
 
 
 def main() -> None:
-    """Measure every combination and print its line as soon as it is known."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--grid", nargs="+", default=[], metavar="KEY=VALUE,VALUE", help="settings as `solver run --set` takes them"
-    )
-    parser.add_argument("--shared", nargs="+", choices=("no", "yes"), default=["no"])
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--tasks", type=int, default=12)
-    parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    tasks = sorted((t for t in load_tasks("arc1:training") if held_out(t.id)), key=lambda task: task.grid_tokens())
-    tasks = tasks[: options.tasks]
-    names = [entry.partition("=")[0] for entry in options.grid]
-    values = [entry.partition("=")[2].split(",") for entry in options.grid]
-    base = load_base(options.model, load_settings().model)
-    print(
-        f"{base.path.name}, {base.parameters / 1e6:.2f}M weights; {len(tasks)} held-out tasks: {' '.join(t.id for t in tasks)}\n"
-    )
-    print("| " + " | ".join([*names, "shared", "nats a token", "found", "seconds"]) + " |")
-    print("| --- " * (len(names) + 4) + "|", flush=True)
-    for combination in itertools.product(*values, options.shared):
-        *chosen, shared = combination
-        overrides = [f"{name}={value}" for name, value in zip(names, chosen, strict=True)]
-        settings = load_settings(overrides=[f"seed={options.seed}", *overrides])
-        nats, found, total, seconds = measure(base, tasks, settings, shared == "yes", options.views)
-        print("| " + " | ".join([*chosen, shared, f"{nats:.4f}", f"{found} of {total}", f"{seconds:.0f}"]) + " |", flush=True)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    running = verbs.add_parser("run")
+    running.add_argument("out", type=Path)
+    running.add_argument("configurations", nargs="+")
+    running.add_argument("--model", type=Path)
+    running.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
+    running.add_argument("--tasks", type=int, default=30)
+    running.add_argument("--first", type=int, help="ask only so many of the tasks: more can follow")
+    running.add_argument("--tests", type=int, default=3, help="queries of a task, at most")
+    running.add_argument("--tokens", type=int, default=110, help="of the longest task, with one query")
+    running.add_argument("--seed", type=int, default=0)
+    table = verbs.add_parser("table")
+    table.add_argument("out", type=Path)
+    given = parser.parse_args()
+    if given.verb == "run":
+        run(given)
+    else:
+        print_table(given.out)
 
 
 if __name__ == "__main__":
