@@ -1,0 +1,104 @@
+"""Selection rules against each other on what runs with known answers have found: which attempts would each have chosen?
+
+    python tests/benchmarks/bench_selection.py RUN... [--against product_of_experts]
+
+A case is what a run has found for a query after one of its passes, as the run itself pools it: all candidates so far and the
+newest scores. Printed are the last passes, and all passes together (cases of one query are not independent: its share counts
+once, cut into its passes). A Markdown table each: how many answers are the first attempt, or one of the two, and the cases
+gained and lost against one of the rules. The last line is what a perfect choice among the candidates would give.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.arc.datasets import load_solutions
+from solver.arc.grid import Grid, grid_key
+from solver.arc.selection import RULES, newest_scores, select
+from solver.errors import InputError
+from solver.run.ledger import LEDGER, Ledger
+from solver.types import Candidate, Score
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What was found for a query, and its answer."""
+
+    candidates: Sequence[Candidate]
+    scores: Sequence[Score]
+    answer: Grid
+    last: bool  # nothing was found for it later
+
+    def place(self, rule: str) -> int:
+        """0 or 1: the attempt that is right; 2: none is."""
+        keys = [grid_key(grid) for grid in select(rule, self.candidates, self.scores)]
+        return keys.index(grid_key(self.answer)) if grid_key(self.answer) in keys else 2
+
+    @property
+    def found(self) -> bool:
+        """Whether a candidate is the answer."""
+        return grid_key(self.answer) in {grid_key(candidate.grid) for candidate in self.candidates}
+
+
+def read_cases(folder: Path) -> list[Case]:
+    """The cases of a run that was started with its solutions. Raises InputError."""
+    with closing(Ledger.read(folder / LEDGER)) as ledger:
+        facts, outcomes = ledger.facts(), ledger.outcomes()
+    if not facts.get("solutions"):
+        raise InputError(f"{folder}: its answers are not known")
+    answers = load_solutions(facts["solutions"])
+    pooled: dict[tuple[str, int], list[Case]] = {}
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
+        for query in outcome.queries:
+            answer = answers[outcome.task_id][query.index]
+            passes = pooled.setdefault((outcome.task_id, query.index), [])
+            before = ([*passes[-1].candidates], [*passes[-1].scores]) if passes else ([], [])
+            if answer is not None and query.candidates:
+                passes.append(Case([*before[0], *query.candidates], [*before[1], *query.scores], answer, False))
+    cases = []
+    for passes in pooled.values():
+        for case in passes:
+            cases.append(Case(case.candidates, newest_scores(case.scores), case.answer, case is passes[-1]))
+    return cases
+
+
+def print_table(cases: Sequence[Case], against: str) -> None:
+    """One line for every rule."""
+    places: dict[str, NDArray[np.int64]] = {rule: np.array([case.place(rule) for case in cases]) for rule in RULES}
+    reference = places[against]
+    print("| rule | first attempt right | one of two right | first: gained, lost | two: gained, lost |")
+    print("| --- | --- | --- | --- | --- |")
+    for rule, place in places.items():
+        cells = [f"{np.mean(place <= most):.1%} ({np.sum(place <= most)})" for most in (0, 1)]
+        for most in (0, 1):
+            gained, lost = ((place <= most) & (reference > most)).sum(), ((place > most) & (reference <= most)).sum()
+            cells.append("" if rule == against else f"+{gained} -{lost}")
+        print(f"| {rule} | " + " | ".join(cells) + " |")
+    found = np.array([case.found for case in cases])
+    print(f"| a perfect choice | {found.mean():.1%} ({found.sum()}) | {found.mean():.1%} ({found.sum()}) | | |\n")
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--against", choices=list(RULES), default="product_of_experts")
+    given = parser.parse_args()
+    cases = [case for folder in given.runs for case in read_cases(folder)]
+    last = [case for case in cases if case.last]
+    print(f"{len(last)} queries, after their last pass:\n")
+    print_table(last, given.against)
+    if len(last) < len(cases):
+        print(f"{len(cases)} cases, after every pass of these queries:\n")
+        print_table(cases, given.against)
+
+
+if __name__ == "__main__":
+    main()
