@@ -26,13 +26,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from held_out_tasks import draw_tasks, sources
+from held_out_tasks import draw_tasks, procedural, stored
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel, prior_of
 from solver.budget.gains import Gains, fit, shipped_gains
 from solver.budget.planner import UniformPolicy, full_plan
-from solver.budget.prior import stored
+from solver.budget.prior import stored as stored_profiles
 from solver.budget.replay import RecordedTask, evidence, replay
 from solver.config import Settings
 from solver.run.record import read_record
@@ -46,7 +46,8 @@ def record(given: argparse.Namespace) -> int:
     challenges, solutions = out / "challenges.json", out / "solutions.json"
     if not challenges.exists():
         rng = np.random.default_rng(given.seed)
-        tasks = draw_tasks(given.tasks, given.tokens, rng, sources(rng, given.corpus, out))
+        sources = [procedural(rng), *([stored(given.corpus, out, rng)] if given.corpus is not None else [])]
+        tasks = draw_tasks(given.tasks, given.tokens, rng, sources)
         known = {task.id: [pair.output.tolist() for pair in task.test if pair.output is not None] for task in tasks}
         solutions.write_text(json.dumps(known))
         challenges.write_text(json.dumps({task.id: task.without_answers().to_json() for task in tasks}))
@@ -89,7 +90,7 @@ def print_replay(folders: list[Path], tokens: int, budgets: list[float], seeds: 
     settings = records[0].settings
     settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"fixed_waves": ()})})
     most = max(len(task.rungs) for one in records for task in one.tasks)
-    truth = CostModel(settings, prior_of(stored(), settings.model.quantization))
+    truth = CostModel(settings, prior_of(stored_profiles(), settings.model.quantization))
     whole = [task for one in records for task in one.tasks if len(task.rungs) == most and task.size <= tokens]
     tasks = [retimed(task, truth) for task in whole]
     halves = [tasks[0::2], tasks[1::2]]

@@ -3,8 +3,8 @@
     python tests/benchmarks/sweep_ttt.py run OUT "" "train.lr=1e-3" "train.steps=120 train.lr=1e-3" "fit=shared" [--corpus FOLDER]
     python tests/benchmarks/sweep_ttt.py table OUT
 
-`run` draws tasks once for OUT (procedural held-out families, held-out ARC-AGI-1 training tasks and held-out families of the
-corpora in turn; never an evaluation task) and tries each configuration on all of them: settings as `solver run --set` takes
+`run` draws tasks once for OUT (of held-out procedural families and held-out families of the ARC-AGI training sets and the
+corpora; never an evaluation task) and tries each configuration on all of them: settings as `solver run --set` takes
 them, with a blank between two, and how tasks are fitted, `fit=own` (each alone), `fit=shared` (one adapter for all) or
 `fit=both` (each goes on from the shared one). What is finished is in OUT/results.jsonl, task by task, and is not done again.
 
@@ -28,7 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from held_out_tasks import arc_training, draw_tasks, sources
+from held_out_tasks import draw_tasks, procedural, stored
 
 from solver.arc.datasets import load_tasks
 from solver.arc.grid import grid_key
@@ -45,6 +45,8 @@ from solver.train.registry import make_trainer
 from solver.types import NEVER, AdapterRef, Fit, FitJob, SampleRequest, ScoreRequest, TokenSequence
 
 RESULTS = "results.jsonl"
+ASKED = 3  # queries of a task, at most
+SHOWN_AND_ASKED = 4 + ASKED
 FITS = ("own", "shared", "both")
 
 
@@ -166,14 +168,17 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _tasks(given: argparse.Namespace) -> list[Task]:
-    """Those of OUT, drawn if there are none yet."""
-    stored: Path = given.out / "tasks.json"
-    if not stored.exists():
+    """Those of OUT, drawn if there are none yet: two procedural ones, one stored one, and so on."""
+    file: Path = given.out / "tasks.json"
+    if not file.exists():
         rng = np.random.default_rng(given.seed)
-        turns = [*sources(rng, given.corpus, given.out, 7), arc_training(rng)]
-        drawn = draw_tasks(given.tasks, given.tokens, rng, turns, given.tests)
-        stored.write_text(json.dumps({task.id: task.to_json() for task in drawn}), encoding="utf-8")
-    return list(load_tasks(stored))
+        others = [] if given.corpus is None else [stored(given.corpus, given.out, rng, SHOWN_AND_ASKED)]
+        found = draw_tasks(given.stored, given.stored_tokens, rng, others, ASKED, again=False)
+        ours = draw_tasks(given.tasks - len(found), given.tokens, rng, [procedural(rng, SHOWN_AND_ASKED)], ASKED)
+        for place, task in enumerate(found):
+            ours.insert(3 * place + 2, task)
+        file.write_text(json.dumps({task.id: task.to_json() for task in ours}), encoding="utf-8")
+    return list(load_tasks(file))
 
 
 def _read(out: Path) -> list[Measured]:
@@ -211,10 +216,11 @@ def main() -> None:
     running.add_argument("configurations", nargs="+")
     running.add_argument("--model", type=Path)
     running.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
-    running.add_argument("--tasks", type=int, default=30)
+    running.add_argument("--tasks", type=int, default=24)
     running.add_argument("--first", type=int, help="ask only so many of the tasks: more can follow")
-    running.add_argument("--tests", type=int, default=3, help="queries of a task, at most")
-    running.add_argument("--tokens", type=int, default=110, help="of the longest task, with one query")
+    running.add_argument("--tokens", type=int, default=110, help="of the longest procedural task, with one query")
+    running.add_argument("--stored", type=int, default=7, help="tasks of the corpora's families, one of each")
+    running.add_argument("--stored-tokens", type=int, default=260, help="of the longest of these")
     running.add_argument("--seed", type=int, default=0)
     table = verbs.add_parser("table")
     table.add_argument("out", type=Path)
