@@ -242,6 +242,7 @@ class CostModel:
             "select": (0, 0),
         }
         learnt: dict[str, Sequence[float]] = {}
+        unmeasured = {phase for phase in done if not self._phases[phase].count}
         for phase, seconds in outcome.seconds.items():
             if phase not in done:
                 continue
@@ -260,7 +261,8 @@ class CostModel:
         )
         self.tasks += 1
         self._forecasts.clear()
-        self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(outcome.wave)))
+        first = any(self._phases[phase].count for phase in unmeasured)
+        self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(outcome.wave)), first)
 
     def _seen(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome, answered: float) -> Circumstances:
         """How long the answers of a pass were, and how many were scored; both are noted for predictions."""
@@ -297,10 +299,11 @@ class CostModel:
         """What is to be expected of the answers of a pass: what was usual of late."""
         return Circumstances(wave, *self._answers)
 
-    def _note_change(self, work: Mapping[str, Sequence[float]]) -> None:
+    def _note_change(self, work: Mapping[str, Sequence[float]], first: bool) -> None:
+        """Call for new plans if this `work` costs something else now, or a phase was measured for the `first` time."""
         now = {phase: self._phases[phase].rates for phase in work}
         before, after = (sum(sum(map(mul, work[phase], rates[phase])) for phase in work) for rates in (self._noted, now))
-        if abs(after - before) > CHANGE * before or any(self._phases[phase].count == 1 for phase in work):
+        if abs(after - before) > CHANGE * before or first:
             self._noted.update(now)
             self.version += 1
 

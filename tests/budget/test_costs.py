@@ -252,3 +252,17 @@ def test_what_is_expected_of_an_item() -> None:
     assert short.keep is not None
     assert short.keep[0] == pytest.approx(AFTER_FIT_SHARE * 1.5 * forecast.after_fit())
     assert short.seconds[0]["fit"] < 0.6 * forecast.after_fit()  # it will meet its deadline
+
+
+def test_new_plans_are_called_for_when_predictions_change_and_not_otherwise() -> None:
+    costs, form, bare = CostModel(SETTINGS), shape(1000), TaskPlan(0, 8, 1)
+    seen = [costs.version]
+    for plan in (PLAN, *[bare] * 20):  # the fit is measured once and for all
+        costs.observe(form, plan, passed(form, plan))
+        seen.append(costs.version)
+    assert seen[1] > seen[0]
+    assert seen[-1] == seen[-10]
+    slow = passed(form, bare)
+    for _ in range(20):
+        costs.observe(form, bare, replace(slow, seconds={phase: 2 * used for phase, used in slow.seconds.items()}))
+    assert costs.version > seen[-1]
