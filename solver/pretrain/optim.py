@@ -17,20 +17,45 @@ from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
+_OBLONG = 2  # long side over short side from which Gram matrices take fewer operations
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Near-orthogonal matrices with the singular vectors of `matrices` (n, rows, columns), by Newton-Schulz."""
-    a, b, c = _COEFFICIENTS
+    """Near-orthogonal matrices with the singular vectors of `matrices` (n, rows, columns), by Newton-Schulz.
+
+    Every iteration multiplies x by a polynomial of its Gram matrix, and all of these commute. So in fp32 oblong matrices are
+    iterated by their small square Gram matrices alone, and multiplied once; in bf16 that would lose too many digits.
+    """
     x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    oblong = x.shape[-1] >= _OBLONG * x.shape[-2]
+    x = _by_gram(x) if oblong and x.dtype == torch.float32 else _by_iteration(x)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _by_iteration(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _by_gram(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
+    gram = x @ x.mT
+    product: Tensor | None = None
+    for iteration in range(_ITERATIONS):
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = factor if product is None else factor @ product
+        if iteration + 1 < _ITERATIONS:
+            gram = factor @ gram @ factor
+    assert product is not None
+    return product @ x
 
 
 class Muon(torch.optim.Optimizer):
@@ -52,7 +77,9 @@ class Muon(torch.optim.Optimizer):
                 directions = []
                 for p in params:
                     assert p.grad is not None
-                    momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    if not self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                    momentum = self.state[p]["momentum"]
                     momentum.lerp_(p.grad, 1 - group["momentum"])
                     directions.append(p.grad.lerp(momentum, group["momentum"]))
                 updates = orthogonalise(torch.stack(directions))

@@ -102,6 +102,17 @@ def test_orthogonalise_keeps_singular_vectors() -> None:
         torch.testing.assert_close(aligned, torch.diag_embed(aligned.diagonal(dim1=-2, dim2=-1)), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(3, 24, 24), (3, 20, 60), (3, 60, 20), (2, 20, 30), (2, 64, 192)])
+def test_orthogonalise_is_the_plain_iteration(shape: tuple[int, int, int]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    matrices[0] = torch.outer(matrices[0, :, 0], matrices[0, 0])  # all singular values but one are zero
+    x = matrices.double()
+    x = x / x.norm(dim=(-2, -1), keepdim=True)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.mT @ x + 2.0315 * x @ x.mT @ x @ x.mT @ x
+    torch.testing.assert_close(orthogonalise(matrices), x.float(), atol=1e-4, rtol=1e-4)
+
+
 def test_loss_falls_and_checkpoints_load(store: PairStore, tmp_path: Path) -> None:
     lines: list[str] = []
     validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
