@@ -2,6 +2,7 @@
 
 solver pretrain --corpus DIR --minutes 60 --out runs/pretrain
 solver pretrain --corpus DIR --minutes 30 --out runs/pretrain --resume runs/pretrain/latest
+torchrun --nproc-per-node 4 -m solver pretrain --corpus DIR --minutes 60 --out runs/pretrain --device cuda     # four GPUs
 solver pretrain --corpus DIR --minutes 60 --out runs/llama --init LLAMA_FOLDER --lora --transforms both,input,output
 """
 
@@ -21,6 +22,7 @@ from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.pretrain.checkpoint import Position, load_model, read_state
 from solver.pretrain.corpora import build_store
+from solver.pretrain.group import Group, joined_group
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.loop import LoopSettings, train
 from solver.pretrain.procedural import Procedural
@@ -69,23 +71,40 @@ class PretrainOptions:
 
 
 def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Position:
-    """Run the command. Raises InputError for unusable corpora, presets, models or checkpoints."""
+    """Run the command, as one process of a group where torchrun has started several.
+
+    Raises InputError for unusable corpora, presets, models or checkpoints.
+    """
+    with joined_group(options.device) as group:
+        return _pretrain(options, report if group.leads else _silent, group)
+
+
+def _pretrain(options: PretrainOptions, report: Callable[[str], None], group: Group) -> Position:
     target = make_target(options)
-    target.model.to(torch.device(options.device))
+    target.model.to(group.device)
     codec = target.codec
     guard = evaluation_guard()
+    if not group.leads:
+        group.wait()  # the first process packs the corpora
     store = load_store(options.corpus, options.out, guard, report)
+    if group.leads:
+        group.wait()
     kept_out = [held_out(name) for name in store.names]
     learnt, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
     _check_mixture(options.mixture, {*learnt.sources, *endless})
     sampler = Sampler(learnt, options.mixture, codec, options.sampler, options.seed, endless)
     validation = validation_batches(store.select(kept_out), guard, options.sampler, codec)
     trained = sum(p.numel() for p in target.parameters().values())
+    devices = options.device if group.size == 1 else f"{options.device}, {group.size} processes"
     report(
         f"{target.kind}: {trained:,} parameters; {len(store) - sum(kept_out)} stored families to learn from, "
-        f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {options.device}"
+        f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {devices}"
     )
-    return train(target, sampler, validation, options.loop, options.out, options.resume, options.seed, report)
+    return train(target, sampler, validation, options.loop, options.out, options.resume, options.seed, report, group=group)
+
+
+def _silent(_: str) -> None:
+    """What processes but the first one have to say is what it says, too."""
 
 
 def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:

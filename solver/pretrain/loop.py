@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from solver.model.lean import States
 from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states, matmul_flops
+from solver.pretrain.group import ALONE, Group
 from solver.pretrain.sampler import Batch, Sampler
 from solver.pretrain.supply import supply
 from solver.pretrain.target import Target
@@ -56,9 +58,11 @@ def train(
     seed: int,
     report: Callable[[str], None],
     clock: Callable[[], float] = time.monotonic,
+    group: Group = ALONE,
 ) -> Position:
     """Train until the minutes are over or SIGTERM comes, leaving checkpoints, `OUT/metrics.jsonl` and `OUT/metrics.png`.
 
+    Processes of a group take batches of their own and step by the mean of their gradients; the first one writes and validates.
     A checkpoint that cannot be written is tried again later. Raises InputError if the last one cannot.
     """
     model, trained = target.model, target.parameters()
@@ -71,37 +75,40 @@ def train(
     warm_from = position.steps - settings.warmup_steps if warmed else position.steps
     start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
     states, piece = fast_states(model)
-    peak_flops = matmul_flops(device)
+    peak_flops = matmul_flops(device) * group.size
     out.mkdir(parents=True, exist_ok=True)
     began = last_saved = last_checked = clock()
     losses: list[float] = []
     model.train()
-    with (out / "metrics.jsonl").open("ab", buffering=0) as log, _until_sigterm() as stopped:
-        for block, index, batch in supply(sampler, position.block, position.batch, settings.workers):
-            elapsed = clock() - began
-            if elapsed >= settings.minutes * 60 or stopped():
+    written = out / "metrics.jsonl" if group.leads else Path(os.devnull)
+    with written.open("ab", buffering=0) as log, _until_sigterm() as stopped:
+        for block, index, batch in supply(sampler, position.block, position.batch, settings.workers, group):
+            elapsed, stops = group.most([clock() - began, stopped()])
+            if elapsed >= settings.minutes * 60 or stops:
                 break
             factor = rate_factor(position.steps - warm_from, elapsed / (settings.minutes * 60), settings)
             for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = peak * factor
+                for parameters in optimizer.param_groups:
+                    parameters["lr"] = peak * factor
             losses.append(sum(_backward(loss) for loss, _ in batch_losses(states, head, batch, piece, device)))
+            group.mean_gradients(trained.values())
             norm = float(torch.nn.utils.clip_grad_norm_(trained.values(), settings.clip))
             if math.isfinite(norm):
                 for optimizer in optimizers:
                     optimizer.step()
             model.zero_grad(set_to_none=True)
+            read = _tokens_by_source(batch, sampler, group)
             position = replace(
                 position,
                 steps=position.steps + 1,
-                tokens=position.tokens + batch.tokens,
-                by_source=dict(Counter(position.by_source) + Counter(batch.by_source)),
+                tokens=position.tokens + read.total(),
+                by_source=dict(Counter(position.by_source) + read),
                 block=block,
                 batch=index,
                 seconds=start_seconds + clock() - began,
             )
             entry: dict[str, Any] = {}
-            if position.steps % 20 == 0:
+            if group.leads and position.steps % 20 == 0:
                 speed = (position.tokens - start_tokens) / (clock() - began)
                 entry = {
                     "step": position.steps,
@@ -115,19 +122,22 @@ def train(
                     "peak_memory": peak_memory(device),
                 }
                 losses.clear()
-            if clock() - last_checked >= settings.validate_minutes * 60:
+            if group.leads and clock() - last_checked >= settings.validate_minutes * 60:
                 held_loss, accuracy = validate(states, model, validation, piece, device)
                 entry |= {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy}
                 last_checked = clock()
             if entry:
                 _note(log, entry)
                 report("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()))
-            if clock() - last_saved >= settings.checkpoint_minutes * 60:
+            if group.leads and clock() - last_saved >= settings.checkpoint_minutes * 60:
                 try:
                     save_checkpoint(out, target, optimizers, position)
                 except CheckpointError as error:
                     report(f"{error}; the one before stays")
                 last_saved = clock()
+        if not group.leads:
+            group.wait()
+            return position
         held_loss, accuracy = validate(states, model, validation, piece, device)
         _note(log, {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy})
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
@@ -140,7 +150,16 @@ def train(
         raise InputError(f"{error}; the one before stays") from None
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out}: cannot be written after the last checkpoint: {str(error).splitlines()[0]}") from None
+    group.wait()
     return position
+
+
+def _tokens_by_source(batch: Batch, sampler: Sampler, group: Group) -> Counter[str]:
+    """Tokens of the batches that all processes of the group have trained on."""
+    if group.size == 1:
+        return Counter(batch.by_source)
+    sums = group.sums([batch.by_source.get(source, 0) for source in sampler.sources])
+    return Counter({source: int(tokens) for source, tokens in zip(sampler.sources, sums, strict=True) if tokens})
 
 
 def rate_factor(steps: int, progress: float, settings: LoopSettings) -> float:

@@ -123,6 +123,11 @@ class Sampler:
         weights = np.array([mixture.get(source, 1.0) for source in drawn])
         self._weights = weights / weights.sum()
 
+    @property
+    def sources(self) -> list[str]:
+        """Names of what is drawn from."""
+        return [name for name, _ in self._sources]
+
     def batches(self, block: int, batch: int) -> Iterator[tuple[int, int, Batch]]:
         """Batches from position (block, batch) on, each with the position that follows it."""
         while True:
