@@ -3,11 +3,19 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from solver.errors import ProcessBroken
 from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 
+class EngineLost(ProcessBroken):
+    """The engine broke and cannot be started again. Requests without a result were not answered."""
+
+
 class Engine(Protocol):
-    """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes."""
+    """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes.
+
+    A request that cannot be served gives a "failed" result; EngineLost is raised when none can be any more.
+    """
 
     def start(self, rank: int) -> None:
         """Be ready for LoRA adapters of at most this rank, so that no request has to wait for that. Raises if it cannot be."""

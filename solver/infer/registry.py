@@ -7,14 +7,15 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 from solver.config import InferSettings
-from solver.errors import InputError
-from solver.infer.base import Engine
+from solver.errors import InputError, ProcessBroken
+from solver.infer.base import Engine, EngineLost
 from solver.infer.hf import HFEngine
 from solver.infer.vllm.drive import line_of
 from solver.infer.vllm.engine import VllmEngine, unservable
 from solver.infer.vllm.shim import distribution
 from solver.model.device import DevicePlan
 from solver.model.load import Base
+from solver.model.memory import broken
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ ENGINES: dict[str, Callable[[Base, InferSettings, DevicePlan | None, bool], Engi
     "vllm": VllmEngine,
 }
 OWN_WEIGHTS = ("vllm",)  # engines that load the weights themselves
-_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why vllm did not start for a base
+_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why vllm serves a base no more
 
 
 class EngineStartError(Exception):
@@ -35,7 +36,7 @@ def choose_engine(base: Base, settings: InferSettings, lora: bool = False) -> tu
     if settings.engine != "auto":
         return settings.engine, "set by infer.engine"
     if base in _FAILED:
-        return "hf", f"vllm did not start: {_FAILED[base]}"
+        return "hf", _FAILED[base]
     return auto_engine(base.device.type, lora, lambda: unservable(base))
 
 
@@ -80,10 +81,31 @@ def make_engine(
             raise
         if settings.engine != "auto":
             raise EngineStartError(f"infer.engine = vllm does not start: {line_of(error)}") from error
-        _FAILED[base] = line_of(error)
-    name, why = choose_engine(base, settings, lora)
-    log.warning("engine: %s: %s", name, why)
-    return ENGINES[name](base, settings, plan, sleeps)
+        give_vllm_up(base, f"vllm did not start: {line_of(error)}")
+    return _instead(base, settings)
+
+
+def replace_engine(base: Base, settings: InferSettings, lost: EngineLost) -> Engine:
+    """What takes the place of a vllm that "auto" chose and that was lost: `hf`, with a warning.
+
+    Raises the loss if vllm was asked for by name, and ProcessBroken if the device of this process is of no more use either.
+    """
+    if settings.engine != "auto":
+        raise lost
+    give_vllm_up(base, f"vllm was lost: {lost}")
+    if why := broken(base.device):
+        raise ProcessBroken(f"{lost}; {why}") from lost
+    return _instead(base, settings)
+
+
+def give_vllm_up(base: Base, reason: str) -> None:
+    """From now on "auto" takes `hf` for this base."""
+    _FAILED[base] = reason
+
+
+def _instead(base: Base, settings: InferSettings) -> Engine:
+    log.warning("engine: hf: %s", _FAILED[base])
+    return ENGINES["hf"](base, settings, None, False)
 
 
 def lora_alone(settings: InferSettings) -> bool:

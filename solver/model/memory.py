@@ -1,4 +1,4 @@
-"""Memory: the most this process has held; how to know that it ran out, and how to say it."""
+"""A device in trouble: the most memory this process has held, how to know that it ran out, and whether the device still works."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def out_of_memory_line(error: BaseException) -> str:
     """One line that says so, with what the allocator said, if anything."""
     said = str(error).strip().splitlines()
     return f"out of memory: {said[0]}" if said else "out of memory"
+
+
+def broken(device: torch.device) -> str:
+    """Why a device does no more work for this process, in one line: after some errors CUDA refuses everything. Empty: it does."""
+    if device.type != "cuda":
+        return ""
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return ""
 
 
 def peak_memory(device: torch.device) -> int:

@@ -109,7 +109,7 @@ class Sharing:
             return None
         if not isinstance(engine, VllmEngine):  # the one that was to take turns did not start
             self._fits.wake()
-            self.alternates, self._fits = False, None
+            self.alternates, self._fits, self._handover = False, None, None
             return None
         engine.rest()
         if self.sleeps:  # what it costs to wake is known from the beginning, then

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from solver.arc.grid import Grid
 from solver.arc.seeding import generator
@@ -16,7 +17,7 @@ from solver.arc.ttt_data import ttt_examples
 from solver.arc.view import IDENTITY_COLOURS, View, random_colours
 from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
-from solver.infer.base import Engine
+from solver.infer.base import Engine, EngineLost
 from solver.run.executors.base import SharedFit
 from solver.run.handover import Handover
 from solver.run.job import Job, Prompted, names, spread
@@ -42,6 +43,7 @@ PREPARE_SHARE = 0.25  # of an item that fits one adapter on many tasks, for maki
 SCORE_SHARE = 0.25  # of what comes after the fit
 
 Report = Callable[[str], None]  # is told what goes on, in words
+R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
 
 
 class Solver:
@@ -56,8 +58,12 @@ class Solver:
         engine: Engine,
         clock: Callable[[], float] = time.monotonic,
         handover: Handover | None = None,
+        another: Callable[[EngineLost], tuple[Engine, Handover | None]] | None = None,
     ) -> None:
-        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `handover`: trainer and engine take turns."""
+        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `handover`: trainer and engine take turns.
+
+        `another` gives an engine in place of one that is lost, and how that one takes turns; or raises.
+        """
         self._settings = settings
         self.codec = codec
         self._context = context
@@ -65,6 +71,7 @@ class Solver:
         self._engine = engine
         self._clock = clock
         self._handover = handover
+        self._another = another
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
         """Outcomes of an item's tasks, each as soon as it is known.
@@ -249,7 +256,7 @@ class Solver:
                 SearchRequest(id_, prompted.ids, job.serving, infer.min_prob, room(prompted))
                 for id_, (job, prompted) in asked.items()
             ]
-            return self._engine.search(searches, deadline)
+            return self._ask(lambda engine, left: engine.search(left, deadline), searches)
         greedy = infer.mode == "greedy"
         samples = [
             SampleRequest(
@@ -263,7 +270,21 @@ class Solver:
             )
             for id_, (job, prompted) in asked.items()
         ]
-        return self._engine.sample(samples, deadline)
+        return self._ask(lambda engine, left: engine.sample(left, deadline), samples)
+
+    def _ask(self, call: Callable[[Engine, Sequence[R]], Iterator[Result]], requests: Sequence[R]) -> Iterator[Result]:
+        """The engine's results; what it leaves open because it is lost, another one answers."""
+        left = {request.id: request for request in requests}
+        while True:
+            try:
+                for result in call(self._engine, list(left.values())):
+                    del left[result.request]
+                    yield result
+                return
+            except EngineLost as lost:
+                if self._another is None:
+                    raise
+                self._engine, self._handover = self._another(lost)
 
     def _candidates(self, job: Job, prompted: Prompted, result: Result) -> Iterator[Candidate]:
         adapter = job.serving.id if job.serving is not None else ""
@@ -296,7 +317,7 @@ class Solver:
         report("scoring " + names(jobs))
         began = self._clock()
         done: list[Job] = []
-        for result in self._engine.score(requests, deadline):
+        for result in self._ask(lambda engine, left: engine.score(left, deadline), requests):
             job, prompted, grids = asked[result.request]
             job.note(result, "scoring")
             job.count(scored=sum(len(completion.ids) for completion in result.completions))

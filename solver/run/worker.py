@@ -20,14 +20,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from solver.config import Settings
-from solver.errors import InputError
+from solver.errors import InputError, ProcessBroken
 from solver.process import die_with
 from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned
 from solver.run.footprint import smaller_item, smaller_settings
+from solver.run.handover import Handover
 from solver.run.solve import Solver
-from solver.types import WorkItem
+from solver.types import TaskOutcome, WorkItem
 
 BEAT = 1.0  # seconds between heartbeats
+NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Backend:
     solver: Callable[[int], Solver]
     facts: Callable[[], dict[str, str]]
     peak_memory: Callable[[], int]  # bytes, of host and device together
+    broken: Callable[[], str] = lambda: ""  # why the device does no more work for this process; empty: it does
 
 
 def load(config: WorkerConfig) -> Backend:
@@ -53,10 +56,11 @@ def load(config: WorkerConfig) -> Backend:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     import torch
 
-    from solver.infer.registry import choose_engine, lora_alone, make_engine
+    from solver.infer.base import Engine, EngineLost
+    from solver.infer.registry import choose_engine, give_vllm_up, lora_alone, make_engine, replace_engine
     from solver.model import threads
     from solver.model.load import load_base
-    from solver.model.memory import peak_memory
+    from solver.model.memory import broken, peak_memory
     from solver.run.sharing import Sharing, needs_no_weights
     from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
@@ -68,6 +72,8 @@ def load(config: WorkerConfig) -> Backend:
     cache = config.scratch / "weights"
     base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
     cuda = base.device.type == "cuda"
+    if (no_vllm := config.scratch / NO_VLLM).is_file():
+        give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
     sharing = Sharing.of(base, settings)
     lora = fits_lora(base, settings.train, lora_alone(settings.infer))
     found: dict[str, str] = {}  # as the first solver is made
@@ -82,7 +88,15 @@ def load(config: WorkerConfig) -> Backend:
         handover = sharing.handover(engine)
         if not halvings:
             found.update(sharing.facts(engine, config.scratch))
-        return Solver(smaller, base.codec, min(base.context, smaller.model.context), trainer, engine, handover=handover)
+
+        def another(lost: EngineLost) -> tuple[Engine, Handover | None]:
+            with contextlib.suppress(OSError):
+                no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
+            replacement = replace_engine(base, smaller.infer, lost)
+            return replacement, sharing.handover(replacement)
+
+        context = min(base.context, smaller.model.context)
+        return Solver(smaller, base.codec, context, trainer, engine, handover=handover, another=another)
 
     def facts() -> dict[str, str]:
         trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
@@ -99,7 +113,7 @@ def load(config: WorkerConfig) -> Backend:
             **found,
         }
 
-    return Backend(solver, facts, lambda: peak_memory(base.device))
+    return Backend(solver, facts, lambda: peak_memory(base.device), lambda: broken(base.device))
 
 
 class Line:
@@ -184,10 +198,15 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         try:
             solver = solver if not item.halvings else backend.solver(item.halvings)
             for message in solver.work(smaller_item(item), line.report):
+                if isinstance(message, TaskOutcome) and message.status == "failed" and (why := backend.broken()):
+                    raise ProcessBroken(why)  # the task may be as good as any
                 line.send(message)
             ending: Message = ItemDone()
         except Exception as error:
             traceback.print_exc()
+            if why := str(error) if isinstance(error, ProcessBroken) else backend.broken():
+                line.send(Warned("worker gives up", why))
+                return  # the end of the process gives the item to a new one
             ending = ItemFailed(_describe(error))
         if item.halvings:
             solver = backend.solver(0)

@@ -14,6 +14,7 @@ import pytest
 from solver.codec import GridGrammar
 from solver.config import InferSettings, ModelSettings, TrainSettings, load_settings
 from solver.errors import InputError
+from solver.infer.base import EngineLost
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm import engine as engine_module
@@ -192,3 +193,117 @@ def test_what_is_fitted_can_be_served(base: Base) -> None:
     name, why = choose_trainer(base, TrainSettings(), lora_alone=True)
     assert name == "peft"
     assert "LoRA alone" in why
+
+
+class Cores:
+    """Stand-ins that break in a pass as they are told, and remember what they held."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[int, list[Ask]], Exception | None]) -> None:
+        self.made: list[StandInCore] = []
+        self.most: list[int] = []  # generations at once, by core
+        self.unstartable: set[int] = set()
+        self.starts = 0
+        self._breaks = breaks
+        monkeypatch.setattr(engine_module, "Core", self.start)
+        monkeypatch.setattr(engine_module, "unservable", lambda base: "")
+        monkeypatch.setattr(engine_module, "_starts", Pace())
+        monkeypatch.setattr(engine_module, "_active", None)
+        monkeypatch.setattr(engine_module, "SEQUENCES", {"cpu": 2})
+
+    def start(self, options: Options) -> StandInCore:
+        number, self.starts = self.starts, self.starts + 1
+        if number in self.unstartable:
+            raise RuntimeError("no room\nfor keys")
+        core, place = StandInCore(None, sequences=2), len(self.made)
+        step = core.step
+
+        def breaking() -> dict[int, Given]:
+            asks = [ask for ask, _ in core.live.values()]
+            self.most[place] = max(self.most[place], len(asks))
+            if (error := self._breaks(place, asks)) is not None:
+                raise error
+            return step()
+
+        core.step, core.close, core.asleep = breaking, lambda: None, False  # type: ignore[attr-defined, method-assign]
+        self.made.append(core)
+        self.most.append(0)
+        return core
+
+
+def greedy(count: int) -> list[SampleRequest]:
+    """The first token of a prompt says which request it is of."""
+    return [SampleRequest(str(n), np.array([4, n], dtype=np.int32), None, 1, 0.0, 4) for n in range(count)]
+
+
+def answers(engine: VllmEngine, asked: list[SampleRequest]) -> dict[str, Result]:
+    found = list(engine.sample(asked, NEVER))
+    assert len({result.request for result in found}) == len(found)
+    return {result.request: result for result in found}
+
+
+@pytest.fixture
+def error() -> RuntimeError:
+    return RuntimeError("illegal access\nand more lines")
+
+
+def test_what_a_broken_core_held_begins_anew(
+    base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In its third pass, with tokens there already: these do not count twice."""
+    passes = itertools.count()
+    cores = Cores(monkeypatch, lambda place, _: error if next(passes) == 2 else None)
+    found = answers(VllmEngine(base, InferSettings()), greedy(9))
+    assert {result.status for result in found.values()} == {"complete"}
+    assert len(cores.made) == 2
+    assert cores.most == [4, 1]  # fewer at once after that
+    Cores(monkeypatch, lambda *_: None)
+    expected = answers(VllmEngine(base, InferSettings()), greedy(9))
+    for key, result in found.items():
+        assert result.completions[0].ids.tolist() == expected[key].completions[0].ids.tolist()
+        assert result.new_tokens == expected[key].new_tokens
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "illegal access" in warning
+    assert "\n" not in warning
+
+
+def test_a_request_that_breaks_every_core_fails_alone(base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
+    cores = Cores(monkeypatch, lambda _, asks: error if any(ask.prompt[1] == 0 for ask in asks) else None)
+    found = answers(VllmEngine(base, InferSettings()), greedy(9))
+    assert {key: result.status for key, result in found.items()} == {str(n): "complete" if n else "failed" for n in range(9)}
+    assert found["0"].error == "illegal access"
+    assert len(cores.made) == 3
+
+
+@pytest.mark.parametrize("unstartable", [set(), {0, 1}], ids=["breaks", "does not start"])
+def test_an_engine_that_breaks_again_and_again_is_lost(
+    unstartable: set[int], base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    cores = Cores(monkeypatch, lambda *_: error)
+    cores.unstartable = unstartable
+    found = []
+    reason = "did not start: no room" if unstartable else "broke: illegal access"
+    with pytest.raises(EngineLost, match=reason) as caught:
+        found.extend(VllmEngine(base, InferSettings()).sample(greedy(9), NEVER))
+    assert "\n" not in str(caught.value)
+    assert cores.starts == 2
+    assert not found
+
+
+def test_a_core_that_starts_the_second_time(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that another process still held is free by then."""
+    cores = Cores(monkeypatch, lambda *_: None)
+    cores.unstartable = {0}
+    assert {result.status for result in answers(VllmEngine(base, InferSettings()), greedy(3)).values()} == {"complete"}
+    assert cores.starts == 2
+
+
+@pytest.mark.parametrize(("kind", "most"), [(MemoryError, [4, 1, 1]), (RuntimeError, [4, 1, 4])])
+def test_memory_that_ran_out_is_remembered(
+    kind: type[Exception], most: list[int], base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cores = Cores(monkeypatch, lambda place, _: kind("trouble") if place == 0 else None)
+    engine = VllmEngine(base, InferSettings())
+    answers(engine, greedy(9))
+    engine.close()
+    answers(engine, greedy(9))
+    assert cores.most == most

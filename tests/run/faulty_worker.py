@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fake_parts import fake_solver
 
-from solver.errors import InputError
+from solver.errors import InputError, ProcessBroken
 from solver.run import worker
 from solver.run.footprint import smaller_settings
 from solver.run.solve import Report, Solver
@@ -45,6 +45,8 @@ def misbehave(name: str, item: WorkItem | None) -> None:
         time.sleep(3600)
     elif kind == "raise":
         raise MemoryError("out of memory")
+    elif kind == "broken":
+        raise ProcessBroken("the device does nothing more")
     elif kind == "refuse":
         raise InputError("model/config.json: no good")
 

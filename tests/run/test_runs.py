@@ -110,6 +110,16 @@ def test_a_task_that_fails_is_tried_smaller_and_then_skipped(
     }
 
 
+def test_a_process_that_is_of_no_more_use_is_replaced_and_the_task_done_by_the_next(
+    tmp_path: Path, challenges: Path, tiny_base: Path
+) -> None:
+    done = run_it(tmp_path, {"task001": "broken-once"}, challenges=str(challenges), model=str(tiny_base))
+    assert done.returncode == 0
+    assert set(Ledger.read(tmp_path / "out" / "run.db").statuses().values()) == {"complete"}
+    kinds = events(tmp_path / "out")
+    assert (kinds["worker gives up"], kinds["worker lost"], kinds["retry"]) == (1, 1, 1)
+
+
 def test_a_task_that_fails_once_is_done_the_second_time(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     done = run_it(tmp_path, {"task001": "crash-once"}, challenges=str(challenges), model=str(tiny_base))
     assert done.returncode == 0

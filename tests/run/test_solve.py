@@ -16,6 +16,7 @@ from solver.arc.task import Pair, Task
 from solver.arc.view import IDENTITY_COLOURS, View
 from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
+from solver.infer.base import EngineLost
 from solver.run.executors.base import SharedFit
 from solver.run.solve import INFER_SHARE, SCORE_SHARE, Solver, inference_views
 from solver.types import (
@@ -312,3 +313,30 @@ def test_trainer_and_engine_are_told_before_their_turns(tmp_path: Path) -> None:
     shared = bench.outcomes(work("d", TaskPlan(3, 0, 0)), kind="shared")
     assert isinstance(shared[0], SharedFit)
     assert turns.said[3:] == [("fits", 2, 24)]
+
+
+@pytest.mark.parametrize("phase", ["sample", "score"])
+def test_another_engine_answers_what_a_lost_one_left_open(phase: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    call = getattr(bench.engine, phase)
+
+    def lost(requests: Any, deadline: Deadline) -> Any:
+        yield from call(requests[:3], deadline)
+        raise EngineLost("vLLM broke: no more")
+
+    monkeypatch.setattr(bench.engine, phase, lost)
+    with pytest.raises(EngineLost):  # nobody takes its place
+        bench.outcomes(work())
+    bench.trainer.scratch = tmp_path / "again"
+    spare = EchoEngine(CODEC)
+    told = []
+    bench.solver._another = lambda error: (told.append(str(error)), (spare, None))[1]  # type: ignore[func-returns-value]
+    bench.engine.requests.clear()
+    (outcome,) = bench.outcomes(work())
+    assert told == ["vLLM broke: no more"]
+    assert outcome.status == "complete"
+    assert len(bench.trainer.jobs) == 2  # the adapter of the first engine is served by the second: no further fit
+    assert len({c.view for c in outcome.queries[0].candidates}) == len(outcome.queries[0].scores) == 8
+    asked = [[request.id for request in engine.requests] for engine in (bench.engine, spare)]
+    assert not set(asked[0]) & set(asked[1])
+    assert len(asked[0]) + len(asked[1]) == 16

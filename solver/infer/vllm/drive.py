@@ -39,12 +39,17 @@ class _Running:
 class Drive:
     """Lets requests into the core as it has room for them. Those left in `waiting` at the end were never begun."""
 
-    def __init__(self, core: Core, waiting: deque[Job], adapters: Adapters, pace: Pace, deadline: Deadline) -> None:
+    def __init__(
+        self, core: Core, waiting: deque[Job], adapters: Adapters, pace: Pace, deadline: Deadline, most: int | None = None
+    ) -> None:
+        """At most `most` generations in the core, unless one request takes more; more than it decodes at once only wait there."""
         self._core, self._waiting, self._adapters = core, waiting, adapters
         self._pace, self._deadline = pace, deadline
-        self._most = 2 * core.options.sequences  # generations in the core; more would only wait there, to be aborted
+        self._most = 2 * core.options.sequences if most is None else most
         self._running: dict[int, _Running] = {}  # by key
-        self.broken = False  # the core raised or stalled
+        self.completed = 0  # requests
+        self.broken: Exception | None = None  # the core raised or stalled
+        self.lost: list[Job] = []  # that it held then: they have no result
 
     def run(self) -> Iterator[Result]:
         """One result for each request that does not wait any more."""
@@ -70,9 +75,7 @@ class Drive:
                 if silent > STALLED_PASSES and time.monotonic() - since > STALLED:
                     raise Stalled(f"vLLM made no token in {STALLED:.0f} s")
             except Exception as error:  # whatever it was, the state of the core is unknown
-                self.broken = True
-                log.warning("vllm: %s", line_of(error))
-                yield from (running.job.result("failed", line_of(error)) for running in self._in_core())
+                self.broken, self.lost = error, [running.job for running in self._in_core()]
                 return
             for key, news in given.items():
                 if key in self._running:  # else its request failed by another generation of this pass
@@ -89,7 +92,7 @@ class Drive:
                 yield self._failed(running, error)
                 continue
             if not running.keys:
-                yield running.job.result("complete")
+                yield self._complete(running)
 
     def _take(self, key: int, news: Given) -> Iterator[Result]:
         running = self._running[key]
@@ -104,7 +107,7 @@ class Drive:
             yield self._failed(running, error)
             return
         if not running.keys:
-            yield running.job.result("complete")
+            yield self._complete(running)
 
     def _add(self, running: _Running, asks: Sequence[Ask]) -> None:
         for ask in asks:
@@ -112,6 +115,10 @@ class Drive:
             self._running[key] = running
             running.keys[key] = running.asked
             running.asked += 1
+
+    def _complete(self, running: _Running) -> Result:
+        self.completed += 1
+        return running.job.result("complete")
 
     def _failed(self, running: _Running, error: Exception) -> Result:
         self._core.abort(list(running.keys))

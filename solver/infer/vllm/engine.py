@@ -19,6 +19,7 @@ from pathlib import Path
 
 from solver.config import InferSettings
 from solver.errors import InputError
+from solver.infer.base import EngineLost
 from solver.infer.checks import refusal
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
@@ -31,6 +32,7 @@ from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
 from solver.model.load import Base
 from solver.model.lora import TARGETS
+from solver.model.memory import is_out_of_memory
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
@@ -39,6 +41,8 @@ SLOTS = 8  # adapters in one batch, fewer if they are large
 SLOT_BYTES = 4 << 30  # for the adapters of a batch
 KEPT_BYTES = 8 << 30  # of host memory, for adapters to come back to
 KEPT = 64  # adapters in host memory
+LESS = 4  # the next core gets this part of the generations that one broke with: it had twice what it decodes at once
+TRIES = 2  # cores in a row that do not start, or break before any request is answered
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +62,9 @@ class VllmEngine:
     `plan`. A request that cannot be served gives a "failed" result, not an exception.
 
     A pass that never returns cannot be ended from inside the process: the supervisor's watch over workers does. A core that
-    returns without making tokens is given up after a minute (see `drive`) and a new one serves the next requests.
+    raises, or returns without making tokens for a minute (see `drive`), is replaced by a new one, which is given fewer requests
+    at once; those that the old one held begin anew, and fail if they were in two that broke. If that goes wrong twice without an
+    answer in between, the engine is lost.
 
     Raises InputError if vLLM is not installed, or cannot serve such a model.
     """
@@ -80,6 +86,7 @@ class VllmEngine:
         self._core: Core | None = None
         self._loras: dict[AdapterRef, Lora] = {}
         self._loaded: set[AdapterRef] = set()  # that this core has read
+        self._most = 2 * SEQUENCES[self._device]  # generations in a core; less once memory ran out
 
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request, most probable first."""
@@ -168,7 +175,8 @@ class VllmEngine:
             return str(error)
 
     def _serve(self, jobs: Sequence[Job], rank: int, deadline: Deadline) -> Iterator[Result]:
-        waiting = deque(jobs)
+        waiting, again = deque(jobs), set[Job]()
+        most, tries = self._most, TRIES
         while waiting:
             if deadline.expired(self._reach(rank)):
                 yield from (job.result("cut") for job in waiting)
@@ -176,13 +184,27 @@ class VllmEngine:
             try:
                 core = self._started(rank, deadline)
             except Exception as error:  # whatever vllm finds wrong with a model, a machine or itself
-                self.close()
-                yield from (job.result("failed", f"vLLM did not start: {line_of(error)}") for job in waiting)
-                return
-            drive = Drive(core, waiting, self._lora, self._pace, deadline)
+                tries = self._give_up(f"vLLM did not start: {line_of(error)}", tries)
+                continue
+            drive = Drive(core, waiting, self._lora, self._pace, deadline, most)
             yield from drive.run()
-            if drive.broken:  # another core takes up the requests that still wait
-                self.close()
+            if drive.broken is None:
+                continue
+            tries = self._give_up(f"vLLM broke: {line_of(drive.broken)}", TRIES if drive.completed else tries)
+            most = max(1, most // LESS)
+            if is_out_of_memory(drive.broken):
+                self._most = most
+            yield from (job.result("failed", line_of(drive.broken)) for job in drive.lost if job in again)
+            waiting.extend(job for job in drive.lost if job not in again)
+            again.update(drive.lost)
+
+    def _give_up(self, reason: str, tries: int) -> int:
+        """End a core that is of no use; gives how many may still be tried. Raises EngineLost."""
+        self.close()
+        if tries <= 1:
+            raise EngineLost(reason)
+        log.warning("vllm: %s; it is started again", reason)
+        return tries - 1
 
     def _lora(self, core: Core, adapter: AdapterRef) -> Lora:
         """The adapter as this core knows it, read in. Raises whatever vllm raises if it cannot be."""

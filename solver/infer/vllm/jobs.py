@@ -60,7 +60,7 @@ class Job(Protocol):
         ...
 
     def start(self) -> Sequence[Ask]:
-        """The first generations; none: there is nothing to do."""
+        """The first generations, of a job that begins or begins anew; none: there is nothing to do."""
         ...
 
     def take(self, number: int, given: Given) -> Followed:
@@ -90,6 +90,7 @@ class SampleJob:
     def start(self) -> Sequence[Ask]:
         """One generation a sample."""
         request = self.request
+        self.open, self.done, self.new_tokens = {}, [], 0
         return [Ask(request.prompt, self.most, (), request.temperature, int(key)) for key in sample_keys(request)]
 
     def take(self, number: int, given: Given) -> Followed:
@@ -134,6 +135,7 @@ class SearchJob:
 
     def start(self) -> Sequence[Ask]:
         """The greedy generation."""
+        self.done, self.new_tokens = [], 0
         self.branches = [_Branch((), (), 0.0, np.zeros((1, STATE), dtype=np.int16))]
         return [self._ask(self.branches[0])]
 
@@ -194,6 +196,7 @@ class ScoreJob:
 
     def start(self) -> Sequence[Ask]:
         """One generation for each completion that has tokens; the token it makes is of no interest."""
+        self.found = {}
         self.asked = [completion for completion in self.request.completions if len(completion)]
         return [Ask(np.concatenate([self.request.prompt, completion]), 1, scored=True) for completion in self.asked]
 
