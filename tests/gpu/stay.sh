@@ -71,13 +71,18 @@ else
 	start=(--resume solver/model/embedded)
 fi
 
+launch=("$PYTHON" -m solver)
+devices=1
+[ "$DEVICE" != cuda ] || devices=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
+[ "$devices" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --nproc-per-node "$devices" -m solver)
+
 # SIGTERM ends the training with a checkpoint, which is carried out; SIGKILL loses the stay, so choose MINUTES below the limit.
-"$PYTHON" -m solver pretrain "${corpus[@]}" "${start[@]}" --out "$WORK" --minutes "$MINUTES" --cooldown "$COOLDOWN" \
-	--device "$DEVICE" --batch-tokens "$BATCH_TOKENS" --max-tokens "$MAX_TOKENS" --workers "$WORKERS" --seed "$SEED" &
+"${launch[@]}" pretrain "${corpus[@]}" "${start[@]}" --out "$WORK" --minutes "$MINUTES" --cooldown "$COOLDOWN" \
+	--device "$DEVICE" --batch-tokens "$BATCH_TOKENS" --max-tokens "$MAX_TOKENS" --workers $((WORKERS / (devices > 0 ? devices : 1))) --seed "$SEED" &
 child=$!
 stopped=
 trap 'stopped=1; kill -TERM $child' TERM INT
-wait $child || wait $child
+wait $child || wait $child || [ -n "$stopped" ]
 rm -f "$OUT"/weights-*.safetensors "$OUT"/optimizer-*.safetensors
 cp -L "$WORK"/latest/{state.json,weights-*.safetensors,optimizer-*.safetensors} "$WORK"/*.jsonl "$OUT"/
 cp -n "$WORK"/corpus-*.npz "$KEEP"/ 2>/dev/null || true
