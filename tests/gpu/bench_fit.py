@@ -1,22 +1,27 @@
-"""Fits by the PEFT trainer and by unsloth: tokens a second and memory of the device, with and without NF4 and recomputed layers.
+"""Fits by the PEFT trainer and by unsloth: seconds a step, tokens a second and memory, by the kind of base and of layers.
 
     python tests/gpu/bench_fit.py --out gpu.md         on a CUDA device: the embedded model, and one of Qwen3's shape with 0.5B
                                                        random weights
-    python tests/gpu/bench_fit.py --device cpu --steps 2 --models embedded        to try it
+    python tests/gpu/bench_fit.py --device cpu --tokens 128 --steps 3             a processor: fp32, bf16 and NF4, by PEFT
 
-Memory is what the device has in use, of all processes, above what it had before the model was loaded.
+Memory is what was in use above what there was before the model was loaded: of the device, by all processes; on a processor by the
+process, of which every row has one of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
+import multiprocessing
 import tempfile
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 
 from solver.config import ModelSettings, TrainSettings
@@ -32,9 +37,9 @@ HALF_BILLION = Shape(hidden=1024, layers=36, heads=16, ffn=3072)
 
 
 def used(device: torch.device) -> int:
-    """Bytes in use on the device."""
+    """Bytes in use on the device, or by this process where it is the processor."""
     if device.type != "cuda":
-        return 0
+        return int(psutil.Process().memory_info().rss)
     free, total = torch.cuda.mem_get_info(device)
     return total - free
 
@@ -80,51 +85,59 @@ def main() -> None:
     device = torch.device(args.device)
     lines = [
         f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}, rank {args.rank}, "
-        f"batches of 4 sequences of {args.tokens} tokens, {args.steps} steps after 3 that warm up",
+        f"batches of 4 sequences of {args.tokens} tokens, {args.steps} steps after one that warms up",
         "",
-        "| model | weights | layers | trainer | tokens/s | memory GB | final loss |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| model | base | layers | trainer | s/step | tokens/s | memory GB | final loss |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
+    cuda = device.type == "cuda"
+    bases = [("auto", "none"), ("auto", "nf4")] if cuda else [("float32", "none"), ("bfloat16", "none"), ("auto", "nf4")]
     with tempfile.TemporaryDirectory() as scratch:
         folders = {"embedded": EMBEDDED, "0.5B": Path(scratch) / "model"}
         if "0.5B" in args.models:
             save_model(new_model(HALF_BILLION), folders["0.5B"])
         for model in args.models.split(","):
-            for quantization in ("none", "nf4"):
-                for checkpointing in (False, True):
-                    for trainer in ("peft", "unsloth"):
-                        row = measure(folders[model], device, quantization, checkpointing, trainer, args, Path(scratch))
-                        layers = "recomputed" if checkpointing else "kept"
-                        lines.append(f"| {model} | {quantization} | {layers} | {trainer} | {row} |")
-                        print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if args.out:
-        args.out.write_text(text, encoding="utf-8")
+            for (dtype, quantization), checkpointing, trainer in itertools.product(
+                bases, (False, True) if cuda else (False,), ("peft", "unsloth") if cuda else ("peft",)
+            ):
+                settings = ModelSettings(dtype=dtype, quantization=quantization, device=args.device)  # type: ignore[arg-type]
+                with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+                    try:
+                        row = process.submit(
+                            measure, folders[model], settings, checkpointing, trainer, args, Path(scratch)
+                        ).result()
+                    except Exception as error:  # out of memory, a process that died: the other rows are worth having
+                        row = f"? | {(str(error).splitlines() or [type(error).__name__])[0]} | - | - | -"
+                kind, _, numbers = row.partition(" | ")
+                layers = "recomputed" if checkpointing else "kept"
+                lines.append(f"| {model} | {kind} | {layers} | {trainer} | {numbers} |")
+                print(lines[-1], flush=True)
+                if args.out:
+                    args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
-def measure(
-    folder: Path, device: torch.device, quantization: str, checkpointing: bool, name: str, args: argparse.Namespace, scratch: Path
-) -> str:
-    """The last columns of a row."""
+def measure(folder: Path, model: ModelSettings, checkpointing: bool, name: str, args: argparse.Namespace, scratch: Path) -> str:
+    """The kind of base and the last columns of a row."""
+    device = torch.device(args.device)
     gc.collect()
-    torch.cuda.empty_cache()
     before = used(device)
     settings = TrainSettings(rank=args.rank, alpha=args.rank, checkpointing=checkpointing, batch_sequences=4, lr=1e-4)
     with Watch(device) as watch:
-        base = load_base(folder, ModelSettings(quantization=quantization, device=args.device))  # type: ignore[arg-type]
+        base = load_base(folder, model)
+        kind = f"{'nf4, ' * base.quantized}{str(base.dtype).removeprefix('torch.')}"
         try:
             trainer = TRAINERS[name](base, settings, scratch)
         except (InputError, StartError) as error:
-            return f"{error} | - | -"
-        list(trainer.fit([job("warm", args.tokens, 3)], NEVER))
+            return f"{kind} | {error} | - | - | -"
+        list(trainer.fit([job("warm", args.tokens, 1)], NEVER))
         began = time.perf_counter()
         (fit,) = trainer.fit([job("timed", args.tokens, args.steps)], NEVER)
         seconds = time.perf_counter() - began
     if hasattr(trainer, "_process"):
         trainer._process.close()
-    memory = f"{(watch.peak - before) / 1e9:.2f}" if device.type == "cuda" else "-"
-    return f"{fit.tokens / seconds:,.0f} | {memory} | {fit.final_loss:.3f}"
+    memory = f"{(watch.peak - before) / 1e9:.2f}"
+    return f"{kind} | {seconds / fit.steps:.3g} | {fit.tokens / seconds:,.0f} | {memory} | {fit.final_loss:.3f}"
 
 
 if __name__ == "__main__":
