@@ -1,7 +1,8 @@
 """The real worker with a part that breaks: `sabotaged_worker.py FAULTS FD PARENT`.
 
 FAULTS is JSON: {"where": "fit" | "decode" | "score", "what": "oom" | "nan", "times": n}: the first n calls break; or
-{"where": "engine"}: vllm is there, but does not start, and "auto" means it.
+{"where": "engine"}: vllm is there, but does not start, and "auto" means it; {"where": "engine later"}: it starts, and is lost in
+the middle of the second call.
 """
 
 from __future__ import annotations
@@ -44,14 +45,26 @@ def sabotage() -> None:
 
 def sabotage_start() -> None:
     from solver.infer import registry
+    from solver.infer.base import EngineLost
     from solver.infer.hf import HFEngine
+
+    calls: list[int] = []
 
     class Broken(HFEngine):
         def __init__(self, base: Any, settings: Any, *_: Any) -> None:
             super().__init__(base, settings)
 
         def start(self, rank: int) -> None:
-            raise RuntimeError(f"no room for adapters of rank {rank}: sabotage")
+            if FAULTS["where"] == "engine":
+                raise RuntimeError(f"no room for adapters of rank {rank}: sabotage")
+
+        def sample(self, requests: Any, deadline: Any) -> Any:
+            calls.append(len(requests))
+            if len(calls) == 1:
+                yield from super().sample(requests, deadline)
+                return
+            yield from super().sample(requests[:1], deadline)
+            raise EngineLost("vLLM broke: sabotage")
 
     registry.ENGINES["vllm"] = Broken
     registry.auto_engine = lambda *_: ("vllm", "sabotage")
@@ -63,7 +76,7 @@ if __name__ == "__main__":
     real = worker.load
 
     def load(config: worker.WorkerConfig) -> worker.Backend:
-        if FAULTS.get("where") == "engine":
+        if FAULTS.get("where", "").startswith("engine"):
             sabotage_start()
         backend = real(config)
         sabotage()

@@ -107,6 +107,27 @@ def test_an_engine_that_does_not_start_is_replaced(tmp_path: Path, challenges: P
     assert_valid(tmp_path / "out", challenges)
 
 
+def test_an_engine_that_is_lost_in_the_middle_of_a_run_is_replaced(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    summary = work(tmp_path, challenges, tiny_base, {"where": "engine later"}, "train.trainer=peft", "train.rank=4")
+    assert summary.exit_code == 0
+    (event,) = (event for event in told(tmp_path) if event.kind == "engine")
+    assert event.detail == "hf: vllm was lost: vLLM broke: sabotage"
+    assert not {"worker lost", "retry", "skipped", "inference failed"} & {event.kind for event in told(tmp_path)}
+    assert set(statuses(tmp_path)) == {"complete"}
+    assert_valid(tmp_path / "out", challenges)
+
+
+def test_an_engine_that_was_asked_for_and_is_lost_gets_a_new_process(tmp_path: Path, tiny_base: Path) -> None:
+    challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
+    wishes = ["infer.engine=vllm", "train.trainer=peft", "train.rank=4"]
+    summary = work(tmp_path, challenges, tiny_base, {"where": "engine later"}, *wishes)
+    assert summary.exit_code == 0
+    kinds = Counter(event.kind for event in told(tmp_path))
+    assert kinds["worker gives up"] == kinds["worker lost"] == kinds["retry"] == 1
+    assert set(statuses(tmp_path)) == {"complete"}
+    assert_valid(tmp_path / "out", challenges)
+
+
 def test_an_engine_that_was_asked_for_and_does_not_start_ends_the_run(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     wishes = ["infer.engine=vllm", "train.trainer=peft", "train.rank=4"]
     summary = work(tmp_path, challenges, tiny_base, {"where": "engine"}, *wishes, budget=90.0)
