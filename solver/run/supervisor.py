@@ -7,8 +7,7 @@ code runs real processes and a simulation. After every result the ledger and the
 from __future__ import annotations
 
 import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -36,6 +35,7 @@ from solver.run.executors.base import (
 )
 from solver.run.footprint import describe
 from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
+from solver.run.shelf import Shelf
 from solver.run.types import Observer, Progress
 from solver.run.watch import Watch
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
@@ -116,7 +116,7 @@ class Supervisor:
         self._start = start
         self._interrupted = interrupted
         self._clock_set = clock_set
-        self._keep_adapters = keep_adapters
+        self._shelf = Shelf(keep_adapters)
         self._poll = poll
         self._now = end.clock
         self._end = end
@@ -144,6 +144,7 @@ class Supervisor:
     def run(self) -> Ending:
         """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
         self._recall_shared()
+        self._tidy_adapters(self._tasks)
         self._dirty = True  # so that the first write tells how slow the disk is
         self._flush()
         began = self._now()
@@ -403,7 +404,7 @@ class Supervisor:
                 else:
                     self._event("skipped", reason, id_, item.wave)
                     self._save(partial(self._ledger.set_status, id_, "skipped"))
-            self._drop_adapters(id_)
+        self._tidy_adapters(ids)
 
     def _note_unfinished(self, ending: Ending) -> None:
         """What the end takes away from workers that did not stop by themselves: nothing is held against it."""
@@ -418,16 +419,13 @@ class Supervisor:
                 if work.task.id not in slot.reported:
                     self._event("broken off", ending.detail, work.task.id, slot.item.wave)
 
-    def _drop_adapters(self, id_: str) -> None:
-        """Delete a task's adapters that no later wave starts from; a fit without steps hands on the folder it started from."""
-        if self._keep_adapters:
-            return
-        adapters = self._book.adapters(id_)
-        final = not self._policy.pending(self._book.state(id_))
-        needed = {ref.path for ref in (self._shared, *(() if final else adapters[-1:])) if ref is not None}
-        for ref in adapters:
-            if ref.path not in needed:
-                shutil.rmtree(ref.path, ignore_errors=True)
+    def _tidy_adapters(self, ids: Iterable[str]) -> None:
+        """Delete adapters that no later pass starts from, and others if the disk has no room for new ones."""
+        for id_ in ids:
+            self._shelf.sort(id_, self._book.adapters(id_), not self._policy.pending(self._book.state(id_)), self._shared)
+        coming = len(self._slots) * self._policy.chunk
+        for id_ in self._shelf.make_room(coming, lambda id_: self._book.state(id_).busy):
+            self._event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
 
     # -- watching
 
