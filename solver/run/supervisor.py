@@ -34,7 +34,8 @@ from solver.run.executors.base import (
     WorkResult,
 )
 from solver.run.footprint import describe
-from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
+from solver.run.ledger import BEFORE, SHARED, Records
+from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf
 from solver.run.types import Observer, Progress
 from solver.run.watch import Watch
@@ -111,8 +112,8 @@ class Supervisor:
         self._ledger = ledger
         self._executor = executor
         self._policy = policy
-        self._publish = publish
         self._observer = observer
+        self._scribe = Scribe(ledger, publish, observer, end.clock)
         self._start = start
         self._interrupted = interrupted
         self._clock_set = clock_set
@@ -132,9 +133,6 @@ class Supervisor:
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
         self._nothing_more = False
-        self._dirty = False
-        self._unsaved: list[Callable[[], None]] = []
-        self._complaints: set[str] = set()
         self._wave = 0
         self.facts: dict[str, str] = {}
         self.peak_memory = 0
@@ -145,7 +143,7 @@ class Supervisor:
         """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
         self._recall_shared()
         self._tidy_adapters(self._tasks)
-        self._dirty = True  # so that the first write tells how slow the disk is
+        self._scribe.outdate()  # so that the first write tells how slow the disk is
         self._flush()
         began = self._now()
         self._slots = [_Slot("starting", began) for _ in range(self._executor.workers)]
@@ -163,13 +161,13 @@ class Supervisor:
                         self._take(result)
                 self._look_after_workers()
                 if (line := self._clock_set()) is not None:
-                    self._event("clock", line)
+                    self._scribe.event("clock", line)
                 self._tell()
                 ending = self._ending()
             self._note_unfinished(ending)
         finally:
             self._executor.close()
-        self._dirty = True  # the file on disk may have been touched by others
+        self._scribe.outdate()  # the file on disk may have been touched by others
         self._flush()
         return ending
 
@@ -223,7 +221,7 @@ class Supervisor:
         chunk = self._chunks.choose(left, sum(map(self._policy.pending, states)), workers)
         if chunk.size != self._policy.chunk:
             self._policy.chunk = chunk.size
-            self._event("chunk", f"{chunk.size} task{'s' * (chunk.size > 1)} per item: {chunk.reason}")
+            self._scribe.event("chunk", f"{chunk.size} task{'s' * (chunk.size > 1)} per item: {chunk.reason}")
 
     def _submit(self, worker: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
@@ -237,7 +235,7 @@ class Supervisor:
         self._book.mark(assignment.tasks, busy=True)
         for id_, phases in zip(assignment.tasks, expected.seconds, strict=True):
             record = (id_, assignment.wave, assignment.plan, sum(phases.values()), assignment.reason)
-            self._save(partial(self._ledger.plan, *record))
+            self._scribe.save(partial(self._ledger.plan, *record))
         self._hand_over(worker, item, expected)
 
     def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
@@ -295,17 +293,19 @@ class Supervisor:
                 self.facts = facts
                 self._chunks.meet(facts)
                 if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
-                    self._event("profile", doubt)
+                    self._scribe.event("profile", doubt)
                 self.load_seconds += seconds
                 self._load_planned += self._policy.costs.start()[0]
                 self._policy.costs.started(seconds)
-                self._save(lambda: self._ledger.timing("load", self._load_planned, self.load_seconds, self._start))
-                self._note(f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items())))
+                self._scribe.save(lambda: self._ledger.timing("load", self._load_planned, self.load_seconds, self._start))
+                self._scribe.note(
+                    f"worker {result.worker} ready after {seconds:.1f} s: " + ", ".join(map(" ".join, facts.items()))
+                )
             case Warned(kind, detail) if not result.item:  # while it starts
-                self._event(kind, detail)
+                self._scribe.event(kind, detail)
             case StartFailed(error, bad_input):
-                self._event("start failed", error)
-                self._note(f"worker {result.worker} cannot start: {error}")
+                self._scribe.event("start failed", error)
+                self._scribe.note(f"worker {result.worker} cannot start: {error}")
                 slot.error = (_BAD_INPUT if bad_input else "") + error
                 if bad_input:
                     slot.state = "given up"
@@ -321,15 +321,15 @@ class Supervisor:
                 self._shared = fit.adapter
                 if fit.adapter is None:
                     self._shared_losses += 1
-                    self._event("shared fit failed", fit.reason)
+                    self._scribe.event("shared fit failed", fit.reason)
                 for kind, detail in events:
-                    self._event(kind, detail)
-                self._save(lambda: self._ledger.record_shared(fit))
-                self._note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
+                    self._scribe.event(kind, detail)
+                self._scribe.save(lambda: self._ledger.record_shared(fit))
+                self._scribe.note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
             case Warned(kind, detail):
                 assert slot.item is not None
                 (task,) = [work.task.id for work in slot.item.tasks] if len(slot.item.tasks) == 1 else [SHARED]
-                self._event(kind, detail, task, slot.item.wave)
+                self._scribe.event(kind, detail, task, slot.item.wave)
             case ItemDone():
                 self._end_item(slot, "the worker did not report it")
             case ItemFailed(error):
@@ -339,17 +339,17 @@ class Supervisor:
         began = self._now()
         self._book.add(outcome)
         outcome = self._compared(slot, replace(outcome, seconds={**outcome.seconds, "select": self._now() - began}))
-        self._dirty = True
-        self._save(lambda: self._ledger.record(outcome))
+        self._scribe.outdate()
+        self._scribe.save(lambda: self._ledger.record(outcome))
         fit = outcome.fit
         fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None and fit.steps else "no fit"
         found = sum(len(query.candidates) for query in outcome.queries)
         seconds = sum(outcome.seconds.values())
         agreed = self._book.state(outcome.task_id).agreement
         name = f"{outcome.task_id} wave {outcome.wave + 1}"
-        self._note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
+        self._scribe.note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
         for kind, detail in outcome.events:
-            self._note(f"{outcome.task_id}: {kind}: {detail}")
+            self._scribe.note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _compared(self, slot: _Slot, outcome: TaskOutcome) -> TaskOutcome:
         """The outcome beside what was expected of it; the cost model learns from it, unless its footprint was smaller."""
@@ -373,8 +373,8 @@ class Supervisor:
         self._charge(item, slot.reported, error, killed=False)
 
     def _take_loss(self, slot: _Slot, loss: WorkerLost) -> None:
-        self._event("worker lost", loss.reason)
-        self._note(f"worker {loss.worker} lost: {loss.reason}" + (f"\n{loss.output}" if loss.output else ""))
+        self._scribe.event("worker lost", loss.reason)
+        self._scribe.note(f"worker {loss.worker} lost: {loss.reason}" + (f"\n{loss.output}" if loss.output else ""))
         item, slot.item, slot.dying = slot.item, None, False
         if slot.state == "given up":
             return
@@ -392,7 +392,7 @@ class Supervisor:
         if item.kind == "shared":
             if SHARED not in reported:
                 self._shared_losses += 1
-                self._event("shared fit lost", reason)
+                self._scribe.event("shared fit lost", reason)
             return
         ids = [work.task.id for work in item.tasks]
         self._book.mark(ids, busy=False)
@@ -400,24 +400,24 @@ class Supervisor:
             if id_ not in reported and not self._work_end.expired():
                 state = self._book.lose(id_, killed)
                 if not state.set_aside:
-                    self._event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
+                    self._scribe.event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
                 else:
-                    self._event("skipped", reason, id_, item.wave)
-                    self._save(partial(self._ledger.set_status, id_, "skipped"))
+                    self._scribe.event("skipped", reason, id_, item.wave)
+                    self._scribe.save(partial(self._ledger.set_status, id_, "skipped"))
         self._tidy_adapters(ids)
 
     def _note_unfinished(self, ending: Ending) -> None:
         """What the end takes away from workers that did not stop by themselves: nothing is held against it."""
         for worker, slot in enumerate(self._slots):
             if slot.dying:
-                self._event("worker stays", f"worker {worker} was killed and has not vanished")
+                self._scribe.event("worker stays", f"worker {worker} was killed and has not vanished")
             if slot.item is None:
                 continue
             if slot.item.kind == "shared":
-                self._event("broken off", f"{ending.detail}; the shared fit")
+                self._scribe.event("broken off", f"{ending.detail}; the shared fit")
             for work in slot.item.tasks if slot.item.kind != "shared" else ():
                 if work.task.id not in slot.reported:
-                    self._event("broken off", ending.detail, work.task.id, slot.item.wave)
+                    self._scribe.event("broken off", ending.detail, work.task.id, slot.item.wave)
 
     def _tidy_adapters(self, ids: Iterable[str]) -> None:
         """Delete adapters that no later pass starts from, and others if the disk has no room for new ones."""
@@ -425,7 +425,7 @@ class Supervisor:
             self._shelf.sort(id_, self._book.adapters(id_), not self._policy.pending(self._book.state(id_)), self._shared)
         coming = len(self._slots) * self._policy.chunk
         for id_ in self._shelf.make_room(coming, lambda id_: self._book.state(id_).busy):
-            self._event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
+            self._scribe.event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
 
     # -- watching
 
@@ -453,10 +453,6 @@ class Supervisor:
 
     # -- telling
 
-    def _save(self, write: Callable[[], None]) -> None:
-        self._unsaved.append(write)
-        self._flush_ledger()
-
     def _keep(self, reserve: float, writing: float = 0.0) -> None:
         """Plan with so many seconds for the end: half of them, or the `writing` if that takes longer, for the last writes."""
         self._reserve = reserve
@@ -465,47 +461,11 @@ class Supervisor:
         self._last_call = self._end.earlier(max(last, reserve - self._settings.budget.grace))
 
     def _flush(self) -> None:
-        self._flush_ledger()
-        if self._dirty:
-            began = self._now()
-            try:
-                self._publish(self._book.submission)
-                self._dirty = False
-            except OSError as error:
-                self._complain(f"cannot write the submission, the old one stays: {error}")
-            if self._settings.budget.reserve is None:  # a disk that is slow now will be slow at the end
-                took = self._now() - began
-                if took > self._slowest_write:
-                    self._slowest_write, writing = took, writing_seconds(took)
-                    self._keep(max(self._reserve, min(reserve_for_writes(took), self._most_reserve)), writing)
-
-    def _flush_ledger(self) -> None:
-        """Write what is due, in order. What a full disk refuses is kept and tried again; what can never be written is dropped."""
-        while self._unsaved:
-            try:
-                self._unsaved[0]()
-            except UnfitError as error:
-                self._complain(f"not recorded: {error}", "not recorded")
-            except LedgerError as error:
-                self._complain(str(error))
-                return
-            self._unsaved.pop(0)
-
-    def _complain(self, line: str, kind: str = "disk") -> None:
-        """Say once that a file takes no more."""
-        if line not in self._complaints:
-            self._complaints.add(line)
-            self._note(line)
-            self._unsaved.append(lambda: self._ledger.event(Event(kind, line)))
-
-    def _event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
-        self._save(lambda: self._ledger.event(Event(kind, detail, task, wave)))
-        if task != SHARED:
-            self._note(f"{task}: {kind}: {detail}")
-
-    def _note(self, line: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
-            self._observer.note(line)
+        took = self._scribe.flush(self._book.submission)
+        # a disk that is slow now will be slow at the end
+        if took is not None and self._settings.budget.reserve is None and took > self._slowest_write:
+            self._slowest_write, writing = took, writing_seconds(took)
+            self._keep(max(self._reserve, min(reserve_for_writes(took), self._most_reserve)), writing)
 
     def _tell(self) -> None:
         totals = self._book.totals()

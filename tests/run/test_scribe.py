@@ -1,0 +1,87 @@
+"""What is written when, on disks that refuse."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from solver.arc.submission import Submission
+from solver.run.ledger import Event, LedgerError, UnfitError
+from solver.run.scribe import Scribe
+from solver.run.types import SilentObserver
+
+
+@dataclass
+class Disk:
+    """A ledger and a submission, refused while `full`; writing the submission takes three seconds."""
+
+    full: bool = False
+    now: float = 0.0
+    rows: list[str] = field(default_factory=list)
+    submissions: int = 0
+
+    def event(self, event: Event) -> None:
+        self.put(f"{event.kind}: {event.detail}")
+
+    def put(self, row: str) -> None:
+        if self.full:
+            raise LedgerError("the disk is full")
+        self.rows.append(row)
+
+    def publish(self, submission: Submission) -> None:
+        self.now += 3.0
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.submissions += 1
+
+
+class Listener(SilentObserver):
+    """Remembers notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+
+def scribe_on(disk: Disk, listener: SilentObserver | None = None) -> Scribe:
+    return Scribe(disk, disk.publish, listener or SilentObserver(), lambda: disk.now)  # type: ignore[arg-type]
+
+
+def test_a_submission_is_written_when_it_is_outdated_and_timed() -> None:
+    disk = Disk()
+    scribe = scribe_on(disk)
+    assert scribe.flush({}) is None
+    scribe.outdate()
+    assert scribe.flush({}) == 3.0
+    assert scribe.flush({}) is None
+    assert disk.submissions == 1
+
+
+def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_again() -> None:
+    disk, listener = Disk(), Listener()
+    scribe = scribe_on(disk, listener)
+    scribe.outdate()
+    disk.full = True
+    for row in ("one", "two"):
+        scribe.save(lambda row=row: disk.put(row))  # type: ignore[misc]
+    assert scribe.flush({}) == 3.0
+    scribe.flush({})
+    assert len(listener.notes) == 2  # of the ledger and of the submission, each once
+    disk.full = False
+    scribe.flush({})
+    assert disk.submissions == 1
+    assert [row for row in disk.rows if not row.startswith("disk: ")] == ["one", "two"]
+    assert len(disk.rows) == 4
+
+
+def test_a_row_that_can_never_be_written_holds_up_no_other() -> None:
+    disk = Disk()
+    scribe = scribe_on(disk)
+
+    def unfit() -> None:
+        raise UnfitError("a number that SQLite does not hold")
+
+    scribe.save(unfit)
+    scribe.event("retry", "why", "task", 0)
+    assert disk.rows == ["not recorded: not recorded: a number that SQLite does not hold", "retry: why"]
