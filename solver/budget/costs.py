@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import mul
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from solver.budget.drift import Drift
+from solver.budget.drift import PHASE_SHARE, Drift
 from solver.budget.profile import Profile, Variant
 from solver.budget.regression import STRONG, WEAK, Regression, Spread
 from solver.budget.workload import PHASES, Amount, Circumstances, Sizes, TaskShape, amounts, in_column, sizes_of
@@ -27,6 +28,7 @@ Numbers = NDArray[np.float64]
 RECENT = 32  # passes whose answers are remembered
 LEARNING = 5  # tasks before predictions are judged
 ONCE = (1.0,)
+LEAST_JUDGED = 0.01  # of the seconds of a pass: a phase that takes less of it is not judged
 CHANGE = 0.03  # of a prediction that calls for new plans
 
 # Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
@@ -153,13 +155,12 @@ class CostModel:
         self._settings = settings
         self.prior = prior or Prior()
         self._phases = _regressions(self.prior)
-        self._drift = Drift()
+        self.forget_drift()
         self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
         self._lengths: deque[float] = deque(maxlen=RECENT)
         self._candidates: deque[float] = deque(maxlen=RECENT)
         self._answers: tuple[float, float | None] = (1.0, None)  # what is to be expected of them
         self._sizes: dict[TaskShape, Sizes] = {}
-        self._forecasts: dict[tuple[TaskShape, TaskPlan, int], Forecast] = {}  # since the last measurement
         self.tasks = 0  # observed
         self.version = 0  # changes with the predictions, if by more than a few per cent
         self._noted = {phase: regression.rates for phase, regression in self._phases.items()}
@@ -184,8 +185,9 @@ class CostModel:
 
     def forget_drift(self) -> None:
         """Predict for the machine as it usually is: how it was at the last measurement says nothing about what is asked."""
-        self._drift = Drift()
-        self._forecasts.clear()
+        self._drift = Drift()  # of the machine
+        self._leanings = {phase: Drift(PHASE_SHARE) for phase in PHASES}  # of a phase beside it
+        self._forecasts: dict[tuple[TaskShape, TaskPlan, int], Forecast] = {}  # since the last measurement
 
     def known(self, phase: str) -> bool:
         """Whether a prediction of this phase rests on a measurement, here or in a profile of this machine."""
@@ -202,17 +204,20 @@ class CostModel:
         key = shape, plan, wave
         if (known := self._forecasts.get(key)) is None:
             work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
-            drift = self._drift.factor
-            median = {phase: drift * self._phases[phase].median(part) for phase, part in work.items()}
-            # a promise does not count on the machine staying as fast as it is just now
-            upper = {phase: max(1.0, drift) * self._phases[phase].upper(part) for phase, part in work.items()}
+            median = {phase: self._now(phase) * self._phases[phase].median(part) for phase, part in work.items()}
+            # a promise does not count on work staying as fast as it is just now
+            upper = {phase: max(1.0, self._now(phase)) * self._phases[phase].upper(part) for phase, part in work.items()}
             known = self._forecasts[key] = Forecast(median, upper)
         return known
 
     def seconds(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> float:
         """Of a whole pass, by the medians: `forecast(...).seconds` for those who need no more."""
         work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
-        return self._drift.factor * sum(self._phases[phase].median(part) for phase, part in work.items())
+        return sum(self._now(phase) * self._phases[phase].median(part) for phase, part in work.items())
+
+    def _now(self, phase: str) -> float:
+        """How much longer a phase takes just now than its rates say."""
+        return self._drift.factor * self._leanings[phase].factor
 
     def medians(
         self, shapes: Sequence[TaskShape], steps: Numbers, views: Numbers, samples: Amount, waves: Sequence[int] | int = 0
@@ -253,6 +258,7 @@ class CostModel:
                 if work is not None and seconds <= self._phases[phase].median(work):
                     continue
             if work is not None:
+                self._leanings[phase].add(self._drift.factor * self._phases[phase].median(work), seconds)
                 self._phases[phase].add(work, seconds)
                 learnt[phase] = work
         # beside rates that know of this pass: what they took up is no drift
@@ -293,7 +299,7 @@ class CostModel:
             return None
         circumstances = replace(self._usual(outcome.wave), scored=scored)
         work = self._amounts(shape, plan.steps, plan.views, plan.samples, circumstances)
-        return self._drift.factor * self._phases["score"].median(work["score"])
+        return self._now("score") * self._phases["score"].median(work["score"])
 
     def _usual(self, wave: Amount) -> Circumstances:
         """What is to be expected of the answers of a pass: what was usual of late."""
@@ -326,14 +332,24 @@ def _regressions(prior: Prior) -> dict[str, Regression]:
     return {phase: Regression(prior.rates[phase], prior.spreads[phase]) for phase in PHASES}
 
 
-def prediction_errors(timings: Iterable[tuple[str, float | None, float]], skip: int = 0) -> dict[str, float]:
-    """Median of |predicted - used| / used by phase, of (phase, predicted, used) rows in the order of the work.
+class Timing(NamedTuple):
+    """Seconds of a phase of a pass."""
 
-    The first `skip` rows of a phase, those without a prediction, and those below a millisecond are left out.
+    phase: str
+    predicted: float | None  # None: nothing was predicted
+    used: float
+    whole: float  # used by the whole pass
+
+
+def prediction_errors(timings: Iterable[Timing], skip: int = 0) -> dict[str, float]:
+    """Median of |predicted - used| / used by phase, of timings in the order of the work.
+
+    The first `skip` rows of a phase are left out, those without a prediction, and those that took less than a hundredth of their
+    pass: the milliseconds of a clock's and a scheduler's whims, on which no plan depends.
     """
     found: dict[str, list[float]] = {}
-    for phase, planned, used in timings:
-        rows = found.setdefault(phase, [])
-        rows.append(abs(planned - used) / used if planned is not None and used >= 1e-3 else float("nan"))
+    for phase, predicted, used, whole in timings:
+        judged = predicted is not None and used > 0 and used >= LEAST_JUDGED * whole
+        found.setdefault(phase, []).append(abs(predicted - used) / used if judged else float("nan"))  # type: ignore[operator]
     errors = {phase: np.array(rows[skip:]) for phase, rows in found.items()}
     return {phase: float(np.nanmedian(rows)) for phase, rows in errors.items() if np.isfinite(rows).any()}

@@ -236,11 +236,11 @@ def _phases(ledger: Ledger, played: Extrapolation) -> dict[str, PhaseSeconds]:
     forecasts = ledger.forecasts()
     errors, later = prediction_errors(forecasts), prediction_errors(forecasts, skip=LEARNING)
     found = {}
-    for phase in dict.fromkeys(phase for phase, _, _ in forecasts):
-        rows = [(planned, used) for name, planned, used in forecasts if name == phase]
+    for phase in dict.fromkeys(timing.phase for timing in forecasts):
+        rows = [timing for timing in forecasts if timing.phase == phase]
         found[phase] = PhaseSeconds(
-            predicted=sum(planned or 0.0 for planned, _ in rows),
-            used=sum(used for _, used in rows),
+            predicted=sum(timing.predicted or 0.0 for timing in rows),
+            used=sum(timing.used for timing in rows),
             error=errors.get(phase),
             error_later=later.get(phase),
             full=played.phases.get(phase),

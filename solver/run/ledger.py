@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from solver.arc.datasets import TaskSet, parse_task
 from solver.arc.grid import grid_from_key, grid_key
 from solver.arc.task import Task
+from solver.budget.costs import Timing
 from solver.errors import InputError
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
@@ -335,19 +336,20 @@ class Ledger:
         """(task, wave) of every recorded pass, in the order in which they ended."""
         return [(task, wave) for task, wave in self._db.execute("SELECT task, wave FROM outcomes ORDER BY at, task, wave")]
 
-    def forecasts(self) -> list[tuple[str, float | None, float]]:
-        """(phase, predicted, used) seconds of every pass, in the order in which they ended.
+    def forecasts(self) -> list[Timing]:
+        """Predicted and used seconds of every phase of every pass, in the order in which they ended.
 
-        None: nothing was predicted, or the deadline took the time for views that were counted on.
+        Without a prediction is also what the deadline took the time from, for views that were counted on.
         """
         rows = self._db.execute(
-            "SELECT phase, planned, used, outcomes.views, plans.views FROM timings JOIN outcomes USING (task, wave)"
+            "SELECT phase, planned, used, total(used) OVER (PARTITION BY task, wave), outcomes.views, plans.views"
+            " FROM timings JOIN outcomes USING (task, wave)"
             " LEFT JOIN plans USING (task, wave) ORDER BY at, task, wave, phase"
         )
         found = []
-        for phase, planned, used, answered, wanted in rows:
+        for phase, planned, used, whole, answered, wanted in rows:
             cut = phase in _OF_VIEWS and wanted is not None and min(json.loads(answered).values(), default=0) < wanted
-            found.append((phase, None if cut else planned, used))
+            found.append(Timing(phase, None if cut else planned, used, whole))
         return found
 
     def timings(self) -> dict[str, tuple[float, float]]:

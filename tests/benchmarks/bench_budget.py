@@ -92,11 +92,11 @@ def _measured(ledger: Ledger, budget: float, used: float, cpu: float, wishes: li
     errors = prediction_errors(rows, skip=LEARNING)
     phases = {
         name: Phase(
-            sum(predicted or 0.0 for phase, predicted, _ in rows if phase == name),
-            sum(seconds for phase, _, seconds in rows if phase == name),
+            sum(row.predicted or 0.0 for row in rows if row.phase == name),
+            sum(row.used for row in rows if row.phase == name),
             errors.get(name),
         )
-        for name in dict.fromkeys(phase for phase, _, _ in rows)
+        for name in dict.fromkeys(row.phase for row in rows)
     }
     reserve = reserve_seconds(load_settings(overrides=wishes).budget.reserve, budget)
     (end,) = [event.detail for event in ledger.events() if event.kind == "end"]
