@@ -28,7 +28,7 @@ Numbers = NDArray[np.float64]
 RECENT = 32  # passes whose answers are remembered
 LEARNING = 5  # tasks before predictions are judged
 ONCE = (1.0,)
-LEAST_JUDGED = 0.01  # of the seconds of a pass: a phase that takes less of it is not judged
+LEAST_JUDGED = 0.01  # of the seconds of all phases: the predictions of one that takes less are not judged
 CHANGE = 0.03  # of a prediction that calls for new plans
 
 # Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
@@ -43,7 +43,10 @@ _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "select": (1e-3,),
     }
 )
-_GUESSED_START = 10.0
+# what a worker does before it can take work, in seconds
+_GUESSED_START: Mapping[str, float] = MappingProxyType({"imports": 8.0, "model": 1.0, "trainer": 0.1, "engine": 1.0})
+START = tuple(_GUESSED_START)
+_LEAST_PART = 1e-3  # seconds: what did not take any where a profile was made may elsewhere
 _LIKELY = Spread(common=0.5, own=0.5)  # what a profile of this machine says of inference: at one width, one answer scored
 _WIDTH = 0.3  # of the seconds of a decoding pass, what grows with its rows
 _CACHED = 0.1  # of the cost of reading a prompt, if it was read before
@@ -55,7 +58,7 @@ class Prior:
 
     rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: _GUESS)
     spreads: Mapping[str, Spread] = field(default_factory=lambda: dict.fromkeys(PHASES, WEAK))
-    start_seconds: float = 0.0  # of a worker; 0: not known
+    start: Mapping[str, float] = field(default_factory=lambda: _GUESSED_START)  # of a worker, by part
     known: frozenset[str] = frozenset()  # phases that can be predicted before one was measured
     device: str = ""  # as a worker names it; empty: of no device in particular
 
@@ -77,7 +80,7 @@ def prior_of(profile: Profile, quantization: str, doubts: Iterable[str] = ()) ->
     return Prior(
         rates,
         spreads,
-        variant.start_seconds,
+        variant.start_parts,
         frozenset() if doubts else frozenset(measured),
         profile.machine.device if profile.machine.kind == "cuda" else "cpu",
     )
@@ -156,7 +159,8 @@ class CostModel:
         self.prior = prior or Prior()
         self._phases = _regressions(self.prior)
         self.forget_drift()
-        self._start = Regression([self.prior.start_seconds or _GUESSED_START], WEAK if not self.prior.known else _LIKELY)
+        doubt = _LIKELY if self.prior.known else WEAK
+        self._start = {part: Regression([max(self.prior.start[part], _LEAST_PART)], doubt) for part in START}
         self._lengths: deque[float] = deque(maxlen=RECENT)
         self._candidates: deque[float] = deque(maxlen=RECENT)
         self._answers: tuple[float, float | None] = (1.0, None)  # what is to be expected of them
@@ -167,11 +171,16 @@ class CostModel:
 
     def start(self) -> tuple[float, float]:
         """Median and upper quantile of the seconds from the creation of a worker until it can take work."""
-        return self._start.median(ONCE), self._start.upper(ONCE)
+        return sum(self.start_parts().values()), sum(part.upper(ONCE) for part in self._start.values())
 
-    def started(self, seconds: float) -> None:
-        """Learn from the start of a worker."""
-        self._start.add(ONCE, seconds)
+    def start_parts(self) -> dict[str, float]:
+        """The median by part, those of `START`: the imports, loading the base model, making the trainer, starting the engine."""
+        return {name: part.median(ONCE) for name, part in self._start.items()}
+
+    def started(self, parts: Mapping[str, float]) -> None:
+        """Learn from the start of a worker, by part."""
+        for name, part in self._start.items():
+            part.add(ONCE, parts[name])
 
     def meet(self, device: str) -> str | None:
         """Learn where work is done, before any was. On another device than its own the prior becomes weak, and a line says so."""
@@ -338,18 +347,21 @@ class Timing(NamedTuple):
     phase: str
     predicted: float | None  # None: nothing was predicted
     used: float
-    whole: float  # used by the whole pass
 
 
-def prediction_errors(timings: Iterable[Timing], skip: int = 0) -> dict[str, float]:
+def prediction_errors(timings: Sequence[Timing], skip: int = 0) -> dict[str, float]:
     """Median of |predicted - used| / used by phase, of timings in the order of the work.
 
-    The first `skip` rows of a phase are left out, those without a prediction, and those that took less than a hundredth of their
-    pass: the milliseconds of a clock's and a scheduler's whims, on which no plan depends.
+    The first `skip` rows of a phase are left out, and those without a prediction. Phases that take less than a hundredth of all
+    seconds are not judged: no plan depends on them, and their milliseconds are the scheduler's.
     """
-    found: dict[str, list[float]] = {}
-    for phase, predicted, used, whole in timings:
-        judged = predicted is not None and used > 0 and used >= LEAST_JUDGED * whole
-        found.setdefault(phase, []).append(abs(predicted - used) / used if judged else float("nan"))  # type: ignore[operator]
-    errors = {phase: np.array(rows[skip:]) for phase, rows in found.items()}
-    return {phase: float(np.nanmedian(rows)) for phase, rows in errors.items() if np.isfinite(rows).any()}
+    rows: dict[str, list[Timing]] = {}
+    for timing in timings:
+        rows.setdefault(timing.phase, []).append(timing)
+    least = LEAST_JUDGED * sum(timing.used for timing in timings)
+    errors = {}
+    for phase, mine in rows.items():
+        judged = [row for row in mine[skip:] if row.predicted is not None and row.used > 0]
+        if judged and sum(row.used for row in mine) >= least:
+            errors[phase] = statistics.median(abs(row.predicted - row.used) / row.used for row in judged)  # type: ignore[operator]
+    return errors

@@ -184,7 +184,7 @@ def rescaled(
     prior = Prior(
         rates=rates,
         spreads=dict.fromkeys(PHASES, STRONG),
-        start_seconds=there.variant(quantization).start_seconds,
+        start=there.variant(quantization).start_parts,
         known=frozenset(PHASES),
     )
     return CostModel(settings, prior), ratios

@@ -106,7 +106,17 @@ class Variant(_Part):
     @property
     def start_seconds(self) -> float:
         """From the creation of a worker until it can take work."""
-        return self.import_seconds + self.load_seconds + self.trainer_seconds + self.engine_seconds
+        return sum(self.start_parts.values())
+
+    @property
+    def start_parts(self) -> dict[str, float]:
+        """The same by what is done."""
+        return {
+            "imports": self.import_seconds,
+            "model": self.load_seconds,
+            "trainer": self.trainer_seconds,
+            "engine": self.engine_seconds,
+        }
 
     def points(self, field: str) -> list[tuple[int, float]]:
         """(tokens, value) of the rows in which `field` was measured."""

@@ -13,7 +13,7 @@ import math
 import statistics
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from random import Random
 from typing import Any, Literal
@@ -31,7 +31,7 @@ Fault = Literal["crash", "stuck", "silent", "oom fit", "oom decode", "failed", "
 class Pace:
     """Seconds of each kind of work on one device, from a profile, between whose lengths it is interpolated."""
 
-    start: float  # creation of a worker until it is ready
+    start: Mapping[str, float]  # creation of a worker until it is ready, by part
     fit: float  # of a fit beside its steps
     step: tuple[tuple[int, float], ...]  # tokens a sequence -> seconds of an optimizer step
     prefill: tuple[tuple[int, float], ...]  # tokens -> seconds a prompt
@@ -47,7 +47,7 @@ class Pace:
         for name, curve in zip(names, curves, strict=True):
             if not curve:
                 raise ValueError(f"the profile of {profile.machine.device} has no {name}")
-        return Pace(variant.start_seconds, variant.fit_seconds, *curves)
+        return Pace(variant.start_parts, variant.fit_seconds, *curves)
 
     def step_seconds(self, tokens: int) -> float:
         """One optimizer step on sequences of that length."""

@@ -342,14 +342,13 @@ class Ledger:
         Without a prediction is also what the deadline took the time from, for views that were counted on.
         """
         rows = self._db.execute(
-            "SELECT phase, planned, used, total(used) OVER (PARTITION BY task, wave), outcomes.views, plans.views"
-            " FROM timings JOIN outcomes USING (task, wave)"
+            "SELECT phase, planned, used, outcomes.views, plans.views FROM timings JOIN outcomes USING (task, wave)"
             " LEFT JOIN plans USING (task, wave) ORDER BY at, task, wave, phase"
         )
         found = []
-        for phase, planned, used, whole, answered, wanted in rows:
+        for phase, planned, used, answered, wanted in rows:
             cut = phase in _OF_VIEWS and wanted is not None and min(json.loads(answered).values(), default=0) < wanted
-            found.append(Timing(phase, None if cut else planned, used, whole))
+            found.append(Timing(phase, None if cut else planned, used))
         return found
 
     def timings(self) -> dict[str, tuple[float, float]]:

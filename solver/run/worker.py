@@ -46,6 +46,7 @@ class Backend:
     """What `load` makes: a solver for any number of halvings of the footprint, and facts for people."""
 
     solver: Callable[[int], Solver]
+    parts: dict[str, float]  # seconds of each part of `load`, and of the first solver
     facts: Callable[[], dict[str, str]]
     peak_memory: Callable[[], int]  # bytes, of host and device together
     broken: Callable[[], str] = lambda: ""  # why the device does no more work for this process; empty: it does
@@ -54,15 +55,17 @@ class Backend:
 def load(config: WorkerConfig) -> Backend:
     """Load the base model and make trainer and engine. Raises InputError if the model folder cannot be used."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
-    import torch
+    parts: dict[str, float] = {}
+    with _timed(parts, "imports"):
+        import torch
 
-    from solver.infer.base import Engine, EngineLost
-    from solver.infer.registry import choose_engine, give_vllm_up, lora_alone, make_engine, replace_engine
-    from solver.model import threads
-    from solver.model.load import load_base
-    from solver.model.memory import broken, peak_memory
-    from solver.run.sharing import Sharing, needs_no_weights
-    from solver.train.registry import choose_trainer, fits_lora, make_trainer
+        from solver.infer.base import Engine, EngineLost
+        from solver.infer.registry import choose_engine, give_vllm_up, lora_alone, make_engine, replace_engine
+        from solver.model import threads
+        from solver.model.load import load_base
+        from solver.model.memory import broken, peak_memory
+        from solver.run.sharing import Sharing, needs_no_weights
+        from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
     settings = config.settings
     if settings.model.threads:
@@ -70,7 +73,8 @@ def load(config: WorkerConfig) -> Backend:
     else:
         threads.govern()
     cache = config.scratch / "weights"
-    base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
+    with _timed(parts, "model"):
+        base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
     cuda = base.device.type == "cuda"
     if (no_vllm := config.scratch / NO_VLLM).is_file():
         give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
@@ -81,10 +85,12 @@ def load(config: WorkerConfig) -> Backend:
     def solver(halvings: int) -> Solver:
         smaller = smaller_settings(settings, halvings)
         sharing.begin()
-        trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), sharing.fit_fraction)
-        sharing.rest(trainer)
+        with _timed(parts, "trainer"):
+            trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), sharing.fit_fraction)
+            sharing.rest(trainer)
         rank = 0 if halvings else settings.train.rank
-        engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
+        with _timed(parts, "engine"):
+            engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
         handover = sharing.handover(engine)
         if not halvings:
             found.update(sharing.facts(engine, config.scratch))
@@ -113,7 +119,14 @@ def load(config: WorkerConfig) -> Backend:
             **found,
         }
 
-    return Backend(solver, facts, lambda: peak_memory(base.device), lambda: broken(base.device))
+    return Backend(solver, parts, facts, lambda: peak_memory(base.device), lambda: broken(base.device))
+
+
+@contextlib.contextmanager
+def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    parts[name] = time.monotonic() - began
 
 
 class Line:
@@ -173,7 +186,6 @@ class Warnings(logging.Handler):
 
 def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
     """Load, then work until the line ends. Raises nothing that an item causes: it is reported and the next one taken."""
-    began = time.monotonic()
     config = line.config()
     threading.Thread(target=line.beat, daemon=True).start()
     logging.getLogger("solver").addHandler(Warnings(line))
@@ -192,7 +204,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
     gc.freeze()  # what is loaded stays: looking through it again took the collector a quarter of a second each time
     line.peak_memory = backend.peak_memory
     line.activity = ""
-    line.send(Ready(time.monotonic() - began, facts))
+    line.send(Ready(dict(backend.parts), facts))
     for item in line.items():
         line.item = item.id
         try:

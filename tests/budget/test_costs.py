@@ -105,11 +105,10 @@ def test_five_tasks_are_enough() -> None:
             plan = TaskPlan(int(rng.integers(5, 100)), int(rng.integers(1, 9)), 1)
             outcome = passed(form, plan, rng, outliers=0.05)
             median = costs.forecast(form, plan).median
-            rows += [Timing(phase, median[phase], used, 0.0) for phase, used in outcome.seconds.items() if number >= 5]
+            rows += [Timing(phase, median[phase], used) for phase, used in outcome.seconds.items() if number >= 5]
             costs.observe(form, plan, outcome)
-    errors = prediction_errors(rows)
-    assert set(errors) == set(FEATURES)
-    assert max(errors.values()) < 0.15
+    for phase in FEATURES:
+        assert prediction_errors([row for row in rows if row.phase == phase])[phase] < 0.15
 
 
 def test_what_the_deadline_cut_counts_for_what_it_got_done() -> None:
@@ -172,7 +171,7 @@ def test_scoring_is_foreseen_once_it_is_known_what_there_is_to_score() -> None:
         assert predicted is not None
         if number >= 5:
             before = costs.forecast(form, PLAN).median["score"]
-            seen += [Timing("then", predicted, seconds, seconds), Timing("before", before, seconds, seconds)]
+            seen += [Timing("then", predicted, seconds), Timing("before", before, seconds)]
         costs.observe(form, PLAN, outcome)
     errors = prediction_errors(seen)
     assert errors["then"] < 0.05 < 0.2 < errors["before"]
@@ -230,8 +229,9 @@ def test_starts_are_learnt() -> None:
     costs = CostModel(SETTINGS, prior_of(profile(), "none"))
     assert costs.start()[0] == pytest.approx(6.75)
     for _ in range(6):
-        costs.started(30.0)
+        costs.started({"imports": 9.0, "model": 0.5, "trainer": 0.0, "engine": 20.5})
     assert costs.start()[0] == pytest.approx(30.0, rel=0.1)
+    assert costs.start_parts()["engine"] == pytest.approx(20.5, rel=0.1)
     assert costs.start()[1] > costs.start()[0]
 
 
@@ -245,8 +245,8 @@ def test_rates_that_would_be_negative_are_zero() -> None:
 
 
 def test_errors_of_predictions() -> None:
-    rows = [Timing("fit", predicted, 1.0, 1.1) for predicted in (None, 2.0, 1.1, 0.8)]
-    rows += [Timing("prepare", 9.0, 0.009, 1.0), Timing("select", 1.0, 0.0, 1.0)]  # too short to be judged
+    rows = [Timing("fit", predicted, 1.0) for predicted in (None, 2.0, 1.1, 0.8)]
+    rows += [Timing("prepare", 9.0, 0.009)] * 4 + [Timing("select", 1.0, 0.0)]  # too short to be judged
     assert prediction_errors(rows) == pytest.approx({"fit": 0.2})
     assert prediction_errors(rows, skip=2) == pytest.approx({"fit": 0.15})
     assert prediction_errors(rows, skip=9) == {}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fake_parts import fake_solver
 
+from solver.budget.costs import START
 from solver.errors import InputError, ProcessBroken
 from solver.run import worker
 from solver.run.footprint import smaller_settings
@@ -71,7 +72,7 @@ def load(config: worker.WorkerConfig) -> worker.Backend:
     def solver(halvings: int) -> Solver:
         return Faulty(fake_solver(smaller_settings(config.settings, halvings), config.scratch, step, answer))  # type: ignore[return-value]
 
-    return worker.Backend(solver, lambda: {"trainer": "fake", "engine": "fake"}, lambda: 1)
+    return worker.Backend(solver, dict.fromkeys(START, 0.5), lambda: {"trainer": "fake", "engine": "fake"}, lambda: 1)
 
 
 if __name__ == "__main__":

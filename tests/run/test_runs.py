@@ -74,7 +74,7 @@ def test_a_run_solves_scores_and_reports(tmp_path: Path, challenges: Path, tiny_
     assert summary["trainer"] == "fake"
     assert summary["agreement"] == 1.0
     assert summary["scores"]["per_prediction"]["total"] == 3
-    assert {"fit", "infer", "score", "load", "total"} <= set(summary["phases"])
+    assert {"fit", "infer", "score", "load", "load: imports", "load: engine", "total"} <= set(summary["phases"])
     assert summary["steps"] == 6
     assert "task000 wave 1: complete" in (out / "log.txt").read_text()
     assert sorted(worked(tmp_path)) == [f"task00{i} 0 0" for i in range(3)]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
 
 from solver.arc.submission import Submission
+from solver.budget.costs import START
 from solver.budget.planner import MAX_LOSSES, MAX_TRIES
 from solver.budget.registry import make_policy
 from solver.config import Settings, load_settings
@@ -143,7 +144,8 @@ class SimulatedExecutor:
             return
         if fault == "warn":
             self._say(self.clock.now + LOAD / 2, worker, "", Warned("trainer", "peft in place of another that did not start"))
-        self._say(self.clock.now + LOAD, worker, "", Ready(LOAD, {"trainer": "simulated", **self.facts}))
+        ready = Ready(dict.fromkeys(START, LOAD / len(START)), {"trainer": "simulated", **self.facts})
+        self._say(self.clock.now + LOAD, worker, "", ready)
         self._say(self.clock.now + BEAT, worker, "", Heartbeat("", 1))
 
     def _say(self, at: float, worker: int, item: str, message: Message) -> None:

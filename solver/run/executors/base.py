@@ -13,8 +13,13 @@ from solver.types import Fit, TaskOutcome, WorkItem
 class Ready:
     """A worker has loaded its model and waits for work."""
 
-    seconds: float  # from its creation
+    parts: dict[str, float]  # seconds of each part of its start: those of budget.costs.START
     facts: dict[str, str]  # "trainer", "engine", "dtype", "device", ..., in words
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole start."""
+        return sum(self.parts.values())
 
 
 @dataclass(frozen=True)

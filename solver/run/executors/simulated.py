@@ -230,7 +230,8 @@ class SimulatedExecutor:
         worker, dice, faults = self._workers[number], self._dice, self._faults
         worker.life += 1
         worker.alive, worker.mute, worker.working_since = True, False, None
-        seconds = self._pace.start * worker.slower * self._noise.of_work(dice)
+        slower = worker.slower * self._noise.of_work(dice)
+        seconds = sum(self._pace.start.values()) * slower
         if dice.random() < faults.hung_start:
             self._happened("hung start")
             self._down(worker)
@@ -246,8 +247,10 @@ class SimulatedExecutor:
         if dice.random() < faults.slow_start:
             self._happened("slow start")
             self._down(worker)
-            seconds *= 10.0
-        self._say(self._clock.now + seconds, number, "", Ready(seconds, {"trainer": "simulated", "engine": "simulated"}))
+            slower *= 10.0
+        parts = {part: part_seconds * slower for part, part_seconds in self._pace.start.items()}
+        ready = Ready(parts, {"trainer": "simulated", "engine": "simulated"})
+        self._say(self._clock.now + ready.seconds, number, "", ready)
 
     def _end(self, worker: _Worker) -> None:
         """Send the signal; the process vanishes a little later, or much."""
