@@ -6,7 +6,8 @@ A disk that refuses a write costs nothing but that: rows are kept and tried agai
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from solver.arc.submission import Submission
 from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
@@ -27,6 +28,7 @@ class Scribe:
         self._unsaved: list[Callable[[], None]] = []
         self._complaints: set[str] = set()
         self._stale = False
+        self._starts: dict[str, tuple[float, float]] = {}  # part of a worker's start -> planned and used seconds of all workers
 
     def outdate(self) -> None:
         """Note that the submission on disk is not, or may not be, what it should be."""
@@ -49,6 +51,16 @@ class Scribe:
         """Make an entry of the ledger, after those that are due."""
         self._unsaved.append(write)
         self._flush_ledger()
+
+    def started(self, planned: Mapping[str, float], used: Mapping[str, float], start: int) -> None:
+        """Add the seconds of a worker's start, by part, to those of the run's `start`-th process."""
+        for part, seconds in used.items():
+            before = self._starts.get(part, (0.0, 0.0))
+            self._starts[part] = before[0] + planned[part], before[1] + seconds
+        rows = {f"load: {part}": both for part, both in self._starts.items()}
+        rows["load"] = sum(planned for planned, _ in rows.values()), sum(used for _, used in rows.values())
+        for phase, (planned_seconds, used_seconds) in rows.items():
+            self.save(partial(self._ledger.timing, phase, planned_seconds, used_seconds, start))
 
     def event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
         """Enter an event; people hear of those of a task."""

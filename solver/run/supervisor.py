@@ -7,7 +7,7 @@ code runs real processes and a simulation. After every result the ledger and the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
@@ -21,6 +21,7 @@ from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_s
 from solver.config import Settings
 from solver.run.book import Book
 from solver.run.executors.base import (
+    Changed,
     Executor,
     Heartbeat,
     ItemDone,
@@ -136,7 +137,6 @@ class Supervisor:
         self._wave = 0
         self.facts: dict[str, str] = {}
         self.peak_memory = 0
-        self._loaded: dict[str, tuple[float, float]] = {}  # part of a start -> planned and used seconds of all workers
 
     def run(self) -> Ending:
         """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
@@ -293,9 +293,12 @@ class Supervisor:
                 self._chunks.meet(facts)
                 if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
                     self._scribe.event("profile", doubt)
-                self._note_start(parts)
+                self._scribe.started(self._policy.costs.start_parts(), parts, self._start)
+                self._policy.costs.started(parts)
                 ready = f"worker {result.worker} ready after {sum(parts.values()):.1f} s: "
                 self._scribe.note(ready + ", ".join(map(" ".join, facts.items())))
+            case Changed(facts):
+                self.facts = facts
             case Warned(kind, detail) if not result.item:  # while it starts
                 self._scribe.event(kind, detail)
             case StartFailed(error, bad_input):
@@ -304,15 +307,6 @@ class Supervisor:
                 slot.error = (_BAD_INPUT if bad_input else "") + error
                 if bad_input:
                     slot.state = "given up"
-
-    def _note_start(self, parts: Mapping[str, float]) -> None:
-        for part, planned in self._policy.costs.start_parts().items():
-            before = self._loaded.get(part, (0.0, 0.0))
-            self._loaded[part] = before[0] + planned, before[1] + parts[part]
-        self._policy.costs.started(parts)
-        planned, used = map(sum, zip(*self._loaded.values(), strict=True))
-        for phase, seconds in {"load": (planned, used), **{f"load: {part}": both for part, both in self._loaded.items()}}.items():
-            self._scribe.save(partial(self._ledger.timing, phase, *seconds, self._start))
 
     def _take_work(self, slot: _Slot, message: Message) -> None:
         match message:

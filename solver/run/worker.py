@@ -15,14 +15,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from solver.config import Settings
 from solver.errors import InputError, ProcessBroken
 from solver.process import die_with
-from solver.run.executors.base import Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned
+from solver.run.executors.base import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned
 from solver.run.footprint import smaller_item, smaller_settings
 from solver.run.handover import Handover
 from solver.run.solve import Solver
@@ -50,6 +50,7 @@ class Backend:
     facts: Callable[[], dict[str, str]]
     peak_memory: Callable[[], int]  # bytes, of host and device together
     broken: Callable[[], str] = lambda: ""  # why the device does no more work for this process; empty: it does
+    news: list[dict[str, str]] = field(default_factory=list)  # facts that have changed since they were last told
 
 
 def load(config: WorkerConfig) -> Backend:
@@ -81,6 +82,7 @@ def load(config: WorkerConfig) -> Backend:
     sharing = Sharing.of(base, settings)
     lora = fits_lora(base, settings.train, lora_alone(settings.infer))
     found: dict[str, str] = {}  # as the first solver is made
+    news: list[dict[str, str]] = []
 
     def solver(halvings: int) -> Solver:
         smaller = smaller_settings(settings, halvings)
@@ -99,6 +101,7 @@ def load(config: WorkerConfig) -> Backend:
             with contextlib.suppress(OSError):
                 no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
             replacement = replace_engine(base, smaller.infer, lost)
+            news.append(facts())
             return replacement, sharing.handover(replacement)
 
         context = min(base.context, smaller.model.context)
@@ -119,7 +122,7 @@ def load(config: WorkerConfig) -> Backend:
             **found,
         }
 
-    return Backend(solver, parts, facts, lambda: peak_memory(base.device), lambda: broken(base.device))
+    return Backend(solver, parts, facts, lambda: peak_memory(base.device), lambda: broken(base.device), news)
 
 
 @contextlib.contextmanager
@@ -222,6 +225,8 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
             ending = ItemFailed(_describe(error))
         if item.halvings:
             solver = backend.solver(0)
+        while backend.news:
+            line.send(Changed(backend.news.pop(0)))
         line.activity = ""
         line.send(Heartbeat("", backend.peak_memory()))
         line.send(ending)

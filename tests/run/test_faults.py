@@ -109,6 +109,7 @@ def test_an_engine_that_does_not_start_is_replaced(tmp_path: Path, challenges: P
 
 def test_an_engine_that_is_lost_in_the_middle_of_a_run_is_replaced(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
     summary = work(tmp_path, challenges, tiny_base, {"where": "engine later"}, "train.trainer=peft", "train.rank=4")
+    assert summary.engine == "hf"
     assert summary.exit_code == 0
     (event,) = (event for event in told(tmp_path) if event.kind == "engine")
     assert event.detail == "hf: vllm was lost: vLLM broke: sabotage"

@@ -22,6 +22,9 @@ class Disk:
     def event(self, event: Event) -> None:
         self.put(f"{event.kind}: {event.detail}")
 
+    def timing(self, phase: str, planned: float, used: float, start: int) -> None:
+        self.put(f"{phase}: {planned:g} {used:g} of process {start}")
+
     def put(self, row: str) -> None:
         if self.full:
             raise LedgerError("the disk is full")
@@ -85,3 +88,11 @@ def test_a_row_that_can_never_be_written_holds_up_no_other() -> None:
     scribe.save(unfit)
     scribe.event("retry", "why", "task", 0)
     assert disk.rows == ["not recorded: not recorded: a number that SQLite does not hold", "retry: why"]
+
+
+def test_starts_of_workers_add_up() -> None:
+    disk = Disk()
+    scribe = scribe_on(disk)
+    for _ in range(2):
+        scribe.started({"model": 1.0, "engine": 3.0}, {"model": 2.0, "engine": 2.5}, 7)
+    assert disk.rows[-3:] == ["load: model: 2 4 of process 7", "load: engine: 6 5 of process 7", "load: 8 9 of process 7"]

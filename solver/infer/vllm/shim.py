@@ -324,7 +324,7 @@ def _forget_models() -> None:
     """
     reloading = sys.modules.get("vllm.model_executor.model_loader.reload.layerwise")
     getattr(reloading, "LAYERWISE_INFO", {}).clear()
-    asked = getattr(sys.modules.get("vllm.utils.func_utils"), "supports_kw", None)
+    asked: Any = getattr(sys.modules.get("vllm.utils.func_utils"), "supports_kw", None)
     if hasattr(asked, "cache_clear"):
         asked.cache_clear()
 

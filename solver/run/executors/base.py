@@ -23,6 +23,13 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Changed:
+    """The worker goes on with another engine than it began with."""
+
+    facts: dict[str, str]  # as in `Ready`
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """A sign of life, about once a second."""
 
@@ -66,7 +73,7 @@ class Warned:
     detail: str
 
 
-Message = Ready | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned
+Message = Ready | Changed | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned
 
 
 @dataclass(frozen=True, eq=False)
