@@ -123,7 +123,7 @@ def play(
 
 def _expected(given: Assignment, book: Mapping[str, TaskState], costs: CostModel, left: float) -> dict[str, Pass]:
     """The passes of an item, each with its share of the item's time."""
-    forecasts = {id_: costs.forecast(book[id_].shape, given.plan) for id_ in given.tasks}
+    forecasts = {id_: costs.forecast(book[id_].shape, given.plan, given.wave) for id_ in given.tasks}
     total = sum(forecast.seconds for forecast in forecasts.values())
     room = min(given.seconds, left)
     return {id_: _within(given.plan, forecast, room * forecast.seconds / total) for id_, forecast in forecasts.items()}
@@ -152,6 +152,7 @@ def _after(state: TaskState, given: Assignment, one: Pass, agreement: Callable[[
         steps=state.steps + one.steps,
         status="cut" if one.cut else "complete",
         agreement=agreement(state) if one.views else state.agreement,
+        views=one.views or state.views,
     )
 
 

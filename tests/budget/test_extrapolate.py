@@ -80,6 +80,14 @@ def test_doubtful_tasks_get_further_passes_and_certain_ones_do_not() -> None:
     assert played(2000.0, agreement=1.0).passes_a_task == 1
 
 
+def test_tasks_whose_views_agree_are_done_under_the_policy_that_plans() -> None:
+    found = played(3000.0, 3, 1, "adaptive", 1.0)
+    assert not found.work_left
+    assert found.seconds < 2000.0
+    assert found.passes_a_task <= 2  # the tasks that costs are measured on get a short first pass
+    assert played(3000.0, 3, 1, "adaptive", 0.0).work_left
+
+
 def test_twice_the_workers_get_twice_as_much_done() -> None:
     one, two = (played(300.0, 6, workers, agreement=0.5) for workers in (1, 2))
     assert sum(two.phases.values()) == pytest.approx(2 * sum(one.phases.values()), rel=0.1)
