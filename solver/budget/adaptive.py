@@ -190,11 +190,16 @@ class AdaptivePolicy:
         return _assignment(task, plan, deadline, reason)
 
     def _shrunk(self, task: TaskState, plan: TaskPlan, room: float) -> TaskPlan | None:
-        """As many views as leave half of the room to the fit, and the steps that fit; with one view, whatever fits."""
+        """As many views as leave half of the room to the fit, and the steps that fit; with one view, whatever fits.
+
+        A first pass without a fit: as many views as fit.
+        """
         if task.waves and self.costs.seconds(task.shape, TaskPlan(1, self._views[0], plan.samples), task.waves) > room:
             return None
         for views in reversed([views for views in self._views if views <= plan.views]):
             bare = self.costs.seconds(task.shape, TaskPlan(0, views, plan.samples), task.waves)
+            if not plan.steps and task.waves == 0 and bare <= room:
+                return TaskPlan(0, views, plan.samples)
             steps = min(plan.steps, self._affordable(task, views, plan.samples, room))
             if steps >= 1 and (bare <= room / 2 or views == self._views[0]):
                 return TaskPlan(steps, views, plan.samples)

@@ -193,6 +193,15 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
     assert "last item" in last.reason
 
 
+def test_a_first_pass_without_a_fit_shrinks_to_the_views_that_fit() -> None:
+    costs = taught()
+    policy, task = AdaptivePolicy(SETTINGS, costs), state(1, 2000.0)
+    views = full_plan(SETTINGS).views
+    few, most = (costs.forecast(task.shape, TaskPlan(0, count, 1)).seconds for count in (views // 2, views))
+    shrunk = policy._shrunk(task, TaskPlan(0, views, 1), (few + most) / 2)
+    assert shrunk == TaskPlan(0, views // 2, 1)
+
+
 def test_a_first_pass_that_does_not_fit_does_not_keep_others_from_work() -> None:
     """A long task without a pass, and less time than even its least pass takes, on each of many workers."""
     costs = taught()
