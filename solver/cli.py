@@ -439,7 +439,7 @@ def rehearse(
     utilisation    share spent on work, of the worker time that loading and faults left; least: of the worst run
     loading        share of all worker time before workers have started
     lost, down     shares of all worker time: work that brought nothing; workers hung, dead or starting again
-    at floor       tasks with no more than the least pass
+    at floor       tasks with no more than a quarter of the steps of the settings
 
     \b
     Example:

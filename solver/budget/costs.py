@@ -204,9 +204,15 @@ class CostModel:
 
     @property
     def measured(self) -> bool:
-        """Whether every phase a pass goes through in a worker can be predicted."""
-        phases = [phase for phase in PHASES if phase != "select" and (phase != "score" or self._settings.infer.score)]
-        return all(self.known(phase) for phase in phases)
+        """Whether every phase that a pass by these settings goes through in a worker can be predicted."""
+        train, infer = self._settings.train, self._settings.infer
+        needed = {
+            "prepare": True,
+            "fit": not train.shared and (train.epochs is not None or bool(train.steps)),
+            "infer": True,
+            "score": infer.score and self.tasks < LEARNING,  # tasks may find nothing to score; that must not go on for ever
+        }
+        return all(self.known(phase) for phase, wanted in needed.items() if wanted)
 
     def forecast(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> Forecast:
         """What a pass by `plan` over a task of `shape` takes, if it is the next one."""

@@ -10,7 +10,7 @@ from solver.budget.workload import TaskShape
 from solver.types import TaskPlan
 
 AFTER_FIT_SHARE = 0.6  # of an item that is too short for its plan: a fit is worth more than the last views
-SILENCE = 3.0  # times the upper quantile of an item after which a worker that says nothing is lost
+SILENCE = 3.0  # times the upper quantile of an item after which a worker that says nothing, or comes to no end, is lost
 LEAST_SILENCE = 15.0  # seconds: what a busy machine may keep a process from running
 
 
@@ -21,6 +21,7 @@ class Expected:
     seconds: tuple[Mapping[str, float], ...] = ()
     keep: tuple[float, float] | None = None  # see `WorkItem.keep`
     silence: float = float("inf")  # seconds
+    longest: float = float("inf")  # seconds after which an item without a deadline of its own hangs, whatever it says
 
     @property
     def total(self) -> float:
@@ -31,8 +32,9 @@ class Expected:
 def expect(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, seconds: float, wave: int = 0) -> Expected:
     """What passes by `plan` over tasks of these shapes do with an item's `seconds`, the fits ending early if need be."""
     forecasts = [costs.forecast(shape, plan, wave) for shape in shapes]
+    longest = SILENCE * sum(forecast.most for forecast in forecasts)
     if not costs.measured:
-        return Expected(tuple(_known(costs, forecast.median) for forecast in forecasts))
+        return Expected(tuple(_known(costs, forecast.median) for forecast in forecasts), longest=longest)
     prepare, fit = (sum(forecast.median.get(phase, 0.0) for forecast in forecasts) for phase in ("prepare", "fit"))
     wanted = sum(forecast.after_fit() for forecast in forecasts)
     after = min(wanted, max(AFTER_FIT_SHARE * seconds, seconds - prepare - fit))
@@ -41,7 +43,8 @@ def expect(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, second
     return Expected(
         tuple(_known(costs, {**forecast.median, "fit": forecast.median["fit"] * shorter}) for forecast in forecasts),
         (after, score),
-        max(LEAST_SILENCE, SILENCE * sum(forecast.most for forecast in forecasts)),
+        max(LEAST_SILENCE, longest),
+        longest,
     )
 
 

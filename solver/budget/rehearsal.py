@@ -251,7 +251,7 @@ class RunRecord:
     down: float  # share of workers x budget in which workers hung, vanished or started again, to the end of the budget
     work_left: bool  # the time ended the run, and there was a task to be worked on that nobody was at
     steps: float  # mean optimizer steps a task
-    at_floor: int  # tasks that got no more than the least pass
+    at_floor: int  # tasks that got no more than a quarter of the steps of the settings
     untouched: int  # tasks without any pass
     events: dict[str, int]
 

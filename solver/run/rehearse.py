@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,6 @@ from typing import Any
 from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.grid import Grid
 from solver.arc.task import Task
-from solver.budget.adaptive import STEP_SHARES
 from solver.budget.costs import CostModel, Prior, prior_of
 from solver.budget.planner import full_plan
 from solver.budget.prior import model_of, prior, stored
@@ -41,6 +41,7 @@ from solver.types import Deadline
 EVERY_MIX = "all"
 SETS = ("arc1:evaluation", "arc2:evaluation")  # whose tasks are rehearsed with
 CHUNK = 8  # runs a process takes at a time
+FLOOR_SHARE = 0.25  # of the steps of the settings: a task with no more than that counts as one at the floor
 # What a Kaggle or H200 run is rehearsed with unless a model is named: the shape of Qwen3-4B with the 16-token vocabulary.
 LARGE = Model(name="a 4B model", parameters=3_640_000_000, layers=36, hidden=2560, kv_width=1024, q_width=4096, vocabulary=16)
 
@@ -153,7 +154,7 @@ def one_run(
     usage, span = executor.usage, scene.workers * scene.budget  # type: ignore[attr-defined]
     down = usage.down + usage.down_then * max(scene.budget - usage.closed_at, 0.0)
     states = book.states()
-    least = STEP_SHARES[0] * full_plan(scene.settings).steps
+    floor = FLOOR_SHARE * full_plan(scene.settings).steps
     return RunRecord(
         seed=number,
         mix=mix,
@@ -169,7 +170,7 @@ def one_run(
         down=down / span,
         work_left=ending.stop == "deadline" and any(policy.pending(state) and not state.busy for state in states),
         steps=book.totals().steps / len(states),
-        at_floor=sum(state.steps <= least for state in states),
+        at_floor=sum(state.steps <= floor for state in states),
         untouched=sum(not state.waves for state in states),
         events=dict(Counter(journal.kinds) + Counter(usage.events)),
     )
@@ -191,9 +192,11 @@ def noise_of(folders: Sequence[Path]) -> Noise:
     """The noise of real runs, by the tokens and seconds of their fits. Raises InputError if there are too few."""
     pieces = []
     for folder in folders:
-        ledger = Ledger.read(folder / LEDGER)
-        fits = [outcome.fit for outcome in ledger.outcomes() if outcome.fit is not None]
-        ledger.close()
+        with closing(Ledger.read(folder / LEDGER)) as ledger:
+            try:
+                fits = [outcome.fit for outcome in ledger.outcomes() if outcome.fit is not None]
+            except (ValueError, LookupError, TypeError) as error:
+                raise InputError(f"{folder / LEDGER}: the ledger is damaged: {type(error).__name__}: {error}") from None
         pieces.append([(float(fit.tokens), fit.seconds) for fit in fits if fit.tokens and fit.reason in ("steps", "deadline")])
     try:
         return fit_noise(pieces)

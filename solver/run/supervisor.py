@@ -7,8 +7,9 @@ code runs real processes and a simulation. After every result the ledger and the
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -38,6 +39,7 @@ from solver.run.footprint import describe
 from solver.run.ledger import BEFORE, SHARED, Records
 from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf
+from solver.run.slot import Slot
 from solver.run.types import Observer, Progress
 from solver.run.watch import Watch
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
@@ -48,6 +50,7 @@ MAX_FAILED_STARTS, HOPEFUL_SHARE = 3, 0.1
 MAX_FAILED_RESTARTS = 20
 SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
 POLL = 0.5  # seconds between two looks at signals, at most
+ABSENCE = 5.0  # seconds more than a look at the workers should take, after which their silence says nothing
 SETTLE = 0.1  # seconds within which a worker that reported its last task says that it is free
 
 Stop = Literal["finished", "deadline", "interrupted", "no worker", "bad input"]
@@ -59,26 +62,6 @@ class Ending:
 
     stop: Stop
     detail: str
-
-
-@dataclass(eq=False)
-class _Slot:
-    """One worker as the supervisor sees it."""
-
-    state: Literal["starting", "idle", "busy", "given up"]
-    heard: float  # when it last gave a sign of life
-    dying: bool = False  # killed, and not yet reported lost
-    item: WorkItem | None = None
-    expected: Expected = field(default_factory=Expected)  # of its item
-    reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
-    failed_starts: int = 0
-    error: str = ""  # why it could not start
-    activity: str = "starting"
-
-    @property
-    def reported_all(self) -> bool:
-        """Whether every task of the item has its outcome."""
-        return self.item is not None and all(work.task.id in self.reported for work in self.item.tasks)
 
 
 class Supervisor:
@@ -129,7 +112,7 @@ class Supervisor:
         whole = full_plan(settings)
         self._chunks = Chunks(settings.budget.chunk, whole.views * whole.samples)
         self._watch = Watch(settings.budget.heartbeat, settings.budget.grace)
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._items = 0
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
@@ -145,7 +128,7 @@ class Supervisor:
         self._scribe.outdate()  # so that the first write tells how slow the disk is
         self._flush()
         began = self._now()
-        self._slots = [_Slot("starting", began) for _ in range(self._executor.workers)]
+        self._slots = [Slot("starting", began) for _ in range(self._executor.workers)]
         ending = self._ending()
         if ending is None:
             self._executor.start()
@@ -153,11 +136,9 @@ class Supervisor:
             while ending is None:
                 self._assign()  # before anything is written: a slow disk must not keep workers waiting
                 self._flush()
-                for result in self._executor.results(self._patience()):
-                    self._take(result)
+                self._listen(self._patience())
                 if any(slot.reported_all for slot in self._slots):
-                    for result in self._executor.results(SETTLE):
-                        self._take(result)
+                    self._listen(SETTLE)
                 self._look_after_workers()
                 if (line := self._clock_set()) is not None:
                     self._scribe.event("clock", line)
@@ -235,7 +216,7 @@ class Supervisor:
         for id_, phases in zip(assignment.tasks, expected.seconds, strict=True):
             record = (id_, assignment.wave, assignment.plan, sum(phases.values()), assignment.reason)
             self._scribe.save(partial(self._ledger.plan, *record))
-        self._hand_over(worker, item, expected)
+        self._hand_over(worker, item, expected, endless=math.isinf(assignment.seconds))
 
     def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
         start = self._shared
@@ -245,10 +226,11 @@ class Supervisor:
             start = next((ref for ref in reversed(self._book.adapters(id_)) if ref.path.is_dir()), self._shared)
         return TaskWork(self._tasks[id_], assignment.plan, start, known)
 
-    def _hand_over(self, worker: int, item: WorkItem, expected: Expected) -> None:
-        slot = self._slots[worker]
-        slot.state, slot.item, slot.expected, slot.reported = "busy", item, expected, frozenset()
-        slot.heard = self._now()
+    def _hand_over(self, worker: int, item: WorkItem, expected: Expected, endless: bool = False) -> None:
+        now = self._now()
+        # an item without a deadline of its own must not let a worker hang to the end of the run
+        due = min(item.deadline_at, now + expected.longest) if endless else item.deadline_at
+        self._slots[worker].begin(item, expected, due, now)
         self._executor.submit(worker, item)
 
     def _next_id(self) -> str:
@@ -274,6 +256,15 @@ class Supervisor:
         self._hand_over(worker, item, Expected())
 
     # -- taking in
+
+    def _listen(self, patience: float) -> None:
+        """Take in what workers say within so many seconds."""
+        began = self._now()
+        for result in self._executor.results(patience):
+            self._take(result)
+        if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, and perhaps they were
+            for slot in self._slots:
+                slot.pardon(now)
 
     def _take(self, result: WorkResult | WorkerLost) -> None:
         slot = self._slots[result.worker]
@@ -304,11 +295,12 @@ class Supervisor:
             case StartFailed(error, bad_input):
                 self._scribe.event("start failed", error)
                 self._scribe.note(f"worker {result.worker} cannot start: {error}")
-                slot.error = (_BAD_INPUT if bad_input else "") + error
-                if bad_input:
+                final = bad_input and not self.facts  # what a worker could read before is good: the machine is in trouble
+                slot.error = (_BAD_INPUT if final else "") + error
+                if final:
                     slot.state = "given up"
 
-    def _take_work(self, slot: _Slot, message: Message) -> None:
+    def _take_work(self, slot: Slot, message: Message) -> None:
         match message:
             case TaskOutcome() as outcome:
                 if outcome.final:  # with less, a worker lost while it scores is lost over the task
@@ -333,7 +325,7 @@ class Supervisor:
             case ItemFailed(error):
                 self._end_item(slot, error)
 
-    def _take_outcome(self, slot: _Slot, outcome: TaskOutcome) -> None:
+    def _take_outcome(self, slot: Slot, outcome: TaskOutcome) -> None:
         began = self._now()
         self._book.add(outcome)
         outcome = self._compared(slot, replace(outcome, seconds={**outcome.seconds, "select": self._now() - began}))
@@ -349,7 +341,7 @@ class Supervisor:
         for kind, detail in outcome.events:
             self._scribe.note(f"{outcome.task_id}: {kind}: {detail}")
 
-    def _compared(self, slot: _Slot, outcome: TaskOutcome) -> TaskOutcome:
+    def _compared(self, slot: Slot, outcome: TaskOutcome) -> TaskOutcome:
         """The outcome beside what was expected of it; the cost model learns from it, unless its footprint was smaller."""
         assert slot.item is not None
         place = next(place for place, work in enumerate(slot.item.tasks) if work.task.id == outcome.task_id)
@@ -363,14 +355,14 @@ class Supervisor:
                 self._chunks.observe(sum(outcome.seconds.values()), len(slot.item.tasks))
         return replace(outcome, planned=planned)
 
-    def _end_item(self, slot: _Slot, error: str) -> None:
+    def _end_item(self, slot: Slot, error: str) -> None:
         """Free the worker; tasks of its item without a final outcome are charged with the loss."""
         item = slot.item
         assert item is not None
         slot.state, slot.item = "idle", None
         self._charge(item, slot.reported, error, killed=False)
 
-    def _take_loss(self, slot: _Slot, loss: WorkerLost) -> None:
+    def _take_loss(self, slot: Slot, loss: WorkerLost) -> None:
         self._scribe.event("worker lost", loss.reason)
         self._scribe.note(f"worker {loss.worker} lost: {loss.reason}" + (f"\n{loss.output}" if loss.output else ""))
         item, slot.item, slot.dying = slot.item, None, False
@@ -431,8 +423,7 @@ class Supervisor:
         now = self._now()
         for worker, slot in enumerate(self._slots):
             if not slot.dying and slot.state != "given up":
-                deadline_at, silence = (slot.item.deadline_at, slot.expected.silence) if slot.item else (None, float("inf"))
-                verdict = self._watch.verdict(now, slot.heard, deadline_at, silence)
+                verdict = self._watch.verdict(now, slot.heard, *slot.limits)
                 if verdict is not None:
                     slot.dying = True
                     self._executor.kill(worker, verdict)
@@ -445,8 +436,7 @@ class Supervisor:
             looks.append(self._work_end.at)
         for slot in self._slots:
             if not slot.dying and slot.state != "given up":
-                deadline_at, silence = (slot.item.deadline_at, slot.expected.silence) if slot.item else (None, float("inf"))
-                looks.append(self._watch.next_look(slot.heard, deadline_at, silence))
+                looks.append(self._watch.next_look(slot.heard, *slot.limits))
         return max(0.0, min(self._poll, min(looks) - now + 1e-3))
 
     # -- telling
@@ -486,7 +476,7 @@ class Supervisor:
 _BAD_INPUT = "bad input: "
 
 
-def _activities(slots: list[_Slot]) -> Iterator[str]:
+def _activities(slots: list[Slot]) -> Iterator[str]:
     for worker, slot in enumerate(slots):
         if slot.activity:
             yield slot.activity if len(slots) == 1 else f"{worker}: {slot.activity}"

@@ -10,8 +10,9 @@ from made_record import shape
 from profile_cases import CPU, profile, row, variant
 
 from solver.arc.task import Pair, Task
-from solver.budget.costs import CostModel, Timing, non_negative, prediction_errors, prior_of
+from solver.budget.costs import LEARNING, CostModel, Timing, non_negative, prediction_errors, prior_of
 from solver.budget.expect import AFTER_FIT_SHARE, LEAST_SILENCE, SILENCE, expect
+from solver.budget.planner import full_plan
 from solver.budget.workload import FEATURES, TaskShape, amounts, shape_of, sizes_of
 from solver.config import Settings, load_settings
 from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
@@ -258,6 +259,7 @@ def test_what_is_expected_of_an_item() -> None:
     assert unknown.keep is None
     assert unknown.total == 0
     assert unknown.silence == float("inf")
+    assert unknown.longest == pytest.approx(SILENCE * costs.forecast(form, PLAN).most)
     for _ in range(12):
         costs.observe(form, PLAN, passed(form, PLAN))
     forecast = costs.forecast(form, PLAN)
@@ -269,6 +271,28 @@ def test_what_is_expected_of_an_item() -> None:
     assert short.keep is not None
     assert short.keep[0] == pytest.approx(AFTER_FIT_SHARE * 1.5 * forecast.after_fit())
     assert short.seconds[0]["fit"] < 0.6 * forecast.after_fit()  # it will meet its deadline
+
+
+@pytest.mark.parametrize("overrides", [["train.steps=0"], ["train.shared=true"], ["infer.score=false"]])
+def test_phases_that_no_pass_goes_through_need_no_measurement(overrides: list[str]) -> None:
+    settings, form = load_settings(overrides=overrides), shape(1000)
+    costs, plan = CostModel(settings), full_plan(settings)
+    assert not costs.measured
+    done = passed(form, plan)
+    missing = {"train.steps=0": "fit", "train.shared=true": "fit", "infer.score=false": "score"}[overrides[0]]
+    costs.observe(form, plan, replace(done, seconds={phase: used for phase, used in done.seconds.items() if phase != missing}))
+    assert costs.measured
+
+
+def test_tasks_that_find_nothing_to_score_do_not_hold_up_planning() -> None:
+    form, costs = shape(1000), CostModel(SETTINGS)
+    done = passed(form, PLAN)
+    done = replace(done, seconds={phase: used for phase, used in done.seconds.items() if phase != "score"})
+    costs.observe(form, PLAN, done)
+    assert not costs.measured
+    for _ in range(LEARNING):
+        costs.observe(form, PLAN, done)
+    assert costs.measured
 
 
 def test_new_plans_are_called_for_when_predictions_change_and_not_otherwise() -> None:

@@ -257,3 +257,18 @@ def test_the_pace_of_every_preset_is_usable() -> None:
         assert pace.step_seconds(4000) >= pace.step_seconds(400) > 0
         assert pace.infer_seconds(400, 100, 8, 1) > 0
     assert Noise().sigma > 0
+
+
+def test_a_worker_that_hangs_and_beats_does_not_cost_a_run_without_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policy `fixed` gives an item all the time there is: only what it should take tells that it hangs."""
+    monkeypatch.setitem(MIXES, "stuck", replace(MIXES["none"], stuck=0.05))
+    found = rehearse(options("cpu", "budget.policy=fixed", "train.steps=10", mix="stuck", budget=4 * 3600.0, runs=12))
+    assert found["events"]["stuck"] > 3
+    assert found["tasks_untouched"] < 0.5  # a task that two workers hang on is set aside
+
+
+def test_tasks_at_the_floor_have_at_most_a_quarter_of_the_steps() -> None:
+    plenty = rehearse(options("cpu", "budget.policy=fixed", mix="none", budget=24 * 3600.0, runs=1))
+    assert plenty["tasks_at_floor"] == 0
+    few = rehearse(options("cpu", "budget.policy=fixed", "budget.fixed_waves=[15]", mix="none", budget=24 * 3600.0, runs=1))
+    assert few["tasks_at_floor"] == 8

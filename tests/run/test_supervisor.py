@@ -445,6 +445,30 @@ def test_a_worker_that_refuses_its_model(tmp_path: Path) -> None:
     assert run.ending == Ending("bad input", "no good")
 
 
+def test_a_model_that_was_read_before_is_no_bad_input_later(tmp_path: Path) -> None:
+    """Memory that a killed process has not given back yet looks like a model that cannot be loaded."""
+    run = simulate(tmp_path, 3, 900, faults={"task001": ["crash"]}, start_faults=["", "refuse", "refuse"])
+    assert run.ending.stop == "finished"
+    assert set(run.finished().values()) == {"complete"}
+    assert [event.detail for event in run.ledger.events() if event.kind == "start failed"] == ["no good", "no good"]
+
+
+def test_a_pause_of_everything_is_nobodys_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after Ctrl-Z and fg: what workers said meanwhile comes a little later than the first look at them."""
+    listen, calls = SimulatedExecutor.results, iter(range(10**6))
+
+    def paused(executor: SimulatedExecutor, timeout: float) -> Iterator[WorkResult | WorkerLost]:
+        if next(calls) in (8, 20):
+            executor.clock.now += 500.0
+            return iter(())
+        return listen(executor, timeout)
+
+    monkeypatch.setattr(SimulatedExecutor, "results", paused)
+    run = simulate(tmp_path, 12, 4000, cost=30.0)
+    assert run.ending.stop == "finished"
+    assert "worker lost" not in {event.kind for event in run.ledger.events()}
+
+
 def test_a_worker_that_stops_answering_at_the_very_end(tmp_path: Path) -> None:
     run = simulate(tmp_path, 3, 30, "budget.policy=fixed", faults={"task002": ["hang"]})
     assert run.ending.stop == "deadline"

@@ -1,0 +1,46 @@
+"""One worker as the supervisor sees it: what it is at, since when it was heard, and what it may take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from solver.budget.expect import Expected
+from solver.types import WorkItem
+
+
+@dataclass(eq=False)
+class Slot:
+    """One worker as the supervisor sees it."""
+
+    state: Literal["starting", "idle", "busy", "given up"]
+    heard: float  # when it last gave a sign of life
+    dying: bool = False  # killed, and not yet reported lost
+    item: WorkItem | None = None
+    expected: Expected = field(default_factory=Expected)  # of its item
+    due: float = math.inf  # when its item should be over
+    reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
+    failed_starts: int = 0
+    error: str = ""  # why it could not start
+    activity: str = "starting"
+
+    def begin(self, item: WorkItem, expected: Expected, due: float, now: float) -> None:
+        """Note that it was handed an item at `now`."""
+        self.state, self.item, self.expected, self.due, self.heard = "busy", item, expected, due, now
+        self.reported = frozenset()
+
+    def pardon(self, now: float) -> None:
+        """Count its silence and lateness from `now`: nobody listened before."""
+        self.heard = now
+        self.due = max(self.due, now)
+
+    @property
+    def limits(self) -> tuple[float | None, float]:
+        """When its work has to be over, and for how many seconds it may be silent at that."""
+        return (self.due, self.expected.silence) if self.item is not None else (None, math.inf)
+
+    @property
+    def reported_all(self) -> bool:
+        """Whether every task of the item has its outcome."""
+        return self.item is not None and all(work.task.id in self.reported for work in self.item.tasks)
