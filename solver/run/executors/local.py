@@ -23,11 +23,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from solver.run.executors.base import WorkerLost, WorkResult
+from solver.run.executors.base import StartFailed, WorkerLost, WorkResult
 from solver.types import WorkItem
 
 WORKER_COMMAND = (sys.executable, "-m", "solver.run.worker")
 REAP_SECONDS = 1.0  # for a killed process to be gone
+RETRY_SECONDS = 5.0  # until a worker is started again that no process could be made for
 
 
 @dataclass(eq=False)
@@ -61,6 +62,7 @@ class LocalExecutor:
         self._environment = environment or [{}] * workers
         self._command = tuple(command)
         self._running: dict[int, _Process] = {}
+        self._missing: dict[int, tuple[float, str]] = {}  # workers without a process: when to try again, and why there is none
         self._inbox: queue.Queue[tuple[int, _Process, Any]] = queue.Queue()
         self._closed = False
 
@@ -72,7 +74,7 @@ class LocalExecutor:
     def start(self) -> None:
         """Start every worker."""
         for worker in range(self._count):
-            self._spawn(worker)
+            self._try_to_spawn(worker)
 
     def submit(self, worker: int, work: WorkItem) -> None:
         """Hand an item to a worker."""
@@ -80,6 +82,7 @@ class LocalExecutor:
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
         """What has come, waiting at most `timeout` seconds for the first of it."""
+        yield from self._start_missing()
         wait = max(timeout, 0.0)
         while True:
             try:
@@ -96,14 +99,14 @@ class LocalExecutor:
             code = self._reap(process)
             reason = process.killed_for or _ending(code)
             if not self._closed:
-                self._spawn(worker)
+                self._try_to_spawn(worker)
             yield WorkerLost(worker, reason, self._last_lines())
 
     def kill(self, worker: int, reason: str) -> None:
         """Kill a worker, without waiting; its end of file then brings WorkerLost and the new one."""
-        process = self._running[worker]
-        process.killed_for = process.killed_for or reason
-        self._kill(process)
+        if (process := self._running.get(worker)) is not None:
+            process.killed_for = process.killed_for or reason
+            self._kill(process)
 
     def close(self) -> None:
         """Kill every worker, then wait a second for all to be gone, though not for one that even a kill does not end."""
@@ -119,8 +122,35 @@ class LocalExecutor:
         """Process ids of the workers, by number."""
         return [self._running[worker].popen.pid for worker in sorted(self._running)]
 
+    def _try_to_spawn(self, worker: int) -> None:
+        """Start a worker, or note that there is no process, memory or file to be had for it just now."""
+        try:
+            self._spawn(worker)
+        except (OSError, RuntimeError) as error:
+            self._running.pop(worker, None)
+            self._missing[worker] = time.monotonic() + RETRY_SECONDS, f"{type(error).__name__}: {error}"
+
+    def _start_missing(self) -> Iterator[WorkResult | WorkerLost]:
+        """Try again to start workers that could not be; each try that went wrong counts as a failed start."""
+        for worker, (at, why) in list(self._missing.items()):
+            if not self._closed and time.monotonic() >= at:
+                del self._missing[worker]
+                yield WorkResult(worker, "", StartFailed(f"no process for it: {why}"))
+                self._try_to_spawn(worker)
+                yield WorkerLost(worker, "it could not be created")
+
     def _spawn(self, worker: int) -> None:
+        with contextlib.ExitStack() as undo:
+            process = self._create(worker, undo)
+            undo.callback(self._reap, process)
+            self._running[worker] = process
+            threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
+            self._send(process, self._config)
+            undo.pop_all()
+
+    def _create(self, worker: int, undo: contextlib.ExitStack) -> _Process:
         ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
         with contextlib.ExitStack() as stack:
             stack.callback(theirs.close)
             try:
@@ -136,10 +166,7 @@ class LocalExecutor:
                 start_new_session=True,
                 env={**os.environ, **self._environment[worker]},
             )
-        process = _Process(popen, Connection(ours.detach()))
-        self._running[worker] = process
-        threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
-        self._send(process, self._config)
+        return _Process(popen, Connection(ours.detach()))
 
     def _listen(self, worker: int, process: _Process) -> None:
         while True:

@@ -1,0 +1,45 @@
+"""Workers as processes: what is said of those that cannot be created."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solver.run.executors import local
+from solver.run.executors.base import StartFailed, WorkerLost, WorkResult
+
+
+def test_a_worker_that_cannot_be_created_is_a_failed_start_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals, real = [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")], subprocess.Popen
+
+    def create(*arguments: Any, **named: Any) -> subprocess.Popen[bytes]:
+        if refusals:
+            raise refusals.pop(0)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(local.subprocess, "Popen", create)
+    monkeypatch.setattr(local, "RETRY_SECONDS", 0.0)
+    ends_at_once = (sys.executable, "-c", "raise SystemExit(3)")
+    executor = local.LocalExecutor({}, tmp_path / "worker.log", command=ends_at_once)
+    executor.start()
+    executor.kill(0, "nobody is there")
+    said: list[WorkResult | WorkerLost] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not (said and isinstance(said[-1], WorkerLost) and "exit code 3" in said[-1].reason):
+        said += executor.results(0.2)
+    executor.close()
+    failed = [one.message.error for one in said if isinstance(one, WorkResult) and isinstance(one.message, StartFailed)]
+    assert failed == [
+        "no process for it: OSError: [Errno 12] Cannot allocate memory",
+        "no process for it: RuntimeError: can't start new thread",
+    ]
+    assert [one.reason for one in said if isinstance(one, WorkerLost)] == ["it could not be created"] * 2 + [
+        "it ended with exit code 3"
+    ]
