@@ -260,6 +260,14 @@ class Ledger:
 
     # -- reading
 
+    def check_rows(self) -> None:
+        """Read what a resumed run reads beside the outcomes. Raises ValueError, TypeError or LookupError for nonsense."""
+        int(self.facts().get("starts", "0"))
+        self.tasks()
+        self.plans()
+        self.order()
+        self.events()
+
     def facts(self) -> dict[str, str]:
         """Everything in the `run` table."""
         return dict(self._db.execute("SELECT key, value FROM run"))
@@ -330,7 +338,9 @@ class Ledger:
     def plans(self) -> dict[tuple[str, int], Planned]:
         """What every pass was given, by task and wave."""
         rows = self._db.execute("SELECT task, wave, steps, views, samples, seconds, reason FROM plans ORDER BY wave, task")
-        return {(task, wave): Planned(TaskPlan(*numbers), seconds, reason) for task, wave, *numbers, seconds, reason in rows}
+        return {
+            (task, wave): Planned(TaskPlan(*map(int, numbers)), seconds, reason) for task, wave, *numbers, seconds, reason in rows
+        }
 
     def order(self) -> list[tuple[str, int]]:
         """(task, wave) of every recorded pass, in the order in which they ended."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import math
 import os
 import secrets
 import shutil
@@ -23,6 +22,7 @@ from solver.arc.jsonfile import write_json
 from solver.arc.submission import defects, write_submission
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
+from solver.config import LONGEST_DURATION
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
 from solver.run.book import Book
@@ -173,8 +173,8 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     check_folder(model)
     if options.budget is None and options.until is None:
         raise InputError("a run needs a budget or an end")
-    if options.until is not None and not math.isfinite(options.until):
-        raise InputError(f"--until {options.until}: not a time in seconds since 1970")
+    if options.until is not None and not options.until - time.time() < LONGEST_DURATION:
+        raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
     notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model, notes)
 
@@ -205,12 +205,15 @@ def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: 
     if not (out / LEDGER).exists() and (out / SUBMISSION).exists():
         raise InputError(f"--out {out}: holds a {SUBMISSION} without its {LEDGER}; choose another folder")
     try:
+        if (out / SUBMISSION).exists() and (out / LEDGER).stat().st_size == 0:
+            raise DamagedLedger(f"{out / LEDGER}: the ledger is empty")
         return _readable_ledger(out / LEDGER, identity, tasks, rule)
     except DamagedLedger as error:
         kept = _set_aside(out)
         log.note(f"{error}; set aside as {kept}, and its submission beside it: the run begins anew")
         ledger, book = _readable_ledger(out / LEDGER, identity, tasks, rule)
-        ledger.event(Event("damaged ledger", f"{error}; set aside as {kept}"))
+        with contextlib.suppress(LedgerError):  # the log has said it
+            ledger.event(Event("damaged ledger", f"{error}; set aside as {kept}"))
         return ledger, book
 
 
@@ -218,6 +221,7 @@ def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) 
     """Raises DamagedLedger also for a sound file whose rows make no sense."""
     ledger = Ledger.open(path, identity, tasks)
     try:
+        ledger.check_rows()
         return ledger, Book(tasks, rule, ledger.outcomes())
     except (ValueError, LookupError, TypeError, sqlite3.Error) as error:
         ledger.close()
@@ -228,9 +232,9 @@ def _set_aside(out: Path) -> Path:
     """Move a ledger out of the way and keep a copy of the submission that came of it; gives the ledger's new name."""
     number = next(n for n in range(1, 1000) if not (out / f"{LEDGER}.damaged{n}").exists())
     try:
-        for name in (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm"):
-            if (out / name).exists():
-                (out / name).rename(out / f"{name}.damaged{number}")
+        for suffix in ("", "-wal", "-shm"):  # SQLite looks for the others under the name of the first
+            if (out / f"{LEDGER}{suffix}").exists():
+                (out / f"{LEDGER}{suffix}").rename(out / f"{LEDGER}.damaged{number}{suffix}")
         if (out / SUBMISSION).exists():
             shutil.copyfile(out / SUBMISSION, out / f"{SUBMISSION}.damaged{number}")
     except OSError as error:

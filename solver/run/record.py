@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from solver.arc.datasets import Answers, load_solutions, load_tasks
 from solver.arc.grid import Grid, grid_key
 from solver.arc.selection import agreement, newest_scores, select
@@ -75,11 +77,19 @@ def read_record(folder: Path, solutions: str | None = None) -> Record:
     The answers are those of `solutions`, else of the solutions or the task set the run was started with.
     """
     with closing(Ledger.read(folder / LEDGER)) as ledger:
-        facts = ledger.facts()
-        tasks, outcomes = {task.id: task for task in ledger.tasks()}, ledger.outcomes()
+        try:
+            facts = ledger.facts()
+            tasks, outcomes = {task.id: task for task in ledger.tasks()}, ledger.outcomes()
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{folder / LEDGER}: the ledger is damaged: {type(error).__name__}: {error}") from None
     if "all_settings" not in facts:
         raise InputError(f"{folder / LEDGER}: its run ended before it began to work")
-    settings = Settings.model_validate_json(facts["all_settings"])
+    try:
+        settings = Settings.model_validate_json(facts["all_settings"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{folder / LEDGER}: of another version of this package: setting {where}: {first['msg']}") from None
     answers = _answers(folder, facts.get("challenges"), solutions or facts.get("solutions") or None)
     found = []
     for id_, group in groupby(outcomes, key=lambda outcome: outcome.task_id):

@@ -173,12 +173,22 @@ def test_fitting_gains_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     ledger_of(tmp_path / "wrong", right=False).close()
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.db").write_bytes(b"SQLite format 3\x00" + bytes(range(256)) * 8)
+    spoils = {
+        "old": "UPDATE run SET value = '{\"model\": {\"depth\": 3}}' WHERE key = 'all_settings'",
+        "torn": "UPDATE outcomes SET seconds = 'torn'",
+    }
+    for name, spoil in spoils.items():
+        ledger_of(tmp_path / name, right=True).close()
+        with contextlib.closing(sqlite3.connect(tmp_path / name / "run.db", isolation_level=None)) as db:
+            db.execute(spoil)
     told: list[str] = []
-    folders = [tmp_path / name for name in ("right", "damaged", "missing", "wrong")]
+    folders = [tmp_path / name for name in ("right", "damaged", "missing", "wrong", *spoils)]
     line = fit_gains(folders, answers, tmp_path / "gains.json", told.append)
     assert "4 tasks" in line
-    assert sum("left out" in one for one in told) == 2
+    assert sum("left out" in one for one in told) == 4
     assert any("damaged" in one for one in told)
+    assert any("of another version of this package: setting model.depth" in one for one in told)
+    assert any("torn" in one and "JSONDecodeError" in one for one in told)
     assert "right, wrong" in load_gains(tmp_path / "gains.json").fitted_on
     for folder, reason in (("missing", "no such ledger"), ("right", "answers are not known")):
         with pytest.raises(InputError, match=reason):
@@ -192,7 +202,7 @@ def test_solutions_of_other_tasks_are_no_answers(tmp_path: Path) -> None:
         read_record(tmp_path / "run", str(tmp_path / "other.json"))
 
 
-@pytest.mark.parametrize("torn", [b"not a ledger at all", b"SQLite format 3\x00" + bytes(range(256)) * 8])
+@pytest.mark.parametrize("torn", [b"", b"not a ledger at all", b"SQLite format 3\x00" + bytes(range(256)) * 8])
 def test_a_damaged_ledger_is_named_and_set_aside_and_the_run_goes_on(tmp_path: Path, tiny_base: Path, torn: bytes) -> None:
     challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
     out = tmp_path / "out"
@@ -202,7 +212,7 @@ def test_a_damaged_ledger_is_named_and_set_aside_and_the_run_goes_on(tmp_path: P
     done = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base))
     assert done.returncode == 0, done.stderr + done.stdout
     assert "run.db" in done.stdout + done.stderr
-    assert "damaged" in done.stdout + done.stderr
+    assert ("damaged" if torn else "empty") in done.stdout + done.stderr
     assert (out / "run.db.damaged1").read_bytes() == torn
     assert "of before" in (out / "submission.json.damaged1").read_text()
     assert_valid(out, challenges)
@@ -216,6 +226,8 @@ def test_a_damaged_ledger_is_named_and_set_aside_and_the_run_goes_on(tmp_path: P
         "UPDATE candidates SET grid = x'ff00ff'",
         "UPDATE run SET value = '{' WHERE key = 'settings'",
         "DROP TABLE outcomes",
+        "UPDATE plans SET steps = 'x'",
+        "UPDATE run SET value = 'one' WHERE key = 'starts'",
     ],
 )
 def test_a_sound_file_with_senseless_rows_is_a_damaged_ledger(tmp_path: Path, tiny_base: Path, spoil: str) -> None:

@@ -177,7 +177,7 @@ def test_a_budget_too_short_to_start(tmp_path: Path, challenges: Path, tiny_base
     assert_valid(tmp_path / "out", challenges)
 
 
-@pytest.mark.parametrize("until", [float("nan"), float("inf")])
+@pytest.mark.parametrize("until", [float("nan"), float("inf"), 1e3 * 1.9e9])  # the last one in milliseconds
 def test_an_end_that_is_no_time_is_refused(tmp_path: Path, challenges: Path, tiny_base: Path, until: float) -> None:
     options = RunOptions(str(challenges), tmp_path / "out", until=until, model=tiny_base)
     with pytest.raises(InputError, match="--until"):
