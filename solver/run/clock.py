@@ -40,8 +40,12 @@ class WallClock:
         if abs(moved) < STEP:
             return None
         self._ahead += moved
-        how = f"set back by {-moved:.0f} s" if moved < 0 else f"set forward by {moved:.0f} s, or the machine slept"
-        return f"the wall clock was {how}; the end of the run stays where it was"
+        if moved < 0:
+            return f"the wall clock was set back by {-moved:.0f} s; the end of the run stays where it was"
+        return (
+            f"the wall clock was set forward by {moved:.0f} s, and the end of the run stays where it was;"
+            " or the machine slept as long, and the end is later by that"
+        )
 
     @staticmethod
     def _read() -> float:
