@@ -124,8 +124,22 @@ def test_one_that_cannot_be_imported_says_so(base: Base, monkeypatch: pytest.Mon
     monkeypatch.setattr(vllm_engine, "distribution", lambda: "vllm 0.0")
     monkeypatch.setattr(vllm_engine, "architectures", broken)
     monkeypatch.setattr(registry, "distribution", lambda: "vllm 0.0")
-    large = replace(base, device=torch.device("cuda"))
+    large = replace(base, device=torch.device("cuda"), dtype=torch.bfloat16)
     engine, why = choose_engine(large, AUTO, lora=True)
     assert engine == "hf"
     assert "cannot be imported: " in why
     assert "libcuda.so.1" in why
+
+
+def test_fp32_on_cuda_is_refused_before_vllm_is_imported(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_engine, "distribution", lambda: "vllm 0.0")
+    monkeypatch.setattr(vllm_engine, "architectures", lambda: pytest.fail("asked"))
+    large = replace(base, device=torch.device("cuda"))
+    engine, why = choose_engine(large, AUTO, lora=True)
+    assert engine == "hf"
+    assert "set model.dtype to " in why
+    with pytest.raises(InputError, match=r"infer\.engine = vllm: .*set model\.dtype to "):
+        make_engine(large, VLLM, 8, lora=True)
+    monkeypatch.setattr(vllm_engine, "architectures", lambda: set(base.model.config.architectures))
+    for served in (base, *(replace(large, dtype=dtype) for dtype in (torch.float16, torch.bfloat16))):
+        assert vllm_engine.unservable(served) == ""

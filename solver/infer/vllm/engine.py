@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from solver.config import InferSettings
 from solver.errors import InputError
 from solver.infer.base import EngineLost
@@ -303,6 +305,8 @@ def unservable(base: Base) -> str:
     """Why vLLM cannot serve this base here, and what to do about it; empty if it can. Imports vllm where it is installed."""
     if base.quantized and base.cache is None:
         return "the base is quantised, and there is no folder for the weights in a form that vLLM reads"
+    if base.device.type == "cuda" and base.dtype == torch.float32:
+        return "on CUDA vLLM computes LoRA in 16 bits alone: set model.dtype to auto, bfloat16 or float16"
     names = getattr(base.model.config, "architectures", None) or [type(base.model).__name__]
     if problem := not_usable(base.device.type):
         return problem
