@@ -75,9 +75,13 @@ class ModelShape:
         return kept * itemsize * tokens + min(LOGITS, 12 * tokens * self.vocabulary)
 
     def inferred(self, step_tokens: int, sequences: int, itemsize: int) -> int:
-        """Bytes* that a pass of an engine holds besides: one layer's, and logits of the sequences in fp32, twice over."""
+        """Bytes* that a pass of an engine holds besides: one layer's, logits of the sequences in fp32, twice over, and scores.
+
+        Where prompts are scored, the logits of all tokens of the pass and their log-probabilities in fp32 are there at once.
+        """
         layer = 4 * self.hidden + self.queries + 2 * self.keys + 3 * self.inner
-        return step_tokens * layer * itemsize + sequences * self.vocabulary * 4 * 3
+        logits = sequences * 4 * 3 + step_tokens * (itemsize + 4)
+        return step_tokens * layer * itemsize + logits * self.vocabulary
 
 
 @dataclass(frozen=True)

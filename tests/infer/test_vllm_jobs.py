@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from solver.codec import GridGrammar
 from solver.config import InferSettings, ModelSettings, TrainSettings, load_settings
@@ -19,7 +22,7 @@ from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.drive import Drive
-from solver.infer.vllm.engine import VllmEngine
+from solver.infer.vllm.engine import VllmEngine, limits
 from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import Lora, Options
 from solver.model.load import Base, load_base
@@ -307,3 +310,16 @@ def test_memory_that_ran_out_is_remembered(
     engine.close()
     answers(engine, greedy(9))
     assert cores.most == most
+
+
+@pytest.mark.parametrize(
+    ("device", "vocabulary", "tokens"),
+    [("cuda", 16, 8192), ("cuda", 32_768, 8192), ("cuda", 151_936, 1766), ("cuda", 1_000_000, 512), ("cpu", 151_936, 1024)],
+)
+def test_a_pass_reads_fewer_tokens_of_a_large_vocabulary(device: str, vocabulary: int, tokens: int, base: Base) -> None:
+    """vLLM makes the logits of all of them at once where it scores."""
+    config = copy.deepcopy(base.model.config)
+    config.vocab_size = vocabulary
+    model = SimpleNamespace(config=config, named_modules=base.model.named_modules)
+    large = replace(base, model=model, device=torch.device(device))  # type: ignore[arg-type]
+    assert limits(large, 8)[0] == tokens

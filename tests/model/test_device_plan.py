@@ -30,7 +30,7 @@ def demand(shape: ModelShape, quantized: bool = False, context: int = 8192) -> D
         checkpointing=True,
         context=context,
         cache_tokens=32768,
-        step_tokens=8192,
+        step_tokens=1766,  # as many as an engine reads of this vocabulary
         sequences=256,
         slots=8,
         apart=True,
@@ -70,7 +70,8 @@ def test_the_shape_is_that_of_a_loaded_model(tiny_base: Path) -> None:
         (L4, FOUR, False, True, "as loaded"),
         (H200, FOUR, False, False, "as loaded"),
         (T4, EIGHT, True, True, "quantised"),  # 16.4 GB of weights
-        (L4, EIGHT, True, True, "dequantised"),
+        (L4, EIGHT, True, True, "quantised"),  # what is scored takes the room that the longest sequence needs
+        (L4, replace(EIGHT, vocabulary=16), True, True, "dequantised"),
         (H200, EIGHT, True, False, "dequantised"),
     ],
 )
@@ -80,6 +81,13 @@ def test_devices_and_models(total: int, shape: ModelShape, quantized: bool, alte
     assert plan.cache >= shape.positions(8192, 2)
     assert plan.base == shape.weights(2, quantized)
     assert 0 < plan.fit_fraction < 1
+
+
+def test_what_is_scored_needs_room() -> None:
+    """Logits in 16 bits and their log-probabilities in 32, of all tokens of a pass."""
+    tokens = 1000
+    small, large = (replace(FOUR, vocabulary=vocabulary).inferred(tokens, 0, 2) for vocabulary in (16, FOUR.vocabulary))
+    assert large - small == tokens * (FOUR.vocabulary - 16) * 6
 
 
 def test_large_adapters_have_fewer_places() -> None:
