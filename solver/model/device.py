@@ -13,6 +13,8 @@ USABLE = 0.94  # of a device's memory: the rest is the driver's, and what alloca
 CONTEXT = 600_000_000  # bytes: a CUDA context with the libraries' kernels, for each process; assumed
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: four bits, a scale of 8 bits for 64 of them, one of 32 for 256 of those
 ADAPTER_COPIES = 6 * 4  # bytes a trained weight: values, gradients, two moments, snapshot and update, in fp32
+ENOUGH = 4  # of the longest sequences: with keys and values of these an engine works well beside fits; assumed
+FAIR = 0.5  # of the room for fits and inference: more of it only goes to keys and values if nobody misses it; assumed
 LOGITS = 2**26 * 4 * 3  # bytes*: the logits of a piece of the loss, their gradients and a copy (see `train.loss`)
 
 
@@ -141,7 +143,8 @@ def plan_device(
 ) -> DevicePlan:
     """Share out `total` bytes between so many workers, and a worker's part between fits and an engine with weights of its own.
 
-    They stay side by side if all they ask for fits; else they take turns and each has everything in its turn. `fit_share`
+    They stay side by side if all they ask for fits, or all but some of the keys and values: then these get what is left, `FAIR`
+    of the room at most, if that is for `ENOUGH` sequences. Else they take turns and each has everything in its turn. `fit_share`
     sets what fits get of a worker's part while both stay, `alternate` whether they take turns. The engine serves a quantised
     base dequantised, unless that leaves no room for one sequence of the context: then the quantised weights.
     """
@@ -166,8 +169,11 @@ def plan_device(
         taken = int(room * fit_share)
         together = taken >= fits and room - taken >= engine(1, longest)
     else:
-        taken = room - engine(demand.slots, wished)  # what nobody asked for is the fits': theirs are the estimates
-        together = taken >= fits + shape.trained(demand.batch_tokens, itemsize, demand.checkpointing)
+        fitting = fits + shape.trained(demand.batch_tokens, itemsize, demand.checkpointing)
+        left = room - fitting - engine(demand.slots, 0)
+        beside = wished if wished <= left else min(wished, max(ENOUGH * longest, min(left, int(FAIR * room))))
+        taken = room - engine(demand.slots, beside)  # what nobody asked for is the fits': theirs are the estimates
+        together = taken >= fitting
     alternates = not together if alternate is None else alternate
     taken = room if alternates else max(taken, 0)
     infer = room if alternates else room - taken

@@ -90,6 +90,23 @@ def test_what_is_scored_needs_room() -> None:
     assert large - small == tokens * (FOUR.vocabulary - 16) * 6
 
 
+def test_a_smaller_cache_before_turns_are_taken() -> None:
+    """A wish that is larger than the device; more room for fits and inference first goes to the cache, and half of it at most."""
+    longest = FOUR.positions(8192, 2)
+    wishful = replace(demand(FOUR), cache_tokens=2**20)
+    plans = [plan_device(total * 10**9, 1, wishful) for total in range(20, 320)]
+    beside = [plan for plan in plans if not plan.alternates]
+    assert [plan.alternates for plan in plans] == [True] * (len(plans) - len(beside)) + [False] * len(beside)
+    assert 4 * longest <= beside[0].cache < 5 * longest  # as soon as there is room for a few sequences
+    assert [plan.cache for plan in beside] == sorted(plan.cache for plan in beside)
+    assert beside[-1].cache == FOUR.positions(2**20, 2)
+    for plan in beside[:-1]:
+        assert plan.cache <= (plan.fit + plan.infer) / 2 or plan.cache == FOUR.positions(2**20, 2)
+        assert plan.fit >= plan.base + FOUR.trained(8192, 2, True)
+    large = next(plan for plan in beside if plan.total > 140e9)
+    assert large.cache == pytest.approx((large.fit + large.infer) / 2)
+
+
 def test_large_adapters_have_fewer_places() -> None:
     large = replace(demand(FOUR), rank=256)  # a gigabyte each
     on_t4, on_h200 = (plan_device(total, 1, large) for total in (T4, H200))
@@ -144,6 +161,6 @@ def test_nothing_is_given_twice(
 def test_a_larger_device_never_takes_away(total: int, shape: ModelShape, quantized: bool) -> None:
     less, more = (plan_device(size, 1, demand(shape, quantized)) for size in (total, total + 10**9))
     assert less.alternates or not more.alternates
-    if less.served == more.served:
+    if (less.served, less.alternates, less.slots) == (more.served, more.alternates, more.slots):
         assert more.cache >= less.cache
     assert (less.served == "quantised") >= (more.served == "quantised")

@@ -8,18 +8,35 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2Config, Qwen3Config
 
 from solver.budget.chunk import Turns
 from solver.config import ModelSettings, Settings, load_settings
 from solver.infer.hf import HFEngine
 from solver.infer.vllm.engine import VllmEngine
+from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.run import sharing
-from solver.run.sharing import Sharing, needs_no_weights
+from solver.run.sharing import Sharing, demand_of, needs_no_weights
 from solver.train.peft import PeftTrainer
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 VLLM = ["infer.engine=vllm", "train.rank=8"]
+COMMON = {"vocab_size": 151936, "tie_word_embeddings": True}
+MODELS: dict[str, PreTrainedConfig] = {  # the shapes of Qwen2.5-0.5B, Qwen3-0.6B and Qwen3-4B
+    "0.5B": Qwen2Config(
+        hidden_size=896, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2, **COMMON
+    ),
+    "0.6B": Qwen3Config(
+        hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16, num_key_value_heads=8,
+        head_dim=128, **COMMON
+    ),
+    "4B": Qwen3Config(
+        hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8,
+        head_dim=128, **COMMON
+    ),
+}  # fmt: skip
+DEVICES = {"kaggle-t4x2": int(15.8e9), "kaggle-l4x4": int(22.3e9), "h200": 139 * 2**30}
 
 
 @pytest.fixture
@@ -116,3 +133,32 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
     assert turns.adapter_room > 0
     assert shared.handover(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
     assert not shared.alternates
+
+
+@pytest.mark.parametrize(
+    ("machine", "model", "more", "alternates"),
+    [
+        ("kaggle-t4x2", "0.5B", [], False),
+        ("kaggle-t4x2", "0.6B", [], False),
+        ("kaggle-t4x2", "4B", [], True),
+        ("kaggle-l4x4", "0.5B", [], True),  # without checkpointing fits take all there is
+        ("kaggle-l4x4", "0.5B", ["train.checkpointing=true"], False),
+        ("kaggle-l4x4", "0.6B", ["train.checkpointing=true"], False),
+        ("kaggle-l4x4", "4B", ["train.checkpointing=true"], True),
+        ("h200", "0.5B", [], False),
+        ("h200", "0.6B", [], False),
+        ("h200", "4B", [], True),  # as on four L4
+        ("h200", "4B", ["train.checkpointing=true"], False),
+    ],
+)
+def test_machines_and_models(machine: str, model: str, more: list[str], alternates: bool, base: Base) -> None:
+    """By the presets that the package comes with."""
+    settings = load_settings(machine, overrides=more)
+    with torch.device("meta"):
+        described = AutoModelForCausalLM.from_config(MODELS[model], dtype=torch.bfloat16)
+    large = replace(on_gpu(base), model=described, dtype=torch.bfloat16, context=settings.model.context)
+    demand = demand_of(settings, large, apart=True)
+    plan = plan_device(DEVICES[machine], 1, demand)
+    assert plan.alternates == alternates, plan.describe()
+    wished = demand.shape.positions(settings.infer.batch_tokens, 2)
+    assert min(wished, demand.shape.positions(2 * large.context, 2)) <= plan.cache <= wished
