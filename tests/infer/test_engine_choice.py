@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -117,18 +118,32 @@ def test_one_that_was_asked_for_is_an_error(base: Base, chosen: type[StandIn], m
         make_engine(base, VLLM, 8, lora=True)
 
 
-def test_one_that_cannot_be_imported_says_so(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> set[str]:
-        raise ImportError("libcuda.so.1: cannot open shared object file")
-
-    monkeypatch.setattr(vllm_engine, "distribution", lambda: "vllm 0.0")
-    monkeypatch.setattr(vllm_engine, "architectures", broken)
-    monkeypatch.setattr(registry, "distribution", lambda: "vllm 0.0")
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libcuda.so.1: cannot open shared object file"),
+        RuntimeError("operator torchvision::nms does not exist"),
+        AttributeError("module 'torch' has no attribute 'float8_e8m0fnu'"),
+        TypeError("unexpected keyword argument"),
+        ValueError("too many values to unpack"),
+        AssertionError("no platform"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_one_that_cannot_be_imported_says_so(
+    error: Exception, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation whose parts do not go together."""
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text(f"raise {type(error).__name__}({str(error)!r})\n", encoding="utf-8")
+    (tmp_path / "vllm-0.0.dist-info").mkdir()
+    (tmp_path / "vllm-0.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm\nVersion: 0.0\n", encoding="utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
     large = replace(base, device=torch.device("cuda"), dtype=torch.bfloat16)
-    engine, why = choose_engine(large, AUTO, lora=True)
-    assert engine == "hf"
-    assert "cannot be imported: " in why
-    assert "libcuda.so.1" in why
+    assert choose_engine(large, AUTO, lora=True) == ("hf", f"vLLM is installed, but cannot be imported: {error}")
 
 
 def test_fp32_on_cuda_is_refused_before_vllm_is_imported(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:

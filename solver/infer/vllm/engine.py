@@ -325,7 +325,7 @@ def not_usable(device: str) -> str:
         return f"vLLM is not installed: {INSTALL[device]}"
     try:
         architectures()
-    except (ImportError, OSError, RuntimeError) as error:  # the other device's build, or a driver too old for it
+    except Exception as error:  # the other device's build, a driver too old for it, packages that do not go together
         return f"vLLM is installed, but cannot be imported: {line_of(error)}"
     return ""
 
