@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import weakref
@@ -18,6 +19,7 @@ from solver.config import ModelSettings, read_text
 from solver.errors import InputError
 from solver.model.dtype import pick_device, pick_dtype
 from solver.model.folder import EMBEDDED, check_folder
+from solver.model.memory import is_out_of_memory
 
 # before transformers is imported: it reads them once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -162,7 +164,9 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
                 output_loading_info=True,
                 **options,
             )
-        except Exception as error:  # a folder of any content may raise anything; all of it is the user's input
+        except Exception as error:  # a folder of any content may raise anything; all of it is the user's input, ...
+            if is_out_of_memory(error) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EIO):
+                raise  # ... but not the machine's trouble
             raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
