@@ -24,6 +24,10 @@ def pick_device(name: str) -> torch.device:
         raise InputError(f"setting model.device: {name!r} is no device; write cpu, cuda or cuda:1") from None
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"setting model.device: {name!r} is not supported; use cpu or cuda")
+    if device.type == "cuda" and torch.cuda.device_count() and not torch.cuda.is_available():  # the count is the driver's
+        raise InputError(
+            f"setting model.device: {name!r} asked for, but torch cannot use the CUDA devices here; solver doctor says why"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"setting model.device: {name!r} asked for, but this machine has {torch.cuda.device_count()} CUDA devices"

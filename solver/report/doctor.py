@@ -133,7 +133,7 @@ def _torch() -> Iterator[Finding]:
     if driver and not torch.cuda.is_available() and not refusal:
         yield Finding("cuda", "not usable", "refused", "a GPU is there, but torch cannot use it: install the CUDA build of torch")
     usable = []
-    for i in range(torch.cuda.device_count()):
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):  # the count is the driver's
         properties = torch.cuda.get_device_properties(i)
         refusal = device_refusal((properties.major, properties.minor), torch.cuda.get_arch_list())
         value = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"

@@ -71,6 +71,15 @@ def test_devices_that_are_not_there_are_refused(name: str) -> None:
         pick_device(name)
 
 
+@pytest.mark.parametrize("name", ["cuda", "cuda:0"])
+def test_devices_that_torch_cannot_use_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as with a driver that is too old for torch
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"model\.device: '.*' asked for, but torch cannot use .* solver doctor says why"):
+        pick_device(name)
+    assert pick_device("auto").type == "cpu"
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     assert "no such model folder" in refusal(tmp_path / "nowhere")
 

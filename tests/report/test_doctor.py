@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from solver.report.doctor import Diagnosis, Finding, cpu_flags, device_refusal, diagnose, driver_refusal
 
@@ -41,6 +42,23 @@ def test_old_drivers_are_refused() -> None:
     assert driver_refusal("550.54.15", "12.8") == ""
     assert driver_refusal("", "13.0") == ""
     assert driver_refusal("550.54.15", None) == ""
+
+
+def test_a_driver_too_old_is_one_line_of_the_table(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.model.load.EMBEDDED", tiny_base)
+    monkeypatch.setattr("solver.report.doctor._nvidia_driver", lambda: "550.54.15")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # the driver tells, but torch cannot use them
+
+    def too_old(_: int) -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", too_old)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    findings = diagnose().to_json()["findings"]
+    assert findings["cuda driver"]["state"] == "refused"
+    assert findings["device"]["value"] == "cpu"
+    assert "cuda:0" not in findings
 
 
 def test_cpu_flags_of_x86_and_arm() -> None:
