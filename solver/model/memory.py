@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _WORDS = (  # of errors that come as a plain RuntimeError
     "out of memory",
@@ -18,6 +22,8 @@ _WORDS = (  # of errors that come as a plain RuntimeError
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that a device or the host could not allocate."""
+    import torch
+
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
@@ -33,6 +39,8 @@ def broken(device: torch.device) -> str:
     """Why a device does no more work for this process, in one line: after some errors CUDA refuses everything. Empty: it does."""
     if device.type != "cuda":
         return ""
+    import torch
+
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as error:
@@ -40,7 +48,21 @@ def broken(device: torch.device) -> str:
     return ""
 
 
-def peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device | str) -> int:
     """Bytes: the most that this process has held on the host, and on `device` if that is a GPU."""
-    on_device = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
-    return on_device + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    on_device = 0
+    if str(device).startswith("cuda"):
+        import torch
+
+        on_device = torch.cuda.max_memory_reserved(device)
+    return on_device + _host_peak()
+
+
+def _host_peak() -> int:
+    """Bytes. Where there is /proc by its count: that of getrusage begins with what the parent held as it started this process."""
+    try:
+        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
+            return int(found[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -48,7 +48,7 @@ class Backend:
     solver: Callable[[int], Solver]
     parts: dict[str, float]  # seconds of each part of `load`, and of the first solver
     facts: Callable[[], dict[str, str]]
-    peak_memory: Callable[[], int]  # bytes, of host and device together
+    peak_memory: Callable[[], int]  # bytes, of host and device together, the process of a trainer's included
     broken: Callable[[], str] = lambda: ""  # why the device does no more work for this process; empty: it does
     news: list[dict[str, str]] = field(default_factory=list)  # facts that have changed since they were last told
 
@@ -66,7 +66,7 @@ def load(config: WorkerConfig) -> Backend:
         from solver.model.load import load_base
         from solver.model.memory import broken, peak_memory
         from solver.run.sharing import Sharing, needs_no_weights
-        from solver.train.registry import choose_trainer, fits_lora, make_trainer
+        from solver.train.registry import apart_peak, choose_trainer, fits_lora, make_trainer
 
     settings = config.settings
     if settings.model.threads:
@@ -122,7 +122,10 @@ def load(config: WorkerConfig) -> Backend:
             **found,
         }
 
-    return Backend(solver, parts, facts, lambda: peak_memory(base.device), lambda: broken(base.device), news)
+    def peak() -> int:
+        return peak_memory(base.device) + apart_peak(base)
+
+    return Backend(solver, parts, facts, peak, lambda: broken(base.device), news)
 
 
 @contextlib.contextmanager

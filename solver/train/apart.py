@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
+from solver.model.memory import peak_memory
 from solver.process import die_with
 from solver.train.base import Trainer
 from solver.types import Deadline, Fit, FitJob
@@ -63,16 +64,18 @@ class _Reply(NamedTuple):
     request: int  # 0: the start
     kind: Literal["fit", "warning", "error", "done"]
     value: Any = None
+    peak_memory: int = 0  # bytes that the process has held so far, on host and device together
 
 
 class ApartTrainer:
     """The process, started and ready. `fit` is like any trainer's, but raises Lost if the process dies or hangs.
 
-    Raises StartError.
+    `peak_memory` is the most that it had held when it last answered: bytes, of host and device together. Raises StartError.
     """
 
     def __init__(self, order: Order, environment: Mapping[str, str], patience: float = START_SECONDS) -> None:
         self.settings = order.train
+        self.peak_memory = 0
         self._requests = 0
         ours, theirs = socket.socketpair()
         with theirs:
@@ -150,6 +153,7 @@ class ApartTrainer:
         try:
             if self._line.poll(None if until == float("inf") else max(0.0, until - time.monotonic())):
                 reply: _Reply = self._line.recv()
+                self.peak_memory = max(self.peak_memory, reply.peak_memory)
                 return reply
         except (EOFError, OSError):
             raise Lost(self._ending()) from None
@@ -186,7 +190,11 @@ def serve(line: Connection) -> None:
     """Make the trainer, then fit until the line ends."""
     order: Order = line.recv()
     request = 0
-    logging.getLogger("solver").addHandler(_Warnings(lambda text: line.send(_Reply(request, "warning", text))))
+
+    def reply(kind: Literal["fit", "warning", "error", "done"], value: Any = None) -> None:
+        line.send(_Reply(request, kind, value, peak_memory(order.model.device)))
+
+    logging.getLogger("solver").addHandler(_Warnings(lambda text: reply("warning", text)))
     try:
         module, _, function = order.maker.partition(":")
         maker: Maker = getattr(importlib.import_module(module), function)
@@ -194,25 +202,25 @@ def serve(line: Connection) -> None:
         trainer, settings = make(order.train), order.train
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        line.send(_Reply(0, "error", _describe(error)))
+        reply("error", _describe(error))
         return
-    line.send(_Reply(0, "done"))
+    reply("done")
     while True:
         request, wanted, jobs, seconds = line.recv()
         try:
             if wanted is None:
                 if (rest := getattr(trainer, "rest", None)) is not None:
                     rest()
-                line.send(_Reply(request, "done"))
+                reply("done")
                 continue
             if wanted != settings:
                 trainer, settings = make(wanted), wanted
             for fit in trainer.fit(jobs, Deadline.after(seconds)):
-                line.send(_Reply(request, "fit", fit))
-            line.send(_Reply(request, "done"))
+                reply("fit", fit)
+            reply("done")
         except Exception as error:
             traceback.print_exc()
-            line.send(_Reply(request, "error", _describe(error)))
+            reply("error", _describe(error))
 
 
 def _describe(error: BaseException) -> str:

@@ -83,5 +83,10 @@ def make_trainer(
     return TRAINERS[name](base.with_weights(), settings, scratch)
 
 
+def apart_peak(base: Base) -> int:
+    """Bytes: the most that a process of its own, in which adapters of this base are fitted, has held so far; 0 without one."""
+    return unsloth.process_peak(base)
+
+
 def _kind(base: Base) -> str:
     return str(base.model.config.model_type)

@@ -56,6 +56,12 @@ def version() -> str:
         return ""
 
 
+def process_peak(base: Base) -> int:
+    """Bytes: the most that the process of this base has held when it last answered, on host and device; 0 if there is none."""
+    process = _PROCESSES.get(base)
+    return process.peak_memory if process is not None else 0
+
+
 def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Of the process, before its first import: one device, no network, no statistics, compiled code in a folder of its own."""
     listed = [name.strip() for name in outer.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]

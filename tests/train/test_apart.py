@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_trainers import sequences
+from wrapped_maker import GREED
 
 from solver.config import ModelSettings, TrainSettings
 from solver.model.load import load_base
@@ -140,6 +141,15 @@ def test_resting_between_fits(tiny_base: Path, tmp_path: Path) -> None:
 def test_a_trainer_that_knows_no_rest_holds_nothing(process: ApartTrainer) -> None:
     process.rest()
     assert [fit.status for fit in process.fit([job("after")], NEVER)] == ["complete"]
+
+
+def test_what_the_process_has_held_is_told_with_its_answers(process: ApartTrainer, tiny_base: Path, tmp_path: Path) -> None:
+    made = start("greedy", tiny_base, tmp_path)
+    bare = made.peak_memory
+    assert 1e6 < bare < process.peak_memory  # one without torch, and not what its parent held as it was started
+    list(made.fit([job("a")], NEVER))
+    assert made.peak_memory - bare > 0.9 * GREED
+    made.close()
 
 
 @pytest.mark.parametrize(

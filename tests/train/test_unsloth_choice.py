@@ -24,7 +24,7 @@ from solver.model.lora import TARGETS, read_shape
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
 from solver.train.peft import PeftTrainer
-from solver.train.registry import choose_trainer, lora_trainer, make_trainer
+from solver.train.registry import apart_peak, choose_trainer, lora_trainer, make_trainer
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
 from solver.types import NEVER, FitJob, TokenSequence
@@ -87,9 +87,9 @@ def llama() -> Source:
 
 def test_the_package_that_is_read_is_the_one_that_is_pinned() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    (pinned,) = (need for need in project["project"]["optional-dependencies"]["gpu"] if need.startswith("unsloth=="))
-    version = pinned.partition("==")[2]
+    pins = dict(need.split("==") for need in project["project"]["optional-dependencies"]["gpu"] if "==" in need)
     for name in ("unsloth", "unsloth_zoo"):
+        version = pins[name]
         assert (package(name).parent / f"{name}-{version}.dist-info" / "METADATA").is_file()
 
 
@@ -291,6 +291,12 @@ def test_trainers_of_a_base_share_its_process(base: Base, tmp_path: Path, stand_
     assert wide._process is narrow._process
     assert [fit.status for fit in narrow.fit([job("a")], NEVER)] == ["complete"]
     assert wide._process.settings.batch_tokens == 64
+
+
+def test_what_its_process_has_held_is_known(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
+    assert apart_peak(base) == 0
+    trainer = UnslothTrainer(base, SETTINGS, tmp_path)
+    assert apart_peak(base) == trainer._process.peak_memory > 1e6
 
 
 def test_rates_go_by_the_weights_of_the_base(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,19 @@ def fatal(order: Order) -> Callable[[TrainSettings], Trainer]:
     return lambda settings: _Fatal()
 
 
+GREED = 10**8  # bytes
+
+
+class _Greedy(_Fatal):
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
+        len(b"1" * GREED)
+        yield from super().fit(jobs, deadline)
+
+
+def greedy(order: Order) -> Callable[[TrainSettings], Trainer]:
+    return lambda settings: _Greedy()
+
+
 class _Resting:
     """Notes in a file what it is asked."""
 
