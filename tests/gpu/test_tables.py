@@ -1,0 +1,61 @@
+"""What the tables for GPUs are measured on and with, without a GPU."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+from pathlib import Path
+from typing import Any
+
+import bench_fit
+import pytest
+import torch
+from half_billion import write
+
+from solver.config import ModelSettings
+from solver.errors import InputError
+from solver.model.build import Shape
+from solver.model.dtype import fastest_dtype, pick_dtype
+from solver.model.load import Base, load_base
+
+
+@pytest.mark.parametrize(("name", "described"), [("peft", False), ("unsloth", True)])
+def test_only_one_process_loads_the_weights(
+    name: str, described: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Base] = []
+
+    def trainer(base: Base, *_: Any) -> Any:
+        given.append(base)
+        raise InputError("seen")
+
+    monkeypatch.setitem(bench_fit.TRAINERS, name, trainer)
+    args = argparse.Namespace(device="cpu", rank=4, tokens=32, steps=1)
+    row = bench_fit.measure(tiny_base, ModelSettings(dtype="float32", device="cpu"), False, name, args, tmp_path)
+    assert row.startswith("float32 | seen")
+    assert [base.load is not None for base in given] == [described]
+
+
+def test_rows_that_runs_are_made_with_come_first() -> None:
+    assert bench_fit.ON_CUDA[:2] == (("auto", "nf4", True), ("auto", "none", False))
+    assert len(set(bench_fit.ON_CUDA)) == 4
+
+
+def test_the_model_is_written_once(tmp_path: Path) -> None:
+    folder = write(tmp_path / "model", Shape(hidden=32, layers=1, heads=2, ffn=64))
+    first = load_base(folder, ModelSettings(device="cpu")).parameters
+    assert load_base(write(folder), ModelSettings(device="cpu")).parameters == first
+
+
+def test_vllm_is_measured_in_numbers_that_it_serves_lora_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    settings = importlib.import_module("bench_vllm").model_settings
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    fastest_dtype.cache_clear()
+    try:
+        assert pick_dtype(settings("cuda:0"), torch.device("cuda:0")) is torch.float16
+    finally:
+        fastest_dtype.cache_clear()
+    assert pick_dtype(settings("cpu"), torch.device("cpu")) is torch.float32
