@@ -66,6 +66,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     monkeypatch.setattr(engine_module, "_handovers", Handovers(clock))
     monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(engine_module, "unservable", lambda base: "")
+    monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     return kind
 
 

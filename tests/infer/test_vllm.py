@@ -263,7 +263,11 @@ def test_side_effects_are_contained(vllm: VllmEngine, prompts: list[TokenIds], a
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     environment, dtype = dict(os.environ), torch.get_default_dtype()
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
-    vllm.close()  # so that the start is contained, too
+    vllm.close()
+    vllm.start(16)  # contained, too, and the first passes that it makes leave nothing in the core
+    assert vllm._core is not None
+    assert not vllm._core._engine.has_unfinished_requests()
+    assert not vllm._loaded
     for _ in vllm.sample([SampleRequest("a", prompts[0], adapters[0], 3, 1.0, 20)], NEVER):
         assert not torch.is_inference_mode_enabled()
     assert dict(os.environ) == environment

@@ -24,7 +24,7 @@ from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.drive import Drive
 from solver.infer.vllm.engine import VllmEngine, limits
 from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
-from solver.infer.vllm.shim import Lora, Options
+from solver.infer.vllm.shim import BLOCK, Lora, Options
 from solver.model.load import Base, load_base
 from solver.train.registry import choose_trainer
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
@@ -218,6 +218,7 @@ class Cores:
         if number in self.unstartable:
             raise RuntimeError("no room\nfor keys")
         core, place = StandInCore(None, sequences=2), len(self.made)
+        core.options = replace(core.options, rank=options.rank)
         step = core.step
 
         def breaking() -> dict[int, Given]:
@@ -310,6 +311,53 @@ def test_memory_that_ran_out_is_remembered(
     engine.close()
     answers(engine, greedy(9))
     assert cores.most == most
+
+
+def test_the_first_passes_are_made_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one row and of several, with log-probabilities of new tokens and of prompts; by the base, and once for a core."""
+    seen: list[list[Ask]] = []
+    cores = Cores(monkeypatch, lambda _, asks: seen.append(asks))
+    engine = VllmEngine(base, InferSettings())
+    engine.start(8)
+    (core,) = cores.made
+    assert {(ask.scored, len(asks) > 1) for asks in seen for ask in asks} == set(itertools.product((False, True), repeat=2))
+    assert all(len(ask.prompt) + ask.most < BLOCK for asks in seen for ask in asks)  # nothing is left in the prefix cache
+    assert set(core.adapters) == {None}
+    assert not core.live
+    passes = len(seen)
+    engine.start(8)
+    assert len(seen) == passes
+    answers(engine, greedy(1))
+    assert len(cores.made) == 1  # for a rank it has
+
+
+def test_what_the_first_pass_took_is_not_the_pace(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute of compiling for every kind of pass; a tenth of a second ever after, which the first request goes by."""
+    now, known = [0.0], set[tuple[bool, int]]()
+
+    def compiles(_: int, asks: list[Ask]) -> None:
+        kind = (asks[0].scored, len(asks))
+        now[0] += 0.1 if kind in known else 60.0
+        known.add(kind)
+
+    Cores(monkeypatch, compiles)
+    monkeypatch.setattr(engine_module, "NEVER", Deadline(float("inf"), lambda: now[0]))
+    engine = VllmEngine(base, InferSettings())
+    engine.start(8)
+    started = now[0]
+    assert started > 4 * 60
+    for seconds, status in ((0.05, "cut"), (5.0, "complete")):
+        assert [result.status for result in engine.sample(greedy(1), Deadline.after(seconds, lambda: now[0]))] == [status]
+        assert (now[0] == started) == (status == "cut")  # no pass was begun that does not end in time
+
+
+def test_a_core_that_breaks_in_its_first_passes_did_not_start(
+    base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    cores = Cores(monkeypatch, lambda *_: error)
+    with pytest.raises(EngineLost, match="broke: illegal access"):
+        VllmEngine(base, InferSettings()).start(8)
+    assert cores.starts == 2
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from solver.config import InferSettings
@@ -108,8 +109,14 @@ class VllmEngine:
         return self._run([ScoreJob(request, self._base.codec.end) for request in requests], deadline)
 
     def start(self, rank: int) -> None:
-        """Be ready for adapters of at most this rank; 0: for none. Raises whatever vllm raises."""
+        """Be ready for adapters of at most this rank; 0: for none. Raises whatever vllm raises, and EngineLost.
+
+        A core that had to be started has made its first passes then.
+        """
+        core = self._core
         self._started(rank, NEVER)
+        if self._core is not core:
+            self._warm_up()
 
     def rest(self) -> None:
         """Give the device's memory up until the next request, which takes it again."""
@@ -144,6 +151,18 @@ class VllmEngine:
         self._loaded.clear()
         if core is not None:
             core.close()
+
+    def _warm_up(self) -> None:
+        """Samples and scores of a few tokens: vLLM compiles what gathers log-probabilities in the first pass that does.
+
+        That takes seconds, which no deadline knew of. The pace is that of the last round, which compiles nothing. A prompt this
+        short fills no block of the prefix cache.
+        """
+        prompt = np.zeros(2, dtype=np.int32)
+        for count in (1, 2, 2):  # one row is compiled by itself, by vllm 0.19.1
+            self._pace = Pace()
+            deque(self.sample([SampleRequest("", prompt, None, count, 1.0, 2)], NEVER), maxlen=0)
+            deque(self.score([ScoreRequest("", prompt, None, (prompt,) * count)], NEVER), maxlen=0)
 
     def _room(self, request: SampleRequest | SearchRequest) -> int:
         return min(request.max_new_tokens, self._base.context - len(request.prompt))
