@@ -112,7 +112,7 @@ class Sharing:
             self.alternates, self._fits, self._handover = False, None, None
             return None
         engine.rest()
-        if self.sleeps:  # what it costs to wake is known from the beginning, then
+        if engine.asleep:  # what it costs to wake is known from the beginning, then
             engine.start(self.rank)
             engine.rest()
         self._handover = Handover(self._fits, engine)

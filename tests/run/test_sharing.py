@@ -13,7 +13,10 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2Config, Qw
 from solver.budget.chunk import Turns
 from solver.config import ModelSettings, Settings, load_settings
 from solver.infer.hf import HFEngine
+from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
+from solver.infer.vllm.handovers import Handovers
+from solver.infer.vllm.shim import Options
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.run import sharing
@@ -162,3 +165,44 @@ def test_machines_and_models(machine: str, model: str, more: list[str], alternat
     assert plan.alternates == alternates, plan.describe()
     wished = demand.shape.positions(settings.infer.batch_tokens, 2)
     assert min(wished, demand.shape.positions(2 * large.context, 2)) <= plan.cache <= wished
+
+
+class StandInCore:
+    """Starts at once; sleeps if it can."""
+
+    log: list[str]
+    able: bool
+
+    def __init__(self, options: Options) -> None:
+        self.options, self.asleep, self.sleeps = options, False, options.sleeps and self.able
+        self.log.append("start")
+
+    def sleep(self) -> None:
+        self.asleep = True
+        self.log.append("sleep")
+
+    def wake(self) -> None:
+        self.asleep = False
+        self.log.append("wake")
+
+    def close(self) -> None:
+        self.log.append("close")
+
+
+@pytest.mark.parametrize(("able", "done"), [(True, ["start", "sleep", "wake", "sleep"]), (False, ["start", "close"])])
+def test_no_start_is_thrown_away(
+    able: bool, done: list[str], base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan says that there is room for what sleeps; whether a core can sleep is known when one has started."""
+    core = type("Core", (StandInCore,), {"log": [], "able": able})
+    monkeypatch.setattr(engine_module, "Core", core)
+    monkeypatch.setattr(engine_module, "unservable", lambda base: "")
+    monkeypatch.setattr(engine_module, "_handovers", Handovers(lambda: 0.0))
+    monkeypatch.setattr(engine_module, "_active", None)
+    monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
+    shared = Sharing(base, 8, alternates=True, sleeps=True)
+    shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=shared.sleeps)
+    engine.start(8)
+    assert shared.handover(engine) is not None
+    assert core.log == done

@@ -141,6 +141,11 @@ class VllmEngine:
         """The next request does that by itself, if there is time for it."""
 
     @property
+    def asleep(self) -> bool:
+        """Whether it rests with a core that can be woken."""
+        return self._core is not None and self._core.asleep
+
+    @property
     def handover_seconds(self) -> float:
         """What giving the device up and taking it again costs, as measured so far."""
         return _handovers.cycle()
