@@ -1,6 +1,7 @@
 """What this machine offers and what a run would use on it: the facts behind `solver doctor`.
 
-Nothing is downloaded or changed; torch is imported here alone, optional backends are only looked up, not imported.
+Nothing is downloaded or changed. Optional backends are looked up by their metadata; what loads the embedded model is imported,
+and so is an installed vllm on a CUDA device, because it alone says which models it knows.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything. Takes as long as importing torch."""
+    """Look at everything. Takes as long as importing torch, and on a CUDA device an installed vllm, and loading the model."""
     findings = [
         Finding("solver", solver.__version__),
         _python(),
