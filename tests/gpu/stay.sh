@@ -23,13 +23,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-PACK=${PACK:-}
+. tests/gpu/carried.sh
 if [ -n "$PACK" ]; then
-	[ -d "$PACK" ] || { echo "tests/gpu/stay.sh: $PACK: no such folder; tests/gpu/pack.sh makes it" >&2; exit 2; }
-	PYTHON=${PYTHON:-python3}
 	[ ! -d "$PACK/corpus" ] || CORPUS=${CORPUS:-$PACK/corpus}
 	[ ! -d "$PACK/checkpoint" ] || RESUME=${RESUME:-$PACK/checkpoint}
-	[ ! -f "$PACK/commit" ] || export SOLVER_COMMIT=${SOLVER_COMMIT:-$(cat "$PACK/commit")}
 fi
 PYTHON=${PYTHON:-.venv/bin/python}
 CORPUS=${CORPUS:-}
@@ -37,7 +34,6 @@ RESUME=${RESUME:-}
 PRESET=${PRESET:-}
 OUT=${OUT:-runs/carried}
 WORK=${WORK:-$(mktemp -d)}
-KEEP=${KEEP:-${TMPDIR:-/tmp}/solver-stay}
 MINUTES=${MINUTES:-20}
 COOLDOWN=${COOLDOWN:-0}
 DEVICE=${DEVICE:-cuda}
@@ -51,12 +47,7 @@ SHORTEST=${SHORTEST:-400}
 SEED=${SEED:-0}
 
 mkdir -p "$OUT" "$WORK" "$KEEP"
-export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$KEEP/compiled}
-if [ -n "$PACK" ] && [ -d "$PACK/wheels" ]; then
-	[ -d "$KEEP/site" ] || "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --root-user-action ignore \
-		--target "$KEEP/site" "$PACK"/wheels/*.whl
-	PYTHONPATH=$KEEP/site:$PYTHONPATH
-fi
+export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$KEEP/compiled}
 cp -n "$KEEP"/corpus-*.npz "$WORK"/ 2>/dev/null || true
 for table in metrics held_out tasks; do
 	[ -z "$RESUME" ] || [ ! -f "$RESUME/$table.jsonl" ] || cp "$RESUME/$table.jsonl" "$WORK"/

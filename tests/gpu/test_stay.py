@@ -86,6 +86,7 @@ def test_a_pack_holds_the_corpus_and_the_newest_checkpoint(tmp_path: Path) -> No
         ([], {"MOST": "1"}, 1, "too much to carry"),
         (["missing"], {}, 2, "missing: no checkpoint"),
         ([], {"CORPUS": "/nowhere"}, 2, "/nowhere: no such folder"),
+        ([], {"PACKAGES": "trl"}, 2, "trl: no pin in requirements/"),
     ],
 )
 def test_packs_that_are_of_no_use_are_refused(
@@ -94,6 +95,20 @@ def test_packs_that_are_of_no_use_are_refused(
     done = make_pack(str(tmp_path / "pack"), *arguments, **settings)
     assert done.returncode == code
     assert told in done.stderr
+
+
+def test_wheels_are_those_that_are_pinned(tmp_path: Path) -> None:
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text('#!/usr/bin/env bash\necho "$*" >>"$LOG"\nmkdir -p "$PACK/wheels.partial"\n')
+    python.chmod(0o755)
+    folder = tmp_path / "pack"
+    settings = {"PYTHON": str(python), "LOG": str(log), "PACK": str(folder)}
+    done = make_pack(str(folder), PACKAGES="pydantic unsloth unsloth-zoo trl==1.15.0", **settings)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "wheels").is_dir()
+    pins = (ROOT / "requirements" / "cpu.txt").read_text().split() + (ROOT / "requirements" / "reference.txt").read_text().split()
+    named = [pin for pin in pins if pin.startswith(("pydantic==", "unsloth==", "unsloth_zoo=="))]
+    assert log.read_text().split()[-4:] == [*named, "trl==1.15.0"]
 
 
 @pytest.mark.slow
