@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,14 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
     pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="needs unsloth"),
 ]
+# Each starts a process of unsloth, which takes long: the first four have every family, and every kind of base and of layers.
+KINDS = [
+    ("qwen3", "nf4", True),
+    ("llama", "none", False),
+    ("qwen2", "nf4", False),
+    ("qwen3", "none", True),
+]
+KINDS += [kind for kind in itertools.product(("llama", "qwen2", "qwen3"), ("nf4", "none"), (True, False)) if kind not in KINDS]
 SETTINGS = TrainSettings(rank=16, alpha=16, rslora=True, lr=1e-3, batch_sequences=2, batch_tokens=2048)
 
 
@@ -49,9 +59,26 @@ def load(folder: Path, quantization: str) -> Base:
     return load_base(folder, settings)
 
 
-@pytest.mark.parametrize("checkpointing", [True, False], ids=["recomputed", "kept"])
-@pytest.mark.parametrize("quantization", ["nf4", "none"])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnslothTrainer]:
+    """One for the tests that are not about the kind of base: starting takes long."""
+    folder = tmp_path_factory.mktemp("unsloth")
+    write_folder(folder / "model", "qwen3", tied=True)
+    made = UnslothTrainer(load(folder / "model", "nf4"), SETTINGS, folder / "adapters")
+    yield made
+    made._process.close()
+
+
+def test_its_adapters_are_served(trainer: UnslothTrainer) -> None:
+    (fit,) = trainer.fit([job("a", 1, steps=40)], NEVER)
+    assert fit.adapter is not None
+    sequence = sequences(1)[0]
+    asked = [ScoreRequest(str(i), sequence.ids[:50], ref, (sequence.ids[50:],)) for i, ref in enumerate((None, fit.adapter))]
+    bare, fitted = HFEngine(trainer._base, InferSettings()).score(asked, NEVER)
+    assert fitted.completions[0].logprob > bare.completions[0].logprob
+
+
+@pytest.mark.parametrize(("family", "quantization", "checkpointing"), KINDS)
 def test_fits_are_those_of_the_peft_trainer(family: str, quantization: str, checkpointing: bool, tmp_path: Path) -> None:
     write_folder(tmp_path / "model", family, tied=False)
     base = load(tmp_path / "model", quantization)
@@ -77,23 +104,7 @@ def test_fits_are_those_of_the_peft_trainer(family: str, quantization: str, chec
     trainer._process.close()
 
 
-def test_its_adapters_are_served(tmp_path: Path) -> None:
-    write_folder(tmp_path / "model", "qwen3", tied=True)
-    base = load(tmp_path / "model", "nf4")
-    trainer = UnslothTrainer(base, SETTINGS, tmp_path / "unsloth")
-    (fit,) = trainer.fit([job("a", 1, steps=40)], NEVER)
-    trainer._process.close()
-    assert fit.adapter is not None
-    sequence = sequences(1)[0]
-    asked = [ScoreRequest(str(i), sequence.ids[:50], ref, (sequence.ids[50:],)) for i, ref in enumerate((None, fit.adapter))]
-    bare, fitted = HFEngine(base, InferSettings()).score(asked, NEVER)
-    assert fitted.completions[0].logprob > bare.completions[0].logprob
-
-
-def test_sequences_are_refused_before_they_would_be_cut(tmp_path: Path) -> None:
-    write_folder(tmp_path / "model", "llama", tied=True)
-    base = load(tmp_path / "model", "none")
-    trainer = UnslothTrainer(base, SETTINGS, tmp_path / "unsloth")
+def test_sequences_are_refused_before_they_would_be_cut(trainer: UnslothTrainer) -> None:
     ids = np.ones(1025, np.int32)
     weights = np.zeros(1025, np.float32)
     weights[-1] = 1
@@ -103,7 +114,6 @@ def test_sequences_are_refused_before_they_would_be_cut(tmp_path: Path) -> None:
     (whole,) = trainer.fit([FitJob("whole", (TokenSequence(ids[1:], weights[1:]),), 1)], NEVER)
     assert whole.tokens == 1024
     assert np.isfinite(whole.final_loss)
-    trainer._process.close()
 
 
 def test_auto_takes_it_for_large_models(tmp_path: Path) -> None:
