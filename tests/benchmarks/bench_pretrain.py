@@ -3,21 +3,24 @@
     python tests/benchmarks/bench_pretrain.py [--batches 16] [--batch-tokens 4096] [--repeat 2] [--threads 1] [--corpus DIR]
                                               [--hidden 192 --layers 6 --heads 3 --ffn 576]
 
-Same sequences, model, dtype and threads. Ours is the loop of `solver pretrain`: the sampler's batches, Muon and AdamW. The plain
-Trainer does what it does unless told otherwise: as many sequences a step as ours has on average, in random order, padded to
-the longest with an attention mask, logits for every position, AdamW. The second baseline is told to group by length. Tokens
-are real ones, without padding; seconds are CPU seconds of this process, which leaves out the turns of other programs (on a
-CUDA device: wall clock). The drawing of sequences is in nobody's seconds; it is printed beside them. The ratio is of the best
-of alternating repetitions, after one that does not count. The last line is what no fp32 training of this model could exceed here.
+Same answers, model, dtype and threads. Ours is the loop of `solver pretrain`: the sampler's batches, Muon and AdamW. The plain
+Trainer does what it does unless told otherwise: as many rows a step as make as many steps as ours, in random order, padded to
+the longest with an attention mask, logits for every position, AdamW. It gets our sequences; the same told to group them by
+length; and the data as sets of prompts and answers have it, a row for each answer that a sequence learns, with all that stands
+before it. Tokens are real ones of our sequences, without padding; seconds are CPU seconds of this process, which leaves out the
+turns of other programs (on a CUDA device: wall clock). The drawing of sequences is in nobody's seconds; it is printed beside
+them. The ratio is of the best of alternating repetitions, after one that does not count. The last line is what no fp32 training
+of this model could exceed here.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,8 @@ from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import pack
 from solver.pretrain.target import GridTarget
 
-PLAIN, GROUPED, OURS = "transformers.Trainer", "the same, grouped by length", "solver pretrain"
+OURS, PLAIN = "solver pretrain", "transformers.Trainer"
+GROUPED, SINGLE = f"{PLAIN}, grouped by length", f"{PLAIN}, a row for each answer"
 
 
 def draw(corpus: Path | None, settings: SamplerSettings, count: int) -> list[Batch]:
@@ -84,16 +88,21 @@ def ours(shape: Shape, batches: list[Batch], device: torch.device) -> Callable[[
     return run
 
 
-def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bool) -> Callable[[], float]:
+def rows(batch: Batch, single: bool) -> Iterator[dict[str, Any]]:
+    """Its sequences as a Trainer takes them; `single`: each answer in a row of its own, after all that stands before it."""
+    for ids, weights in zip(batch.ids, batch.weights, strict=True):
+        learnt = np.flatnonzero(weights)
+        ends = learnt[np.flatnonzero(np.diff(learnt, append=len(ids) + 1) > 1)] + 1
+        for start, end in itertools.pairwise([0, *ends]) if single else [(0, ends[-1])]:
+            labels = np.where((weights[:end] > 0) & (np.arange(end) >= start), ids[:end], -100)
+            yield {"input_ids": ids[:end].tolist(), "length": int(end), "labels": labels.tolist()}
+
+
+def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bool, single: bool = False) -> Callable[[], float]:
     """transformers.Trainer as its documentation has it. The call trains and gives seconds."""
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-    data = []
-    for batch in batches:
-        for ids, weights in zip(batch.ids, batch.weights, strict=True):
-            length = int(np.flatnonzero(weights)[-1]) + 1  # the answer is the end of a sequence
-            labels = np.where(weights[:length] > 0, ids[:length], -100)
-            data.append({"input_ids": ids[:length].tolist(), "length": length, "labels": labels.tolist()})
+    data = [row for batch in batches for row in rows(batch, single)]
     size = max(1, round(len(data) / len(batches)))
     pad = grid_codec().pad
 
@@ -164,6 +173,7 @@ def main() -> None:
         OURS: ours(shape, batches, device),
         GROUPED: theirs(shape, batches, device, grouped=True),
         PLAIN: theirs(shape, batches, device, grouped=False),
+        SINGLE: theirs(shape, batches, device, grouped=False, single=True),
     }
     seconds = dict.fromkeys(sides, float("inf"))
     for repetition in range(options.repeat + 1):
