@@ -1,8 +1,8 @@
 """Checkpoints of a training: a model folder (or adapter) anyone can load, with the exact training state beside it.
 
 `OUT/latest` is a link to the newest complete checkpoint; a checkpoint is written under another name first, so a full
-disk or a kill leaves the previous one. Tensor files stay below 15 MiB each, so that they travel through narrow doors; the
-files of `STATE_FILES` alone are enough to go on from with a model of this package.
+disk or a kill leaves the previous one. Tensor files stay below 15 MiB each (a tensor that is larger by itself apart), so that
+they travel through narrow doors; the files of `STATE_FILES` alone are enough to go on from with a model of this package.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from solver.codec import GRID_VOCABULARY, grid_codec
 from solver.errors import InputError
 from solver.pretrain.target import LoraTarget, Target
 
-SHARD_BYTES = 15 * 2**20
+SHARD_BYTES = 15 * 2**20  # of a file; a larger tensor has one of its own
+_HEAD_BYTES = 160  # of a file's head at most: for itself, and for a tensor beside its name
 KEEP = 2
 ARCHITECTURE = "qwen3"
-STATE_FILES = ("state.json", "weights-*.safetensors", "optimizer-*.safetensors")
+_SHARDS = ("weights-*.safetensors", "optimizer-*.safetensors")
+STATE_FILES = ("state.json", *_SHARDS)
 
 
 class CheckpointError(Exception):
@@ -69,6 +71,7 @@ def save_checkpoint(out: Path, target: Target, optimizers: Iterable[torch.optim.
             "codec": target.codec.name,
             "init": target.init,
             "position": asdict(position),
+            "shards": sorted(file.name for pattern in _SHARDS for file in partial.glob(pattern)),
             "config": target.model.config.to_diff_dict(),
         }
         (partial / "state.json").write_text(json.dumps(state, indent=1, default=str) + "\n", encoding="utf-8")
@@ -105,10 +108,15 @@ def load_model(folder: Path) -> Qwen3ForCausalLM:
         raise InputError(f"{folder}: a model of architecture {config.get('model_type')}, this version trains {ARCHITECTURE}")
     if config.get("vocab_size") != len(GRID_VOCABULARY):
         raise InputError(f"{folder}: a model of {config.get('vocab_size')} tokens, codec {found} has {len(GRID_VOCABULARY)}")
-    exact = _load_sharded(folder, "weights")
+    exact = _load_sharded(folder, "weights", state)
     try:
         if not exact:
-            return Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+            model, info = Qwen3ForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+            )
+            if info["missing_keys"]:
+                raise InputError(f"{folder}: the weights do not fit the configuration: {min(info['missing_keys'])}")
+            return model
         model = Qwen3ForCausalLM(Qwen3Config.from_dict(config)).float()
         _load_weights(model, exact, folder)
         return model
@@ -122,12 +130,25 @@ def read_state(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{folder}: no such checkpoint")
     file = folder / "state.json"
     if not file.is_file():
+        if any(file for pattern in _SHARDS for file in folder.glob(pattern)):
+            raise InputError(f"{file}: missing: the checkpoint is not whole")
         return None
     state = _json(file)
     missing = {"codec", "position", "config"} - state.keys()
     if missing:
         raise InputError(f"{file}: not the state of a training: {min(missing)} is missing")
     return state
+
+
+def read_position(folder: Path) -> Position | None:
+    """Where the training of a checkpoint stood, None for a model alone. Raises InputError if its state is damaged."""
+    state = read_state(folder)
+    if state is None:
+        return None
+    try:
+        return Position(**state["position"])
+    except TypeError as error:
+        raise InputError(f"{folder / 'state.json'}: not the state of a training: position: {error}") from None
 
 
 def load_state(folder: Path, target: Target, optimizers: Iterable[torch.optim.Optimizer]) -> Position | None:
@@ -150,8 +171,8 @@ def load_state(folder: Path, target: Target, optimizers: Iterable[torch.optim.Op
     if isinstance(target, LoraTarget):
         target.read(folder)
     elif target.kind == "full":
-        _load_weights(target.model, _load_sharded(folder, "weights"), folder)
-    tensors = _load_sharded(folder, "optimizer")
+        _load_weights(target.model, _load_sharded(folder, "weights", state), folder)
+    tensors = _load_sharded(folder, "optimizer", state)
     names = {p: n for n, p in target.parameters().items()}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -160,7 +181,7 @@ def load_state(folder: Path, target: Target, optimizers: Iterable[torch.optim.Op
                 found_state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
                 if found_state:
                     optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in found_state.items()}
-    return Position(**state["position"])
+    return read_position(folder)
 
 
 def _load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
@@ -225,21 +246,26 @@ def _save_sharded(tensors: Mapping[str, Tensor], folder: Path, prefix: str) -> N
     if not tensors:
         return
     shards: list[dict[str, Tensor]] = [{}]
-    room = SHARD_BYTES
+    room = SHARD_BYTES - _HEAD_BYTES
     for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size()
+        size = tensor.numel() * tensor.element_size() + len(name.encode()) + _HEAD_BYTES
         if size > room and shards[-1]:
             shards.append({})
-            room = SHARD_BYTES
+            room = SHARD_BYTES - _HEAD_BYTES
         shards[-1][name] = tensor.contiguous().cpu()
         room -= size
     for place, shard in enumerate(shards):
         save_file(shard, folder / f"{prefix}-{place:02d}.safetensors")
 
 
-def _load_sharded(folder: Path, prefix: str) -> dict[str, Tensor]:
+def _load_sharded(folder: Path, prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors of all shards, none if there are no shards. Raises InputError if one is damaged, or missing beside others."""
     tensors: dict[str, Tensor] = {}
-    for path in sorted(folder.glob(f"{prefix}-*.safetensors")):
+    paths = sorted(folder.glob(f"{prefix}-*.safetensors"))
+    for name in state.get("shards", ()) if paths else ():  # checkpoints from before shards were listed have none
+        if name.startswith(f"{prefix}-") and folder / name not in paths:
+            raise InputError(f"{folder / name}: missing: the checkpoint is not whole")
+    for path in paths:
         try:
             tensors |= load_file(path)
         except (OSError, SafetensorError) as error:

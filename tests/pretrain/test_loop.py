@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from safetensors.torch import load_file, save_file
 from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
 from solver.errors import InputError
@@ -229,6 +230,51 @@ def test_a_damaged_checkpoint_is_named(checkpoint: Path, name: str) -> None:
 
     with pytest.raises(InputError, match=name):
         load()
+
+@pytest.fixture
+def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of many small tensors in several files."""
+    monkeypatch.setattr("solver.pretrain.checkpoint.SHARD_BYTES", 15_000)
+    return checkpoint_of(new_model(Shape(hidden=8, layers=12, heads=2, ffn=8)), tmp_path / "wide", 3)
+
+
+def load_whole(folder: Path) -> None:
+    target = GridTarget(load_model(folder))
+    load_state(folder, target, target.optimizers(1e-3, 0.0))
+
+
+@pytest.mark.parametrize("name", ["weights-01.safetensors", "optimizer-00.safetensors", "optimizer-01.safetensors", "state.json"])
+def test_a_checkpoint_that_lost_a_file_is_refused(wide: Path, name: str) -> None:
+    load_whole(wide)
+    (wide / name).unlink()
+    with pytest.raises(InputError, match=f"{name}: missing: the checkpoint is not whole"):
+        load_whole(wide)
+
+
+def test_files_are_no_larger_than_they_may_be(wide: Path) -> None:
+    shards = [*wide.glob("weights-*.safetensors"), *wide.glob("optimizer-*.safetensors")]
+    assert len(shards) > 4
+    assert max(shard.stat().st_size for shard in shards) <= 15_000
+
+
+@pytest.mark.parametrize("position", [{"stages": 3}, 7, None])
+def test_a_position_that_is_none_is_named(checkpoint: Path, position: Any) -> None:
+    state = json.loads((checkpoint / "state.json").read_text())
+    (checkpoint / "state.json").write_text(json.dumps(state | {"position": position}))
+    with pytest.raises(InputError, match=r"state\.json: not the state of a training: position"):
+        load_whole(checkpoint)
+
+
+def test_a_model_folder_that_lacks_weights_is_refused(checkpoint: Path) -> None:
+    for file in (*checkpoint.glob("*-00.safetensors"), checkpoint / "state.json"):
+        file.unlink()
+    load_model(checkpoint)
+    weights = load_file(checkpoint / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"do not fit the configuration: model\.layers\.1\.mlp\.up_proj"):
+        load_model(checkpoint)
+
 
 
 def test_a_checkpoint_of_another_size_is_refused(checkpoint: Path) -> None:
