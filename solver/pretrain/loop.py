@@ -142,14 +142,14 @@ def train(
         _note(log, {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy})
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
         report(f"tokens by source: {', '.join(f'{name} {tokens:,}' for name, tokens in sorted(position.by_source.items()))}")
-    try:
-        save_checkpoint(out, target, optimizers, position)
-        target.finish(out, report)
-        plot_curves(out / "metrics.jsonl", out / "metrics.png")
-    except CheckpointError as error:
-        raise InputError(f"{error}; the one before stays") from None
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{out}: cannot be written after the last checkpoint: {str(error).splitlines()[0]}") from None
+        try:  # still deaf to signals: a second one is no reason to lose what the first one asked to save
+            save_checkpoint(out, target, optimizers, position)
+            target.finish(out, report)
+            plot_curves(out / "metrics.jsonl", out / "metrics.png")
+        except CheckpointError as error:
+            raise InputError(f"{error}; the one before stays") from None
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{out}: cannot be written after the last checkpoint: {str(error).splitlines()[0]}") from None
     group.wait()
     return position
 
@@ -235,7 +235,7 @@ def validate(states: States, model: Any, batches: list[Batch], piece: int | None
 
 @contextmanager
 def _until_sigterm() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT end the loop after the step in flight instead of the process."""
+    """SIGTERM and SIGINT end the loop after the step in flight instead of the process; more of them change nothing."""
     seen: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from solver.report.scores import HeldOutRow, wilson
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
-    """Loss, held-out accuracy, rate, speed, MFU and peak memory (GB) of a `metrics.jsonl` over tokens trained on, as a PNG."""
+    """Loss, held-out accuracy, rate, speed, MFU and peak memory (GB) of a `metrics.jsonl` over tokens trained on, as a PNG.
+
+    Lines that a full disk or a kill has torn are left out.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    entries = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    entries = list(_entries(metrics.read_text(encoding="utf-8", errors="replace")))
     figure = Figure(figsize=(8, 12), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(6, sharex=True)
@@ -34,6 +37,16 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("million tokens")
     figure.savefig(picture, dpi=110)
+
+
+def _entries(text: str) -> Iterator[dict[str, float]]:
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry
 
 
 def plot_held_out(rows: Iterable[HeldOutRow], picture: Path) -> None:

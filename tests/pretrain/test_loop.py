@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -372,6 +374,37 @@ def test_a_new_training_in_an_old_folder_keeps_its_own_checkpoints(tmp_path: Pat
 
 def test_weights_without_optimizer_state_warm_up_again(store: PairStore, checkpoint: Path, tmp_path: Path) -> None:
     for file in checkpoint.glob("optimizer-*"):
+def test_a_signal_while_the_last_checkpoint_is_written_changes_nothing(
+    store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[int] = []  # by the handler that ends the process anywhere but in this test
+    before = signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+
+    def save(*arguments: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save_checkpoint(*arguments)
+
+    monkeypatch.setattr("solver.pretrain.loop.save_checkpoint", save)
+    validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
+    try:
+        train(GridTarget(new_model(SHAPE)), sampler(store), validation, LoopSettings(0), tmp_path, None, 0, str, ticking(1.0))
+        assert not ended
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "metrics.png").exists()
+
+
+def test_a_torn_line_of_the_log_costs_itself_alone(store: PairStore, tmp_path: Path) -> None:
+    whole = '{"step": 20, "tokens": 100, "loss": 2.5}\n'
+    (tmp_path / "metrics.jsonl").write_bytes(whole.encode() + b'{"step": 40, "tok' + whole.encode() + b"7\n\xff\n")
+    validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
+    train(GridTarget(new_model(SHAPE)), sampler(store), validation, LoopSettings(0), tmp_path, None, 0, str, ticking(1.0))
+    assert (tmp_path / "latest" / "state.json").exists()
+    assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
+
+
         file.unlink()
     validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
     settings = LoopSettings(minutes=1, warmup_steps=1000, cooldown=0, checkpoint_minutes=9, validate_minutes=9, lr=1.0)
