@@ -1,7 +1,8 @@
 """Reading corpora: generator families, folders of tasks, and the ARC-AGI training sets, all behind the guard.
 
 A corpus file is JSON (optionally .xz): `{family: [pair, ...]}` or `{id: {"train": [...], "test": [...]}}`, named as its source.
-A file that is one task, `{"train": [...], "test": [...]}`, is a family named as the file, its source the folder it lies in.
+A file that is one task, `{"train": [...], "test": [...]}`, is a family named as the file, its source the folder it lies in
+(packed or above 1 MiB: the file).
 """
 
 from __future__ import annotations
@@ -45,10 +46,14 @@ def _guarded(
     kept = barred_pairs = total = 0
     barred: list[str] = []
     for name, pairs in families:
-        if name in guard.ids:
+    short: list[str] = []
+        if guard.bars_name(name):
             barred.append(name)
             continue
         clean = [pair for pair in pairs if not guard.bars_pair(pair)]
+        if not pairs or (len(pairs) == 1 and not guard.bars_pair(pairs[0])):
+            short.append(name)
+            continue
         barred_pairs += len(pairs) - len(clean)
         # a task that shares one pair with an evaluation task is that task under another name
         if len(clean) < 2 or (len(clean) < len(pairs) and len(pairs) < 20):
@@ -59,6 +64,8 @@ def _guarded(
         yield name, source, clean
     report(f"{source}: {kept} families, {total} pairs; barred {_named(barred)} and {barred_pairs} pairs")
 
+    if short:
+        report(f"{source}: skipped {_named(short)} of fewer than two pairs")
 
 def _named(names: list[str]) -> str:
     if not names:
@@ -87,7 +94,11 @@ def _is_task(path: Path) -> bool:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return False
-    return isinstance(data, dict) and {"train", "test"} <= data.keys() and isinstance(data["train"], list)
+    return _one_task(data)
+
+
+def _one_task(data: Any) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("train"), list) and ("test" in data or len(data) == 1)
 
 
 def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
@@ -102,9 +113,9 @@ def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
         raise InputError(f"{path}: the corpus is not JSON: {error}") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: a corpus is an object of families, not {type(data).__name__}")
-    alone = _is_task(path)
+    alone = _one_task(data)
     if alone:
-        data = {path.stem: data}
+        data = {path.name.removesuffix(".xz").removesuffix(".json"): data}
     good = alone  # one task of a folder is skipped like one of a file
     for name, value in data.items():
         try:
@@ -121,5 +132,5 @@ def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
 
 def _pairs(value: Any) -> list[Pair]:
     if isinstance(value, dict):
-        value = [*value["train"], *value["test"]]
+        value = [*value["train"], *value.get("test", ())]
     return [Pair(parse_grid(pair["input"]), parse_grid(pair["output"])) for pair in value]

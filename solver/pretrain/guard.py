@@ -7,6 +7,7 @@ dihedral transforms after renaming colours in order of first appearance.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -59,12 +60,24 @@ class Guard:
         )
 
     def bars_pair(self, pair: Pair) -> bool:
+    @property
+    def identity(self) -> str:
+        """A digest of what is guarded."""
+        digest = hashlib.sha256()
+        for part in (*(id_.encode() for id_ in sorted(self.ids)), *sorted(self.keys)):
+            digest.update(len(part).to_bytes(4, "little") + part)
+        return digest.hexdigest()
+
+    def bars_name(self, name: str) -> bool:
+        """Whether a family is named after a guarded task: its id alone, or as a word among others (`task_00576224-v2`)."""
+        return name in self.ids or any(word in self.ids for word in re.split(r"[^0-9a-z]+", name.lower()))
+
         """Whether the pair stands in a guarded task, in any orientation and colours."""
         return invariant_key(pair) in self.invariants and canonical_key(pair) in self.keys
 
     def bars_task(self, task: Task) -> bool:
         """Whether the task is guarded by id or shares a pair with one that is."""
-        return task.id in self.ids or any(self.bars_pair(p) for p in (*task.train, *task.test) if p.output is not None)
+        return self.bars_name(task.id) or any(self.bars_pair(p) for p in (*task.train, *task.test) if p.output is not None)
 
 
 def held_out(family: str) -> bool:

@@ -1,5 +1,6 @@
 """The guard recognises evaluation pairs in any orientation and colours, and nothing else."""
 
+import itertools
 import json
 import lzma
 from pathlib import Path
@@ -15,7 +16,7 @@ from solver.arc.task import Pair, Task
 from solver.arc.view import TRANSFORMS, View
 from solver.errors import InputError
 from solver.pretrain.command import load_store
-from solver.pretrain.corpora import build_store
+from solver.pretrain.corpora import TASK_BYTES, build_store
 from solver.pretrain.guard import Guard, canonical_key, held_out, invariant_key
 
 
@@ -55,6 +56,7 @@ def test_a_planted_evaluation_task_is_barred_by_id_and_by_content(tmp_path: Path
     disguised = View("rot90", (3, 1, 4, 0, 5, 9, 2, 6, 8, 7)).apply(evaluation[7])
     corpus = {
         evaluation[3].id: clean.to_json(),  # the id of an evaluation task, other content
+        f"made-for-{evaluation[4].id}": clean.to_json(),
         "innocent-name": disguised.to_json(),  # its content under another name
         "clean": clean.to_json(),
         "pool": [
@@ -69,7 +71,41 @@ def test_a_planted_evaluation_task_is_barred_by_id_and_by_content(tmp_path: Path
     assert sorted(store.names) == sorted(["clean", "pool", clean.id])
     assert len(store.family(store.names.index("pool"))) == 6 * len([*clean.train, *clean.test])
     assert not any(guard.bars_pair(Pair(*store.pair(i))) for i in range(len(store.pairs)))
-    assert any(f"barred 2 families ({evaluation[3].id}, innocent-name)" in line for line in lines)
+    assert any(f"barred 3 families ({evaluation[3].id}, made-for-{evaluation[4].id}, innocent-name)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "barred"),
+    [
+        ("00576224", True),
+        ("task_00576224-v2", True),
+        ("re-arc/00576224", True),
+        ("00576224.json", True),
+        ("007BBFB7", True),
+        ("100576224", False),
+        ("00576225", False),
+        ("", False),
+    ],
+)
+def test_families_named_after_an_evaluation_task_are_barred(name: str, barred: bool) -> None:
+    guard = Guard(frozenset({"00576224", "007bbfb7"}), frozenset(), frozenset())
+    assert guard.bars_name(name) == barred
+
+
+@pytest.mark.parametrize(("name", "whole"), [("00576224.json.xz", True), ("00576224.json.xz", False), ("00576224.json", True)])
+def test_a_packed_or_large_task_file_has_the_name_of_its_task(name: str, whole: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grids = [rng.integers(0, 10, (30, 30)).tolist() for _ in range(200)]
+    task = {"train": [{"input": one, "output": two} for one, two in itertools.pairwise(grids)]}
+    task |= {"test": task["train"][:1]} if whole else {}
+    text = json.dumps(task).encode()
+    assert len(text) > TASK_BYTES
+    path = tmp_path / name
+    path.write_bytes(lzma.compress(text, preset=0) if name.endswith("xz") else text)
+    lines: list[str] = []
+    assert build_store([path], Guard(frozenset({"00576224"}), frozenset(), frozenset()), lines.append, {}).names == ()
+    assert any("barred 1 families (00576224)" in line for line in lines)
+    assert build_store([path], Guard.against([]), str, {}).names == ("00576224",)
 
 
 def test_the_public_training_sets_lose_their_evaluation_tasks() -> None:
@@ -113,6 +149,24 @@ def test_bad_families_are_skipped_by_name(tmp_path: Path) -> None:
     store = build_store([path], Guard.against([]), lines.append, {})
     assert store.names == ("good",)
     assert any("ragged" in line and "row 1" in line for line in lines)
+
+
+def test_families_too_short_for_a_sequence_are_not_called_barred(tmp_path: Path) -> None:
+    pair = {"input": [[1]], "output": [[2]]}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"good": [pair, pair], "one": [pair], "none": []}))
+    lines: list[str] = []
+    assert build_store([path], Guard.against([]), lines.append, {}).names == ("good",)
+    assert lines == [
+        "a: 1 families, 2 pairs; barred 0 families and 0 pairs",
+        "a: skipped 2 families (one, none) of fewer than two pairs",
+    ]
+
+
+def test_a_corpus_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lost.json").symlink_to(tmp_path / "nowhere.json")
+    with pytest.raises(InputError, match=r"lost\.json: cannot read the corpus: No such file"):
+        load_store(tmp_path, tmp_path / "out", Guard.against([]), print)
 
 
 def test_guard_sees_tasks_of_its_own(tmp_path: Path) -> None:
