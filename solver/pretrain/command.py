@@ -9,7 +9,10 @@ solver pretrain --corpus DIR --minutes 60 --out runs/llama --init LLAMA_FOLDER -
 from __future__ import annotations
 
 import hashlib
+import os
+import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -20,8 +23,9 @@ from solver.arc.datasets import load_tasks
 from solver.codec import Codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
-from solver.pretrain.checkpoint import Position, load_model, read_state
-from solver.pretrain.corpora import build_store
+from solver.model.dtype import pick_device
+from solver.pretrain.checkpoint import Position, load_model, read_position, read_state
+from solver.pretrain.corpora import READING, build_store
 from solver.pretrain.group import Group, joined_group
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.loop import LoopSettings, train
@@ -75,13 +79,20 @@ def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Positio
 
     Raises InputError for unusable corpora, presets, models or checkpoints.
     """
+    _check_device(options.device)
     with joined_group(options.device) as group:
         return _pretrain(options, report if group.leads else _silent, group)
 
 
 def _pretrain(options: PretrainOptions, report: Callable[[str], None], group: Group) -> Position:
     target = make_target(options)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / "metrics.jsonl").touch()
+    except OSError as error:
+        raise InputError(f"{options.out}: cannot be written: {error.strerror}") from None
     target.model.to(group.device)
+    seed = _data_seed(options, report)
     codec = target.codec
     guard = evaluation_guard()
     if not group.leads:
@@ -92,7 +103,7 @@ def _pretrain(options: PretrainOptions, report: Callable[[str], None], group: Gr
     kept_out = [held_out(name) for name in store.names]
     learnt, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
     _check_mixture(options.mixture, {*learnt.sources, *endless})
-    sampler = Sampler(learnt, options.mixture, codec, options.sampler, options.seed, endless)
+    sampler = Sampler(learnt, options.mixture, codec, options.sampler, seed, endless)
     validation = validation_batches(store.select(kept_out), guard, options.sampler, codec)
     trained = sum(p.numel() for p in target.parameters().values())
     devices = options.device if group.size == 1 else f"{options.device}, {group.size} processes"
@@ -100,11 +111,27 @@ def _pretrain(options: PretrainOptions, report: Callable[[str], None], group: Gr
         f"{target.kind}: {trained:,} parameters; {len(store) - sum(kept_out)} stored families to learn from, "
         f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {devices}"
     )
-    return train(target, sampler, validation, options.loop, options.out, options.resume, options.seed, report, group=group)
+    return train(target, sampler, validation, options.loop, options.out, options.resume, seed, report, group=group)
 
 
 def _silent(_: str) -> None:
     """What processes but the first one have to say is what it says, too."""
+
+
+def _check_device(name: str) -> None:
+    try:
+        pick_device(name)
+    except InputError as error:
+        raise InputError(str(error).replace("setting model.device", "--device")) from None
+
+
+def _data_seed(options: PretrainOptions, report: Callable[[str], None]) -> int:
+    """The seed of the data: that of the checkpoint, whose position means nothing in the data of another one."""
+    position = None if options.resume is None else read_position(options.resume)
+    if position is None or position.seed == options.seed:
+        return options.seed
+    report(f"the data goes on where {options.resume} left it, with its seed {position.seed}")
+    return position.seed
 
 
 def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:
@@ -137,44 +164,64 @@ def make_target(options: PretrainOptions) -> Target:
 
 
 def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[str], None]) -> PairStore:
-    """All corpora behind the guard, cached in `out` by the names, sizes and times of their files."""
-    files: dict[Path, str] = {}  # with their names below the folder
-    if corpus is not None:
-        if not corpus.is_dir():
-            raise InputError(f"{corpus}: no such folder of corpus files")
-        found = sorted(p for p in (*corpus.glob("*"), *corpus.glob("*/*")) if p.name.endswith((".json", ".json.xz")))
-        files = {file: file.relative_to(corpus).as_posix() for file in found}
-        if not files:
-            raise InputError(f"{corpus}: no corpus files (*.json, *.json.xz)")
-    identity = [(name, file.stat().st_size, file.stat().st_mtime_ns) for file, name in files.items()]
+    """All corpora behind the guard, cached in `out` by the names, sizes and times of their files, and by what is guarded."""
+    files = corpus_files(corpus)
+    identity = (READING, guard.identity, [(name, facts.st_size, facts.st_mtime_ns) for name, facts in files.values()])
     cache = out / f"corpus-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}.npz"
     if cache.is_file():
         try:
             store = PairStore.load(cache)
             report(f"corpus from {cache}")
             return store
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
             report(f"{cache}: damaged, made again")
     store = build_store(list(files), guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS})
-    out.mkdir(parents=True, exist_ok=True)
     partial = cache.with_name(f".partial-{cache.name}")
     try:
+        out.mkdir(parents=True, exist_ok=True)
         store.save(partial)
         partial.replace(cache)
     except OSError as error:  # the next start reads the corpora again
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         report(f"{cache}: cannot be written: {error.strerror}")
     return store
+
+
+def corpus_files(corpus: Path | None) -> dict[Path, tuple[str, os.stat_result]]:
+    """The corpus files of a folder, with their names below it and what the disk says of them. Raises InputError."""
+    if corpus is None:
+        return {}
+    if not corpus.is_dir():
+        raise InputError(f"{corpus}: no such folder of corpus files")
+    found = sorted(p for p in (*corpus.glob("*"), *corpus.glob("*/*")) if p.name.endswith((".json", ".json.xz")))
+    if not found:
+        raise InputError(f"{corpus}: no corpus files (*.json, *.json.xz)")
+    files = {}
+    for file in found:
+        try:
+            files[file] = (file.relative_to(corpus).as_posix(), file.stat())
+        except OSError as error:
+            raise InputError(f"{file}: cannot read the corpus: {error.strerror}") from None
+    return files
+
+
+def corpora_digest(corpus: Path | None) -> str:
+    """The same for files of the same names and sizes, wherever they lie. Raises InputError."""
+    facts = [(name, facts.st_size) for name, facts in corpus_files(corpus).values()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def validation_batches(store: PairStore, guard: Guard, settings: SamplerSettings, codec: Codec) -> list[Batch]:
     """Fixed batches of families that training never sees, generators alone (their rules are known to be sound).
 
-    Held-out procedural families stand in for generators where the corpora have none.
+    Held-out procedural families stand in for generators where the corpora have none that fit a sequence.
     """
     generators = store.select([source in ("rearc", "arcgen") for source in store.sources])
-    endless = {} if len(generators) else {"procedural": Procedural(guard, held_out=True)}
-    sampler = Sampler(generators, {}, codec, settings, VALIDATION_SEED, endless)
+    try:
+        sampler = Sampler(generators, {}, codec, settings, VALIDATION_SEED)
+    except InputError:
+        sampler = Sampler(generators, {}, codec, settings, VALIDATION_SEED, {"procedural": Procedural(guard, held_out=True)})
     stream = sampler.batches(0, 0)
     return [next(stream)[2] for _ in range(VALIDATION_BATCHES)]
 

@@ -21,6 +21,7 @@ from solver.pretrain.store import PairStore, pack
 
 Report = Callable[[str], None]
 
+READING = 1  # raise when the same files would give other families
 NAMED = 5  # barred families that a line names
 TASK_BYTES = 2**20  # larger files are no single task
 
@@ -45,15 +46,15 @@ def _guarded(
 ) -> Iterator[tuple[str, str, list[Pair]]]:
     kept = barred_pairs = total = 0
     barred: list[str] = []
-    for name, pairs in families:
     short: list[str] = []
+    for name, pairs in families:
         if guard.bars_name(name):
             barred.append(name)
             continue
-        clean = [pair for pair in pairs if not guard.bars_pair(pair)]
         if not pairs or (len(pairs) == 1 and not guard.bars_pair(pairs[0])):
             short.append(name)
             continue
+        clean = [pair for pair in pairs if not guard.bars_pair(pair)]
         barred_pairs += len(pairs) - len(clean)
         # a task that shares one pair with an evaluation task is that task under another name
         if len(clean) < 2 or (len(clean) < len(pairs) and len(pairs) < 20):
@@ -63,9 +64,9 @@ def _guarded(
         total += len(clean)
         yield name, source, clean
     report(f"{source}: {kept} families, {total} pairs; barred {_named(barred)} and {barred_pairs} pairs")
-
     if short:
         report(f"{source}: skipped {_named(short)} of fewer than two pairs")
+
 
 def _named(names: list[str]) -> str:
     if not names:

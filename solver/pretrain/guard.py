@@ -59,7 +59,6 @@ class Guard:
             frozenset(invariant_key(pair) for pair in pairs),
         )
 
-    def bars_pair(self, pair: Pair) -> bool:
     @property
     def identity(self) -> str:
         """A digest of what is guarded."""
@@ -72,6 +71,7 @@ class Guard:
         """Whether a family is named after a guarded task: its id alone, or as a word among others (`task_00576224-v2`)."""
         return name in self.ids or any(word in self.ids for word in re.split(r"[^0-9a-z]+", name.lower()))
 
+    def bars_pair(self, pair: Pair) -> bool:
         """Whether the pair stands in a guarded task, in any orientation and colours."""
         return invariant_key(pair) in self.invariants and canonical_key(pair) in self.keys
 

@@ -22,6 +22,8 @@ from solver.types import TokenSequence
 
 Side = Literal["both", "input", "output"]
 
+DRAWS = 10_000  # of a family with its pairs, until a sequence is given up
+
 
 @dataclass(frozen=True)
 class SamplerSettings:
@@ -107,6 +109,7 @@ class Sampler:
         seed: int,
         endless: Mapping[str, Endless] | None = None,
     ):
+        """Raises InputError if no family has enough pairs for a sequence."""
         self._store, self._codec, self._settings, self._seed = store, codec, settings, seed
         self._markers = len(codec.input_marker) + len(codec.output_marker)
         self._cost = store.tokens() + self._markers - 2  # the store counts in the grid codec, whose markers are one token each
@@ -118,7 +121,9 @@ class Sampler:
         sources |= endless or {}
         drawn = [source for source in sorted(sources) if mixture.get(source, 1.0) > 0]
         if not drawn:
-            raise ValueError("no family of the corpora has two pairs that fit a sequence")
+            raise InputError(
+                f"no family of the corpora has {settings.min_pairs} pairs that fit a sequence of {settings.max_tokens} tokens"
+            )
         self._sources = [(source, sources[source]) for source in drawn]
         weights = np.array([mixture.get(source, 1.0) for source in drawn])
         self._weights = weights / weights.sum()
@@ -138,7 +143,17 @@ class Sampler:
             block, batch = block + 1, 0
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        """One training sequence."""
+        """One training sequence. Raises InputError if none is found, however often drawn."""
+        for _ in range(DRAWS):
+            drawn = self._try_draw(rng)
+            if drawn is not None:
+                return drawn
+        raise InputError(
+            f"{', '.join(self.sources)}: in {DRAWS:,} draws no family had {self._settings.min_pairs} pairs that fit a sequence "
+            f"of {self._settings.max_tokens} tokens"
+        )
+
+    def _try_draw(self, rng: np.random.Generator) -> Drawn | None:
         settings = self._settings
         name, source = self._sources[int(rng.choice(len(self._weights), p=self._weights))]
         pool = self._store.family(int(source[rng.integers(len(source))])) if isinstance(source, np.ndarray) else source
@@ -154,7 +169,7 @@ class Sampler:
                 chosen.append(pair)
                 room -= cost
         if len(chosen) < settings.min_pairs:
-            return self.draw(rng)
+            return None
         return Drawn(name, self._write(chosen, rng))
 
     def _stored(self, pool: range, rng: np.random.Generator, count: int) -> Iterable[Pair]:

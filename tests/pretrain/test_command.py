@@ -10,12 +10,21 @@ import pytest
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
+from solver.arc.datasets import load_tasks
 from solver.arc.grid import GridJson, grid_json
+from solver.arc.task import Pair
 from solver.cli import app
+from solver.codec import grid_codec
 from solver.errors import InputError
-from solver.pretrain.command import MIXTURE, load_store
+from solver.model.build import new_model
+from solver.pretrain import command
+from solver.pretrain.checkpoint import Position, save_checkpoint
+from solver.pretrain.command import MIXTURE, PRESETS, PretrainOptions, load_store, pretrain, validation_batches
 from solver.pretrain.guard import Guard
-from solver.pretrain.sampler import parse_mixture
+from solver.pretrain.loop import LoopSettings
+from solver.pretrain.sampler import Sampler, SamplerSettings, parse_mixture
+from solver.pretrain.store import pack
+from solver.pretrain.target import GridTarget, Target
 
 
 def recolouring(seed: int) -> list[dict[str, GridJson]]:
@@ -69,6 +78,59 @@ def test_mixtures_that_cannot_be_drawn_are_refused(mixture: str, told: str, tmp_
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert told in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--device", "gpu"], "--device: 'gpu' is no device"),
+        (["--device", "cuda:97"], "--device: 'cuda:97' asked for, but this machine has"),
+        (["--out", "FILE"], "file: cannot be written: File exists"),
+        (["--out", "FILE/out"], "file/out: cannot be written: Not a directory"),
+        (
+            ["--corpus", "LONG", "--mixture", "arc1=0,arc2=0,procedural=0"],
+            "no family of the corpora has 2 pairs that fit a sequence",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(options: list[str], told: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "long").mkdir()
+    grid = [[1] * 30] * 30
+    (tmp_path / "long" / "mine.json").write_text(json.dumps({f"f{i}": [{"input": grid, "output": grid}] * 3 for i in range(40)}))
+    options = [option.replace("FILE", str(tmp_path / "file")).replace("LONG", str(tmp_path / "long")) for option in options]
+    result = CliRunner().invoke(app, ["pretrain", "--out", str(tmp_path / "out"), "--preset", "tiny", "--minutes", "0", *options])
+    assert result.exit_code == 2, result.output
+    assert told in result.output.splitlines()[-1]
+
+
+def test_held_out_generators_too_long_for_a_sequence_are_replaced_by_procedural_families() -> None:
+    grid = np.ones((30, 30), np.uint8)
+    store = pack([("family", "rearc", [Pair(grid, grid)] * 3)])
+    batches = validation_batches(store, Guard.against([]), SamplerSettings(batch_tokens=1024, block_batches=1), grid_codec())
+    assert {source for batch in batches for source in batch.by_source} == {"procedural"}
+
+
+def test_the_data_goes_on_with_the_seed_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[list[int]], int]] = []
+
+    def train(target: Target, sampler: Sampler, validation: Any, *rest: Any, **others: Any) -> None:
+        asked.append((sampler.block(3)[0].ids.tolist(), rest[3]))
+
+    def run(seed: int, resume: Path | None) -> list[str]:
+        lines: list[str] = []
+        small = SamplerSettings(batch_tokens=512, block_batches=1, max_tokens=512)
+        pretrain(PretrainOptions(tmp_path, None, LoopSettings(0), "tiny", resume, seed=seed, sampler=small), lines.append)
+        return lines
+
+    store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training").tasks[:40])
+    monkeypatch.setattr(command, "load_store", lambda *_: store)
+    monkeypatch.setattr(command, "train", train)
+    checkpoint = save_checkpoint(tmp_path, GridTarget(new_model(PRESETS["tiny"])), [], Position(seed=5))
+    said = [run(5, None), run(0, checkpoint), run(5, checkpoint), run(0, None)]
+    assert [any("with its seed 5" in line for line in lines) for lines in said] == [False, True, False, False]
+    assert asked[0] == asked[1] == asked[2] != asked[3]
+    assert [seed for _, seed in asked] == [5, 5, 5, 0]
 
 
 def test_a_mixture_changes_the_shares_it_names_and_no_others() -> None:

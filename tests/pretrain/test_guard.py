@@ -201,12 +201,25 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     )
     whole = load_store(corpus, out, Guard.against([]), str)
     (cache,) = out.glob("corpus-*.npz")
-    cache.write_bytes(cache.read_bytes()[:-500])
+    content = cache.read_bytes()
     lines: list[str] = []
-    again = load_store(corpus, out, Guard.against([]), lines.append)
-    assert again.names == whole.names
-    assert f"{cache}: damaged, made again" in lines
-    assert not list(out.glob(".partial*"))
+    for damaged in (content[:-500], content[:200] + bytes(200) + content[400:], b""):
+        cache.write_bytes(damaged)
+        lines.clear()
+        again = load_store(corpus, out, Guard.against([]), lines.append)
+        assert again.names == whole.names
+        assert f"{cache}: damaged, made again" in lines
+        assert not list(out.glob(".partial*"))
     lines.clear()
     load_store(corpus, out, Guard.against([]), lines.append)
     assert lines == [f"corpus from {cache}"]
+
+
+def test_corpora_packed_behind_another_guard_are_not_used(tmp_path: Path) -> None:
+    task, other = load_tasks("arc1:training").tasks[:2]
+    (tmp_path / "a.json").write_text(json.dumps({"x": task.to_json(), "y": other.to_json()}))
+    assert "x" in load_store(tmp_path, tmp_path / "out", Guard.against([]), str).names
+    for guarded in (Task("other-id", task.train, ()), Task("x", (), ())):
+        store = load_store(tmp_path, tmp_path / "out", Guard.against([guarded]), str)
+        assert "x" not in store.names
+        assert "y" in store.names

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from safetensors.torch import load_file, save_file
 from solver.arc.datasets import load_tasks
+from solver.arc.task import Pair
 from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
@@ -91,6 +92,15 @@ def test_sequences_are_well_formed_and_within_bounds(store: PairStore) -> None:
         assert codec.decode_answer(sequence.ids[last + 1 :]) is not None
         assert sequence.weights[last] == 0
         assert (sequence.weights[last + 1 :] == 1).all()
+
+
+def test_families_whose_pairs_hardly_fit_are_given_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.pretrain.sampler.DRAWS", 50)
+    small, large = np.ones((1, 1), np.uint8), np.ones((30, 30), np.uint8)
+    family = [Pair(small, small)] * 2 + [Pair(large, large)] * 5000
+    drawn = Sampler(pack([("f", "mine", family)]), {}, grid_codec(), SETTINGS, 0)
+    with pytest.raises(InputError, match="mine: in 50 draws no family had 2 pairs that fit a sequence of 512 tokens"):
+        drawn.block(0)
 
 
 def test_orthogonalise_keeps_singular_vectors() -> None:
@@ -221,18 +231,6 @@ def checkpoint_of(model: Any, out: Path, steps: int) -> Path:
     return save_checkpoint(out, target, optimizers, Position(steps=steps))
 
 
-@pytest.mark.parametrize("name", ["weights-00.safetensors", "optimizer-00.safetensors", "state.json"])
-def test_a_damaged_checkpoint_is_named(checkpoint: Path, name: str) -> None:
-    file = checkpoint / name
-    file.write_bytes(file.read_bytes()[:-50])
-
-    def load() -> None:
-        target = GridTarget(load_model(checkpoint))
-        load_state(checkpoint, target, target.optimizers(1e-3, 0.0))
-
-    with pytest.raises(InputError, match=name):
-        load()
-
 @pytest.fixture
 def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of many small tensors in several files."""
@@ -277,6 +275,18 @@ def test_a_model_folder_that_lacks_weights_is_refused(checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"do not fit the configuration: model\.layers\.1\.mlp\.up_proj"):
         load_model(checkpoint)
 
+
+@pytest.mark.parametrize("name", ["weights-00.safetensors", "optimizer-00.safetensors", "state.json"])
+def test_a_damaged_checkpoint_is_named(checkpoint: Path, name: str) -> None:
+    file = checkpoint / name
+    file.write_bytes(file.read_bytes()[:-50])
+
+    def load() -> None:
+        target = GridTarget(load_model(checkpoint))
+        load_state(checkpoint, target, target.optimizers(1e-3, 0.0))
+
+    with pytest.raises(InputError, match=name):
+        load()
 
 
 def test_a_checkpoint_of_another_size_is_refused(checkpoint: Path) -> None:
@@ -364,16 +374,6 @@ def test_training_goes_on_while_the_disk_is_full(store: PairStore, tmp_path: Pat
     assert json.loads((tmp_path / "latest" / "state.json").read_text())["position"]["steps"] == end.steps
 
 
-def test_a_new_training_in_an_old_folder_keeps_its_own_checkpoints(tmp_path: Path) -> None:
-    for steps in (5000, 6000):
-        checkpoint_of(new_model(SHAPE), tmp_path, steps)
-    newest = checkpoint_of(new_model(SHAPE), tmp_path, 10)
-    assert (tmp_path / "latest").resolve() == newest.resolve()
-    assert len(list(tmp_path.glob("step-*"))) == 2
-
-
-def test_weights_without_optimizer_state_warm_up_again(store: PairStore, checkpoint: Path, tmp_path: Path) -> None:
-    for file in checkpoint.glob("optimizer-*"):
 def test_a_signal_while_the_last_checkpoint_is_written_changes_nothing(
     store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -405,6 +405,16 @@ def test_a_torn_line_of_the_log_costs_itself_alone(store: PairStore, tmp_path: P
     assert (tmp_path / "metrics.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_new_training_in_an_old_folder_keeps_its_own_checkpoints(tmp_path: Path) -> None:
+    for steps in (5000, 6000):
+        checkpoint_of(new_model(SHAPE), tmp_path, steps)
+    newest = checkpoint_of(new_model(SHAPE), tmp_path, 10)
+    assert (tmp_path / "latest").resolve() == newest.resolve()
+    assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+def test_weights_without_optimizer_state_warm_up_again(store: PairStore, checkpoint: Path, tmp_path: Path) -> None:
+    for file in checkpoint.glob("optimizer-*"):
         file.unlink()
     validation = [next(sampler(store, seed=9).batches(0, 0))[2]]
     settings = LoopSettings(minutes=1, warmup_steps=1000, cooldown=0, checkpoint_minutes=9, validate_minutes=9, lr=1.0)
