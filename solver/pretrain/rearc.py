@@ -42,6 +42,8 @@ def make_rearc(out: Path, pairs: int, seed: int, processes: int, report: Callabl
     A pair is kept if it is one of grids and its task's verifier agrees; its difficulty is anywhere between 0 and 1. The same
     pairs come for the same seed. Raises InputError if reasoning-gym is not installed, or `out` cannot be written.
     """
+    if out.is_dir() or not out.name.endswith((".json", ".json.xz")):
+        raise InputError(f"{out}: a corpus is a file, .json or .json.xz")
     names = sorted(load_generators())
     made: dict[str, Pairs] = {}
     with _writing(out) as partial:

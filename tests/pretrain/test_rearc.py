@@ -112,6 +112,14 @@ def test_without_reasoning_gym_one_line_says_what_to_install(tmp_path: Path, mon
     assert "pip install --no-deps reasoning-gym" in result.output
 
 
+@pytest.mark.parametrize("name", ["", "folder.json", "rearc", "rearc.xz", "rearc.csv"])
+def test_what_pretrain_would_not_read_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match=r"a corpus is a file, \.json or \.json\.xz") as caught:
+        make_rearc(tmp_path / name, 2, 0, 1, print)
+    assert str(tmp_path / name) in str(caught.value)
+
+
 @pytest.mark.usefixtures("reference")
 def test_a_corpus_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = load_generators()
