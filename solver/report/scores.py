@@ -64,6 +64,7 @@ class HeldOutRow:
     hardware: str
     commit: str
     corpora: Mapping[str, Mapping[str, float]]  # the same counts by corpus
+    data: str = ""  # digest of the corpus files; empty in rows from before it was kept
 
 
 Row = TypeVar("Row", TaskRow, HeldOutRow)

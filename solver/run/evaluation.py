@@ -111,16 +111,19 @@ def evaluate_held_out(
     models: Sequence[Path | None], corpus: Path | None, cache: Path, queries: int, seed: int, out: Path | None, report: Report
 ) -> list[HeldOutRow]:
     """Ask every model the same queries and give the rows; with `out`, also its table and the curve over what is in it."""
+    from solver.pretrain.command import corpora_digest
     from solver.pretrain.evaluate import Tally, evaluate
 
+    data = corpora_digest(corpus)
     rows = []
     for model in models:
         folder = model or EMBEDDED
         check_folder(folder)
         identity = folder_identity(folder)
         known = read_rows(out / "held_out.jsonl", HeldOutRow) if out is not None else []
-        # as many queries come out as make every family's share whole: the same seed and model say the rest
-        row = next((r for r in known if (r.identity, r.seed) == (identity, seed) and 0 <= r.queries - queries < r.families), None)
+        # as many queries come out as make every family's share whole: the same seed, model and corpora say the rest
+        same = (r for r in known if (r.identity, r.seed) == (identity, seed) and r.data in ("", data))
+        row = next((r for r in same if 0 <= r.queries - queries < r.families), None)
         if row is None:
             found = evaluate(folder, corpus, cache, queries, seed, report)
             total = sum(found.tallies.values(), Tally())
@@ -136,6 +139,7 @@ def evaluate_held_out(
                 hardware=hardware_text(hardware(found.facts)),
                 commit=commit(),
                 corpora={name: asdict(tally) for name, tally in sorted(found.tallies.items())},
+                data=data,
             )
             if out is not None:
                 append_row(out / "held_out.jsonl", row)

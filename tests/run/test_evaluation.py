@@ -186,6 +186,15 @@ def test_held_out_rows_gather_over_checkpoints(tiny_base: Path, tmp_path: Path, 
     assert len(asked) == 3
     assert len(read_rows(tmp_path / "out" / "held_out.jsonl", HeldOutRow)) == 3
     assert (tmp_path / "out" / "held_out.md").read_text().count("\n") == 5
+    # other corpora, other queries; the same ones elsewhere are the same
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "mine.json").write_text("{}")
+        evaluate_held_out([tiny_base], tmp_path / place, tmp_path, 90, 0, tmp_path / "out", quiet)
+        assert len(asked) == 4
+    (tmp_path / "there" / "more.json").write_text("{}")
+    evaluate_held_out([tiny_base], tmp_path / "there", tmp_path, 90, 0, tmp_path / "out", quiet)
+    assert len(asked) == 5
     assert (tmp_path / "out" / "held_out.png").exists()
 
 
