@@ -54,10 +54,13 @@ def _guarded(
         if not pairs or (len(pairs) == 1 and not guard.bars_pair(pairs[0])):
             short.append(name)
             continue
-        clean = [pair for pair in pairs if not guard.bars_pair(pair)]
+        seen = [guard.bars_pair(pair) for pair in pairs]
+        clean = [pair for pair, bars in zip(pairs, seen, strict=True) if not bars]
+        planted = {pair for pair, bars in zip(pairs, seen, strict=True) if bars}
         barred_pairs += len(pairs) - len(clean)
-        # a task that shares one pair with an evaluation task is that task under another name
-        if len(clean) < 2 or (len(clean) < len(pairs) and len(pairs) < 20):
+        # a task that shares one pair with an evaluation task is that task under another name, and so is a generator that
+        # shares two; of so many pairs one can be there by chance
+        if len(clean) < 2 or len(planted) > 1 or (planted and len(pairs) < 20):
             barred.append(name)
             continue
         kept += 1

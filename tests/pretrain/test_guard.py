@@ -3,7 +3,9 @@
 import itertools
 import json
 import lzma
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.arc.datasets import load_tasks
-from solver.arc.grid import grid_json
 from solver.arc.task import Pair, Task
 from solver.arc.view import TRANSFORMS, View
 from solver.errors import InputError
@@ -34,6 +35,10 @@ views = st.builds(View, st.sampled_from(TRANSFORMS), st.permutations(range(10)).
 def seen_through(view: View, pair: Pair) -> Pair:
     assert pair.output is not None
     return Pair(view.apply_grid(pair.input), view.apply_grid(pair.output))
+
+
+def pairs_json(found: Sequence[Pair]) -> list[dict[str, Any]]:
+    return [*Task("", tuple(found), ()).to_json()["train"]]
 
 
 @given(pairs, views)
@@ -59,10 +64,8 @@ def test_a_planted_evaluation_task_is_barred_by_id_and_by_content(tmp_path: Path
         f"made-for-{evaluation[4].id}": clean.to_json(),
         "innocent-name": disguised.to_json(),  # its content under another name
         "clean": clean.to_json(),
-        "pool": [
-            {"input": grid_json(p.input), "output": grid_json(p.output)}  # type: ignore[arg-type]
-            for p in [*clean.train, *clean.test] * 6 + list(disguised.train)
-        ],
+        "pool": pairs_json([*clean.train, *clean.test] * 6 + [disguised.train[0]] * 2),
+        "generator": pairs_json([*clean.train, *clean.test] * 6 + [*disguised.train[:2]]),
     }
     path = tmp_path / "planted.json"
     path.write_text(json.dumps(corpus))
@@ -71,7 +74,9 @@ def test_a_planted_evaluation_task_is_barred_by_id_and_by_content(tmp_path: Path
     assert sorted(store.names) == sorted(["clean", "pool", clean.id])
     assert len(store.family(store.names.index("pool"))) == 6 * len([*clean.train, *clean.test])
     assert not any(guard.bars_pair(Pair(*store.pair(i))) for i in range(len(store.pairs)))
-    assert any(f"barred 3 families ({evaluation[3].id}, made-for-{evaluation[4].id}, innocent-name)" in line for line in lines)
+    assert any(
+        f"barred 4 families ({evaluation[3].id}, made-for-{evaluation[4].id}, innocent-name, generator)" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize(
