@@ -10,6 +10,7 @@ little as any other run does, and adapts to demonstrations only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +40,7 @@ from solver.run.types import EXIT_DONE, Observer, RunOptions
 Report = Callable[[str], None]
 
 UNFITTED = ("train.steps=0", "budget.policy=fixed")  # one pass over every task without an optimizer step
+LABEL_BYTES = 200  # of the name of a run's folder; file systems end at 255
 DAY = 86400.0  # seconds: the clock of a run that has none
 
 
@@ -214,7 +216,10 @@ def _finished(file: Path, settings: Settings) -> dict[str, Any] | None:
 
 def _label(identity: str, choice: TaskChoice, budget: str, seed: int, plan: TaskEvaluation) -> str:
     parts = [str(choice), plan.recipe or "", *plan.overrides, f"budget {budget}", f"seed {seed}", identity[:8]]
-    return "-".join("".join(c if c.isalnum() or c in ".=" else "_" for c in part) for part in parts if part)
+    text = "-".join("".join(c if c.isalnum() or c in ".=" else "_" for c in part) for part in parts if part)
+    if len(text.encode()) <= LABEL_BYTES:
+        return text
+    return f"{text[: LABEL_BYTES // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _position(folder: Path) -> dict[str, int]:

@@ -96,6 +96,15 @@ def test_what_is_in_the_table_is_not_run_again(tiny_base: Path, tmp_path: Path, 
     assert len(runs.asked) == 6
 
 
+def test_many_settings_still_make_a_folder_of_their_own(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = FakeRuns(monkeypatch)
+    ranks = tuple(f"train.rank={rank}" for rank in range(1, 40))
+    for overrides in (ranks, (*ranks, "train.rank=8")):
+        evaluate_tasks([tiny_base], replace(PLAN, overrides=overrides), tmp_path, SilentObserver, quiet)
+    assert len({options.out for options in runs.asked}) == 4
+    assert all((options.out / "summary.json").exists() for options in runs.asked)
+
+
 def test_a_run_that_was_stopped_leaves_no_row(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = FakeRuns(monkeypatch)
     runs.exit_code = 143
