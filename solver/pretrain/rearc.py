@@ -26,6 +26,7 @@ from typing import Any
 
 from solver.arc.grid import Grid, GridJson, grid_json, grid_key, parse_grid
 from solver.errors import InputError
+from solver.process import die_with
 
 Pairs = list[dict[str, GridJson]]
 Generate = Callable[[Random, float, float], Mapping[str, Any]]  # from the least and the greatest difficulty, 0 to 1
@@ -81,7 +82,7 @@ def _families(names: list[str], pairs: int, seed: int, processes: int) -> Iterat
     if workers == 1:
         yield from zip(names, map(_family, wanted), strict=True)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), die_with, (os.getpid(),)) as pool:
         yield from zip(names, pool.map(_family, wanted), strict=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 from solver.pretrain.group import ALONE, Group
 from solver.pretrain.sampler import Batch, Sampler
+from solver.process import die_with
 
 _sampler: Sampler | None = None  # of a worker process
 
@@ -38,7 +40,7 @@ def _blocks(sampler: Sampler, block: int, stride: int, workers: int) -> Iterator
         yield from map(sampler.block, numbers)
         return
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in any state
-    with ProcessPoolExecutor(workers, context, _keep, (sampler,)) as pool:
+    with ProcessPoolExecutor(workers, context, _keep, (sampler, os.getpid())) as pool:
         ahead: deque[Future[list[Batch]]] = deque(pool.submit(_block, next(numbers)) for _ in range(2 * workers))
         try:
             while True:
@@ -49,9 +51,10 @@ def _blocks(sampler: Sampler, block: int, stride: int, workers: int) -> Iterator
             pool.shutdown(cancel_futures=True)
 
 
-def _keep(sampler: Sampler) -> None:
+def _keep(sampler: Sampler, parent: int) -> None:
     global _sampler
     _sampler = sampler
+    die_with(parent)  # nobody else would end a process that ignores signals
     for number in (signal.SIGINT, signal.SIGTERM):  # the process that trains decides when to end
         signal.signal(number, signal.SIG_IGN)
 

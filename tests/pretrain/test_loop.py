@@ -6,12 +6,15 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -78,6 +81,39 @@ def test_batches_made_ahead_are_the_same(store: PairStore) -> None:
         assert np.array_equal(batch.ids, other.ids)
         assert np.array_equal(batch.weights, other.weights)
     ahead.close()
+
+
+SUPPLIED = """
+import multiprocessing, time
+from solver.arc.datasets import load_tasks
+from solver.codec import grid_codec
+from solver.pretrain.sampler import Sampler, SamplerSettings
+from solver.pretrain.store import pack
+from solver.pretrain.supply import supply
+
+if __name__ == "__main__":
+    store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training").tasks[:10])
+    settings = SamplerSettings(batch_tokens=1024, block_batches=1, max_tokens=512)
+    stream = supply(Sampler(store, {}, grid_codec(), settings, 0), 0, 0, workers=2)
+    next(stream)
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_training_that_is_killed_takes_its_suppliers_along(tmp_path: Path) -> None:
+    script = tmp_path / "supplied.py"
+    script.write_text(SUPPLIED)
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as training:
+        assert training.stdout is not None
+        suppliers = [psutil.Process(int(pid)) for pid in training.stdout.readline().split()]
+        training.kill()
+    assert len(suppliers) == 2
+    _, left = psutil.wait_procs(suppliers, timeout=20)
+    alive = [process for process in left if process.status() != psutil.STATUS_ZOMBIE]  # nobody may be there to bury them
+    for process in alive:
+        process.kill()
+    assert not alive
 
 
 def test_sequences_are_well_formed_and_within_bounds(store: PairStore) -> None:
