@@ -9,9 +9,9 @@ them, with a blank between two, and how tasks are fitted, `fit=own` (each alone)
 `fit=both` (each goes on from the shared one). What is finished is in OUT/results.jsonl, task by task, and is not done again.
 
 `table` compares every configuration with the first one on the tasks both have done: the mean nats of an answer, the mean
-difference with its standard error over tasks, and queries solved by the two most voted of the greedy answers, with the
-solved queries gained and lost. Losses are the mean over the views that queries are asked under. Nothing in it depends on
-how busy the machine was.
+difference with its standard error over tasks, the median difference and on how many tasks the nats are fewer (one long task can
+make the mean), and queries solved by the two most voted of the greedy answers, with those gained and lost. Losses are the mean
+over the views that queries are asked under. Nothing in it depends on how busy the machine was.
 """
 
 from __future__ import annotations
@@ -192,18 +192,22 @@ def print_table(out: Path) -> None:
     for one in _read(out):
         by_configuration.setdefault(one.configuration, {})[one.task] = one
     reference = next(iter(by_configuration.values()))
-    print("| configuration | tasks, queries | tokens a task | nats an answer | against the first | solved | gained, lost |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| configuration | tasks, queries | tokens a task | nats an answer | against the first | median | fewer on | solved |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, found in by_configuration.items():
         pairs = [(one, reference[task]) for task, one in found.items() if task in reference]
         nats = np.array([np.mean(one.nats) for one, _ in pairs])
         apart = nats - np.array([np.mean(first.nats) for _, first in pairs])
         solved = np.array([right for one, _ in pairs for right in one.solved])
         before = np.array([right for _, first in pairs for right in first.solved])
-        compared = "" if found is reference else f"{apart.mean():+.2f} ± {apart.std(ddof=1) / len(apart) ** 0.5:.2f}"
+        compared, votes = " | | ", f"{solved.sum()}"
+        if found is not reference:
+            error = apart.std(ddof=1) / len(apart) ** 0.5
+            compared = f"{apart.mean():+.2f} ± {error:.2f} | {np.median(apart):+.2f} | {(apart < 0).sum()} of {len(apart)}"
+            votes += f" (+{(solved & ~before).sum()} -{(before & ~solved).sum()})"
         print(
             f"| {name or 'defaults'} | {len(pairs)}, {len(solved)} | {np.mean([one.tokens for one, _ in pairs]):,.0f} "
-            f"| {nats.mean():.2f} | {compared} | {solved.sum()} | +{(solved & ~before).sum()} -{(before & ~solved).sum()} |"
+            f"| {nats.mean():.2f} | {compared} | {votes} |"
         )
 
 
