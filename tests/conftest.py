@@ -13,7 +13,7 @@ hypothesis_settings.load_profile("solver")
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a randomly initialised two-layer grid model (fp32): fast, real, and untrained."""
+    """A folder with a randomly initialised two-layer model of the package's own kind (fp32): fast, real, and untrained."""
     import torch
 
     from solver.model.build import Shape, new_model, save_model
@@ -21,3 +21,19 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "model"
     save_model(new_model(Shape(hidden=32, layers=2, heads=2, ffn=64)), folder, torch.float32)
     return folder
+
+
+@pytest.fixture(scope="session")
+def plain_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same size as an ordinary Qwen3 over the grid vocabulary, which vLLM and unsloth know, too."""
+    from plain_qwen3 import write_plain_qwen3
+
+    return write_plain_qwen3(tmp_path_factory.mktemp("plain") / "model")
+
+
+@pytest.fixture(scope="session")
+def served_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ordinary Qwen3 over the grid vocabulary that vLLM has kernels for, whose next tokens are far from equally likely."""
+    from plain_qwen3 import SERVED, write_plain_qwen3
+
+    return write_plain_qwen3(tmp_path_factory.mktemp("served") / "model", SERVED, sharpness=4.0)

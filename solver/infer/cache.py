@@ -33,12 +33,24 @@ GROUP = {"cpu": 20000, "cuda": 1 << 60}
 MOST_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}
 
 Index = NDArray[np.int64]
-Prompt = list[tuple[Tensor, Tensor]]  # keys and values by layer, (heads, tokens, head size)
 
 
 def positions(slots: int, prefix: int, rows: int, suffix: int) -> int:
     """Key/value positions (per layer) that a cache of this size allocates."""
     return slots * _up(prefix, PREFIX_BLOCK) + _up(rows, ROW_BLOCK) * _up(suffix, SUFFIX_BLOCK)
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A prompt that was read."""
+
+    kv: list[tuple[Tensor, Tensor]]  # keys and values by layer, (heads, tokens, head size)
+    last: Index  # (axes,) position of its last token
+
+    @property
+    def tokens(self) -> int:
+        """Its length."""
+        return int(self.kv[0][0].shape[1])
 
 
 @dataclass
@@ -92,6 +104,8 @@ class SharedPrefixCache(DynamicCache):
         self.suffix_len: Index = np.zeros(0, dtype=np.int64)  # (rows,)
         self.slot_of: Index = np.zeros(0, dtype=np.int64)  # (rows,)
         self.adapter_of: Index = np.zeros(0, dtype=np.int64)  # (slots,) number of the adapter the prompt was read with
+        self.prefix_last: Index = np.zeros((0, 1), dtype=np.int64)  # (slots, axes) position of each prompt's last token
+        self.last: Index = np.zeros((0, 1), dtype=np.int64)  # (rows, axes) position of each row's last token
         self._kv: list[_Layer] = []
         self._capacity = (0, 0, 0, 0)  # slots, prefix columns, rows, suffix columns
         self._plan: _Prefill | _Extend | None = None
@@ -103,6 +117,7 @@ class SharedPrefixCache(DynamicCache):
         self.slots = self.rows = 0
         for name in ("prefix_len", "suffix_len", "slot_of", "adapter_of"):
             setattr(self, name, np.zeros(0, dtype=np.int64))
+        self.prefix_last, self.last = self.prefix_last[:0], self.last[:0]
         self._kv.clear()
         self._capacity = (0, 0, 0, 0)
         self._plan = None
@@ -125,18 +140,19 @@ class SharedPrefixCache(DynamicCache):
         """Append one row for each of `slots`, with nothing written yet."""
         self.slot_of = np.append(self.slot_of, slots)
         self.suffix_len = np.append(self.suffix_len, np.zeros(len(slots), dtype=np.int64))
+        self.last = np.concatenate([self.last, self.prefix_last[slots]]) if self.rows else self.prefix_last[slots]
         self.rows += len(slots)
         self._reserve()
 
-    def set_rows(self, sources: Index, lengths: Index) -> None:
-        """Row i becomes what row `sources[i]` was, cut to `lengths[i]` tokens. Rows that stay in place cost nothing."""
-        count = len(sources)
+    def set_rows(self, sources: Index) -> None:
+        """Row i becomes what row `sources[i]` was. Rows that stay in place cost nothing."""
+        count, lengths = len(sources), self.suffix_len[sources]
         self.suffix_len = np.minimum(self.suffix_len, lengths.max(initial=0))
         self.rows = max(self.rows, count)
         self._reserve()
         moved = np.flatnonzero(sources != np.arange(count))
         self._copy("suffix", moved, sources[moved], int(lengths[moved].max(initial=0)))
-        self.rows, self.slot_of, self.suffix_len = count, self.slot_of[sources], lengths
+        self.rows, self.slot_of, self.suffix_len, self.last = count, self.slot_of[sources], lengths, self.last[sources]
 
     def remove_slots(self, dropped: Index) -> tuple[Index, Index]:
         """Forget the prompts in the slots `dropped`, which no row may use.
@@ -145,18 +161,24 @@ class SharedPrefixCache(DynamicCache):
         """
         holes, movers = compaction(self.slots, dropped)
         self._copy("prefix", holes, movers, self.longest_prefix)
-        self.prefix_len[holes], self.adapter_of[holes] = self.prefix_len[movers], self.adapter_of[movers]
+        of_slots = (self.prefix_len, self.adapter_of, self.prefix_last)
+        for array in of_slots:
+            array[holes] = array[movers]
         for hole, mover in zip(holes, movers, strict=True):
             self.slot_of[self.slot_of == mover] = hole
         self.slots -= len(dropped)
-        self.prefix_len, self.adapter_of = self.prefix_len[: self.slots].copy(), self.adapter_of[: self.slots].copy()
+        self.prefix_len, self.adapter_of, self.prefix_last = (array[: self.slots].copy() for array in of_slots)
         return holes, movers
 
     # -- one forward pass ----------------------------------------------------------------------------------------------
 
-    def begin_prefill(self, lengths: Index, adapters: Index) -> None:
-        """The coming forward pass brings prompts of these lengths, padded on the right, one a new slot."""
+    def begin_prefill(self, lengths: Index, adapters: Index, last: Index) -> None:
+        """The coming forward pass brings prompts of these lengths, padded on the right, one a new slot.
+
+        `last` (prompts, axes) are the positions of their last tokens.
+        """
         first = self.slots
+        self.prefix_last = np.concatenate([self.prefix_last, last]) if first else last
         self.slots += len(lengths)
         self.prefix_len = np.append(self.prefix_len, lengths)
         self.adapter_of = np.append(self.adapter_of, adapters)
@@ -166,18 +188,19 @@ class SharedPrefixCache(DynamicCache):
     def prompt(self, slot: int) -> Prompt:
         """A copy of the keys and values of the prompt in a slot."""
         length = int(self.prefix_len[slot])
-        return [
+        kept = [
             (keys[slot, :, :length].clone(), values[slot, :, :length].clone()) for keys, values in (kv.prefix for kv in self._kv)
         ]
+        return Prompt(kept, self.prefix_last[slot].copy())
 
     def add_prompt(self, prompt: Prompt, adapter: int) -> None:
         """Write a prompt that was read before, with the same adapter, into a new slot."""
-        self.begin_prefill(np.array([prompt[0][0].shape[1]]), np.array([adapter]))
-        for layer, (keys, values) in enumerate(prompt):
+        self.begin_prefill(np.array([prompt.tokens]), np.array([adapter]), prompt.last[None])
+        for layer, (keys, values) in enumerate(prompt.kv):
             self.update(keys[None], values[None], layer)
 
-    def begin_extend(self, first: int, new: int) -> Tensor:
-        """The coming forward pass brings `new` tokens to each row from `first` on. Returns their positions, (rows, new) int64."""
+    def begin_extend(self, first: int, new: int) -> None:
+        """The coming forward pass brings `new` tokens to each row from `first` on."""
         slot_of, lengths = self.slot_of[first:], self.suffix_len[first:]
         rows, longest = len(slot_of), int(lengths.max())
         self._reserve(new)
@@ -188,7 +211,6 @@ class SharedPrefixCache(DynamicCache):
             write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
         groups = tuple(self._group(first, last, slot_of, columns) for first, last in self._ranges(slot_of, new))
         self._plan = _Extend(first, rows, longest + new, write, groups)
-        return self._tensor(self.prefix_len[slot_of][:, None] + columns)
 
     def _ranges(self, slot_of: Index, new: int) -> list[tuple[int, int]]:
         """Ranges of slots to read together: neighbours join where the padding costs less than another group."""
@@ -235,9 +257,10 @@ class SharedPrefixCache(DynamicCache):
             hidden=hidden,
         )
 
-    def end_extend(self, first: int, new: int) -> None:
-        """After the pass: the rows from `first` on hold `new` more tokens."""
+    def end_extend(self, first: int, new: int, last: Index) -> None:
+        """After the pass: the rows from `first` on hold `new` more tokens; `last` (rows, axes) is where the last of them stand."""
         self.suffix_len[first:] += new
+        self.last[first:] = last
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write the new keys and values, (batch, heads, new, head size), where the plan says. Called by the model's layers."""

@@ -263,13 +263,13 @@ class Decoder:
         rows, sources = rows.take(sound), sources[sound]
         order = arrangement(sources)
         rows, sources = rows.take(order), sources[order]
-        cached = rows.length - 1
-        staying = max(len(np.unique(sources)), self._rows_that_fit(int(cached.max(initial=0))))
+        longest = int(rows.length.max(initial=1)) - 1  # tokens in the cache: the newest of a row has not been read yet
+        staying = max(len(np.unique(sources)), self._rows_that_fit(longest))
         for row in range(staying, len(rows)):
             self._park(rows, row)
         # the cache comes last: if memory runs out here, the rows are whole and can be parked
         self._rows = rows.take(slice(0, staying))
-        self._cache.set_rows(sources[:staying], cached[:staying])
+        self._cache.set_rows(sources[:staying])
 
     def _park(self, rows: Rows, row: int) -> None:
         self._jobs[rows.job[row]].parked.append(rows.take(np.array([row])))
@@ -320,7 +320,7 @@ class Decoder:
             kept = np.setdiff1d(np.arange(len(self._rows)), victims)
             kept = kept[arrangement(kept)]
             self._rows = self._rows.take(kept)
-            cache.set_rows(kept, cache.suffix_len[kept])
+            cache.set_rows(kept)
             if not alone:
                 self._waiting.appendleft(job)
                 self._evict([job])

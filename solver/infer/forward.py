@@ -14,6 +14,7 @@ from solver.infer.cache import ATTENTION, Index, Prompt, SharedPrefixCache
 from solver.infer.lean import LeanDecoder
 from solver.model import threads
 from solver.model.lora import LoraStack
+from solver.model.positions import for_model, from_start, positions_of
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
@@ -36,6 +37,7 @@ class Forward:
         self._kept: dict[tuple[int, bytes], tuple[Prompt, Tensor]] = {}
         self.model = model
         self.device = device
+        self._positions = positions_of(model.config)
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         kind = "cuda" if device.type == "cuda" else "cpu"
         self.prefill_tokens, self.busy_rows = PREFILL_TOKENS[kind], BUSY_ROWS[kind]
@@ -67,7 +69,7 @@ class Forward:
             self._kept.pop(name, None)
             if keep:
                 self._kept[name] = known[n] or (cache.prompt(first + n), logits[n])
-        while sum(prompt[0][0].shape[1] for prompt, _ in self._kept.values()) > self.keep_tokens:
+        while sum(prompt.tokens for prompt, _ in self._kept.values()) > self.keep_tokens:
             del self._kept[next(iter(self._kept))]
         return torch.stack(logits)
 
@@ -84,19 +86,20 @@ class Forward:
         ids = np.zeros((len(prompts), lengths.max()), dtype=np.int64)
         for row, prompt in zip(ids, prompts, strict=True):
             row[: len(prompt)] = prompt
-        cache.begin_prefill(lengths, np.asarray(adapters, dtype=np.int64))
+        positions = from_start(self._positions, torch.from_numpy(ids))
+        cache.begin_prefill(lengths, np.asarray(adapters, dtype=np.int64), positions.numpy()[np.arange(len(ids)), lengths - 1])
         ends, place = np.unique(lengths - 1, return_inverse=True)
-        positions = torch.arange(ids.shape[1], device=self.device)[None]
         self._use(cache.adapter_of[-len(prompts) :])
-        logits = self._call(cache, self._tensor(ids), positions, self._tensor(ends))
+        logits = self._call(cache, self._tensor(ids), positions.to(self.device), self._tensor(ends))
         return logits[torch.arange(len(ids), device=self.device), self._tensor(place)]
 
     def extend(self, cache: SharedPrefixCache, first: int, ids: Index) -> Tensor:
         """Append `ids` (rows, new) to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""
-        positions = cache.begin_extend(first, ids.shape[1])
+        positions = self._positions.follow(torch.from_numpy(ids), torch.from_numpy(cache.last[first:]))
+        cache.begin_extend(first, ids.shape[1])
         self._use(cache.adapter_of[cache.slot_of[first:]])
-        logits = self._call(cache, self._tensor(ids), positions, None)
-        cache.end_extend(first, ids.shape[1])
+        logits = self._call(cache, self._tensor(ids), positions.to(self.device), None)
+        cache.end_extend(first, ids.shape[1], positions[:, -1].numpy())
         return logits
 
     def piece(self, cache: SharedPrefixCache) -> int:
@@ -117,7 +120,7 @@ class Forward:
             return self._lean.logits(ids, positions, cache, keep)
         out = self.model(
             input_ids=ids,
-            position_ids=positions,
+            position_ids=for_model(positions),
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=0 if keep is None else keep,

@@ -16,7 +16,11 @@ from torch.nn import functional
 from transformers import LlamaForCausalLM, Qwen3ForCausalLM
 
 from solver.infer.cache import SharedPrefixCache
+from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.lean import MOST_PARAMETERS
+from solver.model.positions import rotation
+
+FAMILIES = (CellDecoderForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,38 +35,37 @@ class _Block:
 
 
 class LeanDecoder:
-    """Same function as a `LlamaForCausalLM` or `Qwen3ForCausalLM` over a shared-prefix cache; see `fits`."""
+    """Same function as a model of one of `FAMILIES` over a shared-prefix cache; see `fits`."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
         self._eps = float(config.rms_norm_eps)
         self._heads, self._query_heads = config.num_key_value_heads, config.num_attention_heads
-        self._size = model.model.layers[0].self_attn.head_dim
-        self._blocks = [self._block(layer) for layer in model.model.layers]
-        self._embed, self._rotary = model.model.embed_tokens, model.model.rotary_emb
+        decoder = model.get_decoder()
+        self._size = decoder.layers[0].self_attn.head_dim
+        self._blocks = [self._block(layer) for layer in decoder.layers]
+        self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
         self._epsilon = torch.tensor(self._eps, device=model.device)
-        self._norm, self._head = model.model.norm.weight, model.lm_head
+        self._norm, self._head = decoder.norm.weight, model.lm_head
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether `model` is one of the two classes, small, SiLU-gated, and made of plain linear layers without biases."""
-        if type(model) not in (LlamaForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
+        """Whether `model` is of one of `FAMILIES`, small, SiLU-gated, and made of plain linear layers without biases."""
+        if type(model) not in FAMILIES or model.config.hidden_act != "silu":
             return False
-        projections = [m for name, m in model.model.layers.named_modules() if name.endswith("_proj")]
+        projections = [m for name, m in model.get_decoder().layers.named_modules() if name.endswith("_proj")]
         plain = all(type(m) is nn.Linear and m.bias is None for m in projections)
         return plain and sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
 
     def logits(self, ids: Tensor, positions: Tensor, cache: SharedPrefixCache, keep: Tensor | None) -> Tensor:
-        """(rows, kept, vocabulary) logits after the columns `keep` of `ids` (rows, new) at `positions`.
+        """(rows, kept, vocabulary) logits after the columns `keep` of `ids` (rows, new) at `positions` (rows, new, axes).
 
         `keep` is for a prefill; None keeps all columns. The last layer computes nothing but keys and values for the others.
         """
         x = self._embed(ids)
         rows, new, _ = x.shape
-        cos, sin = self._rotary(x, positions)
+        cos, sin = rotation(self._rotary, x, positions)
         half = self._size // 2
-        # rotate_half(y) * sin == roll(y, half) * (sin with its first half negated)
-        cos, sin = cos[:, :, None], torch.cat([-sin[..., :half], sin[..., half:]], -1)[:, :, None]
         both = self._query_heads + self._heads
         for number, block in enumerate(self._blocks):
             qkv = functional.linear(self._normed(x), block.qkv).view(rows, new, -1, self._size)

@@ -1,4 +1,4 @@
-"""New base models over the 16-token grid vocabulary, in the folder layout that transformers, vLLM and unsloth load."""
+"""New base models over the 16-token grid vocabulary, with cell positions, in the folder layout of transformers."""
 
 from __future__ import annotations
 
@@ -7,40 +7,48 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from solver.codec import GRID_VOCABULARY, grid_codec, grid_tokenizer
+from solver.model.cell_decoder import ROTARY_BASE, CellDecoderConfig, CellDecoderForCausalLM, rotary_axes
+
+MAX_SHARD = "15MB"  # of a weights file
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of a Qwen3 model; head_dim is hidden // heads unless given."""
+    """Size of a model; the size of a head is hidden // heads."""
 
     hidden: int
     layers: int
     heads: int
     ffn: int
-    context: int = 8192
-    rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
             raise ValueError(f"hidden size {self.hidden} is no multiple of {self.heads} heads")
 
 
-def new_model(shape: Shape, seed: int = 0) -> Qwen3ForCausalLM:
-    """A freshly initialised fp32 Qwen3 with tied embeddings. The global torch generator is left as it was."""
+def new_model(shape: Shape, seed: int = 0) -> CellDecoderForCausalLM:
+    """A freshly initialised fp32 model with tied embeddings. The global torch generator is left as it was.
+
+    Raises ValueError for heads that cannot be split among grid, row and column.
+    """
     codec = grid_codec()
-    config = Qwen3Config(
+    head_size = shape.hidden // shape.heads
+    config = CellDecoderConfig(
         vocab_size=len(GRID_VOCABULARY),
         hidden_size=shape.hidden,
         intermediate_size=shape.ffn,
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
-        head_dim=shape.hidden // shape.heads,
-        max_position_embeddings=shape.context,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_theta},
+        head_dim=head_size,
+        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
+        rotary_axes=list(rotary_axes(head_size)),
+        marker_ids=[*codec.input_marker, *codec.output_marker],
+        separator_id=codec.newline,
+        use_cache=False,
         tie_word_embeddings=True,
         bos_token_id=codec.begin[0],
         eos_token_id=codec.end,
@@ -48,7 +56,7 @@ def new_model(shape: Shape, seed: int = 0) -> Qwen3ForCausalLM:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen3ForCausalLM(config)
+        return CellDecoderForCausalLM(config)
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -64,10 +72,10 @@ def save_tokenizer(folder: Path) -> None:
     (folder / "codec.json").write_text(json.dumps({"codec": grid_codec().name}) + "\n", encoding="utf-8")
 
 
-def save_model(model: Qwen3ForCausalLM, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
     """Write weights (safetensors), config and tokenizer to `folder`; the model itself keeps its dtype."""
     folder.mkdir(parents=True, exist_ok=True)
-    saved = Qwen3ForCausalLM(model.config).to(dtype)
+    saved = type(model)(model.config).to(dtype)
     saved.load_state_dict({name: value.to(dtype) for name, value in model.state_dict().items()})
-    saved.save_pretrained(folder)
+    saved.save_pretrained(folder, max_shard_size=MAX_SHARD)
     save_tokenizer(folder)

@@ -6,12 +6,17 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 from solver.codec import GRID_VOCABULARY
 from solver.config import read_text
 from solver.errors import InputError
 
-EMBEDDED = Path(__file__).parent / "embedded"  # the base model that ships with the package
+# the base models that ship with the package, by the names that --model takes
+SHIPPED = {f"embedded-{size}": Path(__file__).parent / "embedded" / size for size in ("base", "mid")}
+EMBEDDED = SHIPPED["embedded-base"]  # where none is named
+CELL_DECODER = "cell_decoder"  # the model_type of base models that count positions by cell, see `model.cell_decoder`
+_CELL_WEIGHTS = "decoder."  # what the names of their weights begin with
 
 _SMALL = (  # files that change what the ids of a text are, or what the model is
     "config.json",
@@ -31,7 +36,9 @@ _SAMPLE = 2**20
 def check_folder(folder: Path) -> None:
     """Raises InputError naming the folder if it is missing, has no readable config.json or no safetensors.
 
-    A grid model (codec.json says so) must have the tokens of the grid vocabulary by its configuration, too.
+    A grid model (codec.json says so) must have the tokens of the grid vocabulary by its configuration, too. A model with cell
+    positions must be a grid model, with heads that can be split among the axes; and weights of the one kind under the
+    configuration of another are refused, because they would load as nonsense or not at all.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder")
@@ -53,6 +60,38 @@ def check_folder(folder: Path) -> None:
         if pickles:
             raise InputError(f"{folder}: holds pickled weights ({pickles[0]}); only safetensors are loaded")
         raise InputError(f"{folder}: holds no weights (*.safetensors)")
+    _check_cells(folder, config)
+
+
+def _check_cells(folder: Path, config: dict[str, Any]) -> None:
+    """Raises InputError if the folder is half a model with cell positions."""
+    by_cell = config.get("model_type") == CELL_DECODER
+    names = weight_names(folder)
+    ours = any(name.startswith(_CELL_WEIGHTS) for name in names)
+    if by_cell and not ours:
+        raise InputError(
+            f"{folder}: config.json says {CELL_DECODER}, but the weights are of another architecture ({min(names, default='none')})"
+        )
+    if not by_cell:
+        if ours and (folder / "codec.json").exists():
+            raise InputError(
+                f"{folder}: the weights are of a {CELL_DECODER}, which counts positions by cell; config.json says "
+                f"{config.get('model_type')!r}"
+            )
+        return
+    if not (folder / "codec.json").exists():
+        raise InputError(f"{folder}: a {CELL_DECODER} needs the grid vocabulary: codec.json is missing")
+    axes, size = config.get("rotary_axes"), config.get("head_dim")
+    if (
+        not isinstance(axes, list)
+        or len(axes) != 3
+        or not all(isinstance(n, int) and n > 0 for n in axes)
+        or 2 * sum(axes) != size
+    ):
+        raise InputError(
+            f"{folder / 'config.json'}: heads of size {size} cannot be split by rotary_axes = {axes}: grid, row and column need "
+            f"whole numbers of pairs that make half of it"
+        )
 
 
 def folder_identity(folder: Path) -> str:
@@ -81,9 +120,23 @@ def count_weights(folder: Path) -> int:
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            with file.open("rb") as stream:
-                header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError):
+            total += sum(math.prod(entry["shape"]) for entry in _header(file).values())
+        except (KeyError, TypeError):
             raise InputError(f"{file}: not a safetensors file") from None
     return total
+
+
+def weight_names(folder: Path) -> list[str]:
+    """The names of the tensors in a folder, by the headers of its files. Raises InputError naming a damaged file."""
+    return [name for file in sorted(folder.glob("*.safetensors")) for name in _header(file)]
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors, by name."""
+    try:
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        header.pop("__metadata__", None)
+        return dict(header)
+    except (OSError, ValueError, TypeError, AttributeError, MemoryError, OverflowError):
+        raise InputError(f"{file}: not a safetensors file") from None

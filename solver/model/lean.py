@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen3ForCausalLM
 
+from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.lora import LoraLinear, MergedProduct
+from solver.model.positions import from_start, positions_of, rotation
 
 MOST_PARAMETERS = 64_000_000  # joined weights are copies, made for every pass
 BEST_TOKENS = 1024
@@ -60,11 +62,12 @@ class LeanPass:
         self._eps = float(config.rms_norm_eps)
         self._heads, self._size = int(config.num_key_value_heads), int(config.head_dim)
         self._query_heads = int(config.num_attention_heads)
+        self._positions = positions_of(config)
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether `model` is a small fp32 `Qwen3ForCausalLM` on the CPU, of plain linear layers or LoRA stacks of one on them."""
-        if type(model) is not Qwen3ForCausalLM or model.config.hidden_act != "silu":
+        """Whether `model` is a small fp32 decoder of Qwen3's layers on the CPU, of plain linear layers or LoRA stacks of one."""
+        if type(model) not in (CellDecoderForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
             return False
         parameters = list(model.parameters())
         if sum(p.numel() for p in parameters) > MOST_PARAMETERS:
@@ -80,17 +83,17 @@ class LeanPass:
         model = self._model
         rows, tokens = ids.shape
         x = model.embed_tokens(ids).flatten(0, 1)
-        cos, sin = (t[0] for t in model.rotary_emb(x, torch.arange(tokens)[None]))
-        half = self._size // 2
-        # rotate_half(y) * sin == roll(y, half) * (sin with its first half negated)
-        sin = torch.cat([-sin[:, :half], sin[:, half:]], -1)
+        # positions by index are the same in every row: one row of them is rotated by
+        counted = ids if self._positions.by_content else ids[:1]
+        cos, sin = rotation(model.rotary_emb, x, from_start(self._positions, counted))
         for layer in self._layers:
             scale = torch.cat([layer.query_norm.expand(self._query_heads, -1), layer.key_norm.expand(self._heads, -1)])
             last = layer is self._layers[-1]
             seen = _Attention.apply(
                 layer.qkv(_Normalize.apply(x, self._eps)).view(rows, tokens, -1, self._size),
-                cos[:, None] * scale,
-                sin[:, None] * scale.roll(half, -1),
+                scale,
+                cos,
+                sin,
                 self._query_heads,
                 self._eps,
                 int((keep % tokens).min()) if last else 0,
@@ -187,19 +190,22 @@ class _SwiGLU(torch.autograd.Function):
 class _Attention(torch.autograd.Function):
     """Causal attention with normalised, rotated queries and keys, (rows, tokens, heads, size) -> (rows, tokens, width).
 
-    `qkv` holds the query heads, then key heads, then value heads. A query or key becomes
-    (y * cos + roll(y, size / 2) * sin) / rms(y), with `cos` and `sin` (tokens, query and key heads, size) times the norm's
-    weight. Outputs before the block of the token `first` are left zero.
+    `qkv` holds the query heads, then key heads, then value heads. A query or key y becomes z = y * scale / rms(y), and
+    z * cos + roll(z, size / 2) * sin, with `scale` (query and key heads, size) the weights of the norms, and `cos` and `sin`
+    (rows or 1, tokens, 1, size). Outputs before the block of the token `first` are left zero.
     """
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, query_heads: int, eps: float, first: int) -> Tensor:
+    def forward(
+        ctx: Any, qkv: Tensor, scale: Tensor, cos: Tensor, sin: Tensor, query_heads: int, eps: float, first: int
+    ) -> Tensor:
         rows, tokens, heads, size = qkv.shape
         key_heads = (heads - query_heads) // 2
         both = query_heads + key_heads
         plain = qkv[:, :, :both]
         inverse = _inverse_rms(plain, eps)
-        rotated = (plain * cos).addcmul_(plain.roll(size // 2, -1), sin)
+        scaled = plain * scale
+        rotated = (scaled * cos).addcmul_(scaled.roll(size // 2, -1), sin)
         qk = torch.empty(rows, both, tokens, size)
         torch.mul(rotated, inverse, out=qk.transpose(1, 2))
         query = qk[:, :query_heads].reshape(-1, tokens, size).mul_(size**-0.5)
@@ -217,13 +223,13 @@ class _Attention(torch.autograd.Function):
             by_head[:, :, start:end] = torch.bmm(probabilities, value[:, :end]).view(rows, query_heads, -1, size)
             if keeps:
                 kept.append(probabilities)
-        ctx.save_for_backward(qkv, cos, sin, inverse, rotated, query, key, value, *kept)
+        ctx.save_for_backward(qkv, scale, cos, sin, inverse, rotated, query, key, value, *kept)
         ctx.first, ctx.query_heads = first, query_heads
         return out.flatten(2)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, cos, sin, inverse, rotated, query, key, value, *kept = ctx.saved_tensors
+        qkv, scale, cos, sin, inverse, rotated, query, key, value, *kept = ctx.saved_tensors
         rows, tokens, heads, size = qkv.shape
         query_heads = ctx.query_heads
         key_heads = (heads - query_heads) // 2
@@ -247,13 +253,11 @@ class _Attention(torch.autograd.Function):
         torch.mul(_by_token(grad_key, rows, key_heads), inverse[:, :, query_heads:], out=grad_rotated[:, :, query_heads:])
         plain, grad_plain = qkv[:, :, :both], grad_qkv[:, :, :both]
         along = torch.linalg.vecdot(grad_rotated, rotated).unsqueeze_(-1).mul_(inverse.square()).div_(-size)
-        torch.mul(grad_rotated, cos, out=grad_plain)
-        grad_plain.add_((grad_rotated * sin).roll(-(size // 2), -1)).addcmul_(plain, along)
-        grad_cos = grad_sin = None
-        if ctx.needs_input_grad[1]:
-            grad_cos = (grad_rotated * plain).sum(0)
-            grad_sin = (grad_rotated * plain.roll(size // 2, -1)).sum(0)
-        return grad_qkv, grad_cos, grad_sin, None, None, None
+        grad_scaled = (grad_rotated * cos).add_((grad_rotated * sin).roll(-(size // 2), -1))
+        torch.mul(grad_scaled, scale, out=grad_plain)
+        grad_plain.addcmul_(plain, along)
+        grad_scale = (grad_scaled * plain).sum((0, 1)) if ctx.needs_input_grad[1] else None
+        return grad_qkv, grad_scale, None, None, None, None, None
 
 
 def _inverse_rms(x: Tensor, eps: float) -> Tensor:

@@ -146,6 +146,8 @@ def load_text_codec(folder: Path) -> Codec:
 def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     import transformers
 
+    import solver.model.cell_decoder  # noqa: F401  # makes the Auto classes know it
+
     options: dict[str, Any] = {}
     if settings.quantization == "nf4":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -180,6 +182,8 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
 def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The modules of a model on the meta device."""
     import transformers
+
+    import solver.model.cell_decoder  # noqa: F401  # as above
 
     with quiet(transformers):
         try:

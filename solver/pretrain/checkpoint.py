@@ -19,16 +19,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from solver.codec import GRID_VOCABULARY, grid_codec
 from solver.errors import InputError
+from solver.model.cell_decoder import CellDecoderConfig, CellDecoderForCausalLM
+from solver.model.folder import check_folder
 from solver.pretrain.target import LoraTarget, Target
 
 SHARD_BYTES = 15 * 2**20  # of a file; a larger tensor has one of its own
 _HEAD_BYTES = 160  # of a file's head at most: for itself, and for a tensor beside its name
 KEEP = 2
-ARCHITECTURE = "qwen3"
+# by model_type: the models that can be continued. New ones are of the first kind
+ARCHITECTURES: Mapping[str, tuple[Any, type[PreTrainedModel]]] = {
+    "cell_decoder": (CellDecoderConfig, CellDecoderForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+}
 _SHARDS = ("weights-*.safetensors", "optimizer-*.safetensors")
 STATE_FILES = ("state.json", *_SHARDS)
 
@@ -92,7 +98,7 @@ def save_checkpoint(out: Path, target: Target, optimizers: Iterable[torch.optim.
     return final
 
 
-def load_model(folder: Path) -> Qwen3ForCausalLM:
+def load_model(folder: Path) -> PreTrainedModel:
     """The model of a checkpoint in fp32: exact weights if the training state is there, else the shipped bf16 ones.
 
     Raises InputError for a folder that is no grid model, or one of another codec version or architecture.
@@ -104,20 +110,23 @@ def load_model(folder: Path) -> Qwen3ForCausalLM:
     if found != grid_codec().name:
         raise InputError(f"{folder}: the model is written for codec {found}, this version has {grid_codec().name}")
     config = state["config"] if state else _json(folder / "config.json")
-    if config.get("model_type") != ARCHITECTURE:
-        raise InputError(f"{folder}: a model of architecture {config.get('model_type')}, this version trains {ARCHITECTURE}")
+    kind = str(config.get("model_type"))
+    if kind not in ARCHITECTURES:
+        raise InputError(f"{folder}: a model of architecture {kind}; this version trains {', '.join(ARCHITECTURES)}")
     if config.get("vocab_size") != len(GRID_VOCABULARY):
         raise InputError(f"{folder}: a model of {config.get('vocab_size')} tokens, codec {found} has {len(GRID_VOCABULARY)}")
     exact = _load_sharded(folder, "weights", state)
+    config_class, model_class = ARCHITECTURES[kind]
     try:
         if not exact:
-            model, info = Qwen3ForCausalLM.from_pretrained(
+            check_folder(folder)
+            model, info = model_class.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
             if info["missing_keys"]:
                 raise InputError(f"{folder}: the weights do not fit the configuration: {min(info['missing_keys'])}")
             return model
-        model = Qwen3ForCausalLM(Qwen3Config.from_dict(config)).float()
+        model = model_class(config_class.from_dict(config)).float()
         _load_weights(model, exact, folder)
         return model
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import torch
@@ -38,6 +39,7 @@ PRESETS: Mapping[str, Shape] = {
     "tiny": Shape(hidden=64, layers=2, heads=2, ffn=192),
     "small": Shape(hidden=192, layers=6, heads=3, ffn=576),
     "base": Shape(hidden=256, layers=8, heads=4, ffn=768),
+    "mid": Shape(hidden=384, layers=10, heads=6, ffn=1152),
 }
 MIXTURE: Mapping[str, float] = {
     "procedural": 0.3,
@@ -151,9 +153,13 @@ def make_target(options: PretrainOptions) -> Target:
         preset = options.preset or DEFAULT_PRESET
         if preset not in PRESETS:
             raise InputError(f"unknown preset {preset!r}; there are: {', '.join(PRESETS)}")
+        new = new_model(PRESETS[preset], options.seed)
         if options.resume is None:
-            return GridTarget(new_model(PRESETS[preset], options.seed))
-        return GridTarget(load_model(options.resume))
+            return GridTarget(new)
+        old = load_model(options.resume)
+        if options.preset is not None:
+            _check_preset(options.preset, old.config, new.config, options.resume)
+        return GridTarget(old)
     if options.preset is not None:
         raise InputError("--preset is the size of a new model; --init brings its own")
     if options.resume is not None and read_state(options.resume) is None:
@@ -161,6 +167,17 @@ def make_target(options: PretrainOptions) -> Target:
     if options.lora_rank is None:
         return FullTarget(options.init, options.device)
     return LoraTarget(options.init, options.lora_rank, options.device, options.seed)
+
+
+def _check_preset(preset: str, old: Any, new: Any, folder: Path) -> None:
+    """Raises InputError if the model of a checkpoint is not what a preset names: only the checkpoint says what goes on."""
+    sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    if old.model_type != new.model_type:
+        raise InputError(
+            f"{folder}: the checkpoint is a {old.model_type}, --preset {preset} makes a {new.model_type}: leave --preset out to go on"
+        )
+    if any(getattr(old, name) != getattr(new, name) for name in sizes):
+        raise InputError(f"{folder}: the checkpoint is no {preset}: leave --preset out to go on with the size it has")
 
 
 def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[str], None]) -> PairStore:

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import Qwen3ForCausalLM
+from transformers import PreTrainedModel
 
 from solver.codec import Codec, grid_codec
 from solver.config import ModelSettings
@@ -64,7 +64,7 @@ class GridTarget:
     init = ""
     lr = 3e-3
 
-    def __init__(self, model: Qwen3ForCausalLM) -> None:
+    def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.codec = grid_codec()
 

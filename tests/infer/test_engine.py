@@ -480,8 +480,10 @@ def test_nan_fails_the_request_only_where_it_appears(base: Base) -> None:
 
     model = own_weights(base, torch.float32)
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone(), requires_grad=False)
-    model.model.embed_tokens.weight = torch.nn.Parameter(model.model.embed_tokens.weight.clone(), requires_grad=False)
-    model.model.embed_tokens.weight[15] = float("nan")
+    model.get_decoder().embed_tokens.weight = torch.nn.Parameter(
+        model.get_decoder().embed_tokens.weight.clone(), requires_grad=False
+    )
+    model.get_decoder().embed_tokens.weight[15] = float("nan")
     good = prompts(1)[0]
     bad = np.append(good, np.int32(15))
     engine = HFEngine(replace(base, model=model), InferSettings())

@@ -23,8 +23,8 @@ AUTO, VLLM = InferSettings(), InferSettings(engine="vllm")
 
 
 @pytest.fixture
-def base(tiny_base: Path) -> Base:
-    return load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
+def base(plain_base: Path) -> Base:
+    return load_base(plain_base, ModelSettings(dtype="float32", device="cpu"))
 
 
 class StandIn(HFEngine):

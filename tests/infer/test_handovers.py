@@ -71,8 +71,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
 
 
 @pytest.fixture
-def base(tiny_base: Path) -> Base:
-    return load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
+def base(plain_base: Path) -> Base:
+    return load_base(plain_base, ModelSettings(dtype="float32", device="cpu"))
 
 
 def small_plan(cache: int) -> DevicePlan:
@@ -148,16 +148,16 @@ def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) ->
 
 
 def test_a_quantised_base_is_served_as_the_plan_has_it(
-    stand_in: type[StandIn], tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stand_in: type[StandIn], plain_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ModelSettings(dtype="float32", device="cpu", quantization="nf4")
-    base = load_base(tiny_base, settings, weights=False, cache=tmp_path)
+    base = load_base(plain_base, settings, weights=False, cache=tmp_path)
     unpacked = VllmEngine(base, InferSettings())._options(8)
     assert (unpacked.quantized, unpacked.model.parent) == (False, tmp_path)
     small = replace(small_plan(1), served="quantised")
     monkeypatch.setattr(engine_module, "reads_nf4", lambda: True)
     options = VllmEngine(base, InferSettings(), small)._options(8)
-    assert (options.quantized, options.model) == (True, tiny_base)
+    assert (options.quantized, options.model) == (True, plain_base)
     monkeypatch.setattr(engine_module, "reads_nf4", lambda: False)
     with pytest.raises(InputError, match="pip install vllm-bnb-plugin"):
         VllmEngine(base, InferSettings(), small)

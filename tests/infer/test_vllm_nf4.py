@@ -26,9 +26,9 @@ CLOSE = 1e-4  # of a token's log-probability: fp32 sums in another order, as bet
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
+def base(served_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Base:
     settings = ModelSettings(device="cpu", dtype="float32", quantization="nf4")
-    return load_base(None, settings, cache=tmp_path_factory.mktemp("weights"))
+    return load_base(served_base, settings, cache=tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_log_probabilities_are_those_of_the_fitted_base(
     answers = [greedy[request.id].ids for request in requests]
     expected = scores(hf, prompts, answers, adapter)
     distance = np.abs(scores(vllm, prompts, answers, adapter) - expected).max()
-    whole = VllmEngine(load_base(None, ModelSettings(device="cpu", dtype="float32")), InferSettings())
+    whole = VllmEngine(load_base(base.path, ModelSettings(device="cpu", dtype="float32")), InferSettings())
     try:
         original = np.abs(scores(whole, prompts, answers, adapter) - expected).max()
     finally:
@@ -80,13 +80,14 @@ def test_log_probabilities_are_those_of_the_fitted_base(
     assert original > 100 * distance
 
 
-def test_a_worker_serves_what_it_fits(tmp_path: Path) -> None:
+def test_a_worker_serves_what_it_fits(served_base: Path, tmp_path: Path) -> None:
     common = ["model.device=cpu", "model.dtype=float32", "model.quantization=nf4", "model.threads=1", "model.context=1024"]
     settings = [*common, "train.rank=4", "infer.batch_tokens=4096", "infer.score=false"]
     (task,) = shortest_tasks(load_tasks("arc1:evaluation"), 1)
     found = {}
     for engine in ("vllm", "hf"):
-        backend = load(WorkerConfig(load_settings(overrides=[*settings, f"infer.engine={engine}"]), None, tmp_path / engine))
+        chosen = load_settings(overrides=[*settings, f"infer.engine={engine}"])
+        backend = load(WorkerConfig(chosen, served_base, tmp_path / engine))
         solver = backend.solver(0)
         work = TaskWork(task.without_answers(), TaskPlan(3, 2, 1))
         (outcome,) = solver.work(WorkItem("i", 0, (work,), time.monotonic() + 600))

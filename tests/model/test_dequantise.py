@@ -23,8 +23,8 @@ NF4 = ModelSettings(dtype="float32", device="cpu", quantization="nf4")
 
 
 @pytest.fixture
-def base(tiny_base: Path) -> Base:
-    return load_base(tiny_base, NF4)
+def base(plain_base: Path) -> Base:
+    return load_base(plain_base, NF4)
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -33,8 +33,8 @@ def times(folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("family", [None, "qwen2", "llama"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_it_computes_what_the_four_bits_compute(family: str | None, tied: bool, tiny_base: Path, tmp_path: Path) -> None:
-    folder = tiny_base
+def test_it_computes_what_the_four_bits_compute(family: str | None, tied: bool, plain_base: Path, tmp_path: Path) -> None:
+    folder = plain_base
     if family is not None:
         folder = tmp_path / "model"
         write_folder(folder, family, tied=tied)
@@ -123,9 +123,9 @@ def test_a_disk_without_room_is_said(base: Base, tmp_path: Path, monkeypatch: py
         dequantised_folder(base, tmp_path)
 
 
-def test_weights_that_are_whole_already_are_refused(tiny_base: Path, tmp_path: Path) -> None:
+def test_weights_that_are_whole_already_are_refused(plain_base: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not quantised"):
-        dequantised_folder(load_base(tiny_base, FP32), tmp_path)
+        dequantised_folder(load_base(plain_base, FP32), tmp_path)
 
 
 def _made(path: Path, cache: Path, sent: object) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_qwen3 import plain_qwen3
 
 from solver.config import ModelSettings
 from solver.errors import InputError
@@ -42,7 +43,7 @@ def test_a_grid_model_is_loaded_frozen_and_quietly(tiny_base: Path, capfd: pytes
     before = torch.get_rng_state()
     base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu", context=100_000))
     assert base.codec.name == "grid-1"
-    assert base.context == 8192  # the model's own
+    assert base.context == 32768  # the model's own
     assert not base.model.training
     assert not any(p.requires_grad for p in base.model.parameters())
     assert base.model.config._attn_implementation == "sdpa"
@@ -127,8 +128,7 @@ def test_another_codec_version_names_both(folder: Path) -> None:
 def test_grid_marker_on_another_vocabulary(folder: Path) -> None:
     from transformers import Qwen3ForCausalLM
 
-    model = new_model(Shape(hidden=32, layers=2, heads=2, ffn=64))
-    config = model.config
+    config = plain_qwen3().config
     config.vocab_size = 40
     Qwen3ForCausalLM(config).save_pretrained(folder)
     text = refusal(folder)
@@ -137,7 +137,8 @@ def test_grid_marker_on_another_vocabulary(folder: Path) -> None:
     assert "40" in text
 
 
-def test_a_wrong_vocabulary_is_known_before_anything_is_loaded(folder: Path) -> None:
+def test_a_wrong_vocabulary_is_known_before_anything_is_loaded(plain_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain_base, tmp_path / "model"))
     check_folder(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "vocab_size": 40}))
@@ -174,7 +175,8 @@ def text_tokenizer(folder: Path, words: list[str]) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>", unk_token="?").save_pretrained(folder)
 
 
-def test_other_folders_go_through_the_text_codec(folder: Path) -> None:
+def test_other_folders_go_through_the_text_codec(plain_base: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(plain_base, tmp_path / "model"))
     (folder / "codec.json").unlink()
     text_tokenizer(folder, [*"0123456789", "\n", "?", "</s>", "Input:", "Output:"])
     base = load_base(folder, CPU)
@@ -190,21 +192,21 @@ def test_sharing_replaces_modules_but_not_tensors(tiny_base: Path) -> None:
     other = share(model)
     pairs = zip(model.named_parameters(), other.named_parameters(), strict=True)
     assert all(name == twin and value is same for (name, value), (twin, same) in pairs)
-    other.set_submodule("model.layers.0.mlp", torch.nn.Identity())
-    assert not isinstance(model.model.layers[0].mlp, torch.nn.Identity)
+    other.set_submodule("decoder.layers.0.mlp", torch.nn.Identity())
+    assert not isinstance(model.get_decoder().layers[0].mlp, torch.nn.Identity)
 
 
 def test_nf4_on_the_cpu(tmp_path: Path) -> None:
     save_model(new_model(Shape(hidden=64, layers=1, heads=1, ffn=128)), tmp_path / "m", torch.float32)
     base = load_base(tmp_path / "m", ModelSettings(dtype="float32", quantization="nf4"))
     assert base.quantized
-    assert base.model.model.layers[0].mlp.up_proj.weight.dtype is torch.uint8
+    assert base.model.get_decoder().layers[0].mlp.up_proj.weight.dtype is torch.uint8
     ids = torch.arange(10)[None]
     exact = load_base(tmp_path / "m", CPU).model(ids).logits
     rounded = base.model(ids).logits
     assert 0 < (rounded - exact).abs().max() < exact.abs().max()
     twin = share(base.model)
-    assert twin.model.layers[0].mlp.up_proj.weight is base.model.model.layers[0].mlp.up_proj.weight
+    assert twin.get_decoder().layers[0].mlp.up_proj.weight is base.model.get_decoder().layers[0].mlp.up_proj.weight
     assert torch.equal(twin(ids).logits, rounded)
 
 

@@ -48,7 +48,7 @@ def test_every_tree_over_the_weights_moves_with_them(tiny_base: Path, elsewhere:
 def test_what_is_trained_stays(tiny_base: Path, elsewhere: list[str]) -> None:
     model = load_base(tiny_base, FP32).model
     model.lm_head.weight.requires_grad_(True)
-    trained, frozen = model.lm_head.weight, model.model.layers[0].mlp.up_proj.weight
+    trained, frozen = model.lm_head.weight, model.get_decoder().layers[0].mlp.up_proj.weight
     before = trained.data_ptr(), frozen.data_ptr()
     move_weights(model, torch.device("cpu"))
     assert trained.data_ptr() == before[0]

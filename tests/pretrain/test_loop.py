@@ -271,7 +271,7 @@ def checkpoint_of(model: Any, out: Path, steps: int) -> Path:
 def wide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of many small tensors in several files."""
     monkeypatch.setattr("solver.pretrain.checkpoint.SHARD_BYTES", 15_000)
-    return checkpoint_of(new_model(Shape(hidden=8, layers=12, heads=2, ffn=8)), tmp_path / "wide", 3)
+    return checkpoint_of(new_model(Shape(hidden=32, layers=12, heads=2, ffn=8)), tmp_path / "wide", 3)
 
 
 def load_whole(folder: Path) -> None:
@@ -306,9 +306,9 @@ def test_a_model_folder_that_lacks_weights_is_refused(checkpoint: Path) -> None:
         file.unlink()
     load_model(checkpoint)
     weights = load_file(checkpoint / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
+    del weights["decoder.layers.1.mlp.up_proj.weight"]
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"do not fit the configuration: model\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(InputError, match=r"do not fit the configuration: decoder\.layers\.1\.mlp\.up_proj"):
         load_model(checkpoint)
 
 

@@ -35,8 +35,8 @@ FP32 = ModelSettings(dtype="float32", device="cpu")
 
 
 @pytest.fixture
-def base(tiny_base: Path) -> Base:
-    return load_base(tiny_base, FP32)
+def base(plain_base: Path) -> Base:
+    return load_base(plain_base, FP32)
 
 
 # --- what is passed, against the sources of the package, which is installed beside the environment and never imported here
@@ -232,9 +232,9 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [None, "llama"])
 def test_its_process_fits_as_the_peft_trainer_does(
-    family: str | None, tiny_base: Path, tmp_path: Path, library: dict[str, str]
+    family: str | None, plain_base: Path, tmp_path: Path, library: dict[str, str]
 ) -> None:
-    folder = tiny_base
+    folder = plain_base
     if family is not None:
         folder = tmp_path / "model"
         write_folder(folder, family, tied=False)
@@ -324,9 +324,9 @@ def test_resting_and_a_process_that_does_not(
 
 
 def test_only_its_stand_in_loads_the_weights_of_a_description(
-    tiny_base: Path, tmp_path: Path, stand_in: pytest.MonkeyPatch
+    plain_base: Path, tmp_path: Path, stand_in: pytest.MonkeyPatch
 ) -> None:
-    described = load_base(tiny_base, FP32, weights=False)
+    described = load_base(plain_base, FP32, weights=False)
     trainer = make_trainer(described, SETTINGS, tmp_path)
     assert [fit.status for fit in trainer.fit([job("a")], NEVER)] == ["complete"]
     for _ in range(2):
