@@ -175,8 +175,21 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
             raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
     if settings.quantization == "none":
         model.to(device)
+    elif device.type == "cpu":
+        _keep_four_bits(model)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _keep_four_bits(model: PreTrainedModel) -> None:
+    """Have bitsandbytes compute the same on every processor.
+
+    On those with bf16 units it would repack the weights at the first pass without gradients, and from then on multiply in bf16:
+    other numbers than a fit saw, in a layout that nobody else can read, and not at all for layers narrower than a block.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
