@@ -107,8 +107,8 @@ def run(
 
     from solver.config import load_settings, parse_duration
     from solver.report.live import observer_for
-    from solver.run.pipeline import RunOptions
     from solver.run.pipeline import run as run_pipeline
+    from solver.run.types import RunOptions
 
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
     options = RunOptions(

@@ -7,11 +7,10 @@ is then played out for all tasks and the whole budget, here or, by the ratio of 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from solver.arc.datasets import TaskSet, load_tasks, pick_tasks
 from solver.budget.costs import LEARNING, CostModel, prediction_errors
@@ -23,13 +22,16 @@ from solver.budget.reserve import reserve_seconds
 from solver.budget.workload import shape_of
 from solver.config import Settings
 from solver.errors import InputError
+from solver.report.dry_run_table import DryRun, PhaseSeconds
+from solver.report.observer import Observer
+from solver.report.results import Summary
 from solver.run.book import Book
 from solver.run.executors.base import Executor
 from solver.run.ledger import LEDGER, Ledger
 from solver.run.pipeline import ExecutorFactory, local_executor, run
 from solver.run.pricing import remember, starting_costs
 from solver.run.supervisor import SHARED_FIT_SHARE
-from solver.run.types import EXIT_DONE, Observer, RunOptions, Summary
+from solver.run.types import EXIT_DONE, RunOptions
 
 TASK_SECONDS = 15.0  # of the cap for every task of the sample
 LEAST_TASKS, MOST_TASKS = 3, 48
@@ -42,48 +44,6 @@ class DryRunOptions:
     run: RunOptions  # of all tasks; its budget is that of the whole run, its folder that of the sample
     cap: float  # seconds for the sample
     machine: str | None = None  # extrapolate to this preset; none: to this machine
-
-
-@dataclass(frozen=True)
-class PhaseSeconds:
-    """One phase of the sample: worker seconds predicted before each pass and used, and how far single predictions were off."""
-
-    predicted: float
-    used: float
-    error: float | None  # median of |predicted - used| / used over all passes
-    error_later: float | None  # the same without the first `LEARNING` passes
-    full: float | None  # worker seconds of the whole run
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a dry run found. Seconds are of wall clock unless they say worker seconds."""
-
-    estimate: bool  # whether the whole run was rescaled to a machine that the sample was not run on
-    derivation: str
-    machine: str
-    workers: int
-    sample_tasks: int
-    sample_seconds: float
-    sample_events: Mapping[str, int]
-    tasks: int
-    budget: float
-    start_seconds: float  # until the first pass
-    finish: float  # when the last pass ends
-    work_left: bool  # by then
-    busy: float  # share of the workers' time in passes
-    steps: float  # a task
-    views: float  # a task
-    passes: float  # a task
-    planned_steps: int  # of a full pass by the settings
-    planned_views: int
-    untouched: tuple[str, ...]  # tasks that would keep the fallback answer
-    below: tuple[str, ...]  # tasks that would get less than one full pass by the settings
-    phases: Mapping[str, PhaseSeconds]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
 
 
 def dry_run(

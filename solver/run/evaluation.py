@@ -21,8 +21,10 @@ from typing import Any
 from solver.arc.datasets import TaskSet, load_tasks, sample_tasks, shortest_tasks
 from solver.config import Settings, load_settings, parse_duration
 from solver.errors import InputError
+from solver.host import commit, hardware
 from solver.model.folder import EMBEDDED, check_folder, folder_identity
 from solver.report.curves import plot_held_out
+from solver.report.observer import Observer
 from solver.report.scores import (
     HeldOutRow,
     TaskRow,
@@ -34,8 +36,7 @@ from solver.report.scores import (
 )
 from solver.run.pipeline import SUMMARY
 from solver.run.pipeline import run as run_pipeline
-from solver.run.summary import commit, hardware
-from solver.run.types import EXIT_DONE, Observer, RunOptions
+from solver.run.types import EXIT_DONE, RunOptions
 
 Report = Callable[[str], None]
 

@@ -24,32 +24,24 @@ from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import LONGEST_DURATION
 from solver.errors import InputError
+from solver.host import commit, free_memory
+from solver.messages import WorkerConfig
 from solver.model.folder import EMBEDDED, check_folder
+from solver.report.observer import Observer
+from solver.report.results import Summary
 from solver.run.book import Book
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
-from solver.run.placement import Placement, free_memory, place, visible_gpus, weight_bytes
+from solver.run.placement import Placement, place, visible_gpus, weight_bytes
 from solver.run.pricing import remember, starting_costs
-from solver.run.summary import Ended, commit, summarise
+from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Ending, Supervisor
-from solver.run.types import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INPUT,
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Observer,
-    RunOptions,
-    SilentObserver,
-    Summary,
-)
+from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, RunOptions
 from solver.run.watchdog import Watchdog
 from solver.types import Deadline
-
-__all__ = ["Observer", "RunOptions", "SilentObserver", "Summary", "run"]
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
@@ -314,8 +306,6 @@ def _placement(options: RunOptions) -> Placement:
 
 def local_executor(options: RunOptions, scratch: Path) -> Executor:
     """The worker processes of this machine."""
-    from solver.run.worker import WorkerConfig
-
     placement = _placement(options)
     config = WorkerConfig(placement.settings, options.model, scratch)
     return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)

@@ -8,8 +8,8 @@ from solver.budget.costs import CostModel, Prior, prior_of
 from solver.budget.prior import model_of, prior
 from solver.budget.workload import shape_of
 from solver.errors import InputError
+from solver.host import hardware
 from solver.run.ledger import Ledger
-from solver.run.summary import hardware
 from solver.run.types import RunOptions
 
 REMEMBERED = 24  # passes of an earlier process of the same run, the latest

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from solver.arc.submission import Submission
+from solver.report.observer import Observer
 from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
-from solver.run.types import Observer
 
 
 class Scribe:

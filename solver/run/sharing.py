@@ -16,6 +16,7 @@ from typing import Self
 import torch
 
 from solver.config import Settings
+from solver.host import free_memory
 from solver.infer.base import Engine
 from solver.infer.registry import OWN_WEIGHTS, choose_engine, lora_alone
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
@@ -23,7 +24,6 @@ from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_de
 from solver.model.load import Base, load_base
 from solver.model.rest import Movable, Parked, Rests
 from solver.run.handover import Handover
-from solver.run.placement import free_memory
 from solver.train.base import Trainer
 from solver.train.registry import APART, choose_trainer, fits_lora
 

@@ -18,7 +18,7 @@ from solver.arc.view import IDENTITY_COLOURS, View, random_colours
 from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
 from solver.infer.base import Engine, EngineLost
-from solver.run.executors.base import SharedFit
+from solver.messages import SharedFit
 from solver.run.handover import Handover
 from solver.run.job import Job, Prompted, names, spread
 from solver.train.base import Trainer

@@ -20,27 +20,15 @@ from solver.budget.expect import Expected, expect
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.config import Settings
+from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
+from solver.report.observer import Observer, Progress
 from solver.run.book import Book
-from solver.run.executors.base import (
-    Changed,
-    Executor,
-    Heartbeat,
-    ItemDone,
-    ItemFailed,
-    Message,
-    Ready,
-    SharedFit,
-    StartFailed,
-    Warned,
-    WorkerLost,
-    WorkResult,
-)
+from solver.run.executors.base import Executor, WorkerLost, WorkResult
 from solver.run.footprint import describe
 from solver.run.ledger import BEFORE, SHARED, Records
 from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf
 from solver.run.slot import Slot
-from solver.run.types import Observer, Progress
 from solver.run.watch import Watch
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 

@@ -17,12 +17,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 
-from solver.config import Settings
 from solver.errors import InputError, ProcessBroken
+from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
 from solver.process import die_with
-from solver.run.executors.base import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned
 from solver.run.footprint import smaller_item, smaller_settings
 from solver.run.handover import Handover
 from solver.run.solve import Solver
@@ -30,15 +28,6 @@ from solver.types import TaskOutcome, WorkItem
 
 BEAT = 1.0  # seconds between heartbeats
 NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
-
-
-@dataclass(frozen=True)
-class WorkerConfig:
-    """The first message a worker gets."""
-
-    settings: Settings
-    model: Path | None  # None: the embedded one
-    scratch: Path  # adapters
 
 
 @dataclass(frozen=True)

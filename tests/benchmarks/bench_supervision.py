@@ -25,12 +25,12 @@ from solver.budget.costs import CostModel
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES
 from solver.config import load_settings
+from solver.report.observer import SilentObserver
 from solver.run.book import Book
 from solver.run.executors.simulated import SimulatedClock, SimulatedExecutor, Sketch
 from solver.run.ledger import Identity, Ledger
 from solver.run.rehearse import RehearseOptions, scene_of
 from solver.run.supervisor import Supervisor
-from solver.run.types import SilentObserver
 from solver.types import Deadline
 
 CASES = (("cpu", 12, 300.0), ("cpu", 60, 3600.0), ("kaggle-l4x4", 240, 43200.0), ("h200", 240, 43200.0))

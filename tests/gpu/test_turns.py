@@ -19,11 +19,12 @@ from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
 from solver.infer.vllm import shim
 from solver.infer.vllm.engine import VllmEngine
+from solver.messages import WorkerConfig
 from solver.model.device import DevicePlan
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
 from solver.model.rest import Parked
-from solver.run.worker import WorkerConfig, load
+from solver.run.worker import load
 from solver.types import NEVER, AdapterRef, ScoreRequest, TaskOutcome, TaskPlan, TaskWork, TokenIds, WorkItem
 
 needs_vllm = pytest.mark.skipif(not shim.distribution(), reason="needs vllm")

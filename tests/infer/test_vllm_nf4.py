@@ -16,9 +16,10 @@ from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.shim import distribution
+from solver.messages import WorkerConfig
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
-from solver.run.worker import WorkerConfig, load
+from solver.run.worker import load
 from solver.types import NEVER, AdapterRef, SampleRequest, ScoreRequest, TaskOutcome, TaskPlan, TaskWork, TokenIds, WorkItem
 
 pytestmark = [pytest.mark.skipif(not distribution(), reason="vllm is not installed here"), pytest.mark.slow]

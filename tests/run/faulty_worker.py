@@ -18,6 +18,7 @@ from fake_parts import fake_solver
 
 from solver.budget.costs import START
 from solver.errors import InputError, ProcessBroken
+from solver.messages import WorkerConfig
 from solver.run import worker
 from solver.run.footprint import smaller_settings
 from solver.run.solve import Report, Solver
@@ -65,7 +66,7 @@ class Faulty:
         yield from self.solver.work(item, report)
 
 
-def load(config: worker.WorkerConfig) -> worker.Backend:
+def load(config: WorkerConfig) -> worker.Backend:
     misbehave("*", None)
     step, answer = FAULTS.get("step", 0.0), FAULTS.get("answer", 0.0)
 

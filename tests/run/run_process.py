@@ -9,11 +9,11 @@ from pathlib import Path
 
 from solver.config import load_settings
 from solver.errors import InputError
+from solver.messages import WorkerConfig
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.pipeline import run
 from solver.run.types import RunOptions
-from solver.run.worker import WorkerConfig
 
 HERE = Path(__file__).parent
 

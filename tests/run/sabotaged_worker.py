@@ -71,11 +71,12 @@ def sabotage_start() -> None:
 
 
 if __name__ == "__main__":
+    from solver.messages import WorkerConfig
     from solver.run import worker
 
     real = worker.load
 
-    def load(config: worker.WorkerConfig) -> worker.Backend:
+    def load(config: WorkerConfig) -> worker.Backend:
         if FAULTS.get("where", "").startswith("engine"):
             sabotage_start()
         backend = real(config)

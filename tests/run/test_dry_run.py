@@ -18,12 +18,13 @@ from solver.arc.datasets import TaskSet
 from solver.cli import app
 from solver.config import load_settings
 from solver.errors import InputError
-from solver.report.dry_run_table import dry_run_view
-from solver.run.dry_run import MOST_TASKS, DryRun, DryRunOptions, dry_run, sample_size, stratified
+from solver.messages import WorkerConfig
+from solver.report.dry_run_table import DryRun, dry_run_view
+from solver.report.observer import SilentObserver
+from solver.run.dry_run import MOST_TASKS, DryRunOptions, dry_run, sample_size, stratified
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
-from solver.run.types import RunOptions, SilentObserver
-from solver.run.worker import WorkerConfig
+from solver.run.types import RunOptions
 
 HERE = Path(__file__).parent
 TASKS = make_tasks(12)

@@ -16,12 +16,14 @@ import pytest
 from run_helpers import FAST, assert_valid, make_tasks, write_challenges
 
 from solver.config import load_settings
+from solver.messages import WorkerConfig
+from solver.report.observer import SilentObserver
+from solver.report.results import Summary
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.ledger import Event, Ledger
-from solver.run.pipeline import RunOptions, run
-from solver.run.types import SilentObserver, Summary
-from solver.run.worker import WorkerConfig
+from solver.run.pipeline import run
+from solver.run.types import RunOptions
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent

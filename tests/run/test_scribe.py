@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from solver.arc.submission import Submission
+from solver.report.observer import SilentObserver
 from solver.run.ledger import Event, LedgerError, UnfitError
 from solver.run.scribe import Scribe
-from solver.run.types import SilentObserver
 
 
 @dataclass

@@ -17,7 +17,7 @@ from solver.arc.view import IDENTITY_COLOURS, View
 from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
 from solver.infer.base import EngineLost
-from solver.run.executors.base import SharedFit
+from solver.messages import SharedFit
 from solver.run.solve import INFER_SHARE, SCORE_SHARE, Solver, inference_views
 from solver.types import (
     Candidate,

@@ -19,23 +19,13 @@ from solver.budget.costs import START
 from solver.budget.planner import MAX_LOSSES, MAX_TRIES
 from solver.budget.registry import make_policy
 from solver.config import Settings, load_settings
+from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
+from solver.report.observer import Progress
 from solver.run.book import Book
-from solver.run.executors.base import (
-    Heartbeat,
-    ItemDone,
-    ItemFailed,
-    Message,
-    Ready,
-    SharedFit,
-    StartFailed,
-    Warned,
-    WorkerLost,
-    WorkResult,
-)
+from solver.run.executors.base import WorkerLost, WorkResult
 from solver.run.identity import identity_of
 from solver.run.ledger import Identity, Ledger
 from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Ending, Supervisor
-from solver.run.types import Progress
 from solver.run.watch import Watch
 from solver.types import Deadline, Fit, WorkItem
 

@@ -20,8 +20,9 @@ from solver.config import Settings, load_settings
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.shim import distribution
+from solver.messages import WorkerConfig
 from solver.run.solve import Solver
-from solver.run.worker import WorkerConfig, load
+from solver.run.worker import load
 from solver.train import unsloth
 from solver.train.unsloth import UnslothTrainer
 from solver.types import TaskOutcome, TaskPlan, TaskWork, WorkItem

@@ -23,7 +23,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from solver.run.executors.base import StartFailed, WorkerLost, WorkResult
+from solver.messages import StartFailed
+from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import WorkItem
 
 WORKER_COMMAND = (sys.executable, "-m", "solver.run.worker")

@@ -14,17 +14,8 @@ from random import Random
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.rehearsal import Course, Fault, Faults, Noise, Pace, course
-from solver.run.executors.base import (
-    Heartbeat,
-    ItemDone,
-    ItemFailed,
-    Message,
-    Ready,
-    SharedFit,
-    StartFailed,
-    WorkerLost,
-    WorkResult,
-)
+from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed
+from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome, TaskWork, WorkItem
 
 REAP_SECONDS = 1.0  # `close` waits for killed workers, as the local executor does

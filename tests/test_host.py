@@ -1,4 +1,4 @@
-"""What a summary says of where it was made."""
+"""What a process says of the machine and the installation it runs on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from solver.run import summary
+from solver import host
 
 
 def installed(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make the package seem to lie below `root`."""
-    monkeypatch.setattr(summary, "__file__", str(root / "solver" / "run" / "summary.py"))
+    monkeypatch.setattr(host, "__file__", str(root / "solver" / "host.py"))
     return root
 
 
@@ -28,14 +28,27 @@ def test_a_checkout_names_its_commit_and_whether_it_was_changed(tmp_path: Path, 
     git(root, "add", "file")
     git(root, "commit", "--quiet", "-m", "first")
     monkeypatch.setenv("SOLVER_COMMIT", "other")
-    assert summary.commit() == git(root, "rev-parse", "HEAD")
+    assert host.commit() == git(root, "rev-parse", "HEAD")
     (root / "file").write_text("2")
-    assert summary.commit() == git(root, "rev-parse", "HEAD") + "+"
+    assert host.commit() == git(root, "rev-parse", "HEAD") + "+"
 
 
 def test_a_copy_names_the_commit_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(tmp_path, monkeypatch)
     monkeypatch.delenv("SOLVER_COMMIT", raising=False)
-    assert summary.commit() == ""
+    assert host.commit() == ""
     monkeypatch.setenv("SOLVER_COMMIT", "0c1d2e3f")
-    assert summary.commit() == "0c1d2e3f"
+    assert host.commit() == "0c1d2e3f"
+
+
+def test_free_memory_is_what_a_container_leaves(tmp_path: Path) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemAvailable:      50 kB\n")
+    assert host.free_memory(tmp_path) == 50 * 1024
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("30000\n")
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text("10000\n")
+    assert host.free_memory(tmp_path) == 20000
+    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
+    assert host.free_memory(tmp_path) == 50 * 1024
+    assert host.free_memory() > 0
