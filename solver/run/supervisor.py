@@ -17,6 +17,7 @@ from solver.arc.submission import Submission
 from solver.arc.task import Task
 from solver.budget.chunk import Chunks
 from solver.budget.expect import Expected, expect
+from solver.budget.footprint import describe
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.config import Settings
@@ -24,7 +25,6 @@ from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, R
 from solver.report.observer import Observer, Progress
 from solver.run.book import Book
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
-from solver.run.footprint import describe
 from solver.run.ledger import BEFORE, SHARED, Records
 from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf

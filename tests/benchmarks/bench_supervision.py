@@ -24,12 +24,12 @@ from solver.arc.submission import write_submission
 from solver.budget.costs import CostModel
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES
+from solver.commands.rehearse import RehearseOptions, scene_of
+from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
 from solver.config import load_settings
 from solver.report.observer import SilentObserver
 from solver.run.book import Book
-from solver.run.executors.simulated import SimulatedClock, SimulatedExecutor, Sketch
 from solver.run.ledger import Identity, Ledger
-from solver.run.rehearse import RehearseOptions, scene_of
 from solver.run.supervisor import Supervisor
 from solver.types import Deadline
 

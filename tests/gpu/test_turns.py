@@ -24,8 +24,8 @@ from solver.model.device import DevicePlan
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
 from solver.model.rest import Parked
-from solver.run.worker import load
 from solver.types import NEVER, AdapterRef, ScoreRequest, TaskOutcome, TaskPlan, TaskWork, TokenIds, WorkItem
+from solver.worker.main import load
 
 needs_vllm = pytest.mark.skipif(not shim.distribution(), reason="needs vllm")
 needs_nf4 = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")

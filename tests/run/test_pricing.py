@@ -17,15 +17,15 @@ from solver.budget.gains import load_gains
 from solver.budget.prior import stored
 from solver.budget.profile import save_profile
 from solver.budget.workload import TaskShape, shape_of
+from solver.commands.record import fit_gains, read_record
 from solver.config import load_settings
 from solver.errors import InputError
 from solver.host import hardware
 from solver.run.ledger import Identity, Ledger
 from solver.run.pricing import remember, starting_costs
-from solver.run.record import fit_gains, read_record
-from solver.run.solve import inference_views
 from solver.run.types import RunOptions
 from solver.types import TaskPlan
+from solver.worker.solve import inference_views
 
 
 def options(profile: Path | None, **more: object) -> RunOptions:

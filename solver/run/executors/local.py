@@ -27,7 +27,7 @@ from solver.messages import StartFailed
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import WorkItem
 
-WORKER_COMMAND = (sys.executable, "-m", "solver.run.worker")
+WORKER_COMMAND = (sys.executable, "-m", "solver.worker.main")
 REAP_SECONDS = 1.0  # for a killed process to be gone
 RETRY_SECONDS = 5.0  # until a worker is started again that no process could be made for
 

@@ -15,7 +15,7 @@ from solver.arc.datasets import TaskSet
 from solver.arc.grid import Grid
 from solver.arc.submission import Attempts, Submission, entry_flaws, submission_json
 from solver.budget.rehearsal import Faults
-from solver.run.executors.simulated import SimulatedClock
+from solver.commands.simulated_executor import SimulatedClock
 from solver.run.ledger import Event, LedgerError
 from solver.types import Fit, TaskOutcome, TaskPlan
 

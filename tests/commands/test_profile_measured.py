@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from solver.budget.profile import MEASURED, load_profile
 from solver.cli import app
 from solver.codec import grid_codec
+from solver.commands import profile_bench
+from solver.commands.profile import ProfileOptions, profile
+from solver.commands.profile_bench import Bench, material
 from solver.config import load_settings
 from solver.errors import InputError
-from solver.run import profile_bench
-from solver.run.profile import ProfileOptions, profile
-from solver.run.profile_bench import Bench, material
 from solver.types import Deadline, Fit, FitJob, Result
 
 FAST = ["train.batch_sequences=2", 'infer.views.transforms=["identity","rot90"]', "model.threads=1", "model.device=cpu"]
@@ -34,7 +34,7 @@ def options(tiny_base: Path, lengths: tuple[int, ...] = (48, 96), seconds: float
 @pytest.fixture
 def quick_import(monkeypatch: pytest.MonkeyPatch) -> None:
     """Importing torch in a process of its own takes seconds: one test does."""
-    monkeypatch.setattr("solver.run.profile._import_seconds", lambda: 1.0)
+    monkeypatch.setattr("solver.commands.profile._import_seconds", lambda: 1.0)
 
 
 @pytest.mark.slow
@@ -233,7 +233,7 @@ def test_material_differs_from_draw_to_draw() -> None:
 PEAKS = """
 import torch
 import numpy as np
-from solver.run.profile_bench import peak_of, reset_peak
+from solver.commands.profile_bench import peak_of, reset_peak
 cpu = torch.device("cpu")
 found = [peak_of(cpu)]
 block = np.ones(2**25)  # 256 MiB

@@ -8,10 +8,10 @@ import pytest
 from solver.arc.datasets import BadTask, TaskSet
 from solver.arc.submission import defects, load_submission
 from solver.arc.task import Pair, Task
+from solver.commands.select import reselect
 from solver.config import Settings
 from solver.errors import InputError
 from solver.run.ledger import Identity, Ledger
-from solver.run.reselect import reselect
 from solver.types import Candidate, QueryOutcome, Score, TaskOutcome
 
 VIEW, OTHER = "identity/0123456789/", "rot90/0123456789/"

@@ -16,11 +16,11 @@ from solver.arc.submission import Submission
 from solver.budget.prior import stored
 from solver.budget.rehearsal import MIXES, Noise, Pace, summarise
 from solver.cli import app
+from solver.commands.rehearse import RehearseOptions, Scene, noise_of, one_run, rehearsal_tasks, rehearse, scene_of
+from solver.commands.simulated_executor import SimulatedExecutor
 from solver.config import load_settings
 from solver.errors import InputError
-from solver.run.executors.simulated import SimulatedExecutor
 from solver.run.ledger import Identity, Ledger
-from solver.run.rehearse import RehearseOptions, Scene, noise_of, one_run, rehearsal_tasks, rehearse, scene_of
 from solver.run.supervisor import Supervisor
 
 MACHINES = ("cpu", "kaggle-t4x2", "kaggle-l4x4", "h200")

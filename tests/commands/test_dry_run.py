@@ -11,22 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from run_helpers import FAST, assert_valid, make_tasks, write_challenges
+from run_helpers import FAST, FAULTY_WORKER, assert_valid, make_tasks, write_challenges
 from typer.testing import CliRunner
 
 from solver.arc.datasets import TaskSet
 from solver.cli import app
+from solver.commands.dry_run import MOST_TASKS, DryRunOptions, dry_run, sample_size, stratified
 from solver.config import load_settings
 from solver.errors import InputError
 from solver.messages import WorkerConfig
 from solver.report.dry_run_table import DryRun, dry_run_view
 from solver.report.observer import SilentObserver
-from solver.run.dry_run import MOST_TASKS, DryRunOptions, dry_run, sample_size, stratified
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.types import RunOptions
 
-HERE = Path(__file__).parent
 TASKS = make_tasks(12)
 
 
@@ -34,7 +33,7 @@ def stand_in(options: RunOptions, scratch: Path) -> Executor:
     """A real worker process whose maths is a stand-in."""
     flags = options.out.parent / "flags"
     flags.mkdir(exist_ok=True)
-    command = [sys.executable, str(HERE / "faulty_worker.py"), json.dumps({"flags": str(flags)})]
+    command = [sys.executable, str(FAULTY_WORKER), json.dumps({"flags": str(flags)})]
     return LocalExecutor(WorkerConfig(options.settings, options.model, scratch), options.out / "worker.log", command=command)
 
 

@@ -21,11 +21,11 @@ from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.shim import distribution
 from solver.messages import WorkerConfig
-from solver.run.solve import Solver
-from solver.run.worker import load
 from solver.train import unsloth
 from solver.train.unsloth import UnslothTrainer
 from solver.types import TaskOutcome, TaskPlan, TaskWork, WorkItem
+from solver.worker.main import load
+from solver.worker.solve import Solver
 
 pytestmark = [
     pytest.mark.skipif(not distribution(), reason="vllm is not installed here"),

@@ -10,7 +10,6 @@ import numpy as np
 
 from solver.codec import Codec, grid_codec
 from solver.config import Settings
-from solver.run.solve import Solver
 from solver.types import (
     AdapterRef,
     Completion,
@@ -22,6 +21,7 @@ from solver.types import (
     ScoreRequest,
     SearchRequest,
 )
+from solver.worker.solve import Solver
 
 
 class StepTrainer:

@@ -27,14 +27,14 @@ from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES, Noise, Pace, RunRecord, by_mix, describe, fit_noise, summarise
+from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
+from solver.commands.stage import Disk, Journal
 from solver.config import Settings
 from solver.errors import InputError
 from solver.report.observer import SilentObserver
 from solver.run.book import Book
 from solver.run.executors.base import Executor
-from solver.run.executors.simulated import SimulatedClock, SimulatedExecutor, Sketch
 from solver.run.ledger import LEDGER, Ledger
-from solver.run.stage import Disk, Journal
 from solver.run.supervisor import Supervisor
 from solver.types import Deadline
 

@@ -18,7 +18,6 @@ from solver.codec import LONGEST_ANSWER, grid_codec
 from solver.config import Settings, load_settings
 from solver.infer.base import EngineLost
 from solver.messages import SharedFit
-from solver.run.solve import INFER_SHARE, SCORE_SHARE, Solver, inference_views
 from solver.types import (
     Candidate,
     Deadline,
@@ -31,6 +30,7 @@ from solver.types import (
     TaskWork,
     WorkItem,
 )
+from solver.worker.solve import INFER_SHARE, SCORE_SHARE, Solver, inference_views
 
 CODEC = grid_codec()
 

@@ -1,4 +1,4 @@
-"""Small tasks, and whole runs as child processes."""
+"""Small tasks, whole runs as child processes, and a place for their temporary files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.submission import defects, load_submission
@@ -17,6 +18,7 @@ from solver.run.ledger import Ledger
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome
 
 HERE = Path(__file__).parent
+FAULTY_WORKER = HERE / "faulty_worker.py"
 # Of the policies the one whose plans say nothing of tasks as such: small made ones are like no real ones.
 FAST = [
     "budget.policy=uniform",
@@ -26,6 +28,13 @@ FAST = [
     'infer.views.transforms=["identity","rot90"]',
     "data.max_sequences=4",
 ]
+
+
+@pytest.fixture(autouse=True)
+def temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where child processes put temporary files: adapters of runs that are killed stay behind."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
 
 
 def grid(seed: int, rows: int = 2, columns: int = 3) -> np.ndarray:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from solver.budget.planner import full_plan
 from solver.budget.prior import known_device, model_of, step_flops
 from solver.budget.profile import Machine, Model, Profile, Row, Variant
+from solver.commands.profile_bench import Bench, wait_for
 from solver.config import Settings
 from solver.errors import InputError
 from solver.host import commit, hardware, versions
-from solver.run.profile_bench import Bench, wait_for
 from solver.types import Deadline
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # tokens

@@ -21,8 +21,8 @@ from solver.budget.workload import shape_of
 from solver.config import Settings
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
-from solver.run.solve import inference_views
 from solver.types import TaskOutcome
+from solver.worker.solve import inference_views
 
 
 @dataclass(eq=False)

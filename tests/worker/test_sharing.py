@@ -19,9 +19,9 @@ from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.shim import Options
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
-from solver.run import sharing
-from solver.run.sharing import Sharing, demand_of, needs_no_weights
 from solver.train.peft import PeftTrainer
+from solver.worker import sharing
+from solver.worker.sharing import Sharing, demand_of, needs_no_weights
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 VLLM = ["infer.engine=vllm", "train.rank=8"]

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from solver.arc.datasets import load_tasks, sample_tasks, shortest_tasks
 from solver.cli import app
+from solver.commands import evaluate
+from solver.commands.evaluate import TaskChoice, TaskEvaluation, evaluate_held_out, evaluate_tasks
 from solver.errors import InputError
 from solver.report.curves import plot_held_out
 from solver.report.observer import SilentObserver
 from solver.report.scores import HeldOutRow, TaskRow, append_row, hardware_text, held_out_table, read_rows, task_table, wilson
-from solver.run import evaluation
-from solver.run.evaluation import TaskChoice, TaskEvaluation, evaluate_held_out, evaluate_tasks
 from solver.run.types import RunOptions
 
 ROW = TaskRow("m", "0123456789", "arc1:evaluation", "5m", 0, 300.0, "2 cores", "abcdef0123+", (1, 15), (3, 15), (1, 12))
@@ -39,7 +39,7 @@ class FakeRuns:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[RunOptions] = []
         self.exit_code = 0
-        monkeypatch.setattr(evaluation, "run_pipeline", self)
+        monkeypatch.setattr(evaluate, "run_pipeline", self)
 
     def __call__(self, options: RunOptions, observer: Any) -> Any:
         self.asked.append(options)

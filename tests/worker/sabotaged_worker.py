@@ -72,15 +72,15 @@ def sabotage_start() -> None:
 
 if __name__ == "__main__":
     from solver.messages import WorkerConfig
-    from solver.run import worker
+    from solver.worker import main
 
-    real = worker.load
+    real = main.load
 
-    def load(config: WorkerConfig) -> worker.Backend:
+    def load(config: WorkerConfig) -> main.Backend:
         if FAULTS.get("where", "").startswith("engine"):
             sabotage_start()
         backend = real(config)
         sabotage()
         return backend
 
-    worker.main(load)
+    main.main(load)

@@ -19,8 +19,6 @@ from solver.codec import LONGEST_ANSWER, Codec, TooLong
 from solver.config import InferSettings, Settings
 from solver.infer.base import Engine, EngineLost
 from solver.messages import SharedFit
-from solver.run.handover import Handover
-from solver.run.job import Job, Prompted, names, spread
 from solver.train.base import Trainer
 from solver.types import (
     Candidate,
@@ -36,6 +34,8 @@ from solver.types import (
     TokenSequence,
     WorkItem,
 )
+from solver.worker.handover import Handover
+from solver.worker.job import Job, Prompted, names, spread
 
 # Shares of the time to an item's deadline, where the item does not say what to keep.
 INFER_SHARE = 0.35  # of an item, for everything after the fit

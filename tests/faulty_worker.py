@@ -17,12 +17,12 @@ from pathlib import Path
 from fake_parts import fake_solver
 
 from solver.budget.costs import START
+from solver.budget.footprint import smaller_settings
 from solver.errors import InputError, ProcessBroken
 from solver.messages import WorkerConfig
-from solver.run import worker
-from solver.run.footprint import smaller_settings
-from solver.run.solve import Report, Solver
 from solver.types import WorkItem
+from solver.worker.main import Backend, main
+from solver.worker.solve import Report, Solver
 
 FAULTS = json.loads(sys.argv.pop(1))
 
@@ -66,15 +66,15 @@ class Faulty:
         yield from self.solver.work(item, report)
 
 
-def load(config: WorkerConfig) -> worker.Backend:
+def load(config: WorkerConfig) -> Backend:
     misbehave("*", None)
     step, answer = FAULTS.get("step", 0.0), FAULTS.get("answer", 0.0)
 
     def solver(halvings: int) -> Solver:
         return Faulty(fake_solver(smaller_settings(config.settings, halvings), config.scratch, step, answer))  # type: ignore[return-value]
 
-    return worker.Backend(solver, dict.fromkeys(START, 0.5), lambda: {"trainer": "fake", "engine": "fake"}, lambda: 1)
+    return Backend(solver, dict.fromkeys(START, 0.5), lambda: {"trainer": "fake", "engine": "fake"}, lambda: 1)
 
 
 if __name__ == "__main__":
-    worker.main(load)
+    main(load)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.run.handover import Handover
+from solver.worker.handover import Handover
 
 
 class Side:

@@ -1,4 +1,4 @@
-"""The process that does the maths: `python -m solver.run.worker FD PARENT`, started by the local executor.
+"""The process that does the maths: `python -m solver.worker.main FD PARENT`, started by the local executor.
 
 It loads the base model once, then works on one item at a time and sends every task's outcome as soon as it is there.
 It never outlives its parent, and never touches the ledger or the submission.
@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
+from solver.budget.footprint import smaller_item, smaller_settings
 from solver.errors import InputError, ProcessBroken
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
 from solver.process import die_with
-from solver.run.footprint import smaller_item, smaller_settings
-from solver.run.handover import Handover
-from solver.run.solve import Solver
 from solver.types import TaskOutcome, WorkItem
+from solver.worker.handover import Handover
+from solver.worker.solve import Solver
 
 BEAT = 1.0  # seconds between heartbeats
 NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
@@ -54,8 +54,8 @@ def load(config: WorkerConfig) -> Backend:
         from solver.model import threads
         from solver.model.load import load_base
         from solver.model.memory import broken, peak_memory
-        from solver.run.sharing import Sharing, needs_no_weights
         from solver.train.registry import apart_peak, choose_trainer, fits_lora, make_trainer
+        from solver.worker.sharing import Sharing, needs_no_weights
 
     settings = config.settings
     if settings.model.threads:

@@ -23,9 +23,9 @@ from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
 from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
 from solver.model.rest import Movable, Parked, Rests
-from solver.run.handover import Handover
 from solver.train.base import Trainer
 from solver.train.registry import APART, choose_trainer, fits_lora
+from solver.worker.handover import Handover
 
 log = logging.getLogger(__name__)
 
