@@ -25,11 +25,11 @@ from solver.errors import InputError
 from solver.report.dry_run_table import DryRun, PhaseSeconds
 from solver.report.observer import Observer
 from solver.report.results import Summary
-from solver.run.book import Book
 from solver.run.executors.base import Executor
 from solver.run.ledger import LEDGER, Ledger
 from solver.run.pipeline import ExecutorFactory, local_executor, run
 from solver.run.pricing import remember, starting_costs
+from solver.run.state import RunState
 from solver.run.supervisor import SHARED_FIT_SHARE
 from solver.run.types import EXIT_DONE, RunOptions
 
@@ -105,8 +105,8 @@ def _extrapolated(
     tell: Callable[[str], None],
 ) -> DryRun:
     settings = small.settings
-    book = Book(tasks.subset(sample), settings.select.rule, ledger.outcomes())
-    if not book.done():
+    run_state = RunState(tasks.subset(sample), settings.select.rule, ledger.outcomes())
+    if not run_state.done():
         raise InputError(f"the sample finished no task in {options.cap:.0f} s: a longer --cap is needed")
     costs = starting_costs(small, tell)
     remember(costs, ledger)
@@ -128,7 +128,7 @@ def _extrapolated(
         make_policy(settings, costs),
         left,
         workers,
-        nearest_agreement(book.states()),
+        nearest_agreement(run_state.states()),
         _tenths(left, tell),
     )
     plan = full_plan(settings)

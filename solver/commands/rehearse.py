@@ -1,4 +1,4 @@
-"""Rehearsals: the real supervisor, policy and book over simulated workers, a simulated disk and a simulated clock.
+"""Rehearsals: the real supervisor, policy and run state over simulated workers, a simulated disk and a simulated clock.
 
 `solver rehearse` runs many of them, seeded, in several processes, and counts what must not happen: a run that ends after
 its budget, a submission on disk that is not complete and valid.
@@ -32,9 +32,9 @@ from solver.commands.stage import Disk, Journal
 from solver.config import Settings
 from solver.errors import InputError
 from solver.report.observer import SilentObserver
-from solver.run.book import Book
 from solver.run.executors.base import Executor
 from solver.run.ledger import LEDGER, Ledger
+from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
 from solver.types import Deadline
 
@@ -139,21 +139,21 @@ def one_run(
     sketches = {task.id: Sketch.of(task, dice, dice.random() < faults.poisoned) for task in scene.tasks}
     executor = make_executor(clock, scene.pace, sketches, dice, scene.workers, scene.noise, faults)
     disk = Disk(clock, scene.tasks, scene.budget, faults, Random(f"{seed}/disk"), scene.good_grids)
-    book = Book(scene.tasks, "flat_vote")
+    run_state = RunState(scene.tasks, "flat_vote")
     clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
-    disk.write(book.submission)
+    disk.write(run_state.submission)
     journal = Journal(disk)
     policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior))
     end = Deadline(scene.budget, clock)
     run = supervisor(
-        scene.settings, list(scene.tasks), book, journal, executor, policy, end, disk.write, SilentObserver(),
+        scene.settings, list(scene.tasks), run_state, journal, executor, policy, end, disk.write, SilentObserver(),
         keep_adapters=True, poll=float("inf"),
     )  # fmt: skip
     ending = run.run()
     disk.finish()
     usage, span = executor.usage, scene.workers * scene.budget  # type: ignore[attr-defined]
     down = usage.down + usage.down_then * max(scene.budget - usage.closed_at, 0.0)
-    states = book.states()
+    states = run_state.states()
     floor = FLOOR_SHARE * full_plan(scene.settings).steps
     return RunRecord(
         seed=number,
@@ -169,7 +169,7 @@ def one_run(
         lost=usage.lost / span,
         down=down / span,
         work_left=ending.stop == "deadline" and any(policy.pending(state) and not state.busy for state in states),
-        steps=book.totals().steps / len(states),
+        steps=run_state.totals().steps / len(states),
         at_floor=sum(state.steps <= floor for state in states),
         untouched=sum(not state.waves for state in states),
         events=dict(Counter(journal.kinds) + Counter(usage.events)),

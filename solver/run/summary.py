@@ -1,4 +1,4 @@
-"""What a run leaves for people and programs: `summary.json`, from the book, the ledger and the machine."""
+"""What a run leaves for people and programs: `summary.json`, from the run's state, its ledger and the machine."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from solver.arc.submission import Submission, score
 from solver.budget.costs import LEARNING, prediction_errors
 from solver.host import hardware, versions
 from solver.report.results import Summary, task_results
-from solver.run.book import Book
 from solver.run.ledger import Ledger
+from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
 from solver.run.types import RunOptions
 
@@ -33,7 +33,7 @@ class Ended:
 def summarise(
     options: RunOptions,
     ended: Ended,
-    book: Book,
+    run_state: RunState,
     ledger: Ledger,
     supervisor: Supervisor,
     model: str,
@@ -41,16 +41,16 @@ def summarise(
     source: str,
 ) -> Summary:
     """The summary of a run; `answers` may lack tasks, or be empty; `source` is what `commit` gave."""
-    totals = book.totals()
-    states = book.states()
+    totals = run_state.totals()
+    states = run_state.states()
     facts = supervisor.facts
     return Summary(
         exit_code=ended.exit_code,
         reason=ended.reason,
-        tasks=len(book.submission),
-        queries=sum(map(len, book.submission.values())),
-        done=book.done(),
-        failed=book.failed(),
+        tasks=len(run_state.submission),
+        queries=sum(map(len, run_state.submission.values())),
+        done=run_state.done(),
+        failed=run_state.failed(),
         waves=max((state.waves for state in states), default=0),
         seconds=ended.seconds,
         budget=ended.budget,
@@ -67,9 +67,9 @@ def summarise(
         peak_memory_worker=supervisor.peak_memory,
         peak_memory_supervisor=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         phases=_phases(ledger),
-        agreement=book.agreement(),
+        agreement=run_state.agreement(),
         events=dict(Counter(event.kind for event in ledger.events())),
-        scores=known_scores(book.submission, answers),
+        scores=known_scores(run_state.submission, answers),
         model=model,
         recipe=options.recipe or "default",
         machine=options.machine or "",
@@ -77,7 +77,7 @@ def summarise(
         versions=versions(),
         hardware=hardware(facts),
         commit=source,
-        results=tuple(task_results(book.outcomes(), book.submission, answers)),
+        results=tuple(task_results(run_state.outcomes(), run_state.submission, answers)),
     )
 
 

@@ -23,12 +23,12 @@ from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_s
 from solver.config import Settings
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
 from solver.report.observer import Observer, Progress
-from solver.run.book import Book
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
 from solver.run.ledger import BEFORE, SHARED, Records
 from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf
 from solver.run.slot import Slot
+from solver.run.state import RunState
 from solver.run.watch import Watch
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
@@ -59,7 +59,7 @@ class Supervisor:
         self,
         settings: Settings,
         tasks: list[Task],
-        book: Book,
+        run_state: RunState,
         ledger: Records,
         executor: Executor,
         policy: Policy,
@@ -80,7 +80,7 @@ class Supervisor:
         """
         self._settings = settings
         self._tasks = {task.id: task.without_answers() for task in tasks}
-        self._book = book
+        self._run_state = run_state
         self._ledger = ledger
         self._executor = executor
         self._policy = policy
@@ -160,7 +160,7 @@ class Supervisor:
         return None
 
     def _work_left(self) -> bool:
-        return any(self._policy.pending(state) for state in self._book.states())
+        return any(self._policy.pending(state) for state in self._run_state.states())
 
     def _assign(self) -> None:
         """Give every idle worker something to do, if there is something and time for it."""
@@ -174,7 +174,7 @@ class Supervisor:
                     self._submit_shared(worker)
                 continue
             active = sum(other.state != "given up" for other in self._slots)
-            states, left = self._book.states(), self._work_end.remaining()
+            states, left = self._run_state.states(), self._work_end.remaining()
             self._choose_chunk(states, left, active)
             assignment = self._policy.next(states, left, active)
             if assignment is None:
@@ -195,12 +195,12 @@ class Supervisor:
         self._wave = assignment.wave
         works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
         seconds = min(assignment.seconds, self._work_end.remaining())
-        shapes = [self._book.state(id_).shape for id_ in assignment.tasks]
+        shapes = [self._run_state.state(id_).shape for id_ in assignment.tasks]
         expected = expect(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
         deadline_at = self._now() + seconds
         halvings = assignment.halvings
         item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=halvings, keep=expected.keep)
-        self._book.mark(assignment.tasks, busy=True)
+        self._run_state.mark(assignment.tasks, busy=True)
         for id_, phases in zip(assignment.tasks, expected.seconds, strict=True):
             record = (id_, assignment.wave, assignment.plan, sum(phases.values()), assignment.reason)
             self._scribe.save(partial(self._ledger.plan, *record))
@@ -210,8 +210,8 @@ class Supervisor:
         start = self._shared
         known: tuple[tuple[Candidate, ...], ...] = ()
         if assignment.wave > 0:
-            known = self._book.known(id_, assignment.wave)
-            start = next((ref for ref in reversed(self._book.adapters(id_)) if ref.path.is_dir()), self._shared)
+            known = self._run_state.known(id_, assignment.wave)
+            start = next((ref for ref in reversed(self._run_state.adapters(id_)) if ref.path.is_dir()), self._shared)
         return TaskWork(self._tasks[id_], assignment.plan, start, known)
 
     def _hand_over(self, worker: int, item: WorkItem, expected: Expected, endless: bool = False) -> None:
@@ -315,7 +315,7 @@ class Supervisor:
 
     def _take_outcome(self, slot: Slot, outcome: TaskOutcome) -> None:
         began = self._now()
-        self._book.add(outcome)
+        self._run_state.add(outcome)
         outcome = self._compared(slot, replace(outcome, seconds={**outcome.seconds, "select": self._now() - began}))
         self._scribe.outdate()
         self._scribe.save(lambda: self._ledger.record(outcome))
@@ -323,7 +323,7 @@ class Supervisor:
         fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None and fit.steps else "no fit"
         found = sum(len(query.candidates) for query in outcome.queries)
         seconds = sum(outcome.seconds.values())
-        agreed = self._book.state(outcome.task_id).agreement
+        agreed = self._run_state.state(outcome.task_id).agreement
         name = f"{outcome.task_id} wave {outcome.wave + 1}"
         self._scribe.note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
         for kind, detail in outcome.events:
@@ -335,7 +335,7 @@ class Supervisor:
         place = next(place for place, work in enumerate(slot.item.tasks) if work.task.id == outcome.task_id)
         planned = dict(slot.expected.seconds[place])
         if outcome.final and not slot.item.halvings:
-            shape, plan = self._book.state(outcome.task_id).shape, slot.item.tasks[place].plan
+            shape, plan = self._run_state.state(outcome.task_id).shape, slot.item.tasks[place].plan
             if "score" in planned and (seconds := self._policy.costs.score_seconds(shape, plan, outcome)) is not None:
                 planned["score"] = seconds  # how many answers there would be to score, nobody could know before
             self._policy.costs.observe(shape, plan, outcome)
@@ -373,10 +373,10 @@ class Supervisor:
                 self._scribe.event("shared fit lost", reason)
             return
         ids = [work.task.id for work in item.tasks]
-        self._book.mark(ids, busy=False)
+        self._run_state.mark(ids, busy=False)
         for id_ in ids:
             if id_ not in reported and not self._work_end.expired():
-                state = self._book.lose(id_, killed)
+                state = self._run_state.lose(id_, killed)
                 if not state.set_aside:
                     self._scribe.event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
                 else:
@@ -400,9 +400,11 @@ class Supervisor:
     def _tidy_adapters(self, ids: Iterable[str]) -> None:
         """Delete adapters that no later pass starts from, and others if the disk has no room for new ones."""
         for id_ in ids:
-            self._shelf.sort(id_, self._book.adapters(id_), not self._policy.pending(self._book.state(id_)), self._shared)
+            self._shelf.sort(
+                id_, self._run_state.adapters(id_), not self._policy.pending(self._run_state.state(id_)), self._shared
+            )
         coming = len(self._slots) * self._policy.chunk
-        for id_ in self._shelf.make_room(coming, lambda id_: self._book.state(id_).busy):
+        for id_ in self._shelf.make_room(coming, lambda id_: self._run_state.state(id_).busy):
             self._scribe.event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
 
     # -- watching
@@ -437,23 +439,23 @@ class Supervisor:
         self._last_call = self._end.earlier(max(last, reserve - self._settings.budget.grace))
 
     def _flush(self) -> None:
-        took = self._scribe.flush(self._book.submission)
+        took = self._scribe.flush(self._run_state.submission)
         # a disk that is slow now will be slow at the end
         if took is not None and self._settings.budget.reserve is None and took > self._slowest_write:
             self._slowest_write, writing = took, writing_seconds(took)
             self._keep(max(self._reserve, min(reserve_for_writes(took), self._most_reserve)), writing)
 
     def _tell(self) -> None:
-        totals = self._book.totals()
+        totals = self._run_state.totals()
         progress = Progress(
             tasks=len(self._tasks),
-            done=self._book.done(),
-            failed=self._book.failed(),
+            done=self._run_state.done(),
+            failed=self._run_state.failed(),
             wave=self._wave,
             steps=totals.steps,
             trained_rate=totals.trained_rate,
             sampled_rate=totals.sampled_rate,
-            agreement=self._book.agreement(),
+            agreement=self._run_state.agreement(),
             seconds_left=max(0.0, self._work_end.remaining()),
             activity=", ".join(_activities(self._slots)),
         )

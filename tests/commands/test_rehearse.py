@@ -147,10 +147,10 @@ class Forgets(Supervisor):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         publish = arguments[7]
-        book = arguments[2]
+        run_state = arguments[2]
 
         def broken(submission: Submission) -> None:
-            publish({id_: answers for id_, answers in submission.items() if not book.state(id_).busy})
+            publish({id_: answers for id_, answers in submission.items() if not run_state.state(id_).busy})
 
         super().__init__(*arguments[:7], broken, *arguments[8:], **named)
 

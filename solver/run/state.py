@@ -27,7 +27,7 @@ class Totals:
     sampled_rate: float  # tokens a second of inference
 
 
-class Book:
+class RunState:
     """Tasks, their passes by wave, and the submission that follows from them by one selection rule."""
 
     def __init__(self, tasks: TaskSet, rule: str, outcomes: Iterable[TaskOutcome] = ()) -> None:
