@@ -25,11 +25,11 @@ from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, R
 from solver.report.observer import Observer, Progress
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
 from solver.run.ledger import BEFORE, SHARED, Records
-from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf
 from solver.run.slot import Slot
 from solver.run.state import RunState
 from solver.run.watch import Watch
+from solver.run.writer import Writer
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
 # Of one worker in a row. The fewer count where nobody has ever been ready and that has cost a good part of the time: memory that
@@ -85,7 +85,7 @@ class Supervisor:
         self._executor = executor
         self._policy = policy
         self._observer = observer
-        self._scribe = Scribe(ledger, publish, observer, end.clock)
+        self._writer = Writer(ledger, publish, observer, end.clock)
         self._start = start
         self._interrupted = interrupted
         self._clock_set = clock_set
@@ -113,7 +113,7 @@ class Supervisor:
         """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
         self._recall_shared()
         self._tidy_adapters(self._tasks)
-        self._scribe.outdate()  # so that the first write tells how slow the disk is
+        self._writer.outdate()  # so that the first write tells how slow the disk is
         self._flush()
         began = self._now()
         self._slots = [Slot("starting", began) for _ in range(self._executor.workers)]
@@ -129,13 +129,13 @@ class Supervisor:
                     self._listen(SETTLE)
                 self._look_after_workers()
                 if (line := self._clock_set()) is not None:
-                    self._scribe.event("clock", line)
+                    self._writer.event("clock", line)
                 self._tell()
                 ending = self._ending()
             self._note_unfinished(ending)
         finally:
             self._executor.close()
-        self._scribe.outdate()  # the file on disk may have been touched by others
+        self._writer.outdate()  # the file on disk may have been touched by others
         self._flush()
         return ending
 
@@ -189,7 +189,7 @@ class Supervisor:
         chunk = self._chunks.choose(left, sum(map(self._policy.pending, states)), workers)
         if chunk.size != self._policy.chunk:
             self._policy.chunk = chunk.size
-            self._scribe.event("chunk", f"{chunk.size} task{'s' * (chunk.size > 1)} per item: {chunk.reason}")
+            self._writer.event("chunk", f"{chunk.size} task{'s' * (chunk.size > 1)} per item: {chunk.reason}")
 
     def _submit(self, worker: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
@@ -203,7 +203,7 @@ class Supervisor:
         self._run_state.mark(assignment.tasks, busy=True)
         for id_, phases in zip(assignment.tasks, expected.seconds, strict=True):
             record = (id_, assignment.wave, assignment.plan, sum(phases.values()), assignment.reason)
-            self._scribe.save(partial(self._ledger.plan, *record))
+            self._writer.save(partial(self._ledger.plan, *record))
         self._hand_over(worker, item, expected, endless=math.isinf(assignment.seconds))
 
     def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
@@ -271,18 +271,18 @@ class Supervisor:
                 self.facts = facts
                 self._chunks.meet(facts)
                 if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
-                    self._scribe.event("profile", doubt)
-                self._scribe.started(self._policy.costs.start_parts(), parts, self._start)
+                    self._writer.event("profile", doubt)
+                self._writer.started(self._policy.costs.start_parts(), parts, self._start)
                 self._policy.costs.started(parts)
                 ready = f"worker {result.worker} ready after {sum(parts.values()):.1f} s: "
-                self._scribe.note(ready + ", ".join(map(" ".join, facts.items())))
+                self._writer.note(ready + ", ".join(map(" ".join, facts.items())))
             case Changed(facts):
                 self.facts = facts
             case Warned(kind, detail) if not result.item:  # while it starts
-                self._scribe.event(kind, detail)
+                self._writer.event(kind, detail)
             case StartFailed(error, bad_input):
-                self._scribe.event("start failed", error)
-                self._scribe.note(f"worker {result.worker} cannot start: {error}")
+                self._writer.event("start failed", error)
+                self._writer.note(f"worker {result.worker} cannot start: {error}")
                 final = bad_input and not self.facts  # what a worker could read before is good: the machine is in trouble
                 slot.error = (_BAD_INPUT if final else "") + error
                 if final:
@@ -299,15 +299,15 @@ class Supervisor:
                 self._shared = fit.adapter
                 if fit.adapter is None:
                     self._shared_losses += 1
-                    self._scribe.event("shared fit failed", fit.reason)
+                    self._writer.event("shared fit failed", fit.reason)
                 for kind, detail in events:
-                    self._scribe.event(kind, detail)
-                self._scribe.save(lambda: self._ledger.record_shared(fit))
-                self._scribe.note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
+                    self._writer.event(kind, detail)
+                self._writer.save(lambda: self._ledger.record_shared(fit))
+                self._writer.note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
             case Warned(kind, detail):
                 assert slot.item is not None
                 (task,) = [work.task.id for work in slot.item.tasks] if len(slot.item.tasks) == 1 else [SHARED]
-                self._scribe.event(kind, detail, task, slot.item.wave)
+                self._writer.event(kind, detail, task, slot.item.wave)
             case ItemDone():
                 self._end_item(slot, "the worker did not report it")
             case ItemFailed(error):
@@ -317,17 +317,17 @@ class Supervisor:
         began = self._now()
         self._run_state.add(outcome)
         outcome = self._compared(slot, replace(outcome, seconds={**outcome.seconds, "select": self._now() - began}))
-        self._scribe.outdate()
-        self._scribe.save(lambda: self._ledger.record(outcome))
+        self._writer.outdate()
+        self._writer.save(lambda: self._ledger.record(outcome))
         fit = outcome.fit
         fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None and fit.steps else "no fit"
         found = sum(len(query.candidates) for query in outcome.queries)
         seconds = sum(outcome.seconds.values())
         agreed = self._run_state.state(outcome.task_id).agreement
         name = f"{outcome.task_id} wave {outcome.wave + 1}"
-        self._scribe.note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
+        self._writer.note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
         for kind, detail in outcome.events:
-            self._scribe.note(f"{outcome.task_id}: {kind}: {detail}")
+            self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _compared(self, slot: Slot, outcome: TaskOutcome) -> TaskOutcome:
         """The outcome beside what was expected of it; the cost model learns from it, unless its footprint was smaller."""
@@ -351,8 +351,8 @@ class Supervisor:
         self._charge(item, slot.reported, error, killed=False)
 
     def _take_loss(self, slot: Slot, loss: WorkerLost) -> None:
-        self._scribe.event("worker lost", loss.reason)
-        self._scribe.note(f"worker {loss.worker} lost: {loss.reason}" + (f"\n{loss.output}" if loss.output else ""))
+        self._writer.event("worker lost", loss.reason)
+        self._writer.note(f"worker {loss.worker} lost: {loss.reason}" + (f"\n{loss.output}" if loss.output else ""))
         item, slot.item, slot.dying = slot.item, None, False
         if slot.state == "given up":
             return
@@ -370,7 +370,7 @@ class Supervisor:
         if item.kind == "shared":
             if SHARED not in reported:
                 self._shared_losses += 1
-                self._scribe.event("shared fit lost", reason)
+                self._writer.event("shared fit lost", reason)
             return
         ids = [work.task.id for work in item.tasks]
         self._run_state.mark(ids, busy=False)
@@ -378,24 +378,24 @@ class Supervisor:
             if id_ not in reported and not self._work_end.expired():
                 state = self._run_state.lose(id_, killed)
                 if not state.set_aside:
-                    self._scribe.event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
+                    self._writer.event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
                 else:
-                    self._scribe.event("skipped", reason, id_, item.wave)
-                    self._scribe.save(partial(self._ledger.set_status, id_, "skipped"))
+                    self._writer.event("skipped", reason, id_, item.wave)
+                    self._writer.save(partial(self._ledger.set_status, id_, "skipped"))
         self._tidy_adapters(ids)
 
     def _note_unfinished(self, ending: Ending) -> None:
         """What the end takes away from workers that did not stop by themselves: nothing is held against it."""
         for worker, slot in enumerate(self._slots):
             if slot.dying:
-                self._scribe.event("worker stays", f"worker {worker} was killed and has not vanished")
+                self._writer.event("worker stays", f"worker {worker} was killed and has not vanished")
             if slot.item is None:
                 continue
             if slot.item.kind == "shared":
-                self._scribe.event("broken off", f"{ending.detail}; the shared fit")
+                self._writer.event("broken off", f"{ending.detail}; the shared fit")
             for work in slot.item.tasks if slot.item.kind != "shared" else ():
                 if work.task.id not in slot.reported:
-                    self._scribe.event("broken off", ending.detail, work.task.id, slot.item.wave)
+                    self._writer.event("broken off", ending.detail, work.task.id, slot.item.wave)
 
     def _tidy_adapters(self, ids: Iterable[str]) -> None:
         """Delete adapters that no later pass starts from, and others if the disk has no room for new ones."""
@@ -405,7 +405,7 @@ class Supervisor:
             )
         coming = len(self._slots) * self._policy.chunk
         for id_ in self._shelf.make_room(coming, lambda id_: self._run_state.state(id_).busy):
-            self._scribe.event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
+            self._writer.event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
 
     # -- watching
 
@@ -439,7 +439,7 @@ class Supervisor:
         self._last_call = self._end.earlier(max(last, reserve - self._settings.budget.grace))
 
     def _flush(self) -> None:
-        took = self._scribe.flush(self._run_state.submission)
+        took = self._writer.flush(self._run_state.submission)
         # a disk that is slow now will be slow at the end
         if took is not None and self._settings.budget.reserve is None and took > self._slowest_write:
             self._slowest_write, writing = took, writing_seconds(took)

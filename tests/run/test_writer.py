@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from solver.arc.submission import Submission
 from solver.report.observer import SilentObserver
 from solver.run.ledger import Event, LedgerError, UnfitError
-from solver.run.scribe import Scribe
+from solver.run.writer import Writer
 
 
 @dataclass
@@ -47,32 +47,32 @@ class Listener(SilentObserver):
         self.notes.append(line)
 
 
-def scribe_on(disk: Disk, listener: SilentObserver | None = None) -> Scribe:
-    return Scribe(disk, disk.publish, listener or SilentObserver(), lambda: disk.now)  # type: ignore[arg-type]
+def scribe_on(disk: Disk, listener: SilentObserver | None = None) -> Writer:
+    return Writer(disk, disk.publish, listener or SilentObserver(), lambda: disk.now)  # type: ignore[arg-type]
 
 
 def test_a_submission_is_written_when_it_is_outdated_and_timed() -> None:
     disk = Disk()
-    scribe = scribe_on(disk)
-    assert scribe.flush({}) is None
-    scribe.outdate()
-    assert scribe.flush({}) == 3.0
-    assert scribe.flush({}) is None
+    writer = scribe_on(disk)
+    assert writer.flush({}) is None
+    writer.outdate()
+    assert writer.flush({}) == 3.0
+    assert writer.flush({}) is None
     assert disk.submissions == 1
 
 
 def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_again() -> None:
     disk, listener = Disk(), Listener()
-    scribe = scribe_on(disk, listener)
-    scribe.outdate()
+    writer = scribe_on(disk, listener)
+    writer.outdate()
     disk.full = True
     for row in ("one", "two"):
-        scribe.save(lambda row=row: disk.put(row))  # type: ignore[misc]
-    assert scribe.flush({}) == 3.0
-    scribe.flush({})
+        writer.save(lambda row=row: disk.put(row))  # type: ignore[misc]
+    assert writer.flush({}) == 3.0
+    writer.flush({})
     assert len(listener.notes) == 2  # of the ledger and of the submission, each once
     disk.full = False
-    scribe.flush({})
+    writer.flush({})
     assert disk.submissions == 1
     assert [row for row in disk.rows if not row.startswith("disk: ")] == ["one", "two"]
     assert len(disk.rows) == 4
@@ -80,19 +80,19 @@ def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_ag
 
 def test_a_row_that_can_never_be_written_holds_up_no_other() -> None:
     disk = Disk()
-    scribe = scribe_on(disk)
+    writer = scribe_on(disk)
 
     def unfit() -> None:
         raise UnfitError("a number that SQLite does not hold")
 
-    scribe.save(unfit)
-    scribe.event("retry", "why", "task", 0)
+    writer.save(unfit)
+    writer.event("retry", "why", "task", 0)
     assert disk.rows == ["not recorded: not recorded: a number that SQLite does not hold", "retry: why"]
 
 
 def test_starts_of_workers_add_up() -> None:
     disk = Disk()
-    scribe = scribe_on(disk)
+    writer = scribe_on(disk)
     for _ in range(2):
-        scribe.started({"model": 1.0, "engine": 3.0}, {"model": 2.0, "engine": 2.5}, 7)
+        writer.started({"model": 1.0, "engine": 3.0}, {"model": 2.0, "engine": 2.5}, 7)
     assert disk.rows[-3:] == ["load: model: 2 4 of process 7", "load: engine: 6 5 of process 7", "load: 8 9 of process 7"]

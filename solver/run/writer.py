@@ -14,7 +14,7 @@ from solver.report.observer import Observer
 from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
 
 
-class Scribe:
+class Writer:
     """Writes for one run. Nothing that it is told to write raises."""
 
     def __init__(
