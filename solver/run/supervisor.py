@@ -23,9 +23,9 @@ from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_s
 from solver.config import Settings
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
 from solver.report.observer import Observer, Progress
+from solver.run.adapter_store import AdapterStore
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
 from solver.run.ledger import BEFORE, SHARED, Records
-from solver.run.shelf import Shelf
 from solver.run.slot import Slot
 from solver.run.state import RunState
 from solver.run.watch import Watch
@@ -89,7 +89,7 @@ class Supervisor:
         self._start = start
         self._interrupted = interrupted
         self._clock_set = clock_set
-        self._shelf = Shelf(keep_adapters)
+        self._adapter_store = AdapterStore(keep_adapters)
         self._poll = poll
         self._now = end.clock
         self._end = end
@@ -400,11 +400,11 @@ class Supervisor:
     def _tidy_adapters(self, ids: Iterable[str]) -> None:
         """Delete adapters that no later pass starts from, and others if the disk has no room for new ones."""
         for id_ in ids:
-            self._shelf.sort(
+            self._adapter_store.sort(
                 id_, self._run_state.adapters(id_), not self._policy.pending(self._run_state.state(id_)), self._shared
             )
         coming = len(self._slots) * self._policy.chunk
-        for id_ in self._shelf.make_room(coming, lambda id_: self._run_state.state(id_).busy):
+        for id_ in self._adapter_store.make_room(coming, lambda id_: self._run_state.state(id_).busy):
             self._writer.event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
 
     # -- watching

@@ -47,13 +47,13 @@ class Listener(SilentObserver):
         self.notes.append(line)
 
 
-def scribe_on(disk: Disk, listener: SilentObserver | None = None) -> Writer:
+def writer_on(disk: Disk, listener: SilentObserver | None = None) -> Writer:
     return Writer(disk, disk.publish, listener or SilentObserver(), lambda: disk.now)  # type: ignore[arg-type]
 
 
 def test_a_submission_is_written_when_it_is_outdated_and_timed() -> None:
     disk = Disk()
-    writer = scribe_on(disk)
+    writer = writer_on(disk)
     assert writer.flush({}) is None
     writer.outdate()
     assert writer.flush({}) == 3.0
@@ -63,7 +63,7 @@ def test_a_submission_is_written_when_it_is_outdated_and_timed() -> None:
 
 def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_again() -> None:
     disk, listener = Disk(), Listener()
-    writer = scribe_on(disk, listener)
+    writer = writer_on(disk, listener)
     writer.outdate()
     disk.full = True
     for row in ("one", "two"):
@@ -80,7 +80,7 @@ def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_ag
 
 def test_a_row_that_can_never_be_written_holds_up_no_other() -> None:
     disk = Disk()
-    writer = scribe_on(disk)
+    writer = writer_on(disk)
 
     def unfit() -> None:
         raise UnfitError("a number that SQLite does not hold")
@@ -92,7 +92,7 @@ def test_a_row_that_can_never_be_written_holds_up_no_other() -> None:
 
 def test_starts_of_workers_add_up() -> None:
     disk = Disk()
-    writer = scribe_on(disk)
+    writer = writer_on(disk)
     for _ in range(2):
         writer.started({"model": 1.0, "engine": 3.0}, {"model": 2.0, "engine": 2.5}, 7)
     assert disk.rows[-3:] == ["load: model: 2 4 of process 7", "load: engine: 6 5 of process 7", "load: 8 9 of process 7"]

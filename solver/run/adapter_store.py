@@ -16,7 +16,7 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-class Shelf:
+class AdapterStore:
     """Deletes adapters. What cannot be deleted or measured stays, and costs the run nothing."""
 
     def __init__(self, keep: bool, free: Callable[[Path], int] = free_bytes) -> None:
