@@ -119,7 +119,7 @@ class Trusting(Supervisor):
     """Waits for workers that are late, at the end as well."""
 
     def _ending(self) -> Any:
-        if any(slot.item is not None and not slot.dying for slot in self._slots):
+        if any(worker.item is not None and not worker.dying for worker in self._workers):
             return None
         return super()._ending()
 

@@ -26,7 +26,7 @@ from solver.run.identity import identity_of
 from solver.run.ledger import Identity, Ledger
 from solver.run.state import RunState
 from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Ending, Supervisor
-from solver.run.watch import Watch
+from solver.run.worker_state import WorkerTimeouts
 from solver.types import Deadline, Fit, WorkItem
 
 LOAD = 5.0  # seconds a simulated worker takes to start
@@ -592,17 +592,17 @@ def test_never_late_never_incomplete(
         assert set(run.finished().values()) <= {"complete", "skipped", "failed", "cut"}
 
 
-def test_watch() -> None:
-    watch = Watch(heartbeat=10, grace=5)
-    assert watch.verdict(now=9, heard=0, deadline_at=None) is None
-    assert "silent" in str(watch.verdict(now=11, heard=0, deadline_at=None))
-    assert watch.verdict(now=104, heard=100, deadline_at=100) is None
-    assert "past" in str(watch.verdict(now=106, heard=100, deadline_at=100))
-    assert watch.next_look(heard=0, deadline_at=None) == 10
-    assert watch.next_look(heard=0, deadline_at=2) == 7
-    assert watch.verdict(now=4, heard=0, deadline_at=None, silence=3) is not None  # little work was expected
-    assert watch.verdict(now=11, heard=0, deadline_at=None, silence=99) is not None
-    assert watch.next_look(heard=0, deadline_at=None, silence=3) == 3
+def test_worker_timeouts() -> None:
+    timeouts = WorkerTimeouts(heartbeat=10, grace=5)
+    assert timeouts.verdict(now=9, heard=0, deadline_at=None) is None
+    assert "silent" in str(timeouts.verdict(now=11, heard=0, deadline_at=None))
+    assert timeouts.verdict(now=104, heard=100, deadline_at=100) is None
+    assert "past" in str(timeouts.verdict(now=106, heard=100, deadline_at=100))
+    assert timeouts.next_look(heard=0, deadline_at=None) == 10
+    assert timeouts.next_look(heard=0, deadline_at=2) == 7
+    assert timeouts.verdict(now=4, heard=0, deadline_at=None, silence=3) is not None  # little work was expected
+    assert timeouts.verdict(now=11, heard=0, deadline_at=None, silence=99) is not None
+    assert timeouts.next_look(heard=0, deadline_at=None, silence=3) == 3
 
 
 def test_identity_ignores_the_machine_and_the_budget(tiny_base: Path) -> None:
