@@ -27,8 +27,8 @@ from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES, Noise, Pace, RunRecord, by_mix, describe, fit_noise, summarise
+from solver.commands.simulated_disk import SimulatedDisk, SimulatedLedger
 from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
-from solver.commands.stage import Disk, Journal
 from solver.config import Settings
 from solver.errors import InputError
 from solver.report.observer import SilentObserver
@@ -138,15 +138,15 @@ def one_run(
     clock = SimulatedClock()
     sketches = {task.id: Sketch.of(task, dice, dice.random() < faults.poisoned) for task in scene.tasks}
     executor = make_executor(clock, scene.pace, sketches, dice, scene.workers, scene.noise, faults)
-    disk = Disk(clock, scene.tasks, scene.budget, faults, Random(f"{seed}/disk"), scene.good_grids)
+    disk = SimulatedDisk(clock, scene.tasks, scene.budget, faults, Random(f"{seed}/disk"), scene.good_grids)
     run_state = RunState(scene.tasks, "flat_vote")
     clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
     disk.write(run_state.submission)
-    journal = Journal(disk)
+    ledger = SimulatedLedger(disk)
     policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior))
     end = Deadline(scene.budget, clock)
     run = supervisor(
-        scene.settings, list(scene.tasks), run_state, journal, executor, policy, end, disk.write, SilentObserver(),
+        scene.settings, list(scene.tasks), run_state, ledger, executor, policy, end, disk.write, SilentObserver(),
         keep_adapters=True, poll=float("inf"),
     )  # fmt: skip
     ending = run.run()
@@ -172,7 +172,7 @@ def one_run(
         steps=run_state.totals().steps / len(states),
         at_floor=sum(state.steps <= floor for state in states),
         untouched=sum(not state.waves for state in states),
-        events=dict(Counter(journal.kinds) + Counter(usage.events)),
+        events=dict(Counter(ledger.kinds) + Counter(usage.events)),
     )
 
 

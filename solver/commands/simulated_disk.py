@@ -1,6 +1,6 @@
 """What a rehearsed run writes to in place of a real disk: a submission that is checked at every write, and counted events."""
 
-# ruff: noqa: ARG002  (the journal takes what a ledger takes, and counts)
+# ruff: noqa: ARG002  (SimulatedLedger takes what a ledger takes, and counts)
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from solver.types import Fit, TaskOutcome, TaskPlan
 
 
 @dataclass(eq=False)
-class Disk:
+class SimulatedDisk:
     """Holds the submission; for a while, in some runs, it takes no more. Every file it holds is checked."""
 
     clock: SimulatedClock
@@ -83,10 +83,10 @@ class Disk:
         return valid
 
 
-class Journal:
+class SimulatedLedger:
     """Takes the place of the ledger, which would cost more than all the rest: counts events, and refuses on a full disk."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: SimulatedDisk) -> None:
         self._disk = disk
         self.kinds: Counter[str] = Counter()
 
