@@ -23,7 +23,7 @@ from solver.errors import InputError, ProcessBroken
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
 from solver.process import die_with
 from solver.types import TaskOutcome, WorkItem
-from solver.worker.handover import Handover
+from solver.worker.device_turns import DeviceTurns
 from solver.worker.solve import Solver
 
 BEAT = 1.0  # seconds between heartbeats
@@ -82,19 +82,19 @@ def load(config: WorkerConfig) -> Backend:
         rank = 0 if halvings else settings.train.rank
         with _timed(parts, "engine"):
             engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
-        handover = sharing.handover(engine)
+        device_turns = sharing.device_turns(engine)
         if not halvings:
             found.update(sharing.facts(engine, config.scratch))
 
-        def another(lost: EngineLost) -> tuple[Engine, Handover | None]:
+        def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
             with contextlib.suppress(OSError):
                 no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
             replacement = replace_engine(base, smaller.infer, lost)
             news.append(facts())
-            return replacement, sharing.handover(replacement)
+            return replacement, sharing.device_turns(replacement)
 
         context = min(base.context, smaller.model.context)
-        return Solver(smaller, base.codec, context, trainer, engine, handover=handover, another=another)
+        return Solver(smaller, base.codec, context, trainer, engine, device_turns=device_turns, another=another)
 
     def facts() -> dict[str, str]:
         trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))

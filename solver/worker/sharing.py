@@ -25,7 +25,7 @@ from solver.model.load import Base, load_base
 from solver.model.rest import Movable, Parked, Rests
 from solver.train.base import Trainer
 from solver.train.registry import APART, choose_trainer, fits_lora
-from solver.worker.handover import Handover
+from solver.worker.device_turns import DeviceTurns
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Sharing:
     sleeps: bool = False  # the engine may leave what it gives up in host memory
     fit_fraction: float = 1.0  # of the device, for fits in a process of their own
     _fits: Rests | None = None
-    _handover: Handover | None = None
+    _device_turns: DeviceTurns | None = None
 
     @classmethod
     def of(cls, base: Base, settings: Settings) -> Self:
@@ -89,8 +89,8 @@ class Sharing:
 
     def begin(self) -> None:
         """A trainer is going to be made: weights are where the last one fitted."""
-        if self._handover is not None:
-            self._handover.to_fits()
+        if self._device_turns is not None:
+            self._device_turns.to_fits()
 
     def rest(self, trainer: Trainer) -> None:
         """An engine is going to be made beside this trainer."""
@@ -103,20 +103,20 @@ class Sharing:
             self._fits = Parked(base.model, base.device, trainer if isinstance(trainer, Movable) else None)
         self._fits.rest()
 
-    def handover(self, engine: Engine) -> Handover | None:
+    def device_turns(self, engine: Engine) -> DeviceTurns | None:
         """How the two take turns from now on; none if they need not."""
         if self._fits is None:
             return None
         if not isinstance(engine, VllmEngine):  # the one that was to take turns did not start
             self._fits.wake()
-            self.alternates, self._fits, self._handover = False, None, None
+            self.alternates, self._fits, self._device_turns = False, None, None
             return None
         engine.rest()
         if engine.asleep:  # what it costs to wake is known from the beginning, then
             engine.start(self.rank)
             engine.rest()
-        self._handover = Handover(self._fits, engine)
-        return self._handover
+        self._device_turns = DeviceTurns(self._fits, engine)
+        return self._device_turns
 
     def facts(self, engine: Engine, scratch: Path) -> dict[str, str]:
         """For people, and for the choice of how many tasks an item takes; nothing of an engine that shares all."""

@@ -34,7 +34,7 @@ from solver.types import (
     TokenSequence,
     WorkItem,
 )
-from solver.worker.handover import Handover
+from solver.worker.device_turns import DeviceTurns
 from solver.worker.job import Job, Prompted, names, spread
 
 # Shares of the time to an item's deadline, where the item does not say what to keep.
@@ -57,10 +57,10 @@ class Solver:
         trainer: Trainer,
         engine: Engine,
         clock: Callable[[], float] = time.monotonic,
-        handover: Handover | None = None,
-        another: Callable[[EngineLost], tuple[Engine, Handover | None]] | None = None,
+        device_turns: DeviceTurns | None = None,
+        another: Callable[[EngineLost], tuple[Engine, DeviceTurns | None]] | None = None,
     ) -> None:
-        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `handover`: trainer and engine take turns.
+        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `device_turns`: trainer and engine take turns.
 
         `another` gives an engine in place of one that is lost, and how that one takes turns; or raises.
         """
@@ -70,7 +70,7 @@ class Solver:
         self._trainer = trainer
         self._engine = engine
         self._clock = clock
-        self._handover = handover
+        self._device_turns = device_turns
         self._another = another
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
@@ -187,8 +187,8 @@ class Solver:
             FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", item.wave), job.work.start)
             for adapter, job in fitting.items()
         ]
-        if self._handover is not None:
-            self._handover.to_fits()
+        if self._device_turns is not None:
+            self._device_turns.to_fits()
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
             job = fitting[fit.job]
             job.fit = fit
@@ -217,8 +217,8 @@ class Solver:
         steps = self._steps(sum(job.work.plan.steps for job in jobs[: len(piles)]), len(dealt))
         report(f"fitting one adapter on {len(jobs)} tasks")
         job = FitJob(item.id, tuple(dealt), steps, self._settings.seed)
-        if self._handover is not None:
-            self._handover.to_fits()
+        if self._device_turns is not None:
+            self._device_turns.to_fits()
         (fit,) = self._trainer.fit([job], deadline)
         return SharedFit(fit, tuple(events))
 
@@ -233,8 +233,8 @@ class Solver:
             return
         report("inferring " + names(jobs))
         began = self._clock()
-        if self._handover is not None:
-            self._handover.to_inference()
+        if self._device_turns is not None:
+            self._device_turns.to_inference()
         for result in self._decode(asked, item.wave, deadline):
             job, prompted = asked[result.request]
             job.note(result, "inference")
@@ -284,7 +284,7 @@ class Solver:
             except EngineLost as lost:
                 if self._another is None:
                     raise
-                self._engine, self._handover = self._another(lost)
+                self._engine, self._device_turns = self._another(lost)
 
     def _candidates(self, job: Job, prompted: Prompted, result: Result) -> Iterator[Candidate]:
         adapter = job.serving.id if job.serving is not None else ""

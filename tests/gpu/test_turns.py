@@ -187,8 +187,8 @@ def test_a_worker_takes_turns(trainer: str, quantization: str, tmp_path: Path) -
             assert [outcome.status for outcome in final] == ["complete"] * 3, [outcome.events for outcome in final]
             assert all(outcome.fit is not None and outcome.fit.steps == 4 for outcome in final)
             assert any(query.candidates and query.scores for outcome in final for query in outcome.queries)
-        assert solver._handover is not None
-        assert solver._handover.turns == 4
+        assert solver._device_turns is not None
+        assert solver._device_turns.turns == 4
     finally:
         engine.close()
         if (process := getattr(solver._trainer, "_process", None)) is not None:

@@ -71,7 +71,7 @@ def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, 
     settings = chosen()
     trainer, engine = PeftTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
     shared.rest(trainer)
-    assert shared.handover(engine) is None
+    assert shared.device_turns(engine) is None
     assert shared.facts(engine, tmp_path) == {}
 
 
@@ -128,13 +128,13 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
     engine = VllmEngine(base, chosen(*VLLM).infer)
     monkeypatch.setattr(VllmEngine, "handover_seconds", 12.5)
     shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
-    handover = shared.handover(engine)
-    assert handover is not None
+    device_turns = shared.device_turns(engine)
+    assert device_turns is not None
     turns = Turns.read(shared.facts(engine, tmp_path))
     widths = 2 * (4 * (32 + 32) + 3 * (32 + 64))  # of two layers
     assert (turns.handover, turns.sequences, turns.adapter_bytes) == (12.5, 1, 8 * widths * 4)
     assert turns.adapter_room > 0
-    assert shared.handover(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
+    assert shared.device_turns(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
     assert not shared.alternates
 
 
@@ -204,5 +204,5 @@ def test_no_start_is_thrown_away(
     shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
     engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=shared.sleeps)
     engine.start(8)
-    assert shared.handover(engine) is not None
+    assert shared.device_turns(engine) is not None
     assert core.log == done

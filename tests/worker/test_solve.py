@@ -305,7 +305,7 @@ class Turns:
 def test_trainer_and_engine_are_told_before_their_turns(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "infer.score=false")
     turns = Turns(bench)
-    bench.solver = Solver(bench.settings, CODEC, 8192, bench.trainer, bench.engine, clock=bench._clock, handover=turns)  # type: ignore[arg-type]
+    bench.solver = Solver(bench.settings, CODEC, 8192, bench.trainer, bench.engine, clock=bench._clock, device_turns=turns)  # type: ignore[arg-type]
     bench.outcomes(work("a"), work("b"))
     assert turns.said == [("fits", 0, 0), ("inference", 2, 0)]
     bench.outcomes(work("c", TaskPlan(0, 8, 1)))  # without a fit nobody has to give way

@@ -173,15 +173,15 @@ def test_a_fit_process_killed_while_it_rests_is_not_missed(worker: Worker) -> No
 
 
 def test_nothing_piles_up(worker: Worker) -> None:
-    turns = worker.solver._handover.turns if worker.solver._handover else 0
+    turns = worker.solver._device_turns.turns if worker.solver._device_turns else 0
     sizes = []
     for number in range(4):
         outcomes = done(worker.solver, item(f"turn{number}", 2))
         assert [outcome.status for outcome in outcomes] == ["complete"] * 2
         sizes.append(resident())
         assert len(children()) <= 1
-    assert worker.solver._handover is not None
-    assert worker.solver._handover.turns == turns + 8
+    assert worker.solver._device_turns is not None
+    assert worker.solver._device_turns.turns == turns + 8
     assert sizes[-1] - sizes[1] < 100e6, sizes
     worker.engine.rest()
     worker.engine.rest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.worker.handover import Handover
+from solver.worker.device_turns import DeviceTurns
 
 
 class Side:
@@ -23,20 +23,20 @@ class Side:
 
 def test_one_rests_before_the_other_wakes() -> None:
     log: list[str] = []
-    handover = Handover(Side("fits", log), Side("inference", log))
-    handover.to_fits()
-    handover.to_fits()
-    handover.to_inference()
+    device_turns = DeviceTurns(Side("fits", log), Side("inference", log))
+    device_turns.to_fits()
+    device_turns.to_fits()
+    device_turns.to_inference()
     assert log == ["inference rests", "fits wakes", "fits rests", "inference wakes"]
-    assert handover.turns == 2
+    assert device_turns.turns == 2
 
 
 @given(st.lists(st.booleans()))
 def test_never_both(turns: list[bool]) -> None:
     log: list[str] = []
     fits, inference = Side("fits", log), Side("inference", log)
-    handover = Handover(fits, inference)
+    device_turns = DeviceTurns(fits, inference)
     for to_fits in turns:
-        (handover.to_fits if to_fits else handover.to_inference)()
+        (device_turns.to_fits if to_fits else device_turns.to_inference)()
         assert (fits.resting, inference.resting) == (not to_fits, to_fits)
-    assert len(log) == 2 * handover.turns
+    assert len(log) == 2 * device_turns.turns

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from solver.model.rest import Rests
 
 
-class Handover:
+class DeviceTurns:
     """Gives the device to one side and takes it from the other; knows who had it last."""
 
     def __init__(self, fits: Rests, inference: Rests, clock: Callable[[], float] = time.monotonic) -> None:
