@@ -55,7 +55,7 @@ def load(config: WorkerConfig) -> Backend:
         from solver.model.load import load_base
         from solver.model.memory import broken, peak_memory
         from solver.train.registry import apart_peak, choose_trainer, fits_lora, make_trainer
-        from solver.worker.sharing import Sharing, needs_no_weights
+        from solver.worker.device_plan import WorkerDevicePlan, needs_no_weights
 
     settings = config.settings
     if settings.model.threads:
@@ -68,30 +68,30 @@ def load(config: WorkerConfig) -> Backend:
     cuda = base.device.type == "cuda"
     if (no_vllm := config.scratch / NO_VLLM).is_file():
         give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
-    sharing = Sharing.of(base, settings)
+    device_plan = WorkerDevicePlan.of(base, settings)
     lora = fits_lora(base, settings.train, lora_alone(settings.infer))
     found: dict[str, str] = {}  # as the first solver is made
     news: list[dict[str, str]] = []
 
     def solver(halvings: int) -> Solver:
         smaller = smaller_settings(settings, halvings)
-        sharing.begin()
+        device_plan.begin()
         with _timed(parts, "trainer"):
-            trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), sharing.fit_fraction)
-            sharing.rest(trainer)
+            trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), device_plan.fit_fraction)
+            device_plan.rest(trainer)
         rank = 0 if halvings else settings.train.rank
         with _timed(parts, "engine"):
-            engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
-        device_turns = sharing.device_turns(engine)
+            engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora)
+        device_turns = device_plan.device_turns(engine)
         if not halvings:
-            found.update(sharing.facts(engine, config.scratch))
+            found.update(device_plan.facts(engine, config.scratch))
 
         def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
             with contextlib.suppress(OSError):
                 no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
             replacement = replace_engine(base, smaller.infer, lost)
             news.append(facts())
-            return replacement, sharing.device_turns(replacement)
+            return replacement, device_plan.device_turns(replacement)
 
         context = min(base.context, smaller.model.context)
         return Solver(smaller, base.codec, context, trainer, engine, device_turns=device_turns, another=another)

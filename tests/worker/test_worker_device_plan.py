@@ -20,8 +20,8 @@ from solver.infer.vllm.shim import Options
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.train.peft import PeftTrainer
-from solver.worker import sharing
-from solver.worker.sharing import Sharing, demand_of, needs_no_weights
+from solver.worker import device_plan
+from solver.worker.device_plan import WorkerDevicePlan, demand_of, needs_no_weights
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 VLLM = ["infer.engine=vllm", "train.rank=8"]
@@ -58,7 +58,7 @@ class Gpu:
         self.fractions: list[float] = []
         patch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=int(memory)))
         patch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, _: self.fractions.append(share))
-        patch.setattr(sharing, "free_memory", lambda: int(host))
+        patch.setattr(device_plan, "free_memory", lambda: int(host))
 
 
 def on_gpu(base: Base) -> Base:
@@ -66,20 +66,20 @@ def on_gpu(base: Base) -> Base:
 
 
 def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, tmp_path: Path) -> None:
-    shared = Sharing.of(base, chosen("workers.alternate=true"))
-    assert (shared.alternates, shared.plan, shared.fit_fraction) == (False, None, 1.0)
+    worker_plan = WorkerDevicePlan.of(base, chosen("workers.alternate=true"))
+    assert (worker_plan.alternates, worker_plan.plan, worker_plan.fit_fraction) == (False, None, 1.0)
     settings = chosen()
     trainer, engine = PeftTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
-    shared.rest(trainer)
-    assert shared.device_turns(engine) is None
-    assert shared.facts(engine, tmp_path) == {}
+    worker_plan.rest(trainer)
+    assert worker_plan.device_turns(engine) is None
+    assert worker_plan.facts(engine, tmp_path) == {}
 
 
 @pytest.mark.parametrize(
     "overrides", [[], ["infer.engine=hf", "train.trainer=unsloth"], ["infer.engine=vllm", "train.trainer=peft"]]
 )
 def test_whoever_computes_loads_weights(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "load_base", lambda *_, **__: pytest.fail("it is known without a model"))
+    monkeypatch.setattr(device_plan, "load_base", lambda *_, **__: pytest.fail("it is known without a model"))
     assert not needs_no_weights(None, chosen(*overrides), tmp_path)
 
 
@@ -89,53 +89,53 @@ def test_with_fits_elsewhere_and_an_engine_of_its_own_weights_nobody_does(tiny_b
 
 def test_a_large_device_holds_both(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(monkeypatch, 16e9)
-    shared = Sharing.of(on_gpu(base), chosen(*VLLM))
-    assert shared.plan is not None
-    assert not shared.alternates
-    assert not shared.sleeps
-    assert shared.fit_fraction == 1.0  # fits are made in this process, whose share is both
+    worker_plan = WorkerDevicePlan.of(on_gpu(base), chosen(*VLLM))
+    assert worker_plan.plan is not None
+    assert not worker_plan.alternates
+    assert not worker_plan.sleeps
+    assert worker_plan.fit_fraction == 1.0  # fits are made in this process, whose share is both
     assert gpu.fractions == [pytest.approx(0.94, abs=1e-6)]
 
 
 def test_turns_can_be_asked_for(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     Gpu(monkeypatch, 16e9)
     asked = [*VLLM, "workers.alternate=true"]
-    assert Sharing.of(on_gpu(base), chosen(*asked)).sleeps
-    assert not Sharing.of(on_gpu(base), chosen(*asked, "workers.per_device=2")).sleeps
+    assert WorkerDevicePlan.of(on_gpu(base), chosen(*asked)).sleeps
+    assert not WorkerDevicePlan.of(on_gpu(base), chosen(*asked, "workers.per_device=2")).sleeps
     Gpu(monkeypatch, 16e9, host=1e5)
-    without_room = Sharing.of(on_gpu(base), chosen(*asked))
+    without_room = WorkerDevicePlan.of(on_gpu(base), chosen(*asked))
     assert without_room.alternates
     assert not without_room.sleeps
 
 
 def test_fits_in_a_process_of_their_own_have_their_share(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = Gpu(monkeypatch, 16e9)
-    shared = Sharing.of(on_gpu(base), chosen(*VLLM, "train.trainer=unsloth", "workers.fit_share=0.25"))
-    assert shared.plan is not None
-    assert shared.fit_fraction == pytest.approx(0.25 * (0.94 * 16e9 - 1.2e9) / 16e9, abs=1e-3)
-    assert gpu.fractions[0] + shared.fit_fraction < 0.94
+    worker_plan = WorkerDevicePlan.of(on_gpu(base), chosen(*VLLM, "train.trainer=unsloth", "workers.fit_share=0.25"))
+    assert worker_plan.plan is not None
+    assert worker_plan.fit_fraction == pytest.approx(0.25 * (0.94 * 16e9 - 1.2e9) / 16e9, abs=1e-3)
+    assert gpu.fractions[0] + worker_plan.fit_fraction < 0.94
 
 
 def test_a_device_too_small_is_said(base: Base, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     Gpu(monkeypatch, 0.6e9)
-    Sharing.of(on_gpu(base), chosen(*VLLM))
+    WorkerDevicePlan.of(on_gpu(base), chosen(*VLLM))
     assert "device memory: too little for inference on 8192 tokens" in caplog.text
 
 
 def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solver.infer.vllm.engine.unservable", lambda base: "")
-    shared = Sharing.of(base, chosen(*VLLM, "workers.alternate=true"))
+    worker_plan = WorkerDevicePlan.of(base, chosen(*VLLM, "workers.alternate=true"))
     engine = VllmEngine(base, chosen(*VLLM).infer)
     monkeypatch.setattr(VllmEngine, "handover_seconds", 12.5)
-    shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
-    device_turns = shared.device_turns(engine)
+    worker_plan.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    device_turns = worker_plan.device_turns(engine)
     assert device_turns is not None
-    turns = Turns.read(shared.facts(engine, tmp_path))
+    turns = Turns.read(worker_plan.facts(engine, tmp_path))
     widths = 2 * (4 * (32 + 32) + 3 * (32 + 64))  # of two layers
     assert (turns.handover, turns.sequences, turns.adapter_bytes) == (12.5, 1, 8 * widths * 4)
     assert turns.adapter_room > 0
-    assert shared.device_turns(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
-    assert not shared.alternates
+    assert worker_plan.device_turns(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
+    assert not worker_plan.alternates
 
 
 @pytest.mark.parametrize(
@@ -200,9 +200,9 @@ def test_no_start_is_thrown_away(
     monkeypatch.setattr(engine_module, "_handovers", Handovers(lambda: 0.0))
     monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
-    shared = Sharing(base, 8, alternates=True, sleeps=True)
-    shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
-    engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=shared.sleeps)
+    worker_plan = WorkerDevicePlan(base, 8, alternates=True, sleeps=True)
+    worker_plan.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps)
     engine.start(8)
-    assert shared.device_turns(engine) is not None
+    assert worker_plan.device_turns(engine) is not None
     assert core.log == done

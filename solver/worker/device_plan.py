@@ -45,7 +45,7 @@ def needs_no_weights(model: Path | None, settings: Settings, cache: Path) -> boo
 
 
 @dataclass(eq=False)
-class Sharing:
+class WorkerDevicePlan:
     """Of one worker. `plan` is none where there is nothing to share out."""
 
     base: Base
@@ -60,13 +60,13 @@ class Sharing:
     @classmethod
     def of(cls, base: Base, settings: Settings) -> Self:
         """Plan by the settings, and bound what this process may take; warns if the device is too small."""
-        sharing = cls(base, settings.train.rank)
+        worker_plan = cls(base, settings.train.rank)
         lora = fits_lora(base, settings.train, lora_alone(settings.infer))
         if choose_engine(base, settings.infer, lora)[0] not in OWN_WEIGHTS:
-            return sharing
-        sharing.alternates = bool(settings.workers.alternate)
+            return worker_plan
+        worker_plan.alternates = bool(settings.workers.alternate)
         if base.device.type != "cuda":
-            return sharing
+            return worker_plan
         apart = choose_trainer(base, settings.train, lora_alone(settings.infer))[0] in APART
         total = int(torch.cuda.get_device_properties(base.device).total_memory)
         plan = plan_device(
@@ -80,12 +80,12 @@ class Sharing:
             log.warning("device memory: too little for inference on %d tokens: %s", base.context, plan.describe())
         own = plan.infer + CONTEXT if apart else plan.share
         torch.cuda.set_per_process_memory_fraction(min(1.0, own / total), base.device)
-        sharing.plan, sharing.alternates = plan, plan.alternates
-        sharing.fit_fraction = plan.fit_fraction if apart else 1.0
+        worker_plan.plan, worker_plan.alternates = plan, plan.alternates
+        worker_plan.fit_fraction = plan.fit_fraction if apart else 1.0
         # beside others a core cannot tell whether it gave its memory up, and takes that for an error
         alone = settings.workers.per_device == 1
-        sharing.sleeps = plan.alternates and alone and plan.weights + plan.adapters < SLEEPERS_SHARE * free_memory()
-        return sharing
+        worker_plan.sleeps = plan.alternates and alone and plan.weights + plan.adapters < SLEEPERS_SHARE * free_memory()
+        return worker_plan
 
     def begin(self) -> None:
         """A trainer is going to be made: weights are where the last one fitted."""
