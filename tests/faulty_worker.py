@@ -16,8 +16,8 @@ from pathlib import Path
 
 from fake_parts import fake_solver
 
+from solver.budget.backoff import smaller_settings
 from solver.budget.costs import START
-from solver.budget.footprint import smaller_settings
 from solver.errors import InputError, ProcessBroken
 from solver.messages import WorkerConfig
 from solver.types import WorkItem

@@ -19,7 +19,7 @@ from solver.config import Settings
 from solver.types import Status, TaskPlan
 
 MAX_LOSSES = 2  # workers a task may cost before it is set aside
-MAX_TRIES = 4  # passes of a task that may fail, each with a smaller footprint, before it is set aside
+MAX_TRIES = 4  # passes of a task that may fail, each backed off further, before it is set aside
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Assignment:
     plan: TaskPlan
     seconds: float
     reason: str  # one line for people
-    halvings: int = 0  # how often the footprint is halved: see `run.footprint`
+    halvings: int = 0  # how often batch, views or context are halved: see `budget.backoff`
 
 
 class Policy(Protocol):

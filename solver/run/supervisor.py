@@ -15,9 +15,9 @@ from typing import Literal
 
 from solver.arc.submission import Submission
 from solver.arc.task import Task
+from solver.budget.backoff import describe
 from solver.budget.chunk import Chunks
 from solver.budget.expect import Expected, expect
-from solver.budget.footprint import describe
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.config import Settings
@@ -331,7 +331,7 @@ class Supervisor:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _compared(self, worker: WorkerState, outcome: TaskOutcome) -> TaskOutcome:
-        """The outcome beside what was expected of it; the cost model learns from it, unless its footprint was smaller."""
+        """The outcome beside what was expected of it; the cost model learns from it, unless the item was backed off."""
         assert worker.item is not None
         place = next(place for place, work in enumerate(worker.item.tasks) if work.task.id == outcome.task_id)
         planned = dict(worker.expected.seconds[place])

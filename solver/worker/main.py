@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from solver.budget.footprint import smaller_item, smaller_settings
+from solver.budget.backoff import smaller_item, smaller_settings
 from solver.errors import InputError, ProcessBroken
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
 from solver.process import die_with
@@ -32,7 +32,7 @@ NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that
 
 @dataclass(frozen=True)
 class Backend:
-    """What `load` makes: a solver for any number of halvings of the footprint, and facts for people."""
+    """What `load` makes: a solver for any number of halvings (see `budget.backoff`), and facts for people."""
 
     solver: Callable[[int], Solver]
     parts: dict[str, float]  # seconds of each part of `load`, and of the first solver

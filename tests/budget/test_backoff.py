@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_helpers import make_task
 
-from solver.budget.footprint import LEAST_BATCH, LEAST_CONTEXT, describe, shares, smaller_item, smaller_settings
+from solver.budget.backoff import LEAST_BATCH, LEAST_CONTEXT, describe, shares, smaller_item, smaller_settings
 from solver.config import load_settings
 from solver.types import TaskPlan, TaskWork, WorkItem
 

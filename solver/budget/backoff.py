@@ -16,7 +16,7 @@ LEAST_CONTEXT = 256  # tokens
 
 
 def smaller_settings(settings: Settings, halvings: int) -> Settings:
-    """The settings of a worker with the footprint halved so often: the same optimizer steps, in smaller batches."""
+    """The settings of a worker after so many halvings: the same optimizer steps, in smaller batches."""
     batch, _, context = shares(halvings)
     train, infer, model = settings.train, settings.infer, settings.model
     return settings.model_copy(
