@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from solver.budget.board import Board, Rows
 from solver.budget.costs import CostModel
 from solver.budget.gains import Gains, Last, trusted
 from solver.budget.planner import TaskState
+from solver.budget.task_table import Rows, TaskTable
 from solver.types import TaskPlan
 
 Numbers = NDArray[np.float64]
@@ -27,7 +27,7 @@ PRICES = np.geomspace(1e-8, 10.0, 96)  # solved tasks a second
 
 
 class Offers:
-    """Tables with a row for each row of a board; only rows of pending tasks are kept up to date."""
+    """Arrays with a row for each row of a task table; only rows of pending tasks are kept up to date."""
 
     def __init__(
         self, costs: CostModel, gains: Gains, full: TaskPlan, steps: Sequence[int], views: Sequence[int], samples: Sequence[int]
@@ -45,25 +45,25 @@ class Offers:
         self._settling = np.array(settling)  # options after which views that agree are believed
         self._resize(0)
 
-    def note(self, board: Board, changed: Sequence[int]) -> None:
-        """Hear which rows of the board have changed."""
-        if board.renewed:
-            self._resize(len(board.tasks))
+    def note(self, table: TaskTable, changed: Sequence[int]) -> None:
+        """Hear which rows of the task table have changed."""
+        if table.renewed:
+            self._resize(len(table.tasks))
         for row in changed:
-            task = board.tasks[row]
+            task = table.tasks[row]
             basis = task.waves, task.steps, task.agreement, task.views
             if self._basis[row] != basis:
                 self._basis[row], self._version[row], self._gained[row] = basis, -1, False
 
-    def refresh(self, board: Board) -> None:
+    def refresh(self, table: TaskTable) -> None:
         """Bring the rows of pending tasks up to date."""
-        stale = board.pending & (self._version != self._costs.version)
+        stale = table.pending & (self._version != self._costs.version)
         for row in np.flatnonzero(stale & ~self._gained):
-            self._gain(row, board.tasks[row])
-        if len(rows := np.flatnonzero(stale & (board.waves == 0))):
-            self._price_first(rows, board)
-        if len(rows := np.flatnonzero(stale & (board.waves > 0))):
-            self._price_later(rows, board)
+            self._gain(row, table.tasks[row])
+        if len(rows := np.flatnonzero(stale & (table.waves == 0))):
+            self._price_first(rows, table)
+        if len(rows := np.flatnonzero(stale & (table.waves > 0))):
+            self._price_later(rows, table)
         self._version[stale] = self._costs.version
 
     def price(self, rows: Rows, seconds: float) -> int | None:
@@ -110,25 +110,25 @@ class Offers:
         self.gain[row], self._value[row] = chance, chance[:, None] + more
         self._doubtful[row] = 1 - np.where(self._settling, self._gains.certain(chance), 0.0)
 
-    def _seconds(self, rows: Rows, board: Board) -> Numbers:
+    def _seconds(self, rows: Rows, table: TaskTable) -> Numbers:
         """(rows, options) of the passes themselves."""
-        shapes, waves = [board.tasks[row].shape for row in rows], board.waves[rows].tolist()
+        shapes, waves = [table.tasks[row].shape for row in rows], table.waves[rows].tolist()
         parts = [self._costs.medians(shapes, self._steps, self._views, count, waves) for count in self._samples]
         return np.concatenate(parts, axis=1)
 
-    def _price_first(self, rows: Rows, board: Board) -> None:
-        self.seconds[rows] = self._seconds(rows, board)
+    def _price_first(self, rows: Rows, table: TaskTable) -> None:
+        self.seconds[rows] = self._seconds(rows, table)
         self.least[rows] = self.seconds[rows].argmin(axis=1)
         steps, views = LATER_SHARES * self._full.steps, np.full(len(LATER_SHARES), float(self._full.views))
-        shapes = [board.tasks[row].shape for row in rows]
+        shapes = [table.tasks[row].shape for row in rows]
         second = self._costs.medians(shapes, steps, views, self._full.samples, 1) * (LATER_SHARES > 0)
         for row, follows in zip(rows, second, strict=True):
             costs = (self.seconds[row][:, None] + self._doubtful[row][:, None] * follows).ravel()
             best = _worth_most(self._value[row].ravel(), costs)
             self.choice[row], self.cost[row] = best // len(LATER_SHARES), costs[best]
 
-    def _price_later(self, rows: Rows, board: Board) -> None:
-        self.seconds[rows] = np.where(self._again, self._seconds(rows, board), np.inf)
+    def _price_later(self, rows: Rows, table: TaskTable) -> None:
+        self.seconds[rows] = np.where(self._again, self._seconds(rows, table), np.inf)
         self.least[rows] = self.seconds[rows].argmin(axis=1)
         for row in rows:
             gain, seconds = self.gain[row], self.seconds[row]

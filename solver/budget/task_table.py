@@ -19,7 +19,7 @@ Rows = NDArray[np.int64]  # of some tasks
 _DIGITS = 20  # bits for each part of the order of tasks
 
 
-class Board:
+class TaskTable:
     """One row for each task, in the order in which they are told; what is told again unchanged costs next to nothing."""
 
     def __init__(self, pending: Callable[[TaskState], bool]) -> None:

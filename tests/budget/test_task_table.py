@@ -11,9 +11,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from test_policies import state, taught
 
-from solver.budget.board import Board
 from solver.budget.planner import TaskState
 from solver.budget.registry import POLICIES
+from solver.budget.task_table import TaskTable
 from solver.config import load_settings
 
 STATUS = (None, "complete", "cut", "failed")
@@ -40,29 +40,31 @@ def in_words(tasks: list[TaskState], size: int) -> list[str]:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), changes), max_size=12), st.integers(1, 4))
-def test_a_board_that_follows_changes_is_one_that_sees_all_anew(told: list[tuple[int, dict[str, object]]], size: int) -> None:
+def test_a_task_table_that_follows_changes_is_one_that_sees_all_anew(
+    told: list[tuple[int, dict[str, object]]], size: int
+) -> None:
     tasks = [state(number, 300.0 + 100 * (number % 3)) for number in range(6)]
-    board = Board(lambda task: task.waves < 2)
-    assert board.see(tasks) == list(range(6))
+    table = TaskTable(lambda task: task.waves < 2)
+    assert table.see(tasks) == list(range(6))
     for row, change in told:
         tasks[row] = replace(tasks[row], **change)  # type: ignore[arg-type]
-        assert board.see(tasks) == [row]
+        assert table.see(tasks) == [row]
     free = [task for task in tasks if task.waves < 2 and not task.busy]
-    assert [tasks[row] for row in np.flatnonzero(board.free)] == free
-    assert list(board.ids(board.chunk(board.free, size))) == in_words(free, size)
+    assert [tasks[row] for row in np.flatnonzero(table.free)] == free
+    assert list(table.ids(table.chunk(table.free, size))) == in_words(free, size)
 
 
-def test_other_tasks_make_a_new_board() -> None:
-    board = Board(lambda task: not task.busy)
+def test_other_tasks_make_a_new_table() -> None:
+    table = TaskTable(lambda task: not task.busy)
     first = [state(1), state(2)]
-    board.see(first)
-    assert board.see(first) == []
-    assert not board.renewed
-    assert board.see([first[0], state(3, busy=True)]) == [0, 1]
-    assert board.renewed
-    assert board.pending.tolist() == [True, False]
-    assert board.see([]) == []
-    assert not len(board.chunk(board.free, 3))
+    table.see(first)
+    assert table.see(first) == []
+    assert not table.renewed
+    assert table.see([first[0], state(3, busy=True)]) == [0, 1]
+    assert table.renewed
+    assert table.pending.tolist() == [True, False]
+    assert table.see([]) == []
+    assert not len(table.chunk(table.free, 3))
 
 
 @pytest.mark.parametrize("name", ["fixed", "uniform", "proportional", "adaptive"])
