@@ -26,7 +26,7 @@ LATER_SHARES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the second pass that a 
 PRICES = np.geomspace(1e-8, 10.0, 96)  # solved tasks a second
 
 
-class Offers:
+class PassOptions:
     """Arrays with a row for each row of a task table; only rows of pending tasks are kept up to date."""
 
     def __init__(
