@@ -17,7 +17,7 @@ from solver.arc.submission import Submission
 from solver.arc.task import Task
 from solver.budget.backoff import describe
 from solver.budget.chunk import Chunks
-from solver.budget.expect import Expected, expect
+from solver.budget.forecast import ItemForecast, forecast_item
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.config import Settings
@@ -197,15 +197,15 @@ class Supervisor:
         works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
         seconds = min(assignment.seconds, self._work_end.remaining())
         shapes = [self._run_state.state(id_).shape for id_ in assignment.tasks]
-        expected = expect(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
+        forecast = forecast_item(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
         deadline_at = self._now() + seconds
         halvings = assignment.halvings
-        item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=halvings, keep=expected.keep)
+        item = WorkItem(self._next_id(), assignment.wave, works, deadline_at, halvings=halvings, keep=forecast.keep)
         self._run_state.mark(assignment.tasks, busy=True)
-        for id_, phases in zip(assignment.tasks, expected.seconds, strict=True):
+        for id_, phases in zip(assignment.tasks, forecast.seconds, strict=True):
             record = (id_, assignment.wave, assignment.plan, sum(phases.values()), assignment.reason)
             self._writer.save(partial(self._ledger.plan, *record))
-        self._hand_over(number, item, expected, endless=math.isinf(assignment.seconds))
+        self._hand_over(number, item, forecast, endless=math.isinf(assignment.seconds))
 
     def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
         start = self._shared
@@ -215,11 +215,11 @@ class Supervisor:
             start = next((ref for ref in reversed(self._run_state.adapters(id_)) if ref.path.is_dir()), self._shared)
         return TaskWork(self._tasks[id_], assignment.plan, start, known)
 
-    def _hand_over(self, number: int, item: WorkItem, expected: Expected, endless: bool = False) -> None:
+    def _hand_over(self, number: int, item: WorkItem, forecast: ItemForecast, endless: bool = False) -> None:
         now = self._now()
         # an item without a deadline of its own must not let a worker hang to the end of the run
-        due = min(item.deadline_at, now + expected.longest) if endless else item.deadline_at
-        self._workers[number].begin(item, expected, due, now)
+        due = min(item.deadline_at, now + forecast.longest) if endless else item.deadline_at
+        self._workers[number].begin(item, forecast, due, now)
         self._executor.submit(number, item)
 
     def _next_id(self) -> str:
@@ -242,7 +242,7 @@ class Supervisor:
         share = 1.0 if self._settings.budget.policy == "fixed" else SHARED_FIT_SHARE
         seconds = self._work_end.remaining() * share
         item = WorkItem(self._next_id(), BEFORE, works, self._now() + seconds, "shared", self._shared_losses)
-        self._hand_over(number, item, Expected())
+        self._hand_over(number, item, ItemForecast())
 
     # -- taking in
 
@@ -334,7 +334,7 @@ class Supervisor:
         """The outcome beside what was expected of it; the cost model learns from it, unless the item was backed off."""
         assert worker.item is not None
         place = next(place for place, work in enumerate(worker.item.tasks) if work.task.id == outcome.task_id)
-        planned = dict(worker.expected.seconds[place])
+        planned = dict(worker.forecast.seconds[place])
         if outcome.final and not worker.item.halvings:
             shape, plan = self._run_state.state(outcome.task_id).shape, worker.item.tasks[place].plan
             if "score" in planned and (seconds := self._policy.costs.score_seconds(shape, plan, outcome)) is not None:

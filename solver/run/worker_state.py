@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from solver.budget.expect import Expected
+from solver.budget.forecast import ItemForecast
 from solver.types import WorkItem
 
 
@@ -18,16 +18,16 @@ class WorkerState:
     heard: float  # when it last gave a sign of life
     dying: bool = False  # killed, and not yet reported lost
     item: WorkItem | None = None
-    expected: Expected = field(default_factory=Expected)  # of its item
+    forecast: ItemForecast = field(default_factory=ItemForecast)  # of its item
     due: float = math.inf  # when its item should be over
     reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
     failed_starts: int = 0
     error: str = ""  # why it could not start
     activity: str = "starting"
 
-    def begin(self, item: WorkItem, expected: Expected, due: float, now: float) -> None:
+    def begin(self, item: WorkItem, forecast: ItemForecast, due: float, now: float) -> None:
         """Note that it was handed an item at `now`."""
-        self.state, self.item, self.expected, self.due, self.heard = "busy", item, expected, due, now
+        self.state, self.item, self.forecast, self.due, self.heard = "busy", item, forecast, due, now
         self.reported = frozenset()
 
     def pardon(self, now: float) -> None:
@@ -38,7 +38,7 @@ class WorkerState:
     @property
     def limits(self) -> tuple[float | None, float]:
         """When its work has to be over, and for how many seconds it may be silent at that."""
-        return (self.due, self.expected.silence) if self.item is not None else (None, math.inf)
+        return (self.due, self.forecast.silence) if self.item is not None else (None, math.inf)
 
     @property
     def reported_all(self) -> bool:

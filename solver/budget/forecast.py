@@ -1,4 +1,4 @@
-"""What is expected of a work item before it is handed out: its seconds by phase, what its end needs, how long it is silent."""
+"""The forecast of a work item before it is handed out: its seconds by phase, what its end needs, how long it is silent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_SILENCE = 15.0  # seconds: what a busy machine may keep a process from run
 
 
 @dataclass(frozen=True)
-class Expected:
+class ItemForecast:
     """Of one item. `seconds[i]` are those of its i-th task, by phase; phases that cannot be predicted yet are missing."""
 
     seconds: tuple[Mapping[str, float], ...] = ()
@@ -29,18 +29,18 @@ class Expected:
         return sum(sum(phases.values()) for phases in self.seconds)
 
 
-def expect(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, seconds: float, wave: int = 0) -> Expected:
+def forecast_item(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, seconds: float, wave: int = 0) -> ItemForecast:
     """What passes by `plan` over tasks of these shapes do with an item's `seconds`, the fits ending early if need be."""
     forecasts = [costs.forecast(shape, plan, wave) for shape in shapes]
     longest = SILENCE * sum(forecast.most for forecast in forecasts)
     if not costs.measured:
-        return Expected(tuple(_known(costs, forecast.median) for forecast in forecasts), longest=longest)
+        return ItemForecast(tuple(_known(costs, forecast.median) for forecast in forecasts), longest=longest)
     prepare, fit = (sum(forecast.median.get(phase, 0.0) for forecast in forecasts) for phase in ("prepare", "fit"))
     wanted = sum(forecast.after_fit() for forecast in forecasts)
     after = min(wanted, max(AFTER_FIT_SHARE * seconds, seconds - prepare - fit))
     score = sum(forecast.upper.get("score", 0.0) for forecast in forecasts) * (after / wanted if wanted else 0.0)
     shorter = min(1.0, max(0.0, seconds - prepare - after) / fit) if fit else 1.0
-    return Expected(
+    return ItemForecast(
         tuple(_known(costs, {**forecast.median, "fit": forecast.median["fit"] * shorter}) for forecast in forecasts),
         (after, score),
         max(LEAST_SILENCE, longest),
