@@ -26,9 +26,9 @@ from solver.report.dry_run_table import DryRun, PhaseSeconds
 from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.executors.base import Executor
+from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import LEDGER, Ledger
 from solver.run.pipeline import ExecutorFactory, local_executor, run
-from solver.run.pricing import remember, starting_costs
 from solver.run.state import RunState
 from solver.run.supervisor import SHARED_FIT_SHARE
 from solver.run.types import EXIT_DONE, RunOptions
@@ -108,7 +108,7 @@ def _extrapolated(
     run_state = RunState(tasks.subset(sample), settings.select.rule, ledger.outcomes())
     if not run_state.done():
         raise InputError(f"the sample finished no task in {options.cap:.0f} s: a longer --cap is needed")
-    costs = starting_costs(small, tell)
+    costs = initial_costs(small, tell)
     remember(costs, ledger)
     states = [TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks]
     timings = ledger.timings()

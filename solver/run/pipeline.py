@@ -33,9 +33,9 @@ from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
+from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
 from solver.run.placement import Placement, place, visible_gpus, weight_bytes
-from solver.run.pricing import remember, starting_costs
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Ending, Supervisor
@@ -103,7 +103,7 @@ def _run(
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
         start = _note_start(options, ledger, end, time.monotonic() - started, log)
-        costs = starting_costs(options, lambda line: _warn(line, ledger, log))
+        costs = initial_costs(options, lambda line: _warn(line, ledger, log))
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end

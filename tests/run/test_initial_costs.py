@@ -21,8 +21,8 @@ from solver.commands.record import fit_gains, read_record
 from solver.config import load_settings
 from solver.errors import InputError
 from solver.host import hardware
+from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import Identity, Ledger
-from solver.run.pricing import remember, starting_costs
 from solver.run.types import RunOptions
 from solver.types import TaskPlan
 from solver.worker.solve import inference_views
@@ -38,15 +38,15 @@ def test_a_profile_of_this_machine_is_believed(tmp_path: Path) -> None:
     here = profile.machine.model_copy(update={"device": hardware({})["cpu"], "threads": hardware({})["cores"]})
     save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": here, "derivation": ""}))
     warnings: list[str] = []
-    costs = starting_costs(options(tmp_path / "profile.json"), warnings.append)
+    costs = initial_costs(options(tmp_path / "profile.json"), warnings.append)
     assert warnings == []
     assert costs.known("fit")
     elsewhere = here.model_copy(update={"device": "some other processor"})
     save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": elsewhere, "derivation": ""}))
-    assert not starting_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
+    assert not initial_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
     fewer = here.model_copy(update={"threads": here.threads + 1})
     save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": fewer, "derivation": ""}))
-    assert not starting_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
+    assert not initial_costs(options(tmp_path / "profile.json"), warnings.append).known("fit")
     assert len(warnings) == 2
     assert "some other processor" in warnings[0]
     assert f"made with {here.threads + 1} threads, a worker here has {here.threads}" in warnings[1]
@@ -55,7 +55,7 @@ def test_a_profile_of_this_machine_is_believed(tmp_path: Path) -> None:
 def test_a_profile_of_another_model_is_a_hint(tmp_path: Path, tiny_base: Path) -> None:
     save_profile(tmp_path / "profile.json", stored().model_copy(update={"derivation": ""}))
     warnings: list[str] = []
-    costs = starting_costs(options(tmp_path / "profile.json", model=tiny_base), warnings.append)
+    costs = initial_costs(options(tmp_path / "profile.json", model=tiny_base), warnings.append)
     assert any("embedded" in warning for warning in warnings)
     assert not costs.known("fit")
 
@@ -66,7 +66,7 @@ def test_a_profile_that_cannot_be_read_is_named_and_set_aside(tmp_path: Path, co
     if content is not None:
         path.write_text(content)
     warnings: list[str] = []
-    costs = starting_costs(options(path), warnings.append)
+    costs = initial_costs(options(path), warnings.append)
     assert "profile.json" in warnings[0]
     assert costs.forecast(next(iter(make_shapes())), TaskPlan(10, 8, 1)).seconds > 0
 
@@ -123,7 +123,7 @@ def solutions(folder: Path) -> str:
 
 
 def test_a_resumed_run_remembers_what_work_cost(tmp_path: Path) -> None:
-    costs, fresh = (starting_costs(options(None), lambda _: None) for _ in range(2))
+    costs, fresh = (initial_costs(options(None), lambda _: None) for _ in range(2))
     with_ledger = ledger_of(tmp_path / "run", right=True)
     remember(costs, with_ledger)
     assert costs.tasks == 4

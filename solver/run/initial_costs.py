@@ -15,7 +15,7 @@ from solver.run.types import RunOptions
 REMEMBERED = 24  # passes of an earlier process of the same run, the latest
 
 
-def starting_costs(options: RunOptions, warn: Callable[[str], None]) -> CostModel:
+def initial_costs(options: RunOptions, warn: Callable[[str], None]) -> CostModel:
     """The cost model of a run. A profile that cannot be used, or is of something else, costs a warning and precision."""
     settings = options.settings
     try:
