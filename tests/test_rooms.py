@@ -22,7 +22,7 @@ LEVELS = (
     ("train", "infer", "budget"),
     ("model",),
     ("codec",),
-    ("types", "messages", "config", "errors", "host", "process"),
+    ("types", "messages", "config", "errors", "host", "child_process"),
     ("arc",),
 )
 COMMON = LEVELS[-2]  # what every room may import

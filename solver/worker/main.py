@@ -10,7 +10,6 @@ import contextlib
 import gc
 import logging
 import os
-import sys
 import threading
 import time
 import traceback
@@ -19,9 +18,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 from solver.budget.backoff import smaller_item, smaller_settings
+from solver.child_process import WarningHandler, describe_error, line_to_parent
 from solver.errors import InputError, ProcessBroken
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
-from solver.process import die_with
 from solver.types import TaskOutcome, WorkItem
 from solver.worker.device_turns import DeviceTurns
 from solver.worker.solve import Solver
@@ -164,26 +163,11 @@ class Line:
             time.sleep(BEAT)
 
 
-class Warnings(logging.Handler):
-    """Sends what trainers and engines warn of as they start and work; "kind: detail" is how they put it."""
-
-    def __init__(self, line: Line) -> None:
-        super().__init__(logging.WARNING)
-        self._line = line
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a warning; errors come with what failed by them."""
-        if record.levelno != logging.WARNING:
-            return
-        kind, colon, detail = record.getMessage().partition(": ")
-        self._line.send(Warned(kind, detail) if colon else Warned("warning", kind))
-
-
 def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
     """Load, then work until the line ends. Raises nothing that an item causes: it is reported and the next one taken."""
     config = line.config()
     threading.Thread(target=line.beat, daemon=True).start()
-    logging.getLogger("solver").addHandler(Warnings(line))
+    logging.getLogger("solver").addHandler(WarningHandler(lambda text: line.send(_warned(text))))
     try:
         line.activity = "loading the model"
         backend = load(config)
@@ -194,7 +178,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         return
     except Exception as error:
         traceback.print_exc()
-        line.send(StartFailed(_describe(error)))
+        line.send(StartFailed(describe_error(error)))
         return
     gc.freeze()  # what is loaded stays: looking through it again took the collector a quarter of a second each time
     line.peak_memory = backend.peak_memory
@@ -214,7 +198,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
             if why := str(error) if isinstance(error, ProcessBroken) else backend.broken():
                 line.send(Warned("worker gives up", why))
                 return  # the end of the process gives the item to a new one
-            ending = ItemFailed(_describe(error))
+            ending = ItemFailed(describe_error(error))
         if item.halvings:
             solver = backend.solver(0)
         while backend.news:
@@ -227,13 +211,13 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
 
 def main(load: Callable[[WorkerConfig], Backend] = load) -> None:
     """Entry point."""
-    die_with(int(sys.argv[2]))
-    serve(Line(Connection(int(sys.argv[1]))), load)
+    serve(Line(line_to_parent()), load)
 
 
-def _describe(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+def _warned(text: str) -> Warned:
+    """The message for what a trainer or an engine warns of as it starts and works; "kind: detail" is how they put it."""
+    kind, colon, detail = text.partition(": ")
+    return Warned(kind, detail) if colon else Warned("warning", kind)
 
 
 if __name__ == "__main__":
