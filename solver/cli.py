@@ -107,8 +107,8 @@ def run(
 
     from solver.config import load_settings, parse_duration
     from solver.report.live import observer_for
-    from solver.run.pipeline import RunOptions
     from solver.run.pipeline import run as run_pipeline
+    from solver.run.types import RunOptions
 
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
     options = RunOptions(
@@ -178,7 +178,7 @@ def select(
       solver select runs/eval --rule hierarchical_vote --out hierarchical.json
       solver select runs/a runs/b runs/c --out ensemble.json
     """
-    from solver.run.reselect import reselect
+    from solver.commands.select import reselect
 
     typer.echo(reselect(runs, rule, out))
 
@@ -251,7 +251,7 @@ def fit_gains(
     Example:
       solver fit-gains runs/record runs/eval --out solver/budget/gains.json
     """
-    from solver.run.record import fit_gains as fit_gains_of
+    from solver.commands.record import fit_gains as fit_gains_of
 
     typer.echo(fit_gains_of(runs, solutions, out, lambda line: typer.echo(line, err=True)))
 
@@ -380,9 +380,9 @@ def evaluate(
     """
     from rich.console import Console
 
+    from solver.commands.evaluate import TaskChoice, TaskEvaluation, evaluate_held_out, evaluate_tasks
     from solver.report.live import observer_for
     from solver.report.scores import held_out_table, task_table
-    from solver.run.evaluation import TaskChoice, TaskEvaluation, evaluate_held_out, evaluate_tasks
 
     def report(line: str) -> None:
         typer.echo(line, err=True)
@@ -448,10 +448,10 @@ def rehearse(
     from rich.console import Console
     from rich.progress import Progress
 
+    from solver.commands.rehearse import RehearseOptions
+    from solver.commands.rehearse import rehearse as run_rehearsals
     from solver.config import load_settings, parse_duration
     from solver.report.rehearsal_table import rehearsal_notes, rehearsal_table
-    from solver.run.rehearse import RehearseOptions
-    from solver.run.rehearse import rehearse as run_rehearsals
 
     overrides = [*(set_ or ()), *([f"budget.policy={policy}"] if policy is not None else ())]
     options = RehearseOptions(

@@ -86,8 +86,8 @@ def profile(
     if stored:
         found = stored_profile(machine, None if model is None else model_of(model))
     else:
-        from solver.run.profile import ProfileOptions
-        from solver.run.profile import profile as measure
+        from solver.commands.profile import ProfileOptions
+        from solver.commands.profile import profile as measure
 
         options = ProfileOptions(
             settings=settings,
@@ -146,11 +146,11 @@ def dry_run(
 
     from rich.console import Console
 
+    from solver.commands.dry_run import DryRunOptions
+    from solver.commands.dry_run import dry_run as run_dry
     from solver.config import load_settings, parse_duration
     from solver.report.dry_run_table import dry_run_view
     from solver.report.live import observer_for
-    from solver.run.dry_run import DryRunOptions
-    from solver.run.dry_run import dry_run as run_dry
     from solver.run.types import RunOptions
 
     overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]

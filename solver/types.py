@@ -212,7 +212,7 @@ class WorkItem:
     tasks: tuple[TaskWork, ...]
     deadline_at: float
     kind: Literal["solve", "shared"] = "solve"  # shared: fit one adapter on all tasks of the item, infer nothing
-    halvings: int = 0  # how often its footprint is halved (see `run.footprint`), after earlier passes failed
+    halvings: int = 0  # how often batch, views or context are halved after passes that failed: see `budget.backoff`
     keep: tuple[float, float] | None = None  # seconds for all that comes after the fits, and of these for scoring; None: unknown
 
 

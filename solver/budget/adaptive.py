@@ -1,6 +1,6 @@
 """The policy that plans: steps, views and samples for every task so that the expected number of solved tasks is largest.
 
-Every task has options (`budget.offers`): passes with so many steps, views and samples, each with predicted seconds and an
+Every task has options (`budget.pass_options`): passes with so many steps, views and samples, each with predicted seconds and an
 expected gain. Taking from every task the option that is worth most at a common price of a second, at the price at which the
 time left is used up, is what a greedy choice by marginal gain per second ends at where gains are concave, and where they are
 not it passes over what would not pay (Everett 1963, Generalized Lagrange Multiplier Method); it needs no sorting, and a table
@@ -16,11 +16,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from solver.budget.board import Board, Rows
 from solver.budget.costs import CostModel
 from solver.budget.gains import Gains, shipped_gains, trusted
-from solver.budget.offers import PRICES, Numbers, Offers
+from solver.budget.pass_options import PRICES, Numbers, PassOptions
 from solver.budget.planner import Assignment, TaskState, full_plan
+from solver.budget.task_table import Rows, TaskTable
 from solver.config import Settings
 from solver.types import TaskPlan
 
@@ -46,8 +46,8 @@ class AdaptivePolicy:
         self._views = _scaled(full.views, VIEW_SHARES)
         samples = _scaled(full.samples, SAMPLE_SHARES) if settings.infer.mode == "sample" else [full.samples]
         gains = (gains or shipped_gains()).with_batch(settings.train.batch_sequences)
-        self._board = Board(self.pending)
-        self._offers = Offers(self.costs, gains, full, self._steps, self._views, samples)
+        self._task_table = TaskTable(self.pending)
+        self._pass_options = PassOptions(self.costs, gains, full, self._steps, self._views, samples)
 
     def pending(self, task: TaskState) -> bool:
         """Until its candidates agree; a task that cannot be worked on is left alone."""
@@ -57,102 +57,102 @@ class AdaptivePolicy:
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """One task: first passes before later ones; None if nothing fits the time left."""
-        board, offers = self._board, self._offers
-        offers.note(board, board.see(tasks))
-        free = np.flatnonzero(board.free)
+        table, pass_options = self._task_table, self._pass_options
+        pass_options.note(table, table.see(tasks))
+        free = np.flatnonzero(table.free)
         if not len(free) or left <= 0:
             return None
-        firsts = free[board.waves[free] == 0]
+        firsts = free[table.waves[free] == 0]
         if len(firsts) and not self.costs.measured:
             return self._unmeasured(firsts, left, workers)
-        offers.refresh(board)
-        price = offers.price(np.flatnonzero(board.pending), left * workers)
+        pass_options.refresh(table)
+        price = pass_options.price(np.flatnonzero(table.pending), left * workers)
         if len(firsts):
-            return self._first_pass(firsts, free[board.waves[free] > 0], price, left, workers)
+            return self._first_pass(firsts, free[table.waves[free] > 0], price, left, workers)
         return self._later_pass(free, price, left)
 
     # -- what to do next
 
     def _unmeasured(self, firsts: Rows, left: float, workers: int) -> Assignment:
         """The shortest task, to see what work costs: the least pass under all views, within a share of the time."""
-        task = self._board.tasks[firsts[self._board.place[firsts].argmin()]]
+        task = self._task_table.tasks[firsts[self._task_table.place[firsts].argmin()]]
         share = left * workers / len(firsts)
         seconds = min(left, max(share, self._floor))
         return _assignment(task, self._measuring(), seconds, f"measure costs on the shortest of {len(firsts)} tasks")
 
     def _first_pass(self, firsts: Rows, others: Rows, price: int | None, left: float, workers: int) -> Assignment:
         """The shortest task without a pass; if that does not fit, the next one, or a later pass of one of the `others`."""
-        board, offers = self._board, self._offers
-        least = offers.least_seconds(firsts)
+        table, pass_options = self._task_table, self._pass_options
+        least = pass_options.least_seconds(firsts)
         if price is None:
             return self._too_little(firsts, least, left, workers)
         if self.costs.tasks < MEASURED_FIRST:
-            by_length = firsts[np.argsort(-board.place[firsts])]
-            whole = (board.tasks[row] for row in by_length if not board.losses[row])
+            by_length = firsts[np.argsort(-table.place[firsts])]
+            whole = (table.tasks[row] for row in by_length if not table.losses[row])
             longest = next((one for one in whole if self._measuring_seconds(one) < LONGEST_SHARE * left), None)
             if longest is not None:
                 seconds = self._measuring_seconds(longest)
                 reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time"
                 return _assignment(longest, self._measuring(), seconds, reason)
         total = sum(least.tolist())
-        for at in np.lexsort((board.place[firsts], board.losses[firsts])):
+        for at in np.lexsort((table.place[firsts], table.losses[firsts])):
             row, own = int(firsts[at]), float(least[at])
-            option = int(offers.choice[row, price])
+            option = int(pass_options.choice[row, price])
             room = min(left, max(left - (total - own) / workers, own))
             reason = f"{self._worth(row, option, price)}; the least pass kept for {len(firsts) - 1} other tasks"
-            found = self._fit(board.tasks[row], offers.plans[option], room, left, reason)
-            if found is not None and board.pending.sum() == 1:
-                return self._stretched(found, board.tasks[row], left)
+            found = self._fit(table.tasks[row], pass_options.plans[option], room, left, reason)
+            if found is not None and table.pending.sum() == 1:
+                return self._stretched(found, table.tasks[row], left)
             if found is not None:
-                return self._joined(found, firsts[np.argsort(board.place[firsts])], price, left)
+                return self._joined(found, firsts[np.argsort(table.place[firsts])], price, left)
         later = self._later_pass(others, price, left)
         return self._tried(firsts, least, left, "nothing is predicted to fit") if later is None else later
 
     def _too_little(self, firsts: Rows, least: Numbers, left: float, workers: int) -> Assignment:
         """Where not even the least pass fits for all: those that promise most a second."""
-        board, offers = self._board, self._offers
-        options = offers.least[firsts]
-        ranked = np.lexsort((board.place[firsts], -offers.rates(firsts, options), board.losses[firsts]))
+        table, pass_options = self._task_table, self._pass_options
+        options = pass_options.least[firsts]
+        ranked = np.lexsort((table.place[firsts], -pass_options.rates(firsts, options), table.losses[firsts]))
         fitting = int((np.cumsum(least[ranked]) <= left * workers).sum())
         why = f"time for the least pass of {fitting} of {len(firsts)} tasks"
         for at in ranked:
-            found = self._fit(board.tasks[firsts[at]], offers.plans[options[at]], left, left, why)
+            found = self._fit(table.tasks[firsts[at]], pass_options.plans[options[at]], left, left, why)
             if found is not None:
                 return found
         return self._tried(firsts, least, left, why)
 
     def _tried(self, firsts: Rows, least: Numbers, left: float, why: str) -> Assignment:
         """The least pass of the task with the shortest: predictions may be wrong, and the time is of no other use."""
-        tasks = self._board.tasks
+        tasks = self._task_table.tasks
         at = min(range(len(firsts)), key=lambda at: (least[at], tasks[firsts[at]].id))
-        plan = self._offers.plans[self._offers.least[firsts[at]]]
+        plan = self._pass_options.plans[self._pass_options.least[firsts[at]]]
         return _assignment(tasks[firsts[at]], plan, left, f"{why}; tried all the same")
 
     def _later_pass(self, free: Rows, price: int | None, left: float) -> Assignment | None:
         """The doubtful task with the largest gain a second; with time left over, whichever still fits."""
-        board, offers, place = self._board, self._offers, price or 0
-        chosen = offers.choice[free, place]
-        options = np.where(chosen < 0, offers.least[free], chosen)
-        ranked = np.lexsort((board.place[free], -offers.rates(free, options), board.losses[free]))
+        table, pass_options, place = self._task_table, self._pass_options, price or 0
+        chosen = pass_options.choice[free, place]
+        options = np.where(chosen < 0, pass_options.least[free], chosen)
+        ranked = np.lexsort((table.place[free], -pass_options.rates(free, options), table.losses[free]))
         for at in ranked:
-            task, option = board.tasks[free[at]], int(options[at])
+            task, option = table.tasks[free[at]], int(options[at])
             doubt = f"agreement {task.agreement:.0%} of {task.views} views after {task.steps} steps"
             reason = f"{doubt}: {self._worth(free[at], option, place)}"
-            found = self._fit(task, offers.plans[option], left, left, reason)
+            found = self._fit(task, pass_options.plans[option], left, left, reason)
             if found is None:
                 continue
-            alike = free[ranked[board.waves[free[ranked]] == task.waves]]
+            alike = free[ranked[table.waves[free[ranked]] == task.waves]]
             joined = self._joined(found, alike, place, left)
             if len(joined.tasks) > 1:
                 return joined
             after = left - self.costs.seconds(task.shape, found.plan, task.waves)
-            return found if after >= offers.least_seconds(free).min() else self._stretched(found, task, left)
+            return found if after >= pass_options.least_seconds(free).min() else self._stretched(found, task, left)
         return None
 
     def _worth(self, row: int, option: int, price: int) -> str:
-        plan, offers = self._offers.plans[option], self._offers
+        plan, pass_options = self._pass_options.plans[option], self._pass_options
         what = f"{plan.steps} steps, {plan.views} views" + (f", {plan.samples} samples" if plan.samples > 1 else "")
-        gain, seconds = offers.gain[row, option], offers.seconds[row, option]
+        gain, seconds = pass_options.gain[row, option], pass_options.seconds[row, option]
         return f"{what} for +{gain:.3f} solved in {seconds:.1f} s, a second worth {PRICES[price]:.1g}"
 
     # -- joining, shrinking and stretching
@@ -161,13 +161,13 @@ class AdaptivePolicy:
         """With up to `chunk` tasks in all, the first of the `others` that are to get the same pass."""
         if self.chunk == 1 or found.halvings:
             return found
-        board, offers = self._board, self._offers
+        table, pass_options = self._task_table, self._pass_options
         ids, seconds = list(found.tasks), found.seconds
         for row in others:
-            task, option = board.tasks[row], int(offers.choice[row, price])
+            task, option = table.tasks[row], int(pass_options.choice[row, price])
             if len(ids) == self.chunk:
                 break
-            if task.id in ids or task.losses or option < 0 or offers.plans[option] != found.plan:
+            if task.id in ids or task.losses or option < 0 or pass_options.plans[option] != found.plan:
                 continue
             most = self.costs.forecast(task.shape, found.plan, task.waves).most
             if seconds + most <= left:
@@ -185,7 +185,7 @@ class AdaptivePolicy:
             plan = smaller
             reason += f"; shrunk to {plan.steps} steps and {plan.views} views in {room:.1f} s"
         forecast = self.costs.forecast(task.shape, plan, task.waves)
-        fair = left / max(1, int(self._board.pending.sum()))  # where time is plenty, a pass that hiccups is not to be cut
+        fair = left / max(1, int(self._task_table.pending.sum()))  # where time is plenty, a pass that hiccups is not to be cut
         deadline = min(left, max(min(forecast.most, room), SLACK * forecast.seconds, fair))
         return _assignment(task, plan, deadline, reason)
 

@@ -12,14 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
-from solver.budget.board import Board, Mask, Rows
 from solver.budget.costs import CostModel
+from solver.budget.task_table import Mask, Rows, TaskTable
 from solver.budget.workload import TaskShape
 from solver.config import Settings
 from solver.types import Status, TaskPlan
 
 MAX_LOSSES = 2  # workers a task may cost before it is set aside
-MAX_TRIES = 4  # passes of a task that may fail, each with a smaller footprint, before it is set aside
+MAX_TRIES = 4  # passes of a task that may fail, each backed off further, before it is set aside
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Assignment:
     plan: TaskPlan
     seconds: float
     reason: str  # one line for people
-    halvings: int = 0  # how often the footprint is halved: see `run.footprint`
+    halvings: int = 0  # how often batch, views or context are halved: see `budget.backoff`
 
 
 class Policy(Protocol):
@@ -100,27 +100,27 @@ class FixedPolicy:
         self.chunk = settings.budget.chunk or 1
         plan = full_plan(settings)
         self._plans = tuple(replace(plan, steps=steps) for steps in settings.budget.fixed_waves) or (plan,)
-        self._board = Board(self.pending)
+        self._task_table = TaskTable(self.pending)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:  # noqa: ARG002
         """The next tasks in order of size; an unfinished one starts its pass again."""
-        board = self._board
-        board.see(tasks)
-        due = board.waves - board.cut  # the pass that is due: the last one again if it was cut
-        waiting = board.free
+        table = self._task_table
+        table.see(tasks)
+        due = table.waves - table.cut  # the pass that is due: the last one again if it was cut
+        waiting = table.free
         begun = waiting & (due > 0)
-        chosen = board.chunk(begun if begun.any() else waiting, self.chunk)
+        chosen = table.chunk(begun if begun.any() else waiting, self.chunk)
         if not len(chosen) or left <= 0:
             return None
         wave = int(due[chosen[0]])
         which = f", pass {wave + 1} of {len(self._plans)}" if len(self._plans) > 1 else ""
         return Assignment(
-            tasks=board.ids(chosen[due[chosen] == wave]),
+            tasks=table.ids(chosen[due[chosen] == wave]),
             wave=wave,
             plan=self._plans[wave],
             seconds=math.inf,
             reason=f"fixed plan{which}",
-            halvings=int(board.losses[chosen[0]]),
+            halvings=int(table.losses[chosen[0]]),
         )
 
     def pending(self, task: TaskState) -> bool:
@@ -142,37 +142,37 @@ class UniformPolicy:
         self.chunk = settings.budget.chunk or 1
         self._floor = settings.budget.floor
         self._plan = full_plan(settings)
-        self._board = Board(self.pending)
+        self._task_table = TaskTable(self.pending)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """A chunk of the tasks with the fewest passes."""
         if left <= 0:
             return None
-        board = self._board
-        board.see(tasks)
-        if not board.pending.any():
+        table = self._task_table
+        table.see(tasks)
+        if not table.pending.any():
             return None
-        wave = int(board.waves[board.pending].min())
-        due = board.pending & (board.waves == wave)
-        chosen = board.chunk(due & ~board.busy, self.chunk)
+        wave = int(table.waves[table.pending].min())
+        due = table.pending & (table.waves == wave)
+        chosen = table.chunk(due & ~table.busy, self.chunk)
         if not len(chosen):  # the rest of this wave is being worked on: do not leave the worker idle
-            due = board.pending
-            chosen = board.chunk(board.free, self.chunk)
+            due = table.pending
+            chosen = table.chunk(table.free, self.chunk)
             if not len(chosen):
                 return None
-            wave = int(board.waves[chosen[0]])
-        if wave > 0 and left < self._floor and not self._fits(board.tasks[chosen[0]], left):
+            wave = int(table.waves[chosen[0]])
+        if wave > 0 and left < self._floor and not self._fits(table.tasks[chosen[0]], left):
             return None
         share = min(left, left * workers * self._share(chosen, due))
         if share < self._floor:
             share = self._floor if left >= 2 * self._floor else left
         return Assignment(
-            tasks=board.ids(chosen),
+            tasks=table.ids(chosen),
             wave=wave,
             plan=self._plan,
             seconds=share,
             reason=f"{self._kind} share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
-            halvings=int(board.losses[chosen[0]]),
+            halvings=int(table.losses[chosen[0]]),
         )
 
     def pending(self, task: TaskState) -> bool:
@@ -204,8 +204,8 @@ class ProportionalPolicy(UniformPolicy):
         self._version = -1  # of the cost model they come from
 
     def _share(self, chosen: Rows, due: Mask) -> float:
-        tasks = self._board.tasks
-        if self._version != self.costs.version or self._board.renewed:
+        tasks = self._task_table.tasks
+        if self._version != self.costs.version or self._task_table.renewed:
             self._version, self._cost = self.costs.version, np.full(len(tasks), np.nan)
         if len(missing := np.flatnonzero(due & np.isnan(self._cost))):
             plan, shapes = self._plan, [tasks[row].shape for row in missing]

@@ -1,7 +1,7 @@
 """The profile of a machine: what a model's steps and passes cost on it, as `solver profile` measured (or somebody derived) it.
 
 A profile is one JSON file: the machine, the model, and for every quantisation the fixed costs and one row per sequence
-length. It is the prior of a run's cost model. Nothing here measures: see `solver.run.profile`.
+length. It is the prior of a run's cost model. Nothing here measures: see `solver.commands.profile`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a simulated machine does to a plan: how long work takes, what goes wrong, and what a set of rehearsed runs adds up to.
 
-Pure Python on numbers: no clock, no process. `solver.run.rehearse` drives the real supervisor through it.
+Pure Python on numbers: no clock, no process. `solver.commands.rehearse` drives the real supervisor through it.
 
 A duration is the profile's seconds times four factors: how far the profile is off for this run, how slow this device is, the
 noise of this piece of work (lognormal), and, rarely, a heavy tail (Pareto). The default parameters are assumptions, chosen

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solver.budget.expect import expect
+from solver.budget.forecast import forecast_item
 from solver.budget.gains import REFERENCE, Passed, trusted
 from solver.budget.planner import Policy, TaskState, full_plan
 from solver.budget.workload import TaskShape
@@ -154,7 +154,7 @@ def _work(
     fitted = [rung for rung in task.rungs if rung.fitted]
     each = pace * sum(rung.seconds.get("fit", 0.0) for rung in fitted) / max(1, sum(rung.fitted for rung in fitted))
     mean = {phase: pace * float(np.mean([rung.seconds.get(phase, 0.0) for rung in task.rungs])) for phase in _AROUND}
-    keep = expect(policy.costs, [task.shape], plan, seconds).keep
+    keep = forecast_item(policy.costs, [task.shape], plan, seconds).keep
     after = keep[0] if keep is not None else 0.35 * seconds
     steps = plan.steps
     if each > 0:

@@ -25,8 +25,8 @@ from random import Random
 from typing import Any
 
 from solver.arc.grid import Grid, GridJson, grid_json, grid_key, parse_grid
+from solver.child_process import die_with
 from solver.errors import InputError
-from solver.process import die_with
 
 Pairs = list[dict[str, GridJson]]
 Generate = Callable[[Random, float, float], Mapping[str, Any]]  # from the least and the greatest difficulty, 0 to 1

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
+from solver.child_process import die_with
 from solver.pretrain.group import ALONE, Group
 from solver.pretrain.sampler import Batch, Sampler
-from solver.process import die_with
 
 _sampler: Sampler | None = None  # of a worker process
 

@@ -1,9 +1,10 @@
-"""What a dry run found, for a terminal."""
+"""What a dry run found, and how a terminal shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -14,9 +15,49 @@ from solver.report.live import clock_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from solver.run.dry_run import DryRun
-
 NAMED = 6  # tasks that are named, at most
+
+
+@dataclass(frozen=True)
+class PhaseSeconds:
+    """One phase of the sample: worker seconds predicted before each pass and used, and how far single predictions were off."""
+
+    predicted: float
+    used: float
+    error: float | None  # median of |predicted - used| / used over all passes
+    error_later: float | None  # the same without the first `LEARNING` passes
+    full: float | None  # worker seconds of the whole run
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run found. Seconds are of wall clock unless they say worker seconds."""
+
+    estimate: bool  # whether the whole run was rescaled to a machine that the sample was not run on
+    derivation: str
+    machine: str
+    workers: int
+    sample_tasks: int
+    sample_seconds: float
+    sample_events: Mapping[str, int]
+    tasks: int
+    budget: float
+    start_seconds: float  # until the first pass
+    finish: float  # when the last pass ends
+    work_left: bool  # by then
+    busy: float  # share of the workers' time in passes
+    steps: float  # a task
+    views: float  # a task
+    passes: float  # a task
+    planned_steps: int  # of a full pass by the settings
+    planned_views: int
+    untouched: tuple[str, ...]  # tasks that would keep the fallback answer
+    below: tuple[str, ...]  # tasks that would get less than one full pass by the settings
+    phases: Mapping[str, PhaseSeconds]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
 
 
 def dry_run_view(found: DryRun) -> Iterator[RenderableType]:

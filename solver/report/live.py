@@ -1,6 +1,6 @@
 """What a person sees while a run goes on: a live table on a terminal, plain lines anywhere else.
 
-Both are observers in the sense of `solver.run.types.Observer`. Where they cannot write (a closed pipe, a full disk), they
+Both are observers in the sense of `solver.report.observer.Observer`. Where they cannot write (a closed pipe, a full disk), they
 are silent from then on and never raise.
 """
 
@@ -18,7 +18,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from solver.run.types import Progress, Summary
+    from solver.report.observer import Progress
+    from solver.report.results import Summary
 
 PLAIN_SECONDS = 15.0  # between two plain progress lines
 

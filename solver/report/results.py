@@ -1,9 +1,10 @@
-"""What a run did for each task, put together from its ledger and its submission."""
+"""What a run leaves: its summary, and what it did for each task, put together from its ledger and its submission."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,49 @@ class TaskResult:
     candidates: int
     distinct: int  # different grids among the candidates, over all test inputs
     solved: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary.json` holds. Seconds, tokens, bytes; `scores` is empty unless solutions are known."""
+
+    exit_code: int
+    reason: str  # why the run stopped, in words
+    tasks: int
+    queries: int
+    done: int
+    failed: int
+    waves: int
+    seconds: float  # wall clock since `started`
+    budget: float
+    trainer: str
+    engine: str
+    dtype: str
+    device: str
+    steps: int
+    trained_tokens: int
+    prompt_tokens: int
+    sampled_tokens: int
+    trained_rate: float
+    sampled_rate: float
+    peak_memory_worker: int
+    peak_memory_supervisor: int
+    phases: dict[str, dict[str, float]]  # phase -> {"planned": seconds, "used": seconds, "error": share}
+    agreement: float
+    events: dict[str, int]  # kind -> count
+    scores: dict[str, Any]
+    model: str
+    recipe: str
+    machine: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    hardware: dict[str, Any]
+    commit: str
+    results: tuple[TaskResult, ...] = ()  # one per task, in file order
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
 
 
 def task_results(

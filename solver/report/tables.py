@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from solver.report.doctor import Finding
-    from solver.report.results import TaskResult
+    from solver.report.results import Summary, TaskResult
     from solver.report.scores import HeldOutRow
-    from solver.run.types import Summary
 
 Score = Mapping[str, float]  # "solved", "total", "accuracy"
 

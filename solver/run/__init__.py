@@ -1,1 +1,1 @@
-"""A run: supervisor, worker, ledger, executors."""
+"""The supervisor's process: the state machine of a run, its ledger, its submission, and who executes its work. Never torch."""

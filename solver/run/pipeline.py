@@ -24,32 +24,24 @@ from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import LONGEST_DURATION
 from solver.errors import InputError
+from solver.host import commit, free_memory
+from solver.messages import WorkerConfig
 from solver.model.folder import EMBEDDED, check_folder
-from solver.run.book import Book
+from solver.report.observer import Observer
+from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
+from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
-from solver.run.placement import Placement, free_memory, place, visible_gpus, weight_bytes
-from solver.run.pricing import remember, starting_costs
-from solver.run.summary import Ended, commit, summarise
+from solver.run.placement import Placement, place, visible_gpus, weight_bytes
+from solver.run.state import RunState
+from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Ending, Supervisor
-from solver.run.types import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INPUT,
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Observer,
-    RunOptions,
-    SilentObserver,
-    Summary,
-)
+from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, RunOptions
 from solver.run.watchdog import Watchdog
 from solver.types import Deadline
-
-__all__ = ["Observer", "RunOptions", "SilentObserver", "Summary", "run"]
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
@@ -100,10 +92,10 @@ def _run(
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
-        ledger, book = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
+        ledger, run_state = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
         stack.enter_context(contextlib.closing(ledger))
         try:
-            write_submission(options.out / SUBMISSION, book.submission)
+            write_submission(options.out / SUBMISSION, run_state.submission)
         except OSError as error:
             raise InputError(f"{options.out / SUBMISSION}: cannot be written: {error.strerror or error}") from None
         watchdog.before_exit(lambda: log.write("end: hung, and ended by the watchdog"))
@@ -111,7 +103,7 @@ def _run(
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
         start = _note_start(options, ledger, end, time.monotonic() - started, log)
-        costs = starting_costs(options, lambda line: _warn(line, ledger, log))
+        costs = initial_costs(options, lambda line: _warn(line, ledger, log))
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
@@ -124,7 +116,7 @@ def _run(
         supervisor = Supervisor(
             options.settings,
             list(inputs.tasks),
-            book,
+            run_state,
             ledger,
             executor,
             make_policy(options.settings, costs),
@@ -137,12 +129,12 @@ def _run(
             keep_adapters=options.keep_adapters,
         )
         ending = supervisor.run()
-        ended = _verdict(ending, signals, supervisor, book, options, started, end)
+        ended = _verdict(ending, signals, supervisor, run_state, options, started, end)
         _final_check(options.out / SUBMISSION, inputs.tasks, log)
         with contextlib.suppress(LedgerError):
             ledger.timing("total", ended.budget, ended.seconds, start)
             ledger.event(Event("end", ended.reason))
-        summary = summarise(options, ended, book, ledger, supervisor, str(inputs.model), inputs.answers, source)
+        summary = summarise(options, ended, run_state, ledger, supervisor, str(inputs.model), inputs.answers, source)
         try:
             write_json(options.out / SUMMARY, summary.to_json())
         except (OSError, ValueError) as error:
@@ -199,7 +191,7 @@ def _folder(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: _Log) -> tuple[Ledger, Book]:
+def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: _Log) -> tuple[Ledger, RunState]:
     """The ledger of this run, and what it holds; an unreadable one is moved out of the way."""
     # the ledger is made first, so a submission without one is somebody else's
     if not (out / LEDGER).exists() and (out / SUBMISSION).exists():
@@ -211,18 +203,18 @@ def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: 
     except DamagedLedger as error:
         kept = _set_aside(out)
         log.note(f"{error}; set aside as {kept}, and its submission beside it: the run begins anew")
-        ledger, book = _readable_ledger(out / LEDGER, identity, tasks, rule)
+        ledger, run_state = _readable_ledger(out / LEDGER, identity, tasks, rule)
         with contextlib.suppress(LedgerError):  # the log has said it
             ledger.event(Event("damaged ledger", f"{error}; set aside as {kept}"))
-        return ledger, book
+        return ledger, run_state
 
 
-def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) -> tuple[Ledger, Book]:
+def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) -> tuple[Ledger, RunState]:
     """Raises DamagedLedger also for a sound file whose rows make no sense."""
     ledger = Ledger.open(path, identity, tasks)
     try:
         ledger.check_rows()
-        return ledger, Book(tasks, rule, ledger.outcomes())
+        return ledger, RunState(tasks, rule, ledger.outcomes())
     except (ValueError, LookupError, TypeError, sqlite3.Error) as error:
         ledger.close()
         raise DamagedLedger(f"{path}: the ledger is damaged: {type(error).__name__}: {error}") from None
@@ -314,8 +306,6 @@ def _placement(options: RunOptions) -> Placement:
 
 def local_executor(options: RunOptions, scratch: Path) -> Executor:
     """The worker processes of this machine."""
-    from solver.run.worker import WorkerConfig
-
     placement = _placement(options)
     config = WorkerConfig(placement.settings, options.model, scratch)
     return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
@@ -325,7 +315,7 @@ def _verdict(
     ending: Ending,
     signals: _Signals,
     supervisor: Supervisor,
-    book: Book,
+    run_state: RunState,
     options: RunOptions,
     started: float,
     end: Deadline,
@@ -335,11 +325,11 @@ def _verdict(
         code = signals.exit_code()
     elif ending.stop == "no worker":
         code = EXIT_FAILED
-        if not book.outcomes():
+        if not run_state.outcomes():
             reason = f"{reason}; {options.out / SUBMISSION} holds fallback answers only"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
-    elif ending.stop == "deadline" and not supervisor.facts and not book.outcomes():
+    elif ending.stop == "deadline" and not supervisor.facts and not run_state.outcomes():
         code = EXIT_INPUT
         seconds = end.at - started
         reserve = reserve_seconds(options.settings.budget.reserve, seconds)

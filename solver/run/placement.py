@@ -82,26 +82,6 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, root: Path = Path(
     return tuple(map(str, range(len(gpus))))
 
 
-def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of host memory that new processes can have: what the system says, or less by a container's limit."""
-    system = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
-        system = int(found.group(1)) * 1024 if found else system
-    except OSError:
-        pass
-    groups = (
-        ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.current"),
-        ("sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    )
-    for limit, used in groups:
-        try:
-            return min(system, max(0, int((root / limit).read_text()) - int((root / used).read_text())))
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return system
-
-
 def weight_bytes(folder: Path) -> int:
     """Bytes of a model folder's safetensors."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

@@ -1,29 +1,23 @@
-"""What a run leaves for people and programs: `summary.json`, from the book, the ledger and the machine."""
+"""What a run leaves for people and programs: `summary.json`, from the run's state, its ledger and the machine."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 import resource
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from solver.arc.grid import Grid
 from solver.arc.submission import Submission, score
 from solver.budget.costs import LEARNING, prediction_errors
-from solver.report.results import task_results
-from solver.run.book import Book
+from solver.host import hardware, versions
+from solver.report.results import Summary, task_results
 from solver.run.ledger import Ledger
+from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
-from solver.run.types import RunOptions, Summary
-
-_PACKAGES = ("solver", "torch", "transformers", "peft", "tokenizers", "bitsandbytes", "numpy", "unsloth", "vllm")
+from solver.run.types import RunOptions
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class Ended:
 def summarise(
     options: RunOptions,
     ended: Ended,
-    book: Book,
+    run_state: RunState,
     ledger: Ledger,
     supervisor: Supervisor,
     model: str,
@@ -47,16 +41,16 @@ def summarise(
     source: str,
 ) -> Summary:
     """The summary of a run; `answers` may lack tasks, or be empty; `source` is what `commit` gave."""
-    totals = book.totals()
-    states = book.states()
+    totals = run_state.totals()
+    states = run_state.states()
     facts = supervisor.facts
     return Summary(
         exit_code=ended.exit_code,
         reason=ended.reason,
-        tasks=len(book.submission),
-        queries=sum(map(len, book.submission.values())),
-        done=book.done(),
-        failed=book.failed(),
+        tasks=len(run_state.submission),
+        queries=sum(map(len, run_state.submission.values())),
+        done=run_state.done(),
+        failed=run_state.failed(),
         waves=max((state.waves for state in states), default=0),
         seconds=ended.seconds,
         budget=ended.budget,
@@ -73,9 +67,9 @@ def summarise(
         peak_memory_worker=supervisor.peak_memory,
         peak_memory_supervisor=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         phases=_phases(ledger),
-        agreement=book.agreement(),
+        agreement=run_state.agreement(),
         events=dict(Counter(event.kind for event in ledger.events())),
-        scores=known_scores(book.submission, answers),
+        scores=known_scores(run_state.submission, answers),
         model=model,
         recipe=options.recipe or "default",
         machine=options.machine or "",
@@ -83,7 +77,7 @@ def summarise(
         versions=versions(),
         hardware=hardware(facts),
         commit=source,
-        results=tuple(task_results(book.outcomes(), book.submission, answers)),
+        results=tuple(task_results(run_state.outcomes(), run_state.submission, answers)),
     )
 
 
@@ -99,50 +93,3 @@ def known_scores(submission: Submission, answers: Mapping[str, Sequence[Grid | N
     """Scores over the tasks whose answers are known; empty if none is."""
     known = {id_: answers[id_] for id_ in submission if id_ in answers}
     return dict(score({id_: submission[id_] for id_ in known}, known)) if known else {}
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, as installed; nothing is imported."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def hardware(facts: Mapping[str, str]) -> dict[str, Any]:
-    """The machine: processors this process may use, memory in bytes, and what the worker said of its device."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu": _cpu(), "cores": cores, "memory": memory, "system": platform.platform(), **facts}
-
-
-def commit() -> str:
-    """The commit of the checkout the package runs from, "+" appended if it was changed.
-
-    Outside of one what the environment variable `SOLVER_COMMIT` says, for copies of a checkout; else empty.
-    """
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return os.environ.get("SOLVER_COMMIT", "")
-    try:
-        head = _git(root, "rev-parse", "HEAD")
-        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _git(root: Path, *arguments: str) -> str:
-    return subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=2, check=True).stdout.strip()
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()

@@ -1,13 +1,11 @@
-"""What a run is asked to do, what it reports meanwhile, and what it leaves: the data classes between cli and run."""
+"""What a run is asked to do, and the exit codes it ends with."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 from solver.config import Settings
-from solver.report.results import TaskResult
 
 EXIT_DONE = 0
 EXIT_FAILED = 1  # no worker could be started or kept alive
@@ -33,91 +31,3 @@ class RunOptions:
     scratch: Path | None = None  # where the run makes its folder for adapters; None: among temporary files
     keep_adapters: bool = False  # do not remove that folder at the end
     started: float | None = None  # monotonic seconds; None: when this process was created
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is. Rates are tokens a second of the phase that makes them, 0 before the first result."""
-
-    tasks: int
-    done: int  # tasks with at least one finished pass
-    failed: int
-    wave: int  # of the latest work, from 0
-    steps: int  # optimizer steps so far
-    trained_rate: float  # tokens/s
-    sampled_rate: float  # tokens/s
-    agreement: float  # mean over the queries that have candidates, 0..1
-    seconds_left: float  # until work stops
-    activity: str  # what the workers do now, in words
-
-
-class Observer(Protocol):
-    """Is told of a run's progress; a terminal table or plain lines."""
-
-    def progress(self, progress: Progress) -> None:
-        """Called after every change and about once a second."""
-        ...
-
-    def note(self, line: str) -> None:
-        """One line for people: a task done, a worker lost, a file that cannot be written."""
-        ...
-
-    def end(self, summary: Summary | None) -> None:
-        """The last call: shows what the run leaves, None if it was refused, and gives the terminal back."""
-        ...
-
-
-class SilentObserver:
-    """Ignores everything."""
-
-    def progress(self, progress: Progress) -> None:
-        """Ignore."""
-
-    def note(self, line: str) -> None:
-        """Ignore."""
-
-    def end(self, summary: Summary | None) -> None:
-        """Ignore."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `summary.json` holds. Seconds, tokens, bytes; `scores` is empty unless solutions are known."""
-
-    exit_code: int
-    reason: str  # why the run stopped, in words
-    tasks: int
-    queries: int
-    done: int
-    failed: int
-    waves: int
-    seconds: float  # wall clock since `started`
-    budget: float
-    trainer: str
-    engine: str
-    dtype: str
-    device: str
-    steps: int
-    trained_tokens: int
-    prompt_tokens: int
-    sampled_tokens: int
-    trained_rate: float
-    sampled_rate: float
-    peak_memory_worker: int
-    peak_memory_supervisor: int
-    phases: dict[str, dict[str, float]]  # phase -> {"planned": seconds, "used": seconds, "error": share}
-    agreement: float
-    events: dict[str, int]  # kind -> count
-    scores: dict[str, Any]
-    model: str
-    recipe: str
-    machine: str
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    hardware: dict[str, Any]
-    commit: str
-    results: tuple[TaskResult, ...] = ()  # one per task, in file order
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)

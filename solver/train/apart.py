@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
-import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -21,10 +18,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from solver.child_process import WarningHandler, describe_error, describe_exit, line_to_parent, start_child
 from solver.config import ModelSettings, TrainSettings
-from solver.errors import InputError
 from solver.model.memory import peak_memory
-from solver.process import die_with
 from solver.train.base import Trainer
 from solver.types import Deadline, Fit, FitJob
 
@@ -77,16 +73,8 @@ class ApartTrainer:
         self.settings = order.train
         self.peak_memory = 0
         self._requests = 0
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [*_COMMAND, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno() if _has_number(sys.stderr) else None,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **environment},
-            )
-        self._line = Connection(ours.detach())
+        output = sys.stderr.fileno() if _has_number(sys.stderr) else None
+        self._process, self._line = start_child(_COMMAND, environment, output, None)
         try:
             self._line.send(order)
             reply = self._receive(time.monotonic() + patience)
@@ -162,8 +150,7 @@ class ApartTrainer:
 
     def _ending(self) -> str:
         self._process.kill()  # it has closed its line: it is of no more use
-        code = self._process.wait()
-        return f"it ended with exit code {code}" if code >= 0 else f"it was ended by signal {-code}"
+        return describe_exit(self._process.wait())
 
 
 def _has_number(stream: Any) -> bool:
@@ -171,19 +158,6 @@ def _has_number(stream: Any) -> bool:
         return bool(stream.fileno() >= 0)
     except (OSError, AttributeError):  # captured, as in tests
         return False
-
-
-class _Warnings(logging.Handler):
-    """Passes the solver's warnings on to the parent."""
-
-    def __init__(self, send: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._send = send
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send a warning; errors come with what failed by them."""
-        if record.levelno == logging.WARNING:
-            self._send(record.getMessage())
 
 
 def serve(line: Connection) -> None:
@@ -194,7 +168,7 @@ def serve(line: Connection) -> None:
     def reply(kind: Literal["fit", "warning", "error", "done"], value: Any = None) -> None:
         line.send(_Reply(request, kind, value, peak_memory(order.model.device)))
 
-    logging.getLogger("solver").addHandler(_Warnings(lambda text: reply("warning", text)))
+    logging.getLogger("solver").addHandler(WarningHandler(lambda text: reply("warning", text)))
     try:
         module, _, function = order.maker.partition(":")
         maker: Maker = getattr(importlib.import_module(module), function)
@@ -202,7 +176,7 @@ def serve(line: Connection) -> None:
         trainer, settings = make(order.train), order.train
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        reply("error", _describe(error))
+        reply("error", describe_error(error))
         return
     reply("done")
     while True:
@@ -220,20 +194,13 @@ def serve(line: Connection) -> None:
             reply("done")
         except Exception as error:
             traceback.print_exc()
-            reply("error", _describe(error))
-
-
-def _describe(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    if isinstance(error, InputError):
-        return text[0]
-    return f"{type(error).__name__}: {text[0][:300]}" if text else type(error).__name__
+            reply("error", describe_error(error))
 
 
 def main() -> None:
     """Entry point."""
-    die_with(int(sys.argv[2]))
+    line = line_to_parent()
     try:
-        serve(Connection(int(sys.argv[1])))
+        serve(line)
     except (EOFError, OSError):  # the parent hung up
         return

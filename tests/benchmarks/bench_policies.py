@@ -34,8 +34,8 @@ from solver.budget.gains import Gains, fit, shipped_gains
 from solver.budget.planner import UniformPolicy, full_plan
 from solver.budget.prior import stored as stored_profiles
 from solver.budget.replay import RecordedTask, evidence, replay
+from solver.commands.record import read_record
 from solver.config import Settings
-from solver.run.record import read_record
 from solver.types import TaskPlan
 
 

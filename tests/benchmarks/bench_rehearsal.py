@@ -16,8 +16,8 @@ import time
 from itertools import product
 from typing import Any
 
+from solver.commands.rehearse import RehearseOptions, rehearse
 from solver.config import load_settings, parse_duration
-from solver.run.rehearse import RehearseOptions, rehearse
 
 MACHINES = "kaggle-t4x2,kaggle-l4x4,h200,cpu"
 BUDGETS = "60s,5m,1h,12h"

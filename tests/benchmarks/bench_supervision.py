@@ -2,7 +2,7 @@
 
     python tests/benchmarks/bench_supervision.py [--policy adaptive] [--faults usual] [--quick]
 
-The real supervisor, policy, book, ledger (SQLite on disk) and submission (written and synced) serve simulated workers on a
+The real supervisor, policy, run state, ledger (SQLite on disk) and submission (written and synced) serve simulated workers on a
 simulated clock, so that nobody waits: all the wall time it takes is overhead of the main process. While it is at it real
 workers go on with what they have, but for the one that waits for its next item: the share is an upper bound of what is lost
 with one worker. `--quick` takes the two smallest cases.
@@ -24,13 +24,13 @@ from solver.arc.submission import write_submission
 from solver.budget.costs import CostModel
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES
+from solver.commands.rehearse import RehearseOptions, scene_of
+from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
 from solver.config import load_settings
-from solver.run.book import Book
-from solver.run.executors.simulated import SimulatedClock, SimulatedExecutor, Sketch
+from solver.report.observer import SilentObserver
 from solver.run.ledger import Identity, Ledger
-from solver.run.rehearse import RehearseOptions, scene_of
+from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
-from solver.run.types import SilentObserver
 from solver.types import Deadline
 
 CASES = (("cpu", 12, 300.0), ("cpu", 60, 3600.0), ("kaggle-l4x4", 240, 43200.0), ("h200", 240, 43200.0))
@@ -76,11 +76,11 @@ def measure(machine: str, tasks: int, budget: float, policy: str, faults: str, f
     with contextlib.closing(Ledger.open(folder / "run.db", identity, scene.tasks)) as ledger:
         for name in ("plan", "record", "event", "set_status", "timing"):
             setattr(ledger, name, timer.of("ledger", getattr(ledger, name)))
-        book = Book(scene.tasks, settings.select.rule)
-        book.add = timer.of("selection", book.add)  # type: ignore[method-assign]
+        run_state = RunState(scene.tasks, settings.select.rule)
+        run_state.add = timer.of("selection", run_state.add)  # type: ignore[method-assign]
         publish = timer.of("submission", lambda submission: write_submission(folder / "submission.json", submission))
         supervisor = Supervisor(
-            settings, list(scene.tasks), book, ledger, executor, planner, Deadline(budget, clock), publish, SilentObserver(),
+            settings, list(scene.tasks), run_state, ledger, executor, planner, Deadline(budget, clock), publish, SilentObserver(),
             keep_adapters=True, poll=float("inf"),
         )  # fmt: skip
         simulated = Timer()
@@ -89,7 +89,7 @@ def measure(machine: str, tasks: int, budget: float, policy: str, faults: str, f
         began = time.perf_counter()
         supervisor.run()
         seconds = time.perf_counter() - began - simulated.seconds["simulation"]
-        items = len(book.outcomes())
+        items = len(run_state.outcomes())
     return seconds, timer, items
 
 

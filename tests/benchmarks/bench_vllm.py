@@ -27,6 +27,7 @@ import torch
 
 from solver.arc.datasets import load_tasks, shortest_tasks
 from solver.config import InferSettings, ModelSettings
+from solver.host import commit, hardware
 from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
 from solver.infer.registry import auto_engine
@@ -35,7 +36,6 @@ from solver.infer.vllm.shim import distribution
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach
 from solver.report.scores import hardware_text
-from solver.run.summary import commit, hardware
 from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
 
 

@@ -39,10 +39,10 @@ from solver.config import Settings, load_settings
 from solver.infer.base import Engine
 from solver.infer.registry import make_engine
 from solver.model.load import Base, load_base
-from solver.run.solve import inference_views
 from solver.train.base import Trainer
 from solver.train.registry import make_trainer
 from solver.types import NEVER, AdapterRef, Fit, FitJob, SampleRequest, ScoreRequest, TokenSequence
+from solver.worker.solve import inference_views
 
 RESULTS = "results.jsonl"
 ASKED = 3  # queries of a task, at most

@@ -11,7 +11,7 @@ from profile_cases import CPU, profile, row, variant
 
 from solver.arc.task import Pair, Task
 from solver.budget.costs import LEARNING, CostModel, Timing, non_negative, prediction_errors, prior_of
-from solver.budget.expect import AFTER_FIT_SHARE, LEAST_SILENCE, SILENCE, expect
+from solver.budget.forecast import AFTER_FIT_SHARE, LEAST_SILENCE, SILENCE, forecast_item
 from solver.budget.planner import full_plan
 from solver.budget.workload import FEATURES, TaskShape, amounts, shape_of, sizes_of
 from solver.config import Settings, load_settings
@@ -255,7 +255,7 @@ def test_errors_of_predictions() -> None:
 
 def test_what_is_expected_of_an_item() -> None:
     form, costs = shape(1000), CostModel(SETTINGS)
-    unknown = expect(costs, [form], PLAN, 100.0)
+    unknown = forecast_item(costs, [form], PLAN, 100.0)
     assert unknown.keep is None
     assert unknown.total == 0
     assert unknown.silence == float("inf")
@@ -263,11 +263,11 @@ def test_what_is_expected_of_an_item() -> None:
     for _ in range(12):
         costs.observe(form, PLAN, passed(form, PLAN))
     forecast = costs.forecast(form, PLAN)
-    plenty = expect(costs, [form, form], PLAN, 1e6)
+    plenty = forecast_item(costs, [form, form], PLAN, 1e6)
     assert plenty.keep == pytest.approx((2 * forecast.after_fit(), 2 * forecast.upper["score"]))
     assert plenty.total == pytest.approx(2 * forecast.seconds)
     assert plenty.silence == pytest.approx(max(LEAST_SILENCE, SILENCE * 2 * forecast.most))
-    short = expect(costs, [form], TaskPlan(4000, 8, 1), 1.5 * forecast.after_fit())
+    short = forecast_item(costs, [form], TaskPlan(4000, 8, 1), 1.5 * forecast.after_fit())
     assert short.keep is not None
     assert short.keep[0] == pytest.approx(AFTER_FIT_SHARE * 1.5 * forecast.after_fit())
     assert short.seconds[0]["fit"] < 0.6 * forecast.after_fit()  # it will meet its deadline

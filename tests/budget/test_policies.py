@@ -17,7 +17,7 @@ from test_costs import passed
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
-from solver.budget.offers import LATER_STEPS, LATER_VIEWS
+from solver.budget.pass_options import LATER_STEPS, LATER_VIEWS
 from solver.budget.planner import TaskState, full_plan
 from solver.budget.registry import POLICIES, make_policy
 from solver.budget.replay import replay

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
+from solver.host import commit
 from solver.model.build import Shape, new_model
 from solver.model.lean import decoder_states
 from solver.pretrain.checkpoint import load_model, read_state
@@ -23,7 +24,6 @@ from solver.pretrain.fast import compile_decoder, fast_states
 from solver.pretrain.loop import batch_losses
 from solver.pretrain.sampler import Sampler, SamplerSettings
 from solver.pretrain.store import pack
-from solver.run.summary import commit
 
 ROOT = Path(__file__).parents[2]
 SMALL = {

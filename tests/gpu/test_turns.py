@@ -19,12 +19,13 @@ from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
 from solver.infer.vllm import shim
 from solver.infer.vllm.engine import VllmEngine
+from solver.messages import WorkerConfig
 from solver.model.device import DevicePlan
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
 from solver.model.rest import Parked
-from solver.run.worker import WorkerConfig, load
 from solver.types import NEVER, AdapterRef, ScoreRequest, TaskOutcome, TaskPlan, TaskWork, TokenIds, WorkItem
+from solver.worker.main import load
 
 needs_vllm = pytest.mark.skipif(not shim.distribution(), reason="needs vllm")
 needs_nf4 = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
@@ -186,8 +187,8 @@ def test_a_worker_takes_turns(trainer: str, quantization: str, tmp_path: Path) -
             assert [outcome.status for outcome in final] == ["complete"] * 3, [outcome.events for outcome in final]
             assert all(outcome.fit is not None and outcome.fit.steps == 4 for outcome in final)
             assert any(query.candidates and query.scores for outcome in final for query in outcome.queries)
-        assert solver._handover is not None
-        assert solver._handover.turns == 4
+        assert solver._device_turns is not None
+        assert solver._device_turns.turns == 4
     finally:
         engine.close()
         if (process := getattr(solver._trainer, "_process", None)) is not None:

@@ -16,10 +16,11 @@ from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.shim import distribution
+from solver.messages import WorkerConfig
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
-from solver.run.worker import WorkerConfig, load
 from solver.types import NEVER, AdapterRef, SampleRequest, ScoreRequest, TaskOutcome, TaskPlan, TaskWork, TokenIds, WorkItem
+from solver.worker.main import load
 
 pytestmark = [pytest.mark.skipif(not distribution(), reason="vllm is not installed here"), pytest.mark.slow]
 CLOSE = 1e-4  # of a token's log-probability: fp32 sums in another order, as between the engines on whole weights

@@ -154,7 +154,7 @@ def test_a_worker_is_offline_before_it_imports_the_hub() -> None:
 from pathlib import Path
 from solver.config import Settings
 from solver.errors import InputError
-from solver.run.worker import WorkerConfig, load
+from solver.worker.main import WorkerConfig, load
 try:
     load(WorkerConfig(Settings(), Path("/nowhere"), Path("/nowhere")))
 except InputError:

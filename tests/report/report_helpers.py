@@ -1,6 +1,6 @@
 """A summary of a run, made up."""
 
-from solver.run.types import Summary
+from solver.report.results import Summary
 
 
 def summary(**changes: object) -> Summary:

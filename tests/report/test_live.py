@@ -8,7 +8,7 @@ from report_helpers import summary
 from rich.console import Console
 
 from solver.report.live import LiveObserver, PlainObserver, clock_text, observer_for, progress_line, rate
-from solver.run.types import Progress
+from solver.report.observer import Progress
 
 
 def progress(done: int = 1, wave: int = 0, activity: str = "fitting") -> Progress:

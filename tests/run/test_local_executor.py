@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from solver.messages import StartFailed
 from solver.run.executors import local
-from solver.run.executors.base import StartFailed, WorkerLost, WorkResult
+from solver.run.executors.base import WorkerLost, WorkResult
 
 
 def test_a_worker_that_cannot_be_created_is_a_failed_start_and_is_tried_again(

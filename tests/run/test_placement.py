@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from solver.config import load_settings
 from solver.errors import InputError
+from solver.report.observer import SilentObserver
 from solver.run.pipeline import run
-from solver.run.placement import IMPORTED, free_memory, place, visible_gpus, weight_bytes
-from solver.run.types import RunOptions, SilentObserver
+from solver.run.placement import IMPORTED, place, visible_gpus, weight_bytes
+from solver.run.types import RunOptions
 
 PLENTY = 10**12
 FOUR = ("0", "1", "2", "3")
@@ -93,19 +94,6 @@ def test_gpus_are_found_without_cuda(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / "proc/driver/nvidia/gpus" / f"0000:0{number}:00.0").mkdir(parents=True)
     assert visible_gpus({}, tmp_path) == ("0", "1")
-
-
-def test_free_memory_is_what_a_container_leaves(tmp_path: Path) -> None:
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 99 kB\nMemAvailable:      50 kB\n")
-    assert free_memory(tmp_path) == 50 * 1024
-    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text("30000\n")
-    (tmp_path / "sys/fs/cgroup/memory.current").write_text("10000\n")
-    assert free_memory(tmp_path) == 20000
-    (tmp_path / "sys/fs/cgroup/memory.max").write_text("max\n")
-    assert free_memory(tmp_path) == 50 * 1024
-    assert free_memory() > 0
 
 
 def test_weight_bytes(tmp_path: Path) -> None:

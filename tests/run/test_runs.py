@@ -21,9 +21,11 @@ from run_helpers import FAST, assert_valid, assert_worked, command, make_tasks, 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import load_submission
 from solver.errors import InputError
+from solver.report.observer import SilentObserver
 from solver.run.ledger import Ledger
-from solver.run.pipeline import RunOptions, SilentObserver, run
+from solver.run.pipeline import run
 from solver.run.supervisor import MAX_FAILED_STARTS
+from solver.run.types import RunOptions
 
 TASKS = make_tasks(3)
 

@@ -19,24 +19,14 @@ from solver.budget.costs import START
 from solver.budget.planner import MAX_LOSSES, MAX_TRIES
 from solver.budget.registry import make_policy
 from solver.config import Settings, load_settings
-from solver.run.book import Book
-from solver.run.executors.base import (
-    Heartbeat,
-    ItemDone,
-    ItemFailed,
-    Message,
-    Ready,
-    SharedFit,
-    StartFailed,
-    Warned,
-    WorkerLost,
-    WorkResult,
-)
+from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
+from solver.report.observer import Progress
+from solver.run.executors.base import WorkerLost, WorkResult
 from solver.run.identity import identity_of
 from solver.run.ledger import Identity, Ledger
+from solver.run.state import RunState
 from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Ending, Supervisor
-from solver.run.types import Progress
-from solver.run.watch import Watch
+from solver.run.worker_state import WorkerTimeouts
 from solver.types import Deadline, Fit, WorkItem
 
 LOAD = 5.0  # seconds a simulated worker takes to start
@@ -209,14 +199,14 @@ def simulate(
         ]
     )
     ledger = Ledger.open(folder / name, Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
-    book = Book(tasks, settings.select.rule, ledger.outcomes())
+    run_state = RunState(tasks, settings.select.rule, ledger.outcomes())
     workers = SimulatedExecutor(clock, **executor)  # type: ignore[arg-type]
     published: list[Submission] = []
     recorder = Recorder()
     supervisor = Supervisor(
         settings,
         list(tasks),
-        book,
+        run_state,
         ledger,
         workers,
         make_policy(settings),
@@ -287,20 +277,20 @@ def test_no_wave_is_begun_below_the_floor(tmp_path: Path) -> None:
 
 def test_a_pass_without_candidates_makes_nothing_less_certain() -> None:
     tasks = make_tasks(1)
-    book = Book(tasks, "flat_vote", [outcome("task000", 0, grids=(grid(1), grid(1)))])
-    assert book.agreement() == book.state("task000").agreement == 1.0
-    book.add(outcome("task000", 1, "cut"))
-    assert book.agreement() == book.state("task000").agreement == 1.0
-    assert book.state("task000").status == "cut"
-    assert book.totals().steps == 10
-    book.add(outcome("task000", 1, "complete", (grid(1), grid(2))))
-    assert book.agreement() == 0.5
-    assert book.totals().steps == 10
+    run_state = RunState(tasks, "flat_vote", [outcome("task000", 0, grids=(grid(1), grid(1)))])
+    assert run_state.agreement() == run_state.state("task000").agreement == 1.0
+    run_state.add(outcome("task000", 1, "cut"))
+    assert run_state.agreement() == run_state.state("task000").agreement == 1.0
+    assert run_state.state("task000").status == "cut"
+    assert run_state.totals().steps == 10
+    run_state.add(outcome("task000", 1, "complete", (grid(1), grid(2))))
+    assert run_state.agreement() == 0.5
+    assert run_state.totals().steps == 10
 
 
 def test_views_that_found_nothing_disagree() -> None:
-    book = Book(make_tasks(1), "flat_vote", [outcome("task000", 0, grids=(grid(1), grid(1)), views=8)])
-    assert book.agreement() == book.state("task000").agreement == 0.25
+    run_state = RunState(make_tasks(1), "flat_vote", [outcome("task000", 0, grids=(grid(1), grid(1)), views=8)])
+    assert run_state.agreement() == run_state.state("task000").agreement == 0.25
 
 
 def test_fixed_gives_every_task_the_same_and_ignores_the_clock(tmp_path: Path) -> None:
@@ -545,7 +535,7 @@ def test_a_disk_that_refuses_costs_nothing_but_the_file(tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     supervisor = Supervisor(
-        settings, list(tasks), Book(tasks, "flat_vote"), ledger, SimulatedExecutor(clock), make_policy(settings),
+        settings, list(tasks), RunState(tasks, "flat_vote"), ledger, SimulatedExecutor(clock), make_policy(settings),
         Deadline(300.0, clock), publish, recorder, poll=1.0,
     )  # fmt: skip
     assert supervisor.run().stop == "finished"
@@ -602,17 +592,17 @@ def test_never_late_never_incomplete(
         assert set(run.finished().values()) <= {"complete", "skipped", "failed", "cut"}
 
 
-def test_watch() -> None:
-    watch = Watch(heartbeat=10, grace=5)
-    assert watch.verdict(now=9, heard=0, deadline_at=None) is None
-    assert "silent" in str(watch.verdict(now=11, heard=0, deadline_at=None))
-    assert watch.verdict(now=104, heard=100, deadline_at=100) is None
-    assert "past" in str(watch.verdict(now=106, heard=100, deadline_at=100))
-    assert watch.next_look(heard=0, deadline_at=None) == 10
-    assert watch.next_look(heard=0, deadline_at=2) == 7
-    assert watch.verdict(now=4, heard=0, deadline_at=None, silence=3) is not None  # little work was expected
-    assert watch.verdict(now=11, heard=0, deadline_at=None, silence=99) is not None
-    assert watch.next_look(heard=0, deadline_at=None, silence=3) == 3
+def test_worker_timeouts() -> None:
+    timeouts = WorkerTimeouts(heartbeat=10, grace=5)
+    assert timeouts.verdict(now=9, heard=0, deadline_at=None) is None
+    assert "silent" in str(timeouts.verdict(now=11, heard=0, deadline_at=None))
+    assert timeouts.verdict(now=104, heard=100, deadline_at=100) is None
+    assert "past" in str(timeouts.verdict(now=106, heard=100, deadline_at=100))
+    assert timeouts.next_look(heard=0, deadline_at=None) == 10
+    assert timeouts.next_look(heard=0, deadline_at=2) == 7
+    assert timeouts.verdict(now=4, heard=0, deadline_at=None, silence=3) is not None  # little work was expected
+    assert timeouts.verdict(now=11, heard=0, deadline_at=None, silence=99) is not None
+    assert timeouts.next_look(heard=0, deadline_at=None, silence=3) == 3
 
 
 def test_identity_ignores_the_machine_and_the_budget(tiny_base: Path) -> None:

@@ -12,7 +12,6 @@ import contextlib
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,10 +22,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from solver.run.executors.base import StartFailed, WorkerLost, WorkResult
+from solver.child_process import describe_exit, start_child
+from solver.messages import StartFailed
+from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import WorkItem
 
-WORKER_COMMAND = (sys.executable, "-m", "solver.run.worker")
+WORKER_COMMAND = (sys.executable, "-m", "solver.worker.main")
 REAP_SECONDS = 1.0  # for a killed process to be gone
 RETRY_SECONDS = 5.0  # until a worker is started again that no process could be made for
 
@@ -97,7 +98,7 @@ class LocalExecutor:
                 yield WorkResult(worker, *message)
                 continue
             code = self._reap(process)
-            reason = process.killed_for or _ending(code)
+            reason = process.killed_for or describe_exit(code)
             if not self._closed:
                 self._try_to_spawn(worker)
             yield WorkerLost(worker, reason, self._last_lines())
@@ -141,32 +142,20 @@ class LocalExecutor:
 
     def _spawn(self, worker: int) -> None:
         with contextlib.ExitStack() as undo:
-            process = self._create(worker, undo)
+            process = self._create(worker)
             undo.callback(self._reap, process)
             self._running[worker] = process
             threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
             self._send(process, self._config)
             undo.pop_all()
 
-    def _create(self, worker: int, undo: contextlib.ExitStack) -> _Process:
-        ours, theirs = socket.socketpair()
-        undo.callback(ours.close)
+    def _create(self, worker: int) -> _Process:
         with contextlib.ExitStack() as stack:
-            stack.callback(theirs.close)
             try:
                 output: Any = stack.enter_context(self._log.open("ab"))
             except OSError:  # a full disk must not keep a worker from starting
                 output = subprocess.DEVNULL
-            popen = subprocess.Popen(
-                [*self._command, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env={**os.environ, **self._environment[worker]},
-            )
-        return _Process(popen, Connection(ours.detach()))
+            return _Process(*start_child(self._command, self._environment[worker], output, output, own_session=True))
 
     def _listen(self, worker: int, process: _Process) -> None:
         while True:
@@ -206,13 +195,3 @@ class LocalExecutor:
         except OSError:
             return ""
         return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "it closed its line and could not be ended"
-    if code >= 0:
-        return f"it ended with exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"it was ended by {signal.Signals(-code).name}"
-    return f"it was ended by signal {-code}"

@@ -1,0 +1,145 @@
+"""What can be done for every task next, in tables: seconds and gains of all options, and which is worth most at any price.
+
+An option is a pass with so many steps, views and samples. It is worth its gain less its seconds at the price of a second. A
+first pass is priced together with the second one that is likely to follow if its candidates disagree, which only doubtful
+tasks will cost. Gains are computed anew when a task has changed, seconds when the predictions of the cost model have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.budget.costs import CostModel
+from solver.budget.gains import Gains, Last, trusted
+from solver.budget.planner import TaskState
+from solver.budget.task_table import Rows, TaskTable
+from solver.types import TaskPlan
+
+Numbers = NDArray[np.float64]
+
+LATER_STEPS = 0.25  # of the steps of the settings, at least, in a pass after the first: it has to warm up again
+LATER_VIEWS = 0.5  # of the views
+LATER_SHARES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the second pass that a first one is priced with
+PRICES = np.geomspace(1e-8, 10.0, 96)  # solved tasks a second
+
+
+class PassOptions:
+    """Arrays with a row for each row of a task table; only rows of pending tasks are kept up to date."""
+
+    def __init__(
+        self, costs: CostModel, gains: Gains, full: TaskPlan, steps: Sequence[int], views: Sequence[int], samples: Sequence[int]
+    ) -> None:
+        """Options are all combinations of `steps`, `views` and `samples`; `full` is the plan of the settings."""
+        self._costs, self._gains, self._full, self._samples = costs, gains, full, samples
+        one_steps, one_views = (part.ravel() for part in np.meshgrid(np.array(steps, float), np.array(views, float)))
+        self._steps, self._views = one_steps, one_views  # of the options with one number of samples
+        self.plans = [
+            TaskPlan(int(step), int(view), count) for count in samples for step, view in zip(one_steps, one_views, strict=True)
+        ]
+        again = (one_steps >= LATER_STEPS * full.steps) & (one_views >= LATER_VIEWS * full.views)
+        self._again = np.tile(again, len(samples))  # options of a pass after the first
+        settling = [trusted(1.0, plan.views, plan.steps, full.views, full.steps) >= 1 for plan in self.plans]
+        self._settling = np.array(settling)  # options after which views that agree are believed
+        self._resize(0)
+
+    def note(self, table: TaskTable, changed: Sequence[int]) -> None:
+        """Hear which rows of the task table have changed."""
+        if table.renewed:
+            self._resize(len(table.tasks))
+        for row in changed:
+            task = table.tasks[row]
+            basis = task.waves, task.steps, task.agreement, task.views
+            if self._basis[row] != basis:
+                self._basis[row], self._version[row], self._gained[row] = basis, -1, False
+
+    def refresh(self, table: TaskTable) -> None:
+        """Bring the rows of pending tasks up to date."""
+        stale = table.pending & (self._version != self._costs.version)
+        for row in np.flatnonzero(stale & ~self._gained):
+            self._gain(row, table.tasks[row])
+        if len(rows := np.flatnonzero(stale & (table.waves == 0))):
+            self._price_first(rows, table)
+        if len(rows := np.flatnonzero(stale & (table.waves > 0))):
+            self._price_later(rows, table)
+        self._version[stale] = self._costs.version
+
+    def price(self, rows: Rows, seconds: float) -> int | None:
+        """The lowest price at which the choices of all these tasks fit the seconds; None if they do not at any."""
+        fitting = np.flatnonzero(self.cost[rows].sum(axis=0) <= seconds)
+        return int(fitting[0]) if len(fitting) else None
+
+    def least_seconds(self, rows: Rows) -> Numbers:
+        """Of the shortest option of each task."""
+        return np.asarray(self.seconds[rows, self.least[rows]])
+
+    def rates(self, rows: Rows, options: Rows) -> Numbers:
+        """Gain a second of an option of each task."""
+        return np.asarray(self.gain[rows, options] / np.maximum(self.seconds[rows, options], 1e-9))
+
+    # -- inside
+
+    def _resize(self, count: int) -> None:
+        options, prices = len(self.plans), len(PRICES)
+        self.seconds = np.full((count, options), np.inf)  # of the pass itself; inf: no option
+        self.gain = np.zeros((count, options))  # of the pass itself
+        self.choice = np.zeros((count, prices), np.int64)  # the option that is worth most; -1: none is worth anything
+        self.cost = np.zeros((count, prices))  # its seconds, of a likely second pass included
+        self.least = np.zeros(count, np.int64)  # the option with the fewest seconds
+        self._value = np.zeros((count, options, len(LATER_SHARES)))  # of a first pass with such a second one
+        self._doubtful = np.zeros((count, options))  # the chance that there will be a second one
+        self._basis: list[object] = [None] * count  # of the gains
+        self._gained = np.zeros(count, bool)  # whether they are up to date
+        self._version = np.full(count, -1)  # of the cost model the seconds come from
+
+    def _gain(self, row: int, task: TaskState) -> None:
+        self._gained[row] = True
+        if task.waves:
+            agreed = trusted(task.agreement, task.views, task.steps, self._full.views, self._full.steps)
+            last = Last(agreed, task.steps, task.waves)
+            parts = [self._gains.again(task.shape, last, self._steps, self._views, count) for count in self._samples]
+            self.gain[row] = np.where(self._again, np.concatenate(parts), 0.0)
+            return
+        chance = np.concatenate([self._gains.chance(task.shape, self._steps, self._views, count) for count in self._samples])
+        steps = np.tile(self._steps, len(self._samples))[:, None] + LATER_SHARES * self._full.steps
+        after = self._gains.chance(task.shape, steps, np.full_like(steps, float(self._full.views)), 1)
+        hope = self._gains.hope(Last(0.0, 0.0))
+        more = np.where(LATER_SHARES > 0, hope * np.maximum(after - chance[:, None], 0.0), 0.0)
+        self.gain[row], self._value[row] = chance, chance[:, None] + more
+        self._doubtful[row] = 1 - np.where(self._settling, self._gains.certain(chance), 0.0)
+
+    def _seconds(self, rows: Rows, table: TaskTable) -> Numbers:
+        """(rows, options) of the passes themselves."""
+        shapes, waves = [table.tasks[row].shape for row in rows], table.waves[rows].tolist()
+        parts = [self._costs.medians(shapes, self._steps, self._views, count, waves) for count in self._samples]
+        return np.concatenate(parts, axis=1)
+
+    def _price_first(self, rows: Rows, table: TaskTable) -> None:
+        self.seconds[rows] = self._seconds(rows, table)
+        self.least[rows] = self.seconds[rows].argmin(axis=1)
+        steps, views = LATER_SHARES * self._full.steps, np.full(len(LATER_SHARES), float(self._full.views))
+        shapes = [table.tasks[row].shape for row in rows]
+        second = self._costs.medians(shapes, steps, views, self._full.samples, 1) * (LATER_SHARES > 0)
+        for row, follows in zip(rows, second, strict=True):
+            costs = (self.seconds[row][:, None] + self._doubtful[row][:, None] * follows).ravel()
+            best = _worth_most(self._value[row].ravel(), costs)
+            self.choice[row], self.cost[row] = best // len(LATER_SHARES), costs[best]
+
+    def _price_later(self, rows: Rows, table: TaskTable) -> None:
+        self.seconds[rows] = np.where(self._again, self._seconds(rows, table), np.inf)
+        self.least[rows] = self.seconds[rows].argmin(axis=1)
+        for row in rows:
+            gain, seconds = self.gain[row], self.seconds[row]
+            best = _worth_most(gain, seconds)
+            nothing = gain[best] - PRICES * seconds[best] <= 0
+            self.choice[row], self.cost[row] = np.where(nothing, -1, best), np.where(nothing, 0.0, seconds[best])
+
+
+def _worth_most(value: Numbers, cost: Numbers) -> Rows:
+    """(prices,) the option whose value less its cost at that price is largest; those that cost more for no more are out."""
+    order = cost.argsort(kind="stable")
+    rising = value[order]
+    kept = order[np.append(True, rising[1:] > np.maximum.accumulate(rising)[:-1])]
+    return np.asarray(kept[(value[kept] - PRICES[:, None] * cost[kept]).argmax(axis=1)])

@@ -1,0 +1,242 @@
+"""`solver evaluate`: models on held-out families and on tasks with known answers, into tables that others show.
+
+    OUT/held_out.jsonl, .md, .png   families that no training sees, answered without fitting, over checkpoints
+    OUT/tasks.jsonl, .md            runs over tasks at several budgets; "0" stands for no test-time training
+    OUT/runs/...                    the runs, each with its ledger, submission and summary
+
+A row that is in the table already is not measured again. The tasks' answers are used for scores alone: a run sees them as
+little as any other run does, and adapts to demonstrations only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from solver.arc.datasets import TaskSet, load_tasks, sample_tasks, shortest_tasks
+from solver.config import Settings, load_settings, parse_duration
+from solver.errors import InputError
+from solver.host import commit, hardware
+from solver.model.folder import EMBEDDED, check_folder, folder_identity
+from solver.report.curves import plot_held_out
+from solver.report.observer import Observer
+from solver.report.scores import (
+    HeldOutRow,
+    TaskRow,
+    append_row,
+    hardware_text,
+    held_out_table,
+    read_rows,
+    task_table,
+)
+from solver.run.pipeline import SUMMARY
+from solver.run.pipeline import run as run_pipeline
+from solver.run.types import EXIT_DONE, RunOptions
+
+Report = Callable[[str], None]
+
+UNFITTED = ("train.steps=0", "budget.policy=fixed")  # one pass over every task without an optimizer step
+LABEL_BYTES = 200  # of the name of a run's folder; file systems end at 255
+DAY = 86400.0  # seconds: the clock of a run that has none
+
+
+@dataclass(frozen=True)
+class TaskChoice:
+    """Which tasks of a set: of the `shortest` by grid tokens (none: of all) the `count` with the smallest sha256 of their id."""
+
+    source: str  # as `solver run` takes it
+    count: int | None = None
+    shortest: int | None = None
+
+    def tasks(self) -> TaskSet:
+        """The tasks. Raises InputError if the source cannot be read or has no answers."""
+        every = load_tasks(self.source)
+        if not any(answer is not None for outputs in every.answers().values() for answer in outputs):
+            raise InputError(f"{self.source}: no answers are known, there is nothing to score")
+        among = every if self.shortest is None else shortest_tasks(every, self.shortest)
+        return among if self.count is None else sample_tasks(among, self.count)
+
+    def __str__(self) -> str:
+        parts = [] if self.count is None else [f"{self.count} by hash"]
+        return ", ".join([self.source, *([] if self.shortest is None else [f"the {self.shortest} shortest"]), *parts])
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """What to run: every model over every choice of tasks within every budget, once a seed."""
+
+    choices: tuple[TaskChoice, ...]
+    budgets: tuple[str, ...] = ("0", "5m")  # durations; "0": no test-time training
+    seeds: tuple[int, ...] = (0,)
+    machine: str | None = None
+    recipe: str | None = None
+    overrides: tuple[str, ...] = ()
+
+    def settings(self, budget: str, seed: int) -> Settings:
+        """The settings of one run. Raises InputError."""
+        unfitted = UNFITTED if budget == "0" else ()
+        return load_settings(self.machine, self.recipe, [*self.overrides, f"seed={seed}", *unfitted])
+
+
+def evaluate_tasks(
+    models: Sequence[Path | None], plan: TaskEvaluation, out: Path, observer: Callable[[], Observer], report: Report
+) -> list[TaskRow]:
+    """Run what the table lacks and give the rows asked for. Raises InputError; a run that a signal ends is the last one."""
+    table = out / "tasks.jsonl"
+    rows = []
+    for budget in plan.budgets:  # all that can be refused is refused before the first run
+        if budget != "0":
+            parse_duration(budget)
+        plan.settings(budget, 0)
+    chosen = [(choice, choice.tasks()) for choice in plan.choices]
+    for model in models:
+        check_folder(model or EMBEDDED)
+    for model in models:
+        for choice, tasks in chosen:
+            for seed in plan.seeds:
+                for budget in plan.budgets:
+                    row = _known(read_rows(table, TaskRow), model, choice, budget, seed, plan)
+                    if row is None:
+                        report(f"{_name(model)}, {choice}, budget {budget}, seed {seed}")
+                        row = _run(model, choice, tasks, budget, seed, plan, out, observer())
+                        append_row(table, row)
+                        _write(out / "tasks.md", task_table(read_rows(table, TaskRow)))
+                    rows.append(row)
+    return rows
+
+
+def evaluate_held_out(
+    models: Sequence[Path | None], corpus: Path | None, cache: Path, queries: int, seed: int, out: Path | None, report: Report
+) -> list[HeldOutRow]:
+    """Ask every model the same queries and give the rows; with `out`, also its table and the curve over what is in it."""
+    from solver.pretrain.command import corpora_digest
+    from solver.pretrain.evaluate import Tally, evaluate
+
+    data = corpora_digest(corpus)
+    rows = []
+    for model in models:
+        folder = model or EMBEDDED
+        check_folder(folder)
+        identity = folder_identity(folder)
+        known = read_rows(out / "held_out.jsonl", HeldOutRow) if out is not None else []
+        # as many queries come out as make every family's share whole: the same seed, model and corpora say the rest
+        same = (r for r in known if (r.identity, r.seed) == (identity, seed) and r.data in ("", data))
+        row = next((r for r in same if 0 <= r.queries - queries < r.families), None)
+        if row is None:
+            found = evaluate(folder, corpus, cache, queries, seed, report)
+            total = sum(found.tallies.values(), Tally())
+            position = _position(folder)
+            row = HeldOutRow(
+                model=_name(model),
+                identity=identity,
+                steps=position.get("steps"),
+                trained_tokens=position.get("tokens"),
+                seed=seed,
+                families=found.families,
+                **asdict(total),
+                hardware=hardware_text(hardware(found.facts)),
+                commit=commit(),
+                corpora={name: asdict(tally) for name, tally in sorted(found.tallies.items())},
+                data=data,
+            )
+            if out is not None:
+                append_row(out / "held_out.jsonl", row)
+        rows.append(row)
+    if out is not None:
+        every = read_rows(out / "held_out.jsonl", HeldOutRow)
+        _write(out / "held_out.md", held_out_table(every))
+        plot_held_out(every, out / "held_out.png")
+    return rows
+
+
+def _run(
+    model: Path | None,
+    choice: TaskChoice,
+    tasks: TaskSet,
+    budget: str,
+    seed: int,
+    plan: TaskEvaluation,
+    out: Path,
+    observer: Observer,
+) -> TaskRow:
+    identity = folder_identity(model or EMBEDDED)
+    settings = plan.settings(budget, seed)
+    folder = out / "runs" / _label(identity, choice, budget, seed, plan)
+    options = RunOptions(
+        challenges=choice.source,
+        out=folder,
+        budget=DAY if budget == "0" else parse_duration(budget),
+        settings=settings,
+        model=model,
+        recipe=plan.recipe,
+        machine=plan.machine,
+        tasks=",".join(tasks.ids),
+        started=time.monotonic(),
+    )
+    finished = _finished(folder / SUMMARY, settings)
+    summary: dict[str, Any] = finished or run_pipeline(options, observer).to_json()
+    if summary["exit_code"] != EXIT_DONE:
+        raise InputError(f"{folder}: the run ended early ({summary['reason']}); the same command goes on with it")
+    scores = {name: (int(entry["solved"]), int(entry["total"])) for name, entry in summary["scores"].items()}
+    return TaskRow(
+        model=_name(model),
+        identity=identity,
+        tasks=str(choice),
+        budget=budget,
+        seed=seed,
+        seconds=round(float(summary["seconds"]), 1),
+        hardware=hardware_text(summary["hardware"]),
+        commit=summary["commit"],
+        pass_at_1=scores["pass_at_1"],
+        pass_at_2=scores["per_prediction"],
+        tasks_solved=scores["per_task_strict"],
+        recipe=plan.recipe or "default",
+        settings=plan.overrides,
+    )
+
+
+def _known(rows: Sequence[TaskRow], model: Path | None, choice: TaskChoice, budget: str, seed: int, plan: TaskEvaluation) -> Any:
+    wanted = (folder_identity(model or EMBEDDED), str(choice), budget, seed, plan.recipe or "default", plan.overrides)
+    return next((r for r in rows if (r.identity, r.tasks, r.budget, r.seed, r.recipe, r.settings) == wanted), None)
+
+
+def _finished(file: Path, settings: Settings) -> dict[str, Any] | None:
+    """The summary of a run that came to its end under the same settings: it has only to be written into the table."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = found.get("settings") == settings.model_dump(mode="json") and found.get("exit_code") == EXIT_DONE
+    return found if same else None
+
+
+def _label(identity: str, choice: TaskChoice, budget: str, seed: int, plan: TaskEvaluation) -> str:
+    parts = [str(choice), plan.recipe or "", *plan.overrides, f"budget {budget}", f"seed {seed}", identity[:8]]
+    text = "-".join("".join(c if c.isalnum() or c in ".=" else "_" for c in part) for part in parts if part)
+    if len(text.encode()) <= LABEL_BYTES:
+        return text
+    return f"{text[: LABEL_BYTES // 4]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _position(folder: Path) -> dict[str, int]:
+    """Where the training of a checkpoint stood; empty for other model folders."""
+    try:
+        return dict(json.loads((folder / "state.json").read_text(encoding="utf-8"))["position"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _name(model: Path | None) -> str:
+    return "embedded" if model is None else "/".join(model.resolve().parts[-2:])
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None

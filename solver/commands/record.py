@@ -1,0 +1,150 @@
+"""What the ledgers of runs with known answers say about the worth of work: `solver fit-gains`, and the record for replays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from solver.arc.datasets import Answers, load_solutions, load_tasks
+from solver.arc.grid import Grid, grid_key
+from solver.arc.selection import agreement, newest_scores, select
+from solver.arc.submission import two_attempts
+from solver.arc.task import Task
+from solver.budget import gains
+from solver.budget.replay import Found, RecordedTask, Rung, evidence
+from solver.budget.workload import shape_of
+from solver.config import Settings
+from solver.errors import InputError
+from solver.run.ledger import LEDGER, Ledger
+from solver.types import TaskOutcome
+from solver.worker.solve import inference_views
+
+
+@dataclass(eq=False)
+class _Passes:
+    """The passes of one task, and what any of them come to together."""
+
+    task: Task
+    settings: Settings
+    outcomes: tuple[TaskOutcome, ...]
+    answers: Sequence[Grid | None]
+    _known: dict[tuple[tuple[int, int], ...], Found] = field(default_factory=dict)
+
+    def found(self, passes: tuple[tuple[int, int], ...]) -> Found:
+        """See `RecordedTask.found`."""
+        if passes not in self._known:
+            self._known[passes] = self._find(passes)
+        return self._known[passes]
+
+    def _find(self, passes: tuple[tuple[int, int], ...]) -> Found:
+        right, counted, agreements = 0, 0, []
+        for index in range(len(self.task.test)):
+            candidates, scores, share = [], [], 0.0
+            for place, views in passes:
+                outcome = self.outcomes[place]
+                asked = {view.key for view in inference_views(self.settings, self.task, outcome.wave)[:views]}
+                query = outcome.queries[index]
+                mine = [candidate for candidate in query.candidates if candidate.view in asked]
+                share = agreement(mine, min(views, query.views)) if mine else 0.0
+                candidates += mine
+                scores += [score for score in query.scores if score.view in asked]
+            agreements.append(share)
+            if (answer := self.answers[index]) is not None:
+                ranked = select(self.settings.select.rule, candidates, newest_scores(scores))
+                attempts = two_attempts(ranked, self.task, index)
+                right += any(grid_key(attempt) == grid_key(answer) for attempt in attempts)
+                counted += 1
+        return Found(right / counted, min(agreements))
+
+
+@dataclass(frozen=True)
+class Record:
+    """The tasks of a run whose answers are known."""
+
+    folder: Path
+    settings: Settings
+    tasks: tuple[RecordedTask, ...]
+
+
+def read_record(folder: Path, solutions: str | None = None) -> Record:
+    """A run's tasks with their passes. Raises InputError if there is no sound ledger or no answers are known.
+
+    The answers are those of `solutions`, else of the solutions or the task set the run was started with.
+    """
+    with closing(Ledger.read(folder / LEDGER)) as ledger:
+        try:
+            facts = ledger.facts()
+            tasks, outcomes = {task.id: task for task in ledger.tasks()}, ledger.outcomes()
+        except (ValueError, LookupError, TypeError) as error:
+            raise InputError(f"{folder / LEDGER}: the ledger is damaged: {type(error).__name__}: {error}") from None
+    if "all_settings" not in facts:
+        raise InputError(f"{folder / LEDGER}: its run ended before it began to work")
+    try:
+        settings = Settings.model_validate_json(facts["all_settings"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(f"{folder / LEDGER}: of another version of this package: setting {where}: {first['msg']}") from None
+    answers = _answers(folder, facts.get("challenges"), solutions or facts.get("solutions") or None)
+    found = []
+    for id_, group in groupby(outcomes, key=lambda outcome: outcome.task_id):
+        passes = tuple(outcome for outcome in group if any(query.views for query in outcome.queries))
+        known = answers.get(id_, ())
+        if passes and any(answer is not None for answer in known):
+            found.append(_recorded(tasks[id_], settings, passes, known))
+    if not found:
+        raise InputError(f"{folder}: no answer is known to any task it worked on")
+    return Record(folder, settings, tuple(found))
+
+
+def _answers(folder: Path, challenges: str | None, solutions: str | None) -> Answers:
+    if solutions is None and challenges is None:
+        raise InputError(f"{folder}: the answers are not known; give them as --solutions")
+    if solutions is None:
+        assert challenges is not None
+        return load_tasks(challenges, "fallback").answers()
+    return load_solutions(solutions)
+
+
+def _recorded(task: Task, settings: Settings, outcomes: tuple[TaskOutcome, ...], answers: Sequence[Grid | None]) -> RecordedTask:
+    steps, rungs = 0, []
+    for outcome in outcomes:
+        fitted = outcome.fit.steps if outcome.fit is not None else 0
+        steps += fitted
+        rungs.append(Rung(steps, fitted, outcome.seconds))
+    views = max(query.views for outcome in outcomes for query in outcome.queries)
+    samples = settings.infer.samples if settings.infer.mode == "sample" else 1
+    found = _Passes(task, settings, outcomes, answers).found
+    return RecordedTask(task.id, task.grid_tokens(), shape_of(task), tuple(rungs), views, samples, found)
+
+
+def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: Callable[[str], None]) -> str:
+    """Fit gains on runs and write them to `out`; gives a line for people.
+
+    Runs that cannot be read are named and left out. Raises InputError if none is left or `out` cannot be written.
+    """
+    rows: list[gains.Passed] = []
+    tasks, sources, trouble = 0, [], ""
+    for folder in folders:
+        try:
+            record = read_record(folder, solutions)
+        except InputError as error:
+            trouble = str(error)
+            tell(f"left out: {error}")
+            continue
+        for task in record.tasks:
+            rows += evidence(task, record.settings)
+        tasks += len(record.tasks)
+        sources.append(folder.name)
+        tell(f"{folder}: {len(record.tasks)} tasks with known answers, {sum(len(task.rungs) for task in record.tasks)} passes")
+    if not rows:
+        raise InputError(f"no run can be used: {trouble}")
+    tell(f"fitting {len(gains.PRIOR)} parameters")
+    fitted = gains.fit(rows, f"{tasks} tasks with known answers, of {', '.join(sources)}")
+    gains.save_gains(out, fitted)
+    return f"{out}: gains fitted on {fitted.fitted_on}"

@@ -1,0 +1,70 @@
+"""One worker as the supervisor sees it: what it is at, since when it was heard, and when it counts as lost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from solver.budget.forecast import ItemForecast
+from solver.types import WorkItem
+
+
+@dataclass(eq=False)
+class WorkerState:
+    """One worker as the supervisor sees it."""
+
+    state: Literal["starting", "idle", "busy", "given up"]
+    heard: float  # when it last gave a sign of life
+    dying: bool = False  # killed, and not yet reported lost
+    item: WorkItem | None = None
+    forecast: ItemForecast = field(default_factory=ItemForecast)  # of its item
+    due: float = math.inf  # when its item should be over
+    reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
+    failed_starts: int = 0
+    error: str = ""  # why it could not start
+    activity: str = "starting"
+
+    def begin(self, item: WorkItem, forecast: ItemForecast, due: float, now: float) -> None:
+        """Note that it was handed an item at `now`."""
+        self.state, self.item, self.forecast, self.due, self.heard = "busy", item, forecast, due, now
+        self.reported = frozenset()
+
+    def pardon(self, now: float) -> None:
+        """Count its silence and lateness from `now`: nobody listened before."""
+        self.heard = now
+        self.due = max(self.due, now)
+
+    @property
+    def limits(self) -> tuple[float | None, float]:
+        """When its work has to be over, and for how many seconds it may be silent at that."""
+        return (self.due, self.forecast.silence) if self.item is not None else (None, math.inf)
+
+    @property
+    def reported_all(self) -> bool:
+        """Whether every task of the item has its outcome."""
+        return self.item is not None and all(work.task.id in self.reported for work in self.item.tasks)
+
+
+@dataclass(frozen=True)
+class WorkerTimeouts:
+    """When a worker counts as lost."""
+
+    heartbeat: float  # seconds of silence, at most; less for work that is expected to take little
+    grace: float  # seconds past the deadline of its item
+
+    def verdict(self, now: float, heard: float, deadline_at: float | None, silence: float = float("inf")) -> str | None:
+        """Why a worker last heard at `heard` and working until `deadline_at` has to be killed at `now`; None: let it be.
+
+        `silence` is what its work allows, in seconds.
+        """
+        if now - heard > min(self.heartbeat, silence):
+            return f"silent for {now - heard:.0f} s"
+        if deadline_at is not None and now > deadline_at + self.grace:
+            return f"{now - deadline_at:.0f} s past the deadline of its work"
+        return None
+
+    def next_look(self, heard: float, deadline_at: float | None, silence: float = float("inf")) -> float:
+        """The earliest time at which `verdict` may change."""
+        silent = heard + min(self.heartbeat, silence)
+        return silent if deadline_at is None else min(silent, deadline_at + self.grace)

@@ -1,0 +1,93 @@
+"""What a run puts on disk as it goes on: rows of the ledger, the submission, and lines for people.
+
+A disk that refuses a write costs nothing but that: rows are kept and tried again, in order, and so is the submission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from solver.arc.submission import Submission
+from solver.report.observer import Observer
+from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
+
+
+class Writer:
+    """Writes for one run. Nothing that it is told to write raises."""
+
+    def __init__(
+        self, ledger: Records, publish: Callable[[Submission], None], observer: Observer, now: Callable[[], float]
+    ) -> None:
+        """`publish` writes the submission and may raise OSError; `now` is the clock of the run."""
+        self._ledger = ledger
+        self._publish = publish
+        self._observer = observer
+        self._now = now
+        self._unsaved: list[Callable[[], None]] = []
+        self._complaints: set[str] = set()
+        self._stale = False
+        self._starts: dict[str, tuple[float, float]] = {}  # part of a worker's start -> planned and used seconds of all workers
+
+    def outdate(self) -> None:
+        """Note that the submission on disk is not, or may not be, what it should be."""
+        self._stale = True
+
+    def flush(self, submission: Submission) -> float | None:
+        """Write all that is due; gives the seconds that an outdated submission took to write, or not to write."""
+        self._flush_ledger()
+        if not self._stale:
+            return None
+        began = self._now()
+        try:
+            self._publish(submission)
+            self._stale = False
+        except OSError as error:
+            self._complain(f"cannot write the submission, the old one stays: {error}")
+        return self._now() - began
+
+    def save(self, write: Callable[[], None]) -> None:
+        """Make an entry of the ledger, after those that are due."""
+        self._unsaved.append(write)
+        self._flush_ledger()
+
+    def started(self, planned: Mapping[str, float], used: Mapping[str, float], start: int) -> None:
+        """Add the seconds of a worker's start, by part, to those of the run's `start`-th process."""
+        for part, seconds in used.items():
+            before = self._starts.get(part, (0.0, 0.0))
+            self._starts[part] = before[0] + planned[part], before[1] + seconds
+        rows = {f"load: {part}": both for part, both in self._starts.items()}
+        rows["load"] = sum(planned for planned, _ in rows.values()), sum(used for _, used in rows.values())
+        for phase, (planned_seconds, used_seconds) in rows.items():
+            self.save(partial(self._ledger.timing, phase, planned_seconds, used_seconds, start))
+
+    def event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
+        """Enter an event; people hear of those of a task."""
+        self.save(lambda: self._ledger.event(Event(kind, detail, task, wave)))
+        if task != SHARED:
+            self.note(f"{task}: {kind}: {detail}")
+
+    def note(self, line: str) -> None:
+        """Tell people a line."""
+        with contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
+            self._observer.note(line)
+
+    def _flush_ledger(self) -> None:
+        """Write what is due, in order. What a full disk refuses is kept and tried again; what can never be written is dropped."""
+        while self._unsaved:
+            try:
+                self._unsaved[0]()
+            except UnfitError as error:
+                self._complain(f"not recorded: {error}", "not recorded")
+            except LedgerError as error:
+                self._complain(str(error))
+                return
+            self._unsaved.pop(0)
+
+    def _complain(self, line: str, kind: str = "disk") -> None:
+        """Say once that a file takes no more."""
+        if line not in self._complaints:
+            self._complaints.add(line)
+            self.note(line)
+            self._unsaved.append(lambda: self._ledger.event(Event(kind, line)))

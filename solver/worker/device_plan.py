@@ -1,0 +1,154 @@
+"""One device for a worker's fits and its engine: what each may take of it, and whether they take turns.
+
+An engine that computes with the worker's own base shares all with the trainer, and there is nothing to plan. One with weights
+of its own (vllm) stays beside the trainer if the device holds both; otherwise whoever works has the device, and the other rests.
+The CUDA side was not run yet.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from solver.config import Settings
+from solver.host import free_memory
+from solver.infer.base import Engine
+from solver.infer.registry import OWN_WEIGHTS, choose_engine, lora_alone
+from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
+from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
+from solver.model.load import Base, load_base
+from solver.model.rest import Movable, Parked, Rests
+from solver.train.base import Trainer
+from solver.train.registry import APART, choose_trainer, fits_lora
+from solver.worker.device_turns import DeviceTurns
+
+log = logging.getLogger(__name__)
+
+SAVED = 4  # bytes of an adapter's weight in its file, fp32
+SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
+
+
+def needs_no_weights(model: Path | None, settings: Settings, cache: Path) -> bool:
+    """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
+    if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *APART):
+        return False
+    if settings.train.trainer == "auto" and not torch.cuda.is_available():
+        return False
+    base = load_base(model, settings.model, weights=False, cache=cache)
+    trainer, _ = choose_trainer(base, settings.train, lora_alone(settings.infer))
+    return trainer in APART and choose_engine(base, settings.infer, lora=True)[0] in OWN_WEIGHTS
+
+
+@dataclass(eq=False)
+class WorkerDevicePlan:
+    """Of one worker. `plan` is none where there is nothing to share out."""
+
+    base: Base
+    rank: int
+    alternates: bool = False
+    plan: DevicePlan | None = None
+    sleeps: bool = False  # the engine may leave what it gives up in host memory
+    fit_fraction: float = 1.0  # of the device, for fits in a process of their own
+    _fits: Rests | None = None
+    _device_turns: DeviceTurns | None = None
+
+    @classmethod
+    def of(cls, base: Base, settings: Settings) -> Self:
+        """Plan by the settings, and bound what this process may take; warns if the device is too small."""
+        worker_plan = cls(base, settings.train.rank)
+        lora = fits_lora(base, settings.train, lora_alone(settings.infer))
+        if choose_engine(base, settings.infer, lora)[0] not in OWN_WEIGHTS:
+            return worker_plan
+        worker_plan.alternates = bool(settings.workers.alternate)
+        if base.device.type != "cuda":
+            return worker_plan
+        apart = choose_trainer(base, settings.train, lora_alone(settings.infer))[0] in APART
+        total = int(torch.cuda.get_device_properties(base.device).total_memory)
+        plan = plan_device(
+            total,
+            settings.workers.per_device,
+            demand_of(settings, base, apart),
+            settings.workers.fit_share,
+            settings.workers.alternate,
+        )
+        if not plan.cache:
+            log.warning("device memory: too little for inference on %d tokens: %s", base.context, plan.describe())
+        own = plan.infer + CONTEXT if apart else plan.share
+        torch.cuda.set_per_process_memory_fraction(min(1.0, own / total), base.device)
+        worker_plan.plan, worker_plan.alternates = plan, plan.alternates
+        worker_plan.fit_fraction = plan.fit_fraction if apart else 1.0
+        # beside others a core cannot tell whether it gave its memory up, and takes that for an error
+        alone = settings.workers.per_device == 1
+        worker_plan.sleeps = plan.alternates and alone and plan.weights + plan.adapters < SLEEPERS_SHARE * free_memory()
+        return worker_plan
+
+    def begin(self) -> None:
+        """A trainer is going to be made: weights are where the last one fitted."""
+        if self._device_turns is not None:
+            self._device_turns.to_fits()
+
+    def rest(self, trainer: Trainer) -> None:
+        """An engine is going to be made beside this trainer."""
+        if not self.alternates:
+            return
+        if isinstance(trainer, Rests):
+            self._fits = trainer
+        else:
+            base = self.base.with_weights()
+            self._fits = Parked(base.model, base.device, trainer if isinstance(trainer, Movable) else None)
+        self._fits.rest()
+
+    def device_turns(self, engine: Engine) -> DeviceTurns | None:
+        """How the two take turns from now on; none if they need not."""
+        if self._fits is None:
+            return None
+        if not isinstance(engine, VllmEngine):  # the one that was to take turns did not start
+            self._fits.wake()
+            self.alternates, self._fits, self._device_turns = False, None, None
+            return None
+        engine.rest()
+        if engine.asleep:  # what it costs to wake is known from the beginning, then
+            engine.start(self.rank)
+            engine.rest()
+        self._device_turns = DeviceTurns(self._fits, engine)
+        return self._device_turns
+
+    def facts(self, engine: Engine, scratch: Path) -> dict[str, str]:
+        """For people, and for the choice of how many tasks an item takes; nothing of an engine that shares all."""
+        if not isinstance(engine, VllmEngine):
+            return {}
+        found = {
+            "engine_sequences": str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1",
+            "adapter_bytes": str(adapter_bytes(self.base, self.rank) // self.base.dtype.itemsize * SAVED),
+            "adapter_room": str(shutil.disk_usage(scratch).free),
+        }
+        if self.alternates:
+            found["handover_seconds"] = f"{engine.handover_seconds:.2f}"
+        if self.plan is not None:
+            found["memory"] = self.plan.describe()
+        return found
+
+
+def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:
+    """What fits, and an engine with weights of its own, are to do with such a base."""
+    train = settings.train
+    step_tokens, sequences, slots = limits(base, train.rank)
+    return Demand(
+        shape=ModelShape.of(base.model.config.get_text_config()),
+        itemsize=base.dtype.itemsize,
+        quantized=base.quantized,
+        rank=train.rank,
+        batch_tokens=min(train.batch_tokens, train.batch_sequences * base.context),
+        checkpointing=train.checkpointing,
+        context=base.context,
+        cache_tokens=settings.infer.batch_tokens,
+        step_tokens=step_tokens,
+        sequences=sequences,
+        slots=slots,
+        apart=apart,
+    )

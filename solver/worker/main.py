@@ -1,0 +1,224 @@
+"""The process that does the maths: `python -m solver.worker.main FD PARENT`, started by the local executor.
+
+It loads the base model once, then works on one item at a time and sends every task's outcome as soon as it is there.
+It never outlives its parent, and never touches the ledger or the submission.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+
+from solver.budget.backoff import smaller_item, smaller_settings
+from solver.child_process import WarningHandler, describe_error, line_to_parent
+from solver.errors import InputError, ProcessBroken
+from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
+from solver.types import TaskOutcome, WorkItem
+from solver.worker.device_turns import DeviceTurns
+from solver.worker.solve import Solver
+
+BEAT = 1.0  # seconds between heartbeats
+NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What `load` makes: a solver for any number of halvings (see `budget.backoff`), and facts for people."""
+
+    solver: Callable[[int], Solver]
+    parts: dict[str, float]  # seconds of each part of `load`, and of the first solver
+    facts: Callable[[], dict[str, str]]
+    peak_memory: Callable[[], int]  # bytes, of host and device together, the process of a trainer's included
+    broken: Callable[[], str] = lambda: ""  # why the device does no more work for this process; empty: it does
+    news: list[dict[str, str]] = field(default_factory=list)  # facts that have changed since they were last told
+
+
+def load(config: WorkerConfig) -> Backend:
+    """Load the base model and make trainer and engine. Raises InputError if the model folder cannot be used."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
+    parts: dict[str, float] = {}
+    with _timed(parts, "imports"):
+        import torch
+
+        from solver.infer.base import Engine, EngineLost
+        from solver.infer.registry import choose_engine, give_vllm_up, lora_alone, make_engine, replace_engine
+        from solver.model import threads
+        from solver.model.load import load_base
+        from solver.model.memory import broken, peak_memory
+        from solver.train.registry import apart_peak, choose_trainer, fits_lora, make_trainer
+        from solver.worker.device_plan import WorkerDevicePlan, needs_no_weights
+
+    settings = config.settings
+    if settings.model.threads:
+        torch.set_num_threads(settings.model.threads)
+    else:
+        threads.govern()
+    cache = config.scratch / "weights"
+    with _timed(parts, "model"):
+        base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
+    cuda = base.device.type == "cuda"
+    if (no_vllm := config.scratch / NO_VLLM).is_file():
+        give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
+    device_plan = WorkerDevicePlan.of(base, settings)
+    lora = fits_lora(base, settings.train, lora_alone(settings.infer))
+    found: dict[str, str] = {}  # as the first solver is made
+    news: list[dict[str, str]] = []
+
+    def solver(halvings: int) -> Solver:
+        smaller = smaller_settings(settings, halvings)
+        device_plan.begin()
+        with _timed(parts, "trainer"):
+            trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), device_plan.fit_fraction)
+            device_plan.rest(trainer)
+        rank = 0 if halvings else settings.train.rank
+        with _timed(parts, "engine"):
+            engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora)
+        device_turns = device_plan.device_turns(engine)
+        if not halvings:
+            found.update(device_plan.facts(engine, config.scratch))
+
+        def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
+            with contextlib.suppress(OSError):
+                no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
+            replacement = replace_engine(base, smaller.infer, lost)
+            news.append(facts())
+            return replacement, device_plan.device_turns(replacement)
+
+        context = min(base.context, smaller.model.context)
+        return Solver(smaller, base.codec, context, trainer, engine, device_turns=device_turns, another=another)
+
+    def facts() -> dict[str, str]:
+        trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
+        engine, why_engine = choose_engine(base, settings.infer, lora)
+        return {
+            "trainer": trainer,
+            "trainer_because": why_trainer,
+            "engine": engine,
+            "engine_because": why_engine,
+            "dtype": str(base.dtype).removeprefix("torch."),
+            "device": torch.cuda.get_device_name(base.device) if cuda else str(base.device),
+            "threads": str(torch.get_num_threads()),
+            "parameters": str(base.parameters),
+            **found,
+        }
+
+    def peak() -> int:
+        return peak_memory(base.device) + apart_peak(base)
+
+    return Backend(solver, parts, facts, peak, lambda: broken(base.device), news)
+
+
+@contextlib.contextmanager
+def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    parts[name] = time.monotonic() - began
+
+
+class Line:
+    """Our end of the line to the supervisor. Sending is safe from any thread; a broken line ends the process."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self.item = ""
+        self.activity = "starting"
+        self.peak_memory: Callable[[], int] = lambda: 0
+
+    def send(self, message: Message) -> None:
+        """Send a message of the current item."""
+        try:
+            with self._lock:
+                self._connection.send((self.item, message))
+        except OSError:
+            os._exit(0)
+
+    def report(self, activity: str) -> None:
+        """Say what goes on; the next heartbeat tells."""
+        self.activity = activity
+
+    def items(self) -> Iterator[WorkItem]:
+        """Work items as they come, until the supervisor hangs up."""
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                yield self._connection.recv()
+
+    def config(self) -> WorkerConfig:
+        """The first message."""
+        config: WorkerConfig = self._connection.recv()
+        return config
+
+    def beat(self) -> None:
+        """Send heartbeats for ever. A hang that holds the interpreter's lock silences them, which is the point."""
+        while True:
+            self.send(Heartbeat(self.activity, self.peak_memory()))
+            time.sleep(BEAT)
+
+
+def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
+    """Load, then work until the line ends. Raises nothing that an item causes: it is reported and the next one taken."""
+    config = line.config()
+    threading.Thread(target=line.beat, daemon=True).start()
+    logging.getLogger("solver").addHandler(WarningHandler(lambda text: line.send(_warned(text))))
+    try:
+        line.activity = "loading the model"
+        backend = load(config)
+        solver = backend.solver(0)
+        facts = backend.facts()
+    except InputError as error:
+        line.send(StartFailed(str(error), bad_input=True))
+        return
+    except Exception as error:
+        traceback.print_exc()
+        line.send(StartFailed(describe_error(error)))
+        return
+    gc.freeze()  # what is loaded stays: looking through it again took the collector a quarter of a second each time
+    line.peak_memory = backend.peak_memory
+    line.activity = ""
+    line.send(Ready(dict(backend.parts), facts))
+    for item in line.items():
+        line.item = item.id
+        try:
+            solver = solver if not item.halvings else backend.solver(item.halvings)
+            for message in solver.work(smaller_item(item), line.report):
+                if isinstance(message, TaskOutcome) and message.status == "failed" and (why := backend.broken()):
+                    raise ProcessBroken(why)  # the task may be as good as any
+                line.send(message)
+            ending: Message = ItemDone()
+        except Exception as error:
+            traceback.print_exc()
+            if why := str(error) if isinstance(error, ProcessBroken) else backend.broken():
+                line.send(Warned("worker gives up", why))
+                return  # the end of the process gives the item to a new one
+            ending = ItemFailed(describe_error(error))
+        if item.halvings:
+            solver = backend.solver(0)
+        while backend.news:
+            line.send(Changed(backend.news.pop(0)))
+        line.activity = ""
+        line.send(Heartbeat("", backend.peak_memory()))
+        line.send(ending)
+        line.item = ""
+
+
+def main(load: Callable[[WorkerConfig], Backend] = load) -> None:
+    """Entry point."""
+    serve(Line(line_to_parent()), load)
+
+
+def _warned(text: str) -> Warned:
+    """The message for what a trainer or an engine warns of as it starts and works; "kind: detail" is how they put it."""
+    kind, colon, detail = text.partition(": ")
+    return Warned(kind, detail) if colon else Warned("warning", kind)
+
+
+if __name__ == "__main__":
+    main()

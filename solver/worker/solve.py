@@ -1,0 +1,362 @@
+"""What a worker does with a work item: TTT sequences, one fit call, one inference call, one scoring call, outcomes.
+
+Knows tasks, views and the codec; trainers and engines see token ids only. Needs no torch itself.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from solver.arc.grid import Grid
+from solver.arc.seeding import generator
+from solver.arc.task import Task
+from solver.arc.ttt_data import ttt_examples
+from solver.arc.view import IDENTITY_COLOURS, View, random_colours
+from solver.codec import LONGEST_ANSWER, Codec, TooLong
+from solver.config import InferSettings, Settings
+from solver.infer.base import Engine, EngineLost
+from solver.messages import SharedFit
+from solver.train.base import Trainer
+from solver.types import (
+    Candidate,
+    Deadline,
+    Fit,
+    FitJob,
+    Result,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    SearchRequest,
+    TaskOutcome,
+    TokenSequence,
+    WorkItem,
+)
+from solver.worker.device_turns import DeviceTurns
+from solver.worker.job import Job, Prompted, names, spread
+
+# Shares of the time to an item's deadline, where the item does not say what to keep.
+INFER_SHARE = 0.35  # of an item, for everything after the fit
+PREPARE_SHARE = 0.25  # of an item that fits one adapter on many tasks, for making their sequences
+SCORE_SHARE = 0.25  # of what comes after the fit
+
+Report = Callable[[str], None]  # is told what goes on, in words
+R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
+
+
+class Solver:
+    """Works on items with one trainer and one engine; remembers nothing from one to the next."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        codec: Codec,
+        context: int,
+        trainer: Trainer,
+        engine: Engine,
+        clock: Callable[[], float] = time.monotonic,
+        device_turns: DeviceTurns | None = None,
+        another: Callable[[EngineLost], tuple[Engine, DeviceTurns | None]] | None = None,
+    ) -> None:
+        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `device_turns`: trainer and engine take turns.
+
+        `another` gives an engine in place of one that is lost, and how that one takes turns; or raises.
+        """
+        self._settings = settings
+        self.codec = codec
+        self._context = context
+        self._trainer = trainer
+        self._engine = engine
+        self._clock = clock
+        self._device_turns = device_turns
+        self._another = another
+
+    def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
+        """Outcomes of an item's tasks, each as soon as it is known.
+
+        With several tasks in the item, an outcome without scores comes first and the final one replaces it.
+        """
+        deadline = Deadline(item.deadline_at, self._clock)
+        jobs = [Job(work, f"{item.id}t{place}") for place, work in enumerate(item.tasks)]
+        if item.kind == "shared":
+            yield self._fit_shared(item, jobs, deadline, report)
+            return
+        self._prepare(jobs, item.wave, deadline, report)
+        self._fit(jobs, item, deadline, report)
+        self._infer(jobs, item, deadline, report)
+        if self._settings.infer.score:
+            if len(jobs) > 1:
+                for job in jobs:
+                    if job.found:  # without its scores it is cut at best
+                        yield job.outcome(item.wave, "failed" if job.status == "failed" else "cut", final=False)
+            for job in self._score(jobs, deadline, report):
+                yield job.outcome(item.wave, job.status)
+        else:
+            for job in jobs:
+                yield job.outcome(item.wave, job.status)
+
+    # -- before the fit
+
+    def _prepare(self, jobs: Sequence[Job], wave: int, deadline: Deadline, report: Report) -> None:
+        for job in jobs:
+            if deadline.expired():
+                job.cut = True
+                continue
+            report(f"preparing {job.task.id}")
+            began = self._clock()
+            job.prompts = self._prompts(job, wave)
+            # a task that cannot be asked about needs no adapter
+            job.sequences = self._sequences(job, wave, deadline) if job.prompts and job.work.plan.steps else ()
+            job.steps = self._steps(job.work.plan.steps, len(job.sequences))
+            job.seconds["prepare"] = self._clock() - began
+
+    def _prompts(self, job: Job, wave: int) -> list[Prompted]:
+        """Every query under every view of the plan."""
+        views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
+        found: list[Prompted] = []
+        dropped = []
+        for query in range(len(job.task.test)):
+            lost = 0
+            for view in views:  # turning a grid changes its number of rows and so of tokens
+                try:
+                    prompt = self.codec.prompt(view.apply(job.task.query(query)), 0, self._context)
+                except TooLong:
+                    lost += 1
+                    continue
+                dropped.append(prompt.dropped)
+                found.append(Prompted(query, view, prompt.ids))
+            if lost:
+                where = f"test {query} under {lost} of {len(views)} views"
+                job.events.append(("too long", f"{where}: does not fit {self._context} tokens even without demonstrations"))
+        self._tell_dropped(job, dropped, len(job.task.train), "prompts")
+        return found
+
+    def _tell_dropped(self, job: Job, dropped: Sequence[int], most: int, what: str) -> None:
+        """One event for all prompts or sequences that lost demonstrations to the context."""
+        if shortened := [number for number in dropped if number]:
+            where = f"in {len(shortened)} of {len(dropped)} {what}"
+            detail = f"up to {max(shortened)} of {most} do not fit {self._context} tokens, {where}"
+            job.events.append(("dropped demonstrations", detail))
+
+    def _sequences(self, job: Job, wave: int, deadline: Deadline) -> tuple[TokenSequence, ...]:
+        """As many training sequences as the fit can use and there is time to make; a later wave sees other ones."""
+        data, train = self._settings.data, self._settings.train
+        most = data.max_sequences
+        if train.epochs is None:
+            most = min(most, job.work.plan.steps * train.batch_sequences)
+        examples = ttt_examples(job.task, data, self._settings.seed, most, max(wave, 0) * most)
+        found, dropped = [], []
+        lost = 0
+        for example in examples:
+            if deadline.expired():
+                break
+            try:
+                found.append(self.codec.sequence(example, self._context, data.loss_on_demonstrations, data.loss_on_answer))
+            except TooLong:
+                lost += 1
+                continue
+            dropped.append(len(example.train) - self.codec.shown(example, self._context))
+        self._tell_dropped(job, dropped, max((len(example.train) for example in examples), default=0), "training sequences")
+        if lost:
+            detail = (
+                f"{lost} of {len(examples)} training sequences: do not fit {self._context} tokens even without demonstrations"
+            )
+            job.events.append(("too long", detail))
+        usable = tuple(sequence for sequence in found if sequence.weights.any())
+        if not usable and not deadline.expired():
+            job.events.append(("no training sequences", f"none of {len(examples)} examples can be trained on"))
+        return usable
+
+    def _steps(self, planned: int, sequences: int) -> int:
+        train = self._settings.train
+        if train.epochs is None or not sequences:
+            return planned
+        return min(planned, math.ceil(train.epochs * sequences / train.batch_sequences))
+
+    # -- the fit
+
+    def _fit(self, jobs: Sequence[Job], item: WorkItem, deadline: Deadline, report: Report) -> None:
+        fitting = {job.adapter: job for job in jobs if job.steps and job.sequences}
+        if not fitting:
+            return
+        keep = item.keep[0] if item.keep is not None else INFER_SHARE * max(deadline.remaining(), 0.0)
+        report("fitting " + names(list(fitting.values())))
+        requests = [
+            FitJob(adapter, job.sequences, job.steps, _seed(self._settings, job.task, "fit", item.wave), job.work.start)
+            for adapter, job in fitting.items()
+        ]
+        if self._device_turns is not None:
+            self._device_turns.to_fits()
+        for fit in self._trainer.fit(requests, deadline.earlier(keep)):
+            job = fitting[fit.job]
+            job.fit = fit
+            job.seconds["fit"] = fit.seconds
+            job.count(trained=fit.tokens)
+            if fit.reason == "deadline":
+                job.cut = True
+            elif fit.status != "complete":
+                job.events.append(("fit stopped", f"{fit.reason} after {fit.steps} steps"))
+        for job in jobs:
+            job.sequences = ()
+
+    def _fit_shared(self, item: WorkItem, jobs: Sequence[Job], deadline: Deadline, report: Report) -> SharedFit:
+        """One adapter on the sequences of all tasks, dealt out in turn."""
+        report(f"preparing {len(jobs)} tasks")
+        preparation = deadline.earlier((1 - PREPARE_SHARE) * max(deadline.remaining(), 0.0))
+        piles = [self._sequences(job, item.wave, preparation) for job in jobs if not preparation.expired()]
+        events = [(kind, f"{job.task.id}: {detail}") for job in jobs for kind, detail in job.events]
+        if len(piles) < len(jobs):
+            events.append(
+                ("left out", f"{len(jobs) - len(piles)} of {len(jobs)} tasks of the shared fit: no time to prepare them")
+            )
+        dealt = [pile[i] for i in range(max(map(len, piles), default=0)) for pile in piles if i < len(pile)]
+        if not dealt:
+            return SharedFit(Fit(item.id, "failed", "no training sequences", None, 0, 0, 0.0, math.nan, math.nan), tuple(events))
+        steps = self._steps(sum(job.work.plan.steps for job in jobs[: len(piles)]), len(dealt))
+        report(f"fitting one adapter on {len(jobs)} tasks")
+        job = FitJob(item.id, tuple(dealt), steps, self._settings.seed)
+        if self._device_turns is not None:
+            self._device_turns.to_fits()
+        (fit,) = self._trainer.fit([job], deadline)
+        return SharedFit(fit, tuple(events))
+
+    # -- inference
+
+    def _infer(self, jobs: Sequence[Job], item: WorkItem, deadline: Deadline, report: Report) -> None:
+        if self._settings.infer.score:
+            keep = item.keep[1] if item.keep is not None else SCORE_SHARE * max(deadline.remaining(), 0.0)
+            deadline = deadline.earlier(keep)
+        asked = {f"{job.adapter}q{place}": (job, prompted) for job in jobs for place, prompted in enumerate(job.prompts)}
+        if not asked:
+            return
+        report("inferring " + names(jobs))
+        began = self._clock()
+        if self._device_turns is not None:
+            self._device_turns.to_inference()
+        for result in self._decode(asked, item.wave, deadline):
+            job, prompted = asked[result.request]
+            job.note(result, "inference")
+            job.count(prompt=result.prompt_tokens, new=result.new_tokens)
+            found = list(self._candidates(job, prompted, result))
+            job.found.setdefault(prompted.query, []).extend(found)
+            if found or result.status != "cut":  # a view that the deadline left no time says nothing
+                job.views[prompted.query] = job.views.get(prompted.query, 0) + 1
+        spread(jobs, "infer", self._clock() - began)
+
+    def _decode(self, asked: dict[str, tuple[Job, Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:
+        infer = self._settings.infer
+
+        def room(prompted: Prompted) -> int:
+            return min(LONGEST_ANSWER, self._context - len(prompted.ids))
+
+        if infer.mode == "search":
+            searches = [
+                SearchRequest(id_, prompted.ids, job.serving, infer.min_prob, room(prompted))
+                for id_, (job, prompted) in asked.items()
+            ]
+            return self._ask(lambda engine, left: engine.search(left, deadline), searches)
+        greedy = infer.mode == "greedy"
+        samples = [
+            SampleRequest(
+                id_,
+                prompted.ids,
+                job.serving,
+                n=1 if greedy else job.work.plan.samples,
+                temperature=0.0 if greedy else infer.temperature,
+                max_new_tokens=room(prompted),
+                seed=_seed(self._settings, job.task, "sample", wave, prompted.query, prompted.view.key),
+            )
+            for id_, (job, prompted) in asked.items()
+        ]
+        return self._ask(lambda engine, left: engine.sample(left, deadline), samples)
+
+    def _ask(self, call: Callable[[Engine, Sequence[R]], Iterator[Result]], requests: Sequence[R]) -> Iterator[Result]:
+        """The engine's results; what it leaves open because it is lost, another one answers."""
+        left = {request.id: request for request in requests}
+        while True:
+            try:
+                for result in call(self._engine, list(left.values())):
+                    del left[result.request]
+                    yield result
+                return
+            except EngineLost as lost:
+                if self._another is None:
+                    raise
+                self._engine, self._device_turns = self._another(lost)
+
+    def _candidates(self, job: Job, prompted: Prompted, result: Result) -> Iterator[Candidate]:
+        adapter = job.serving.id if job.serving is not None else ""
+        for completion in result.completions:
+            grid = self.codec.decode_answer(completion.ids) if completion.finished else None
+            if grid is not None:
+                origin = self._settings.infer.mode
+                yield Candidate(prompted.view.undo(grid), prompted.view.key, completion.logprob, origin, adapter)
+
+    # -- scoring
+
+    def _score(self, jobs: Sequence[Job], deadline: Deadline, report: Report) -> Iterator[Job]:
+        """Score the most voted candidates under every view; gives each job when its last score is in."""
+        requests: list[ScoreRequest] = []
+        asked: dict[str, tuple[Job, Prompted, list[Grid]]] = {}
+        waiting: dict[str, int] = {}
+        for job in jobs:
+            tops = {query: job.top(query, self._settings.infer.score_candidates) for query in range(len(job.task.test))}
+            for place, prompted in enumerate(job.prompts):
+                if not (grids := tops[prompted.query]):
+                    continue
+                id_ = f"{job.adapter}s{place}"
+                asked[id_] = (job, prompted, grids)
+                completions = tuple(self.codec.encode_answer(prompted.view.apply_grid(grid)) for grid in grids)
+                requests.append(ScoreRequest(id_, prompted.ids, job.serving, completions))
+                waiting[job.adapter] = waiting.get(job.adapter, 0) + 1
+        yield from (job for job in jobs if job.adapter not in waiting)
+        if not requests:
+            return
+        report("scoring " + names(jobs))
+        began = self._clock()
+        done: list[Job] = []
+        for result in self._ask(lambda engine, left: engine.score(left, deadline), requests):
+            job, prompted, grids = asked[result.request]
+            job.note(result, "scoring")
+            job.count(scored=sum(len(completion.ids) for completion in result.completions))
+            # a view counts only with all candidates: sums over different views cannot be compared
+            if result.status == "complete":
+                adapter = job.serving.id if job.serving is not None else ""
+                job.scores.setdefault(prompted.query, []).extend(
+                    Score(grid, prompted.view.key, -completion.logprob, len(completion.ids), adapter)
+                    for grid, completion in zip(grids, result.completions, strict=True)
+                )
+            waiting[job.adapter] -= 1
+            if not waiting[job.adapter]:
+                done.append(job)
+                job.seconds["score"] = (self._clock() - began) / len(done)
+                yield job
+        for job in jobs:
+            if waiting.get(job.adapter):
+                job.cut = True
+                yield job
+
+
+def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
+    """The distinct views of a wave: every transform once, then every transform again with another draw, and so on.
+
+    The first draw of each transform keeps colours and order if `infer.views.keep_identity`.
+    """
+    infer: InferSettings = settings.infer
+    rng = generator(settings.seed, task.id, "views", str(wave))
+    found: dict[str, View] = {}
+    for draw in range(infer.permutations):
+        for transform in infer.views.transforms:
+            if draw == 0 and infer.views.keep_identity:
+                view = View(transform, IDENTITY_COLOURS)
+            else:
+                order = tuple(int(i) for i in rng.permutation(len(task.train))) if infer.views.shuffle else ()
+                view = View(transform, random_colours(rng, infer.views.colours), order)
+            found.setdefault(view.key, view)
+    return list(found.values())
+
+
+def _seed(settings: Settings, task: Task, purpose: str, *names: int | str) -> int:
+    return int(generator(settings.seed, task.id, purpose, *map(str, names)).integers(2**31))

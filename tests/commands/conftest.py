@@ -1,0 +1,3 @@
+"""What all tests of commands share."""
+
+from run_helpers import temporary_files  # noqa: F401

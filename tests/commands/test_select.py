@@ -1,0 +1,96 @@
+"""Selecting again from ledgers: another rule, several runs, and what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from solver.arc.datasets import BadTask, TaskSet
+from solver.arc.submission import defects, load_submission
+from solver.arc.task import Pair, Task
+from solver.commands.select import reselect
+from solver.config import Settings
+from solver.errors import InputError
+from solver.run.ledger import Identity, Ledger
+from solver.types import Candidate, QueryOutcome, Score, TaskOutcome
+
+VIEW, OTHER = "identity/0123456789/", "rot90/0123456789/"
+
+
+def cell(colour: int) -> np.ndarray:
+    return np.array([[colour]], dtype=np.uint8)
+
+
+def task(id_: str, colour: int = 0) -> Task:
+    return Task(id_, (Pair(cell(colour), cell(8)),), (Pair(cell(9), None),))
+
+
+TASKS = TaskSet("made up", (task("a"), task("b")), {"c": BadTask(2, "ragged")}, ("a", "b", "c"))
+
+
+def make_run(folder: Path, grids: dict[int, float], tasks: TaskSet = TASKS, rule: str = "flat_vote") -> Path:
+    """A ledger in which task a has one candidate for each colour, low ones more probable, scored with its nll under one view."""
+    folder.mkdir()
+    settings = Settings.model_validate({"select": {"rule": rule}})
+    ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "model", 0, "default", {}), tasks)
+    ledger.set_facts({"all_settings": settings.model_dump_json()})
+    candidates = tuple(Candidate(cell(colour), VIEW, -colour, "greedy", "r1i1t0") for colour in grids)
+    scores = tuple(Score(cell(colour), OTHER, nll, 2, "r1i1t0") for colour, nll in grids.items())
+    ledger.record(TaskOutcome("a", 0, "complete", None, (QueryOutcome(0, candidates, scores),)))
+    ledger.close()
+    return folder
+
+
+def attempts(path: Path) -> list[int]:
+    return [int(grid[0, 0]) for grid in load_submission(path)["a"][0]]
+
+
+def test_one_run_with_its_own_and_with_another_rule(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {1: 5.0, 2: 1.0})
+    line = reselect([run], None, tmp_path / "own.json")
+    assert "flat_vote" in line
+    assert attempts(tmp_path / "own.json") == [1, 2]  # one vote each: the more probable first
+    reselect([run], "product_of_experts", tmp_path / "other.json")
+    assert attempts(tmp_path / "other.json") == [2, 1]
+
+
+def test_votes_pool_over_runs(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "x", {1: 5.0, 2: 1.0}), make_run(tmp_path / "y", {1: 6.0, 3: 2.0})]
+    reselect(runs, None, tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json") == [1, 2]
+
+
+def test_runs_with_equal_adapter_ids_are_different_experts(tmp_path: Path) -> None:
+    # alone, each run prefers its own; summed over both, colour 2 has nll 1 + 4 and colour 1 has 3 + 3
+    runs = [make_run(tmp_path / "x", {1: 3.0, 2: 1.0}), make_run(tmp_path / "y", {1: 3.0, 2: 4.0})]
+    reselect(runs, "product_of_experts", tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json") == [2, 1]
+
+
+def test_the_file_is_complete_with_bad_and_unsolved_tasks(tmp_path: Path) -> None:
+    reselect([make_run(tmp_path / "run", {1: 1.0})], None, tmp_path / "out.json")
+    assert defects(tmp_path / "out.json", TASKS) == []
+
+
+def test_other_tasks_and_missing_ledgers_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {1: 1.0})
+    other = make_run(tmp_path / "other", {1: 1.0}, TaskSet("else", (task("a", 3),)))
+    with pytest.raises(InputError, match=r"other: holds a run of another task set"):
+        reselect([run, other], None, tmp_path / "out.json")
+    with pytest.raises(InputError, match=r"none.run\.db"):
+        reselect([tmp_path / "none"], None, tmp_path / "out.json")
+    with pytest.raises(InputError, match=r"dice"):
+        reselect([run], "dice", tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_run_that_ended_before_it_began_is_refused(tmp_path: Path) -> None:
+    Ledger.open(tmp_path / "run.db", Identity(TASKS.fingerprint, "model", 0, "default", {}), TASKS).close()
+    with pytest.raises(InputError, match="before it began"):
+        reselect([tmp_path], None, tmp_path / "submission.json")
+
+
+def test_an_unwritable_target_is_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {1: 1.0})
+    with pytest.raises(InputError, match=r"missing.out\.json"):
+        reselect([run], None, tmp_path / "missing" / "out.json")
