@@ -66,7 +66,7 @@ class TrainSettings(_Settings):
 
     trainer: Literal["auto", "peft", "full", "stacked", "unsloth"] = "auto"
     shared: bool = False  # one adapter for all tasks, fitted first; tasks then infer with it
-    rank: int = Field(16, ge=1)
+    rank: int = Field(32, ge=1)
     alpha: float = Field(16.0, gt=0)
     rslora: bool = False
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -258,7 +258,7 @@ class SharedPrefixCache(DynamicCache):
         )
 
     def end_extend(self, first: int, new: int, last: Index) -> None:
-        """After the pass: the rows from `first` on hold `new` more tokens; `last` (rows, axes) is where the last of them stand."""
+        """After the pass: the rows from `first` on hold `new` more tokens; `last` (rows, axes) is where the last ones stand."""
         self.suffix_len[first:] += new
         self.last[first:] = last
 

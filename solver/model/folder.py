@@ -70,7 +70,7 @@ def _check_cells(folder: Path, config: dict[str, Any]) -> None:
     ours = any(name.startswith(_CELL_WEIGHTS) for name in names)
     if by_cell and not ours:
         raise InputError(
-            f"{folder}: config.json says {CELL_DECODER}, but the weights are of another architecture ({min(names, default='none')})"
+            f"{folder}: config.json says {CELL_DECODER}, but the weights are of another architecture ({min(names, default='')})"
         )
     if not by_cell:
         if ours and (folder / "codec.json").exists():

@@ -16,8 +16,8 @@ from torch import Tensor
 class Positions(Protocol):
     """A way to count positions along one or more axes."""
 
-    start: tuple[int, ...]  # "position of the last token" before the first one; its length is the number of axes
-    by_content: bool  # whether positions depend on the ids; if not, they are the same in every row that begins alike
+    start: ClassVar[tuple[int, ...]]  # "position of the last token" before the first one; its length is the number of axes
+    by_content: ClassVar[bool]  # whether positions depend on the ids; if not, they are the same in every row that begins alike
 
     def follow(self, ids: Tensor, last: Tensor) -> Tensor:
         """(rows, tokens, axes) int64 positions of `ids` (rows, tokens) after tokens whose last stands at `last` (rows, axes)."""

@@ -174,7 +174,7 @@ def _check_preset(preset: str, old: Any, new: Any, folder: Path) -> None:
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     if old.model_type != new.model_type:
         raise InputError(
-            f"{folder}: the checkpoint is a {old.model_type}, --preset {preset} makes a {new.model_type}: leave --preset out to go on"
+            f"{folder}: a {old.model_type}, --preset {preset} makes a {new.model_type}: leave --preset out to go on with it"
         )
     if any(getattr(old, name) != getattr(new, name) for name in sizes):
         raise InputError(f"{folder}: the checkpoint is no {preset}: leave --preset out to go on with the size it has")
