@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from solver import cli_budget, cli_model
+from solver.cli_options import ModelOption
 from solver.errors import InputError
 
 
@@ -77,7 +78,7 @@ def run(
     solutions: Annotated[Path | None, typer.Option(help="Known answers, for scores only: the solver never sees them.")] = None,
     machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset, for example cpu or kaggle-l4x4.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
+    model: ModelOption = "embedded",
     tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
     scratch: Annotated[
@@ -106,6 +107,7 @@ def run(
     from rich.console import Console
 
     from solver.config import load_settings, parse_duration
+    from solver.model.shipped import model_named
     from solver.report.live import observer_for
     from solver.run.pipeline import run as run_pipeline
     from solver.run.types import RunOptions
@@ -117,7 +119,7 @@ def run(
         budget=None if until is not None else parse_duration(budget),
         until=until,
         settings=load_settings(machine, recipe, overrides),
-        model=model,
+        model=model_named(model),
         recipe=recipe,
         machine=machine,
         tasks=tasks,
@@ -336,7 +338,7 @@ def pretrain(
 @app.command()
 def evaluate(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help='Checkpoints or model folders; "embedded" is the one that ships.')
+        list[str], typer.Argument(metavar="MODEL...", help="Checkpoints, model folders, embedded-base or embedded-mid.")
     ],
     corpus: Annotated[Path | None, typer.Option(help="Folder of corpora, as for `solver pretrain`.")] = None,
     cache: Annotated[Path, typer.Option(help="Keeps the packed corpora; the OUT of `solver pretrain`.")] = Path("runs/pretrain"),
@@ -381,6 +383,7 @@ def evaluate(
     from rich.console import Console
 
     from solver.commands.evaluate import TaskChoice, TaskEvaluation, evaluate_held_out, evaluate_tasks
+    from solver.model.shipped import model_named
     from solver.report.live import observer_for
     from solver.report.scores import held_out_table, task_table
 
@@ -388,7 +391,7 @@ def evaluate(
         typer.echo(line, err=True)
 
     seeds = tuple(seed or (0,))
-    folders = [None if model == "embedded" else Path(model) for model in models]
+    folders = [model_named(model) for model in models]
     if on:
         if out is None:
             raise InputError("--on needs a folder for the runs: --out DIR")
@@ -420,7 +423,7 @@ def rehearse(
     faults: Annotated[str, typer.Option(metavar="MIX", help="none, usual, harsh, hostile, or all of them in turn.")] = "all",
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Base model folder whose shape decides what work costs.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="DIR|NAME", help="Base model whose shape decides what work costs.")] = None,
     profile: Annotated[Path | None, typer.Option(help="A profile.json instead of the one that comes with the package.")] = None,
     noise_from: Annotated[
         list[Path] | None, typer.Option(metavar="RUN", help="Folder of a run to fit the noise on; may be repeated.")
@@ -451,6 +454,7 @@ def rehearse(
     from solver.commands.rehearse import RehearseOptions
     from solver.commands.rehearse import rehearse as run_rehearsals
     from solver.config import load_settings, parse_duration
+    from solver.model.shipped import model_named
     from solver.report.rehearsal_table import rehearsal_notes, rehearsal_table
 
     overrides = [*(set_ or ()), *([f"budget.policy={policy}"] if policy is not None else ())]
@@ -462,7 +466,7 @@ def rehearse(
         runs=runs,
         seed=seed,
         mix=faults,
-        model=model,
+        model=None if model is None else model_named(model),
         profile=profile,
         ledgers=tuple(noise_from or ()),
         processes=processes,

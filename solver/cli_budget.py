@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from solver.cli_options import ModelOption
 from solver.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 def profile(
     *,
-    model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
+    model: ModelOption = "embedded",
     quantization: Annotated[
         str | None, typer.Option(metavar="NAME,NAME", help="none, nf4 or both; without it that of the settings.")
     ] = None,
@@ -68,6 +69,7 @@ def profile(
     from solver.budget.prior import stored as stored_profile
     from solver.budget.profile import check_place, load_profile, save_profile
     from solver.config import load_settings
+    from solver.model.shipped import model_named
     from solver.report.profile_table import (
         check_document,
         comparison_table,
@@ -84,14 +86,14 @@ def profile(
         check_document(table, machine)
     old = load_profile(compare) if compare is not None else None
     if stored:
-        found = stored_profile(machine, None if model is None else model_of(model))
+        found = stored_profile(machine, None if model is None else model_of(model_named(model)))
     else:
         from solver.commands.profile import ProfileOptions
         from solver.commands.profile import profile as measure
 
         options = ProfileOptions(
             settings=settings,
-            model=model,
+            model=model_named(model),
             machine=machine,
             quantizations=_quantizations(quantization or settings.model.quantization),
             lengths=_lengths(lengths),
@@ -124,7 +126,7 @@ def dry_run(
     out: Annotated[Path | None, typer.Option(help="Keep the run of the sample here; without it, it is deleted.")] = None,
     machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset of this machine.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
-    model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
+    model: ModelOption = "embedded",
     tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
     set_: Annotated[
@@ -149,6 +151,7 @@ def dry_run(
     from solver.commands.dry_run import DryRunOptions
     from solver.commands.dry_run import dry_run as run_dry
     from solver.config import load_settings, parse_duration
+    from solver.model.shipped import model_named
     from solver.report.dry_run_table import dry_run_view
     from solver.report.live import observer_for
     from solver.run.types import RunOptions
@@ -160,7 +163,7 @@ def dry_run(
             out=out or Path(temporary),
             budget=parse_duration(budget),
             settings=load_settings(machine, recipe, overrides),
-            model=model,
+            model=model_named(model),
             recipe=recipe,
             machine=machine,
             tasks=tasks,

@@ -21,7 +21,8 @@ from typing import Any, Literal
 from solver.budget.profile import Machine, Model, Profile, Row, Variant, load_profile
 from solver.config import read_text
 from solver.errors import InputError
-from solver.model.folder import EMBEDDED, SHIPPED, check_folder, count_weights
+from solver.model.folder import EMBEDDED, check_folder, count_weights
+from solver.model.shipped import name_of
 
 LAUNCH = 1e-5  # seconds of host time a CUDA kernel takes to launch from Python; assumed
 KERNELS = 30  # a decoder layer, forward: norms, rotations, projections, attention, gates; backward takes twice as many
@@ -206,7 +207,7 @@ def model_of(folder: Path | None) -> Model:
     head = config.get("head_dim") or hidden // heads
     kv_heads = config.get("num_key_value_heads") or heads
     return Model(
-        name=next((name for name, folder in SHIPPED.items() if folder == path), path.name),
+        name=name_of(path),
         parameters=count_weights(path),
         layers=number("num_hidden_layers", "n_layer"),
         hidden=hidden,

@@ -22,7 +22,8 @@ from solver.arc.datasets import TaskSet, load_tasks, sample_tasks, shortest_task
 from solver.config import Settings, load_settings, parse_duration
 from solver.errors import InputError
 from solver.host import commit, hardware
-from solver.model.folder import EMBEDDED, check_folder, folder_identity
+from solver.model.folder import SHIPPED, check_folder, folder_identity
+from solver.model.shipped import name_of, shipped_model
 from solver.report.curves import plot_held_out
 from solver.report.observer import Observer
 from solver.report.scores import (
@@ -36,6 +37,7 @@ from solver.report.scores import (
 )
 from solver.run.pipeline import SUMMARY
 from solver.run.pipeline import run as run_pipeline
+from solver.run.placement import visible_gpus
 from solver.run.types import EXIT_DONE, RunOptions
 
 Report = Callable[[str], None]
@@ -95,7 +97,7 @@ def evaluate_tasks(
         plan.settings(budget, 0)
     chosen = [(choice, choice.tasks()) for choice in plan.choices]
     for model in models:
-        check_folder(model or EMBEDDED)
+        check_folder(_folder(model))
     for model in models:
         for choice, tasks in chosen:
             for seed in plan.seeds:
@@ -120,7 +122,7 @@ def evaluate_held_out(
     data = corpora_digest(corpus)
     rows = []
     for model in models:
-        folder = model or EMBEDDED
+        folder = _folder(model)
         check_folder(folder)
         identity = folder_identity(folder)
         known = read_rows(out / "held_out.jsonl", HeldOutRow) if out is not None else []
@@ -164,7 +166,7 @@ def _run(
     out: Path,
     observer: Observer,
 ) -> TaskRow:
-    identity = folder_identity(model or EMBEDDED)
+    identity = folder_identity(_folder(model))
     settings = plan.settings(budget, seed)
     folder = out / "runs" / _label(identity, choice, budget, seed, plan)
     options = RunOptions(
@@ -172,7 +174,7 @@ def _run(
         out=folder,
         budget=DAY if budget == "0" else parse_duration(budget),
         settings=settings,
-        model=model,
+        model=_folder(model),
         recipe=plan.recipe,
         machine=plan.machine,
         tasks=",".join(tasks.ids),
@@ -201,7 +203,7 @@ def _run(
 
 
 def _known(rows: Sequence[TaskRow], model: Path | None, choice: TaskChoice, budget: str, seed: int, plan: TaskEvaluation) -> Any:
-    wanted = (folder_identity(model or EMBEDDED), str(choice), budget, seed, plan.recipe or "default", plan.overrides)
+    wanted = (folder_identity(_folder(model)), str(choice), budget, seed, plan.recipe or "default", plan.overrides)
     return next((r for r in rows if (r.identity, r.tasks, r.budget, r.seed, r.recipe, r.settings) == wanted), None)
 
 
@@ -231,8 +233,14 @@ def _position(folder: Path) -> dict[str, int]:
         return {}
 
 
+def _folder(model: Path | None) -> Path:
+    """The folder of a model; of none, that of the shipped one that suits this machine."""
+    return model or shipped_model(bool(visible_gpus()))
+
+
 def _name(model: Path | None) -> str:
-    return "embedded" if model is None else "/".join(model.resolve().parts[-2:])
+    folder = _folder(model)
+    return name_of(folder) if folder in SHIPPED.values() else "/".join(folder.resolve().parts[-2:])
 
 
 def _write(path: Path, text: str) -> None:

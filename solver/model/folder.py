@@ -14,7 +14,7 @@ from solver.errors import InputError
 
 # the base models that ship with the package, by the names that --model takes
 SHIPPED = {f"embedded-{size}": Path(__file__).parent / "embedded" / size for size in ("base", "mid")}
-EMBEDDED = SHIPPED["embedded-base"]  # where none is named
+EMBEDDED = SHIPPED["embedded-base"]  # where none is named and no device is known
 CELL_DECODER = "cell_decoder"  # the model_type of base models that count positions by cell, see `model.cell_decoder`
 _CELL_WEIGHTS = "decoder."  # what the names of their weights begin with
 

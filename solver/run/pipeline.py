@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -26,7 +26,8 @@ from solver.config import LONGEST_DURATION
 from solver.errors import InputError
 from solver.host import commit, free_memory
 from solver.messages import WorkerConfig
-from solver.model.folder import EMBEDDED, check_folder
+from solver.model.folder import SHIPPED, check_folder, folder_identity
+from solver.model.shipped import shipped_model
 from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
@@ -35,7 +36,7 @@ from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
-from solver.run.placement import Placement, place, visible_gpus, weight_bytes
+from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, weight_bytes
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Ending, Supervisor
@@ -65,6 +66,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
     """
     started = process_start() if options.started is None else options.started
     with _signals() as signals:
+        options = replace(options, model=options.model or _shipped(options))
         inputs = _read_inputs(options)
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
@@ -161,14 +163,24 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     tasks = every if options.challenges is not None else sample_tasks(shortest_tasks(every, DEFAULT_SHORTEST), DEFAULT_COUNT)
     if options.tasks is not None:
         tasks = pick_tasks(tasks, options.tasks)
-    model = options.model or EMBEDDED
-    check_folder(model)
+    assert options.model is not None
+    check_folder(options.model)
     if options.budget is None and options.until is None:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not options.until - time.time() < LONGEST_DURATION:
         raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
     notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
-    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, model, notes)
+    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes)
+
+
+def _shipped(options: RunOptions) -> Path:
+    """The shipped model for a run that names none: the one it began with, even if it goes on elsewhere; else by the device."""
+    with contextlib.suppress(InputError, FileNotFoundError), contextlib.closing(Ledger.read(options.out / LEDGER)) as ledger:
+        begun = ledger.facts().get("model")
+        for folder in SHIPPED.values():
+            if folder_identity(folder) == begun:
+                return folder
+    return shipped_model(bool(gpus_in_use(options.settings, visible_gpus())))
 
 
 @contextlib.contextmanager
@@ -301,7 +313,8 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
 
 def _placement(options: RunOptions) -> Placement:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(options.model or EMBEDDED))
+    assert options.model is not None
+    return place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(options.model))
 
 
 def local_executor(options: RunOptions, scratch: Path) -> Executor:

@@ -35,7 +35,7 @@ def place(settings: Settings, gpus: tuple[str, ...], cores: int, memory: int, we
     `gpus` are names for CUDA_VISIBLE_DEVICES, `weights` the bytes of the model's files. Raises InputError if more GPUs are
     asked for than there are.
     """
-    chosen = _gpus_in_use(settings, gpus)
+    chosen = gpus_in_use(settings, gpus)
     per_device = settings.workers.per_device
     wanted = per_device * max(1, len(chosen))
     need = settings.workers.memory or IMPORTED + weights * (ON_GPU if chosen else ON_CPU)
@@ -57,7 +57,8 @@ def place(settings: Settings, gpus: tuple[str, ...], cores: int, memory: int, we
     return Placement((environment,) * count, settings, tuple(notes))
 
 
-def _gpus_in_use(settings: Settings, gpus: tuple[str, ...]) -> tuple[str, ...]:
+def gpus_in_use(settings: Settings, gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the GPUs that the settings ask for. Raises InputError if there are fewer."""
     device, devices = settings.model.device, settings.workers.devices
     if device == "cpu":
         return ()

@@ -20,6 +20,7 @@ import torch
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
+from solver.model.folder import CELL_DECODER
 from solver.model.load import Base
 from solver.model.rest import Parked
 from solver.train.apart import ApartTrainer, Lost, Order, StartError
@@ -39,6 +40,8 @@ def refusal(device: torch.device, model_type: str) -> str:
 
     Looks and does not import: whether it starts is only known when it has.
     """
+    if model_type == CELL_DECODER:
+        return "it does not know cell positions: it trains models of Hugging Face by path; lora trains the embedded ones"
     if device.type != "cuda":
         return "it needs a CUDA device"
     if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:

@@ -33,6 +33,7 @@ from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora, reads_nf4
 from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
+from solver.model.folder import CELL_DECODER
 from solver.model.load import Base
 from solver.model.lora import TARGETS
 from solver.model.memory import is_out_of_memory
@@ -331,6 +332,8 @@ def adapter_bytes(base: Base, rank: int) -> int:
 
 def unservable(base: Base) -> str:
     """Why vLLM cannot serve this base here, and what to do about it; empty if it can. Imports vllm where it is installed."""
+    if base.model.config.model_type == CELL_DECODER:
+        return "vLLM does not know cell positions: it serves models of Hugging Face by path; hf serves the embedded ones"
     if base.quantized and base.cache is None:
         return "the base is quantised, and there is no folder for the weights in a form that vLLM reads"
     if base.device.type == "cuda" and base.dtype == torch.float32:
