@@ -15,17 +15,15 @@ from solver.train import unsloth
 from solver.train.apart import StartError
 from solver.train.base import Trainer
 from solver.train.full import FullTrainer
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.schedule import TINY
-from solver.train.stacked import StackedTrainer
 from solver.train.unsloth import UnslothTrainer
 
 log = logging.getLogger(__name__)
 
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "full": FullTrainer,
-    "peft": PeftTrainer,
-    "stacked": StackedTrainer,
+    "lora": LoraTrainer,
     "unsloth": UnslothTrainer,
 }
 APART = ("unsloth",)  # those that compute in a process of their own
@@ -44,7 +42,7 @@ def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False
         size = "quantised: LoRA beside them"
     elif base.parameters < TINY:
         size = "the engine serves LoRA alone"
-    name, why = ("peft", f"unsloth did not start: {_FAILED[base]}") if base in _FAILED else lora_trainer(base.device, _kind(base))
+    name, why = ("lora", f"unsloth did not start: {_FAILED[base]}") if base in _FAILED else lora_trainer(base.device, _kind(base))
     return name, f"{millions}, {size}; {why}"
 
 
@@ -56,7 +54,7 @@ def fits_lora(base: Base, settings: TrainSettings, lora_alone: bool = False) -> 
 def lora_trainer(device: torch.device, model_type: str) -> tuple[str, str]:
     """The trainer that "auto" takes for LoRA on such a model, and why."""
     why_not = unsloth.refusal(device, model_type)
-    return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
+    return ("lora", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 
 
 def make_trainer(

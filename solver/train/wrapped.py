@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from solver.model.load import Base
 from solver.model.lora import LoraShape, LoraStack, Rows
 from solver.train.loop import Loop, fit_in_stacks
-from solver.train.peft import LoraTarget
+from solver.train.lora import LoraTarget
 from solver.types import Deadline, Fit, FitJob
 
 _NAME = "default"  # what peft calls the only adapter of a model

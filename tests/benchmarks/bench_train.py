@@ -1,6 +1,6 @@
 """Training throughput against transformers.Trainer + PEFT, and of our trainers against each other, from one run.
 
-    python tests/benchmarks/bench_train.py [--steps 4] [--tasks 5] [--sides peft full] [--rank 16] [--threads 1]
+    python tests/benchmarks/bench_train.py [--steps 4] [--tasks 5] [--sides lora full] [--rank 16] [--threads 1]
                                            [--hidden 192 --layers 6 --heads 3 --ffn 576]
 
 Same sequences, model, dtype, threads, optimizer steps and sequences a step; the baseline groups by length, too. Sequences
@@ -138,7 +138,7 @@ def best_of(sides: dict[str, Callable[[], float]], repeat: int) -> dict[str, flo
 def main() -> None:
     """Run all sides in turn, task by task, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", nargs="+", choices=("peft", "full", "stacked"), default=["peft", "full"])
+    parser.add_argument("--sides", nargs="+", choices=("lora", "full"), default=["lora", "full"])
     for name, default in {
         "steps": 4,
         "tasks": 5,

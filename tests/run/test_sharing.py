@@ -21,7 +21,7 @@ from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.run import sharing
 from solver.run.sharing import Sharing, demand_of, needs_no_weights
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 VLLM = ["infer.engine=vllm", "train.rank=8"]
@@ -69,14 +69,14 @@ def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, 
     shared = Sharing.of(base, chosen("workers.alternate=true"))
     assert (shared.alternates, shared.plan, shared.fit_fraction) == (False, None, 1.0)
     settings = chosen()
-    trainer, engine = PeftTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
+    trainer, engine = LoraTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
     shared.rest(trainer)
     assert shared.handover(engine) is None
     assert shared.facts(engine, tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["infer.engine=hf", "train.trainer=unsloth"], ["infer.engine=vllm", "train.trainer=peft"]]
+    "overrides", [[], ["infer.engine=hf", "train.trainer=unsloth"], ["infer.engine=vllm", "train.trainer=lora"]]
 )
 def test_whoever_computes_loads_weights(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "load_base", lambda *_, **__: pytest.fail("it is known without a model"))
@@ -127,7 +127,7 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
     shared = Sharing.of(base, chosen(*VLLM, "workers.alternate=true"))
     engine = VllmEngine(base, chosen(*VLLM).infer)
     monkeypatch.setattr(VllmEngine, "handover_seconds", 12.5)
-    shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    shared.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
     handover = shared.handover(engine)
     assert handover is not None
     turns = Turns.read(shared.facts(engine, tmp_path))
@@ -201,7 +201,7 @@ def test_no_start_is_thrown_away(
     monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     shared = Sharing(base, 8, alternates=True, sleeps=True)
-    shared.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    shared.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
     engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=shared.sleeps)
     engine.start(8)
     assert shared.handover(engine) is not None

@@ -23,7 +23,7 @@ from solver.model.load import Base, load_base
 from solver.model.lora import TARGETS, read_shape
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.registry import apart_peak, choose_trainer, lora_trainer, make_trainer
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
@@ -165,7 +165,7 @@ def test_reasons_against_it_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(unsloth, "find_spec", lambda name: None)
     assert 'pip install "solver[gpu]"' in refusal(CUDA, "qwen3")
     name, why = lora_trainer(CUDA, "llama")
-    assert name == "peft"
+    assert name == "lora"
     assert "not installed" in why
 
 
@@ -197,11 +197,11 @@ def test_auto_takes_another_if_it_does_not_start(
     monkeypatch.setitem(registry.TRAINERS, "unsloth", broken)
     auto = SETTINGS.model_copy(update={"trainer": "auto"})
     assert choose_trainer(base, auto)[0] == "unsloth"
-    assert isinstance(make_trainer(base, auto, tmp_path), PeftTrainer)
+    assert isinstance(make_trainer(base, auto, tmp_path), LoraTrainer)
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert warning.startswith("trainer: peft: ")
+    assert warning.startswith("trainer: lora: ")
     name, why = choose_trainer(base, auto)
-    assert name == "peft"
+    assert name == "lora"
     assert why in warning
     assert "unsloth did not start: ImportError: no triton" in why
     with pytest.raises(StartError, match="does not start: ImportError: no triton"):
@@ -231,7 +231,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [None, "llama"])
-def test_its_process_fits_as_the_peft_trainer_does(
+def test_its_process_fits_as_the_lora_trainer_does(
     family: str | None, tiny_base: Path, tmp_path: Path, library: dict[str, str]
 ) -> None:
     folder = tiny_base
@@ -241,7 +241,7 @@ def test_its_process_fits_as_the_peft_trainer_does(
     base = load_base(folder, FP32)
     settings = SETTINGS.model_copy(update={"checkpointing": True})
     jobs = [job("a"), FitJob("b", sequences(1), 3, seed=1), FitJob("a again", sequences(0), 2)]
-    mine = list(PeftTrainer(base, settings, tmp_path / "peft").fit(jobs, NEVER))
+    mine = list(LoraTrainer(base, settings, tmp_path / "lora").fit(jobs, NEVER))
     theirs = list(UnslothTrainer(base, settings, tmp_path / "unsloth").fit(jobs, NEVER))
     for left, right in zip(mine, theirs, strict=True):
         assert (right.status, right.reason, right.steps, right.tokens) == (left.status, left.reason, left.steps, left.tokens)
@@ -266,7 +266,7 @@ def job(name: str) -> FitJob:
     return FitJob(name, sequences(0), 2)
 
 
-def test_a_lost_process_is_replaced_once_then_peft_goes_on(
+def test_a_lost_process_is_replaced_once_then_lora_goes_on(
     base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = UnslothTrainer(base, SETTINGS, tmp_path)
@@ -282,7 +282,7 @@ def test_a_lost_process_is_replaced_once_then_peft_goes_on(
     (fit,) = trainer.fit([job("d")], NEVER)
     assert fit.adapter is not None
     assert (fit.steps, fit.status) == (2, "complete")
-    assert "peft in place of unsloth: its process was lost twice" in caplog.text
+    assert "lora in place of unsloth: its process was lost twice" in caplog.text
 
 
 def test_trainers_of_a_base_share_its_process(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Adapters inside peft's wrapper, recomputed layers included: fits are those of the PEFT trainer."""
+"""Adapters inside peft's wrapper, recomputed layers included: fits are those of the LoRA trainer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solver.config import ModelSettings, TrainSettings
 from solver.model.load import Base, load_base
 from solver.model.lora import TARGETS, LoraShape
 from solver.train.loop import Loop
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.wrapped import WrappedTarget, WrappedTrainer
 from solver.types import NEVER, Fit, FitJob, TokenSequence
 
@@ -54,10 +54,10 @@ def wrap(base: Base, checkpointing: bool) -> WrappedTrainer:
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fits_are_those_of_the_peft_trainer(family: str, checkpointing: bool, tmp_path: Path) -> None:
+def test_fits_are_those_of_the_lora_trainer(family: str, checkpointing: bool, tmp_path: Path) -> None:
     write_folder(tmp_path / "model", family, tied=False)
     jobs = [FitJob(name, sequences(seed), 6, seed) for name, seed in (("a", 1), ("b", 2))]
-    own = PeftTrainer(load_base(tmp_path / "model", FP32), SETTINGS, tmp_path / "own")
+    own = LoraTrainer(load_base(tmp_path / "model", FP32), SETTINGS, tmp_path / "own")
     theirs = wrap(load_base(tmp_path / "model", FP32), checkpointing)
     expected, found = list(own.fit(jobs, NEVER)), list(theirs.fit(jobs, NEVER))
     compare(expected, found)

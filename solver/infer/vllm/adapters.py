@@ -18,7 +18,7 @@ def check_adapter(base: Base, ref: AdapterRef) -> int:
     if ref.kind != "lora":
         raise InputError(
             f"adapter {ref.id} holds all weights of the model and vLLM serves LoRA alone: "
-            "fit with train.trainer = peft or stacked, or use infer.engine = hf"
+            "fit with train.trainer = lora, or use infer.engine = hf"
         )
     if not ref.path.is_dir():
         raise InputError(f"{ref.path}: adapter {ref.id} is missing")
