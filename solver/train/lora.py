@@ -9,6 +9,7 @@ pays for that once. A processor launches nothing: there one adapter after the ot
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 from solver.config import TrainSettings
 from solver.model.device import ADAPTER_COPIES
 from solver.model.load import Base
-from solver.model.lora import LoraShape, attach
+from solver.model.lora import LoraShape, attach, check_layers
 from solver.train.loop import Loop, fit_in_stacks
 from solver.types import Deadline, Fit, FitJob
+
+log = logging.getLogger(__name__)
 
 STACK_BYTES = 2 * 2**30  # for the weights, gradients and optimizer state of a stack
 MAX_STACK = 64  # tasks; a step of more is no longer bound by launches, and every task of a stack waits for the last one
@@ -63,6 +66,8 @@ class LoraTrainer:
     """A LoRA adapter per job, as many jobs a step as `max_stack` says. Raises InputError if the model has no layer for them."""
 
     def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
+        if left_out := check_layers(base):
+            log.warning("trainer: %s", left_out)
         self._base, self._settings, self._scratch = base, settings, scratch
         self._make(1)
         self.max_stack = max_stack(settings, base.device, sum(p.numel() for p in self._target.parameters()))

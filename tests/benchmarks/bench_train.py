@@ -29,7 +29,6 @@ from solver.codec import grid_codec
 from solver.config import DataSettings, ModelSettings, TrainSettings
 from solver.model.build import Shape, new_model, save_model
 from solver.model.load import Base, load_base
-from solver.model.lora import TARGETS
 from solver.train.registry import make_trainer
 from solver.types import NEVER, FitJob, TokenSequence
 
@@ -80,7 +79,7 @@ def baseline(folder: Path, sequences: tuple[TokenSequence, ...], steps: int, set
 
     def run() -> float:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
-        config = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules=list(TARGETS), task_type="CAUSAL_LM")
+        config = LoraConfig(r=settings.rank, lora_alpha=int(settings.alpha), target_modules="all-linear", task_type="CAUSAL_LM")
         with tempfile.TemporaryDirectory() as out:
             arguments = TrainingArguments(
                 output_dir=out,

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from test_trainers import sequences
-from text_models import write_folder
+from text_models import random_model, write_folder
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.load import Base, load_base
-from solver.model.lora import TARGETS, read_shape
+from solver.model.lora import read_shape, target_names
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
 from solver.train.lora import LoraTrainer
@@ -105,15 +105,18 @@ def test_the_model_is_asked_for_with_arguments_that_exist(loader: Source, tmp_pa
     assert 'kwargs.pop("tokenizer_name", None)' in tools.code("_resolve_checkpoint_tokenizer_name")
 
 
-def test_adapters_are_asked_for_with_arguments_that_exist(loader: Source, llama: Source) -> None:
-    passed = adapter_arguments(SETTINGS, TARGETS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_are_asked_for_with_arguments_that_exist(loader: Source, llama: Source, family: str) -> None:
+    names = target_names(random_model(family, tied=False, vocabulary=32))
+    passed = adapter_arguments(SETTINGS, names)
     taken = parameters(llama.function("get_peft_model", "FastLlamaModel"))
     assert "model" in taken
     assert passed.keys() <= taken
     assert "FastLlamaModel.get_peft_model(model, *args, **kwargs)" in loader.code("get_peft_model", "FastLanguageModel")
     assert {"model", "use_gradient_checkpointing"} == parameters(loader.function("for_training", "FastLanguageModel"))
     accepted = llama.code("get_peft_model", "FastLlamaModel").partition("accepted_modules = frozenset(")[2].partition(")")[0]
-    assert set(TARGETS) <= set(re.findall(r'"(\w+)"', accepted))
+    assert len(names) == 7
+    assert set(names) <= set(re.findall(r'"(\w+)"', accepted))
     assert type(passed["r"]) is int
     assert type(passed["use_rslora"]) is bool
 

@@ -13,7 +13,7 @@ from text_models import FAMILIES, write_folder
 
 from solver.config import ModelSettings, TrainSettings
 from solver.model.load import Base, load_base
-from solver.model.lora import TARGETS, LoraShape
+from solver.model.lora import LoraShape
 from solver.train.loop import Loop
 from solver.train.lora import LoraTrainer
 from solver.train.wrapped import WrappedTarget, WrappedTrainer
@@ -39,7 +39,7 @@ def wrap(base: Base, checkpointing: bool) -> WrappedTrainer:
         r=SETTINGS.rank,
         lora_alpha=SETTINGS.alpha,
         use_rslora=True,
-        target_modules=list(TARGETS),
+        target_modules="all-linear",
         task_type="CAUSAL_LM",  # type: ignore[arg-type]
     )
     wrapped: Any = get_peft_model(base.model, config)
