@@ -61,13 +61,10 @@ class DataSettings(_Settings):
         return names
 
 
-FORMER_TRAINERS = {"peft": "'lora'", "stacked": "'lora' (train.stack says how many tasks a step advances)"}
-
-
 class TrainSettings(_Settings):
     """How adapters are fitted."""
 
-    trainer: Literal["auto", "lora", "full", "unsloth"] = "auto"
+    trainer: Literal["auto", "lora", "peft", "full", "unsloth"] = "auto"
     stack: int | None = Field(None, ge=1)  # most tasks that one step of "lora" advances; none: 1 on a processor, else by memory
     shared: bool = False  # one adapter for all tasks, fitted first; tasks then infer with it
     rank: int = Field(16, ge=1)
@@ -88,8 +85,8 @@ class TrainSettings(_Settings):
     @field_validator("trainer", mode="before")
     @classmethod
     def _no_former_name(cls, name: Any) -> Any:
-        if name in FORMER_TRAINERS:
-            raise ValueError(f"{name!r} is called {FORMER_TRAINERS[name]} now")
+        if name == "stacked":
+            raise ValueError("'stacked' is called 'lora' now, and train.stack says how many tasks a step advances")
         return name
 
     @model_validator(mode="after")

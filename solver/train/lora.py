@@ -34,7 +34,7 @@ class LoraTarget:
     """A stack of adapters as what a loop trains."""
 
     kind: Literal["lora", "full"] = "lora"
-    reentrant = False
+    reentrant: bool = False
 
     def __init__(self, base: Base, settings: TrainSettings, slots: int) -> None:
         shape = LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout)

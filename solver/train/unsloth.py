@@ -23,7 +23,7 @@ from solver.errors import InputError
 from solver.model.load import Base
 from solver.model.rest import Parked
 from solver.train.apart import ApartTrainer, Lost, Order, StartError
-from solver.train.lora import LoraTrainer
+from solver.train.peft import PeftTrainer
 from solver.train.schedule import peak_lr
 from solver.types import Deadline, Fit, FitJob
 
@@ -90,7 +90,7 @@ class UnslothTrainer:
         # by the weights of the base alone: those of the process count the adapter's, too
         self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
         self._base, self._scratch, self._device_share = base, scratch, device_share
-        self._instead: LoraTrainer | None = None
+        self._instead: PeftTrainer | None = None
         self._parked: Parked | None = None
         self._restarted = False
         self._process = self._start()
@@ -147,7 +147,7 @@ class UnslothTrainer:
         return process
 
     def _recover(self) -> None:
-        """Start the process again; the second time, or if it does not start, go on with the LoRA trainer."""
+        """Start the process again; the second time, or if it does not start, go on with the PEFT trainer."""
         why = "its process was lost twice"
         if not self._restarted and self._instead is None:
             self._restarted = True
@@ -158,8 +158,8 @@ class UnslothTrainer:
             except StartError as error:
                 why = f"it did not start again: {error}"
         if self._instead is None:
-            log.warning("trainer: lora in place of unsloth: %s", why)
+            log.warning("trainer: peft in place of unsloth: %s", why)
             base = self._base.with_weights()
-            self._instead = LoraTrainer(base, self._settings, self._scratch)
+            self._instead = PeftTrainer(base, self._settings, self._scratch)
             if base is not self._base:  # nobody else computes with these weights
                 self._parked = Parked(base.model, base.device, self._instead)

@@ -100,7 +100,7 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     device = next(inner.parameters()).device
 
     base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
-    target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout))
+    target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
 
     last: list[_Tidy] = []  # that was made
 

@@ -137,7 +137,7 @@ def best_of(sides: dict[str, Callable[[], float]], repeat: int) -> dict[str, flo
 def main() -> None:
     """Run all sides in turn, task by task, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sides", nargs="+", choices=("lora", "full"), default=["lora", "full"])
+    parser.add_argument("--sides", nargs="+", choices=("lora", "peft", "full"), default=["lora", "full"])
     for name, default in {
         "steps": 4,
         "tasks": 5,

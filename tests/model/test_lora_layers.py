@@ -17,6 +17,7 @@ from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach, check_layers, linear_layers, save_neutral, target_names
 from solver.train.lora import LoraTrainer
+from solver.train.peft import PeftTrainer
 from solver.types import NEVER, FitJob, TokenSequence
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
@@ -40,12 +41,15 @@ def job(name: str, steps: int) -> FitJob:
     return FitJob(name, tuple(TokenSequence(rng.integers(0, 250, 24).astype(np.int32), weights) for _ in range(2)), steps)
 
 
+@pytest.mark.parametrize("trainer", [LoraTrainer, PeftTrainer])
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
 @pytest.mark.parametrize("family", NAMES)
-def test_fused_projections_are_adapted_whole_and_served(family: str, quantization: str, tmp_path: Path) -> None:
+def test_fused_projections_are_adapted_whole_and_served(
+    family: str, quantization: str, trainer: type[LoraTrainer | PeftTrainer], tmp_path: Path
+) -> None:
     base = base_of(tmp_path, family, quantization)
     assert check_layers(base) == ""
-    (fit,) = LoraTrainer(base, SETTINGS, tmp_path / "adapters").fit([job("a", 6)], NEVER)
+    (fit,) = trainer(base, SETTINGS, tmp_path / "adapters").fit([job("a", 6)], NEVER)
     assert fit.final_loss < fit.first_loss
     assert fit.adapter is not None
     weights = load_file(fit.adapter.path / "adapter_model.safetensors")
@@ -76,19 +80,25 @@ def test_the_layers_are_those_that_peft_calls_all_linear(family: str, tmp_path: 
     assert not any("lm_head" in name or "embed" in name for name in layers)
 
 
-def test_what_is_left_as_it_is_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("trainer", [LoraTrainer, PeftTrainer])
+def test_what_is_left_as_it_is_is_told(
+    trainer: type[LoraTrainer | PeftTrainer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     base = base_of(tmp_path, "qwen3_moe")
-    LoraTrainer(base, SETTINGS, tmp_path)
+    (fit,) = trainer(base, SETTINGS, tmp_path).fit([job("a", 2)], NEVER)
+    assert fit.adapter is not None
+    apply_adapter(base, fit.adapter)
     (line,) = (record.getMessage() for record in caplog.records)
     assert line.startswith("trainer: LoRA adapts 8 linear layers and leaves ")
     assert "model.layers.0.mlp" in line
 
 
-def test_a_model_without_linear_layers_is_refused_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", [LoraTrainer, PeftTrainer])
+def test_a_model_without_linear_layers_is_refused_in_one_line(trainer: type[LoraTrainer | PeftTrainer], tmp_path: Path) -> None:
     base = base_of(tmp_path, "gpt2")
     assert linear_layers(base.model) == {}
     with pytest.raises(InputError) as caught:
-        LoraTrainer(base, SETTINGS, tmp_path)
+        trainer(base, SETTINGS, tmp_path)
     assert str(caught.value).endswith("LoRA adapts nn.Linear layers and the model has none (Conv1D): set train.trainer=full")
     assert "\n" not in str(caught.value)
 

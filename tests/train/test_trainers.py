@@ -75,7 +75,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora", "stack"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_a_task_is_memorised_and_the_adapter_serves_it(loud_base: Base, tmp_path: Path, trainer: str) -> None:
     job = FitJob("a", sequences(0, count=2), steps=120)
     base = loud_base
@@ -93,7 +93,7 @@ def test_a_task_is_memorised_and_the_adapter_serves_it(loud_base: Base, tmp_path
         assert (guesses[learnt - 1] == sequence.ids[learnt]).mean() > 0.8
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "peft"])
 def test_jobs_do_not_see_each_other(base: Base, tmp_path: Path, trainer: str) -> None:
     before = logits(base.model)
     jobs = [FitJob("x", sequences(1), 5, seed=1), FitJob("y", sequences(2), 5, seed=2)]
@@ -172,7 +172,7 @@ def test_a_fit_equals_plain_peft_and_torch(base: Base, tiny_base: Path, tmp_path
     torch.testing.assert_close(logits(model), logits(served), atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora", "stack"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_refit_goes_on_from_the_start(base: Base, tmp_path: Path, trainer: str) -> None:
     job = FitJob("first", sequences(5, count=2), steps=60)
     (first,) = fit_all(base, tmp_path, [job], trainer=trainer)
@@ -184,7 +184,7 @@ def test_refit_goes_on_from_the_start(base: Base, tmp_path: Path, trainer: str) 
     assert first.adapter.path.is_dir()
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora", "stack"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_the_deadline_cuts_inside_one_steps_reach(base: Base, tmp_path: Path, trainer: str) -> None:
     clock = Clock()
     deadline = Deadline(60.0, clock)
@@ -231,7 +231,7 @@ def poisoned(seed: int) -> tuple[TokenSequence, ...]:
     return (*good[:19], bad)
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora", "stack"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_nan_stops_one_fit_on_its_last_good_weights(base: Base, tmp_path: Path, trainer: str) -> None:
     jobs = [FitJob("bad", poisoned(9), 10, seed=3), FitJob("good", sequences(10), 10)]
     bad, good = fit_all(base, tmp_path, jobs, trainer=trainer)
@@ -245,7 +245,7 @@ def test_nan_stops_one_fit_on_its_last_good_weights(base: Base, tmp_path: Path, 
     assert good.final_loss == pytest.approx(reference.final_loss, abs=1e-3)
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "peft"])
 def test_an_exploding_rate_undoes_the_update_that_did_it(base: Base, tmp_path: Path, trainer: str) -> None:
     (fit,) = fit_all(base, tmp_path, [FitJob("boom", sequences(11), 10)], trainer=trainer, lr=1e38)
     assert (fit.status, fit.reason) == ("failed", "nan")
@@ -322,7 +322,7 @@ def test_bad_jobs_fail_alone_with_a_reason(base: Base, tmp_path: Path) -> None:
         FitJob("start", good, 3, start=AdapterRef("broken", tmp_path / "broken", "lora")),
         FitJob("good", good, 3),
     ]
-    for trainer in ("lora", "stack", "full"):
+    for trainer in ("lora", "stack", "peft", "full"):
         fits = fit_all(base, tmp_path / trainer, jobs, trainer=trainer)
         assert [fit.status for fit in fits] == ["failed"] * 5 + ["complete"]
         for fit, words in zip(fits, ["no training", "exceeds the context", "vocabulary", "weight is 0", "broken"], strict=False):
@@ -340,7 +340,7 @@ def test_a_start_of_another_kind_is_refused_alone(base: Base, tmp_path: Path, tr
     assert refused.reason == f"cannot go on from adapter w0: its kind is {other}, not {own}"
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora", "stack"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_global_state_is_left_alone(base: Base, tmp_path: Path, trainer: str) -> None:
     torch.manual_seed(5)
     before, threads, numpy_before = torch.get_rng_state(), torch.get_num_threads(), np.random.get_state()[1].copy()
@@ -366,7 +366,7 @@ def test_an_nf4_base_is_fitted_with_lora(tmp_path: Path) -> None:
         TRAINERS["full"](base, SETTINGS, tmp_path)
 
 
-@pytest.mark.parametrize("trainer", ["full", "lora", "stack"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_bases_keep_fp32_adapters(tiny_base: Path, tmp_path: Path, trainer: str, dtype: str) -> None:
     base = load_base(tiny_base, ModelSettings(dtype=dtype))  # type: ignore[arg-type]

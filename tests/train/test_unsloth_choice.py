@@ -24,6 +24,7 @@ from solver.model.lora import read_shape, target_names
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
 from solver.train.lora import LoraTrainer
+from solver.train.peft import PeftTrainer
 from solver.train.registry import apart_peak, choose_trainer, lora_trainer, make_trainer
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
@@ -168,8 +169,9 @@ def test_reasons_against_it_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(unsloth, "find_spec", lambda name: None)
     assert 'pip install "solver[gpu]"' in refusal(CUDA, "qwen3")
     name, why = lora_trainer(CUDA, "llama")
-    assert name == "lora"
+    assert name == "peft"
     assert "not installed" in why
+    assert lora_trainer(CUDA, "qwen3", grid=True)[0] == lora_trainer(CUDA, "llama", stack=4)[0] == "lora"
 
 
 def test_asked_for_by_name_where_it_cannot_be_it_is_refused(base: Base, tmp_path: Path) -> None:
@@ -196,15 +198,15 @@ def test_auto_takes_another_if_it_does_not_start(
         raise StartError("ImportError: no triton")
 
     monkeypatch.setattr(registry, "TINY", 0)
-    monkeypatch.setattr(registry, "lora_trainer", lambda device, kind: ("unsloth", "it is there"))
+    monkeypatch.setattr(registry, "lora_trainer", lambda device, kind, grid, stack: ("unsloth", "it is there"))
     monkeypatch.setitem(registry.TRAINERS, "unsloth", broken)
     auto = SETTINGS.model_copy(update={"trainer": "auto"})
     assert choose_trainer(base, auto)[0] == "unsloth"
-    assert isinstance(make_trainer(base, auto, tmp_path), LoraTrainer)
+    assert isinstance(make_trainer(base, auto, tmp_path), PeftTrainer)
     (warning,) = (record.getMessage() for record in caplog.records)
-    assert warning.startswith("trainer: lora: ")
+    assert warning.startswith("trainer: peft: ")
     name, why = choose_trainer(base, auto)
-    assert name == "lora"
+    assert name == "peft"
     assert why in warning
     assert "unsloth did not start: ImportError: no triton" in why
     with pytest.raises(StartError, match="does not start: ImportError: no triton"):
@@ -269,7 +271,7 @@ def job(name: str) -> FitJob:
     return FitJob(name, sequences(0), 2)
 
 
-def test_a_lost_process_is_replaced_once_then_lora_goes_on(
+def test_a_lost_process_is_replaced_once_then_peft_goes_on(
     base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = UnslothTrainer(base, SETTINGS, tmp_path)
@@ -285,7 +287,7 @@ def test_a_lost_process_is_replaced_once_then_lora_goes_on(
     (fit,) = trainer.fit([job("d")], NEVER)
     assert fit.adapter is not None
     assert (fit.steps, fit.status) == (2, "complete")
-    assert "lora in place of unsloth: its process was lost twice" in caplog.text
+    assert "peft in place of unsloth: its process was lost twice" in caplog.text
 
 
 def test_trainers_of_a_base_share_its_process(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
