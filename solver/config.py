@@ -64,7 +64,8 @@ class DataSettings(_Settings):
 class TrainSettings(_Settings):
     """How adapters are fitted."""
 
-    trainer: Literal["auto", "peft", "full", "stacked", "unsloth"] = "auto"
+    trainer: Literal["auto", "lora", "peft", "full", "unsloth"] = "auto"
+    stack: int | None = Field(None, ge=1)  # most tasks that one step of "lora" advances; none: 1 on a processor, else by memory
     shared: bool = False  # one adapter for all tasks, fitted first; tasks then infer with it
     rank: int = Field(32, ge=1)
     alpha: float = Field(16.0, gt=0)
@@ -80,6 +81,13 @@ class TrainSettings(_Settings):
     checkpointing: bool = False  # gradient checkpointing
     steps: int | None = Field(60, ge=0)  # optimizer steps per task under the fixed policy
     epochs: float | None = Field(None, gt=0)  # instead of steps: passes over the task's sequences
+
+    @field_validator("trainer", mode="before")
+    @classmethod
+    def _no_former_name(cls, name: Any) -> Any:
+        if name == "stacked":
+            raise ValueError("'stacked' is called 'lora' now, and train.stack says how many tasks a step advances")
+        return name
 
     @model_validator(mode="after")
     def _has_a_length(self) -> Self:
@@ -243,6 +251,7 @@ def _override(text: str) -> dict[str, Any]:
 _NULLABLE = (
     "train.steps",
     "train.epochs",
+    "train.stack",
     "infer.views.count",
     "budget.reserve",
     "budget.chunk",

@@ -116,3 +116,7 @@ def test_budgets_of_years_are_refused() -> None:
     assert parse_duration("8784h") == 366 * 86400
     with pytest.raises(InputError, match="longer than a year"):
         parse_duration("99999999999h")
+
+
+def test_a_former_name_of_a_trainer_says_the_new_one() -> None:
+    assert refusal("train.trainer=stacked").startswith("setting train.trainer: 'stacked' is called 'lora' now, and train.stack")

@@ -11,10 +11,28 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    Glm4Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 GRID_TEXT = "Input:\n12\n34\nOutput:\n5\n"
 FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+OTHERS = {
+    "mistral": MistralConfig,
+    "phi3": Phi3Config,  # qkv_proj, gate_up_proj
+    "glm4": Glm4Config,  # gate_up_proj
+    "qwen3_moe": Qwen3MoeConfig,  # experts in one tensor
+    "gpt2": GPT2Config,  # no linear layers
+}
 SIZES: dict[str, Any] = {
     "hidden_size": 128,
     "intermediate_size": 96,
@@ -24,6 +42,9 @@ SIZES: dict[str, Any] = {
     "head_dim": 32,
     "max_position_embeddings": 16384,
     "initializer_range": 0.2,  # so that logits differ
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
 }
 
 
@@ -54,7 +75,7 @@ def byte_level_tokenizer(split_digits: bool = True) -> PreTrainedTokenizerFast:
 
 def random_model(family: str, tied: bool, vocabulary: int, **changes: Any) -> Any:
     """A random fp32 model in eval mode."""
-    config = FAMILIES[family](vocab_size=vocabulary, tie_word_embeddings=tied, **(SIZES | changes))
+    config = (FAMILIES | OTHERS)[family](vocab_size=vocabulary, tie_word_embeddings=tied, **(SIZES | changes))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config)
@@ -65,10 +86,12 @@ def random_model(family: str, tied: bool, vocabulary: int, **changes: Any) -> An
     return model.eval()
 
 
-def write_folder(folder: Path, family: str, tied: bool, dtype: torch.dtype = torch.float32) -> Any:
+def write_folder(folder: Path, family: str, tied: bool, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
     """A folder in Hugging Face format; gives the model that it holds."""
     tokenizer = byte_level_tokenizer()
-    model = random_model(family, tied, len(tokenizer) + 7).to(dtype)  # rows beyond the tokenizer's, as padded vocabularies have
+    model = random_model(family, tied, len(tokenizer) + 7, **changes).to(
+        dtype
+    )  # rows beyond the tokenizer's, as padded vocabularies have
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model

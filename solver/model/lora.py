@@ -1,4 +1,7 @@
-"""Low-rank adapters on the attention and MLP projections, one or many stacked in the same model, in PEFT's on-disk format.
+"""Low-rank adapters on the linear layers of a model, one or many stacked in the same model, in PEFT's on-disk format.
+
+The layers are chosen by what they are, not by what they are called: every linear layer but the head. PEFT's "all-linear" is the
+same, but for experts that share one tensor, which only PEFT could serve.
 
 A stack of n adapters holds its matrices as (n, rank, in) and (n, out, rank); every row of a batch uses its own adapter's.
 The model's weights and modules are left alone: a stack lives on a second tree of modules over the same tensors.
@@ -25,7 +28,6 @@ from solver.errors import InputError
 from solver.model.load import Base, share
 from solver.types import AdapterRef
 
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
 _CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -181,34 +183,60 @@ class LoraStack:
             for name, layer in self.layers.items()
             for letter, matrix in (("A", layer.a), ("B", layer.b))
         }
-        config = {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": str(self.base.path),
-            "r": self.shape.rank,
-            "lora_alpha": self.shape.alpha,
-            "use_rslora": self.shape.rslora,
-            "lora_dropout": self.shape.dropout,
-            "target_modules": sorted({name.rsplit(".", 1)[-1] for name in self.layers}),
-            "bias": "none",
-            "inference_mode": True,
-        }
-        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-        (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        _write(self.base, self.shape, weights, folder)
+
+
+def linear_layers(model: Any) -> dict[str, nn.Linear]:
+    """The layers that adapters change, by name: every linear layer of a model but its head, 4-bit ones of bitsandbytes too."""
+    head = model.get_output_embeddings()
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+
+
+def target_names(model: Any) -> tuple[str, ...]:
+    """What the layers that adapters change are called inside their blocks, such as "q_proj"; sorted, each name once."""
+    return tuple(sorted({name.rpartition(".")[2] for name in linear_layers(model)}))
+
+
+def check_layers(base: Base) -> str:
+    """One line about the matrices that LoRA leaves as they are; empty if it adapts all but embeddings and head.
+
+    Raises InputError if the model has no linear layer that LoRA can adapt.
+    """
+    kept = [base.model.get_output_embeddings(), *linear_layers(base.model).values()]
+    others = [
+        (f"{name}.{parameter}", type(module).__name__)
+        for name, module in base.model.named_modules()
+        if not isinstance(module, nn.Embedding) and not any(module is one for one in kept)
+        for parameter, value in module.named_parameters(recurse=False)
+        if value.dim() > 1
+    ]
+    if len(kept) == 1:
+        kinds = ", ".join(sorted({kind for _, kind in others}))
+        raise InputError(f"{base.path}: LoRA adapts nn.Linear layers and the model has none ({kinds}): set train.trainer=full")
+    if not others:
+        return ""
+    return f"LoRA adapts {len(kept) - 1} linear layers and leaves {len(others)} matrices as they are, the first {others[0][0]}"
 
 
 def attach(base: Base, shape: LoraShape, slots: int) -> LoraStack:
-    """A stack of `slots` adapters that change nothing yet. Raises InputError if the model has no layer named as in TARGETS."""
+    """A stack of `slots` adapters that change nothing yet, on every linear layer but the head."""
     model = share(base.model)
     rows = Rows()
     layers: dict[str, LoraLinear] = {}
-    for name, module in list(model.named_modules()):
-        if name.rsplit(".", 1)[-1] in TARGETS and hasattr(module, "in_features"):
-            layers[name] = LoraLinear(module, shape, slots, rows, base.device)
-            model.set_submodule(name, layers[name])
-    if not layers:
-        raise InputError(f"{base.path}: no layer of the model is called {', '.join(TARGETS)}")
+    for name, module in linear_layers(model).items():
+        layers[name] = LoraLinear(module, shape, slots, rows, base.device)
+        model.set_submodule(name, layers[name])
     return LoraStack(model.eval(), layers, shape, slots, rows, base)
+
+
+def save_neutral(base: Base, folder: Path) -> None:
+    """Write an adapter of rank 1 that changes nothing, on all layers that adapters of this base change; for descriptions, too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {}
+    for name, layer in linear_layers(base.model).items():
+        weights[f"{PREFIX}{name}.lora_A.weight"] = torch.zeros(1, layer.in_features)
+        weights[f"{PREFIX}{name}.lora_B.weight"] = torch.zeros(layer.out_features, 1)
+    _write(base, LoraShape(1, 1.0), weights, folder)
 
 
 def load_stack(base: Base, refs: Sequence[AdapterRef | None]) -> LoraStack:
@@ -233,6 +261,24 @@ def read_shape(folder: Path) -> LoraShape:
     if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
         raise InputError(f"{folder}: adapters with DoRA or per-layer ranks are not supported")
     return shape
+
+
+def _write(base: Base, shape: LoraShape, weights: dict[str, Tensor], folder: Path) -> None:
+    layers = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(base.path),
+        "r": shape.rank,
+        "lora_alpha": shape.alpha,
+        "use_rslora": shape.rslora,
+        "lora_dropout": shape.dropout,
+        "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

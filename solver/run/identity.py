@@ -17,6 +17,7 @@ _FREE = {
     "model.device",
     "model.threads",
     "train.trainer",
+    "train.stack",
     "train.batch_tokens",
     "train.checkpointing",
     "infer.engine",

@@ -54,7 +54,7 @@ class FullTrainer:
 
     def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
         if base.quantized:
-            raise InputError("train.trainer=full cannot train a quantised model; use peft, or model.quantization=none")
+            raise InputError("train.trainer=full cannot train a quantised model; use lora, or model.quantization=none")
         autocast = None if base.dtype == torch.float32 else base.dtype
         self._loop = Loop(base, FullTarget(base), settings, scratch, autocast)
 

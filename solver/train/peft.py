@@ -1,63 +1,52 @@
-"""LoRA fits one after another: the base is wrapped once, the adapter starts afresh for every job."""
+"""LoRA by the package peft: its own layers around those of the model, one adapter after the other.
+
+It takes any model whose matrices are linear layers, in every precision that peft knows. What is left to this package is what it
+does better with: which sequences share a batch, the deadline, what becomes of a loss that is not finite (see `train.loop`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from solver.config import TrainSettings
-from solver.model.load import Base
-from solver.model.lora import LoraShape, attach
-from solver.train.loop import Loop, fit_in_stacks
-from solver.types import Deadline, Fit, FitJob
+from solver.model.load import Base, share
+from solver.model.lora import LoraShape, check_layers, linear_layers
+from solver.train.loop import Loop
+from solver.train.wrapped import WrappedTarget, WrappedTrainer
+
+log = logging.getLogger(__name__)
 
 
-class LoraTarget:
-    """A stack of adapters as what a loop trains."""
-
-    kind: Literal["lora", "full"] = "lora"
-    reentrant = False
-
-    def __init__(self, base: Base, settings: TrainSettings, slots: int) -> None:
-        shape = LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout)
-        self._stack = attach(base, shape, slots)
-        self.slots = slots
-        self.model: Any = self._stack.model
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Every A and B, (slots, ...)."""
-        return self._stack.parameters()
-
-    def begin(self, slot: int, seed: int, start: Path | None) -> None:
-        """Fresh matrices, or those of an adapter. Raises InputError if it does not fit."""
-        if start is None:
-            self._stack.reset(slot, seed)
-        else:
-            self._stack.load(slot, start)
-
-    def use(self, rows: Tensor) -> None:
-        """Alone, all rows are slot 0 and take the fast path."""
-        self._stack.set_rows(None if self.slots == 1 else rows)
-
-    def save(self, slot: int, folder: Path) -> None:
-        """In PEFT's format."""
-        self._stack.save(slot, folder)
-
-
-class PeftTrainer:
-    """A LoRA adapter per job. Raises InputError if the model has no attention or MLP projections."""
+class PeftTrainer(WrappedTrainer):
+    """A LoRA adapter per job. Raises InputError if the model has no linear layer that LoRA can adapt."""
 
     def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
-        self._loop = Loop(base, LoraTarget(base, settings, 1), settings, scratch, autocast=None)
+        if left_out := check_layers(base):
+            log.warning("trainer: %s", left_out)
+        view = replace(base, model=_wrap(base, settings))
+        target = WrappedTarget(view, LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout))
+        # peft computes with matrices in fp32 as they are kept; autocast has it multiply in the model's dtype
+        autocast = None if base.dtype == torch.float32 else base.dtype
+        super().__init__(Loop(base, target, settings, scratch, autocast))
 
-    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
-        """One fit per job, in order, as each completes."""
-        return fit_in_stacks(lambda _: self._loop, jobs, 1, deadline)
 
-    def move(self, device: torch.device) -> None:
-        """Take the matrices elsewhere between two fits."""
-        self._loop.move(device)
+def _wrap(base: Base, settings: TrainSettings) -> Any:
+    """A tree of modules of its own over the base's weights, every linear layer but the head inside one of peft's."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        use_rslora=settings.rslora,
+        lora_dropout=settings.dropout,
+        target_modules=list(linear_layers(base.model)),  # "all-linear" would take experts in one tensor, too: nobody serves them
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[base.device] if base.device.type == "cuda" else []):  # every fit draws its own matrices
+        return get_peft_model(share(base.model), config).get_base_model().eval()

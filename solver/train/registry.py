@@ -9,23 +9,24 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from solver.codec import grid_codec
 from solver.config import TrainSettings
 from solver.model.load import Base
 from solver.train import unsloth
 from solver.train.apart import StartError
 from solver.train.base import Trainer
 from solver.train.full import FullTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import TINY
-from solver.train.stacked import StackedTrainer
 from solver.train.unsloth import UnslothTrainer
 
 log = logging.getLogger(__name__)
 
 TRAINERS: dict[str, Callable[..., Trainer]] = {
     "full": FullTrainer,
+    "lora": LoraTrainer,
     "peft": PeftTrainer,
-    "stacked": StackedTrainer,
     "unsloth": UnslothTrainer,
 }
 APART = ("unsloth",)  # those that compute in a process of their own
@@ -44,7 +45,9 @@ def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False
         size = "quantised: LoRA beside them"
     elif base.parameters < TINY:
         size = "the engine serves LoRA alone"
-    name, why = ("peft", f"unsloth did not start: {_FAILED[base]}") if base in _FAILED else lora_trainer(base.device, _kind(base))
+    name, why = lora_trainer(base.device, _kind(base), base.codec == grid_codec(), settings.stack or 1)
+    if name == "unsloth" and base in _FAILED:
+        name, why = "peft", f"unsloth did not start: {_FAILED[base]}"
     return name, f"{millions}, {size}; {why}"
 
 
@@ -53,8 +56,12 @@ def fits_lora(base: Base, settings: TrainSettings, lora_alone: bool = False) -> 
     return choose_trainer(base, settings, lora_alone)[0] != "full"
 
 
-def lora_trainer(device: torch.device, model_type: str) -> tuple[str, str]:
-    """The trainer that "auto" takes for LoRA on such a model, and why."""
+def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stack: int = 1) -> tuple[str, str]:
+    """The trainer that "auto" takes for LoRA on such a model, and why. `grid`: a model over the grid vocabulary."""
+    if grid:
+        return "lora", "a model of this package's own kind"
+    if stack > 1:
+        return "lora", f"up to {stack} tasks share a step (train.stack)"
     why_not = unsloth.refusal(device, model_type)
     return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 

@@ -80,7 +80,7 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
 
     from solver.model.build import save_tokenizer
     from solver.model.load import Base, load_codec
-    from solver.model.lora import TARGETS, LoraShape
+    from solver.model.lora import LoraShape, target_names
     from solver.model.rest import Parked
     from solver.train.loop import Loop
     from solver.train.wrapped import WrappedTarget, WrappedTrainer
@@ -92,7 +92,7 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
         save_tokenizer(Path(tokenizer))
         model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
     codec = load_codec(order.folder)
-    model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, TARGETS))
+    model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, target_names(model)))
     model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
     inner = model.get_base_model()
     _check(inner, order)
@@ -100,7 +100,7 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     device = next(inner.parameters()).device
 
     base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
-    target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout))
+    target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
 
     last: list[_Tidy] = []  # that was made
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from solver.model.load import Base
 from solver.model.lora import LoraShape, LoraStack, Rows
 from solver.train.loop import Loop, fit_in_stacks
-from solver.train.peft import LoraTarget
+from solver.train.lora import LoraTarget
 from solver.types import Deadline, Fit, FitJob
 
 _NAME = "default"  # what peft calls the only adapter of a model
@@ -19,11 +19,10 @@ _NAME = "default"  # what peft calls the only adapter of a model
 class WrappedTarget(LoraTarget):
     """The adapter of a model that peft wrapped: begun and saved as those of a stack, number by number, trained in place."""
 
-    reentrant = True
-
-    def __init__(self, base: Base, shape: LoraShape) -> None:
-        """`base.model` is the model below peft's wrapper, its projections replaced."""
+    def __init__(self, base: Base, shape: LoraShape, reentrant: bool = False) -> None:
+        """`base.model` is the model below peft's wrapper, its linear layers replaced; `reentrant`: see `Target`."""
         self.model: Any = base.model
+        self.reentrant = reentrant
         self._modules = {name: module for name, module in base.model.named_modules() if hasattr(module, "lora_A")}
         layers: Any = {name: _Matrices(module) for name, module in self._modules.items()}
         self.slots = 1
@@ -53,7 +52,7 @@ class WrappedTrainer:
 
 
 class _Matrices:
-    """A projection's matrices as a stack of one: views of what is trained, wherever a loop has moved it."""
+    """A layer's matrices as a stack of one: views of what is trained, wherever a loop has moved it."""
 
     def __init__(self, module: Any) -> None:
         self._module = module

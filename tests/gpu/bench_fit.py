@@ -100,7 +100,7 @@ def main() -> None:
             write(folders["0.5B"])
         for model, (dtype, quantization, checkpointing) in itertools.product(args.models.split(","), ON_CUDA if cuda else ON_CPU):
             settings = ModelSettings(dtype=dtype, quantization=quantization, device=args.device)  # type: ignore[arg-type]
-            for trainer in ("peft", "unsloth") if cuda else ("peft",):
+            for trainer in ("lora", "peft", "unsloth") if cuda else ("lora", "peft"):
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
                     try:
                         row = process.submit(

@@ -73,7 +73,7 @@ if asked engines; then
 fi
 if asked runs; then
 	for engine in hf vllm; do
-		"$PYTHON" -m solver run --out "$WORK/run-$engine" --budget "$BUDGET" --set train.trainer=peft --set "infer.engine=$engine" \
+		"$PYTHON" -m solver run --out "$WORK/run-$engine" --budget "$BUDGET" --set train.trainer=lora --set "infer.engine=$engine" \
 			2>&1 | tee "$OUT/run-$engine.txt"
 	done
 fi

@@ -20,7 +20,7 @@ from solver.model.dtype import fastest_dtype, pick_dtype
 from solver.model.load import Base, load_base
 
 
-@pytest.mark.parametrize(("name", "described"), [("peft", False), ("unsloth", True)])
+@pytest.mark.parametrize(("name", "described"), [("lora", False), ("unsloth", True)])
 def test_only_one_process_loads_the_weights(
     name: str, described: bool, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

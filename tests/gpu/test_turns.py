@@ -167,7 +167,7 @@ def test_a_quantised_base_is_served_on_its_own_weights(
 
 @needs_vllm
 @pytest.mark.parametrize("quantization", KINDS)
-@pytest.mark.parametrize("trainer", ["peft", "unsloth"])
+@pytest.mark.parametrize("trainer", ["lora", "unsloth"])
 def test_a_worker_takes_turns(trainer: str, quantization: str, tmp_path: Path) -> None:
     if trainer == "unsloth" and importlib.util.find_spec("unsloth") is None:
         pytest.skip("needs unsloth")

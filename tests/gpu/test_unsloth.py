@@ -17,7 +17,7 @@ from text_models import write_folder
 from solver.config import InferSettings, ModelSettings, TrainSettings
 from solver.infer.hf import HFEngine
 from solver.model.load import Base, load_base
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.registry import choose_trainer
 from solver.train.unsloth import UnslothTrainer
 from solver.types import NEVER, AdapterRef, FitJob, ScoreRequest, TokenSequence
@@ -84,7 +84,7 @@ def test_fits_are_those_of_the_peft_trainer(family: str, quantization: str, chec
     base = load(tmp_path / "model", quantization)
     settings = SETTINGS.model_copy(update={"checkpointing": checkpointing})
     jobs = [job("a", 1), job("b", 2), job("again", 1)]
-    expected = list(PeftTrainer(base, settings, tmp_path / "peft").fit(jobs, NEVER))
+    expected = list(LoraTrainer(base, settings, tmp_path / "lora").fit(jobs, NEVER))
     trainer = UnslothTrainer(base, settings, tmp_path / "unsloth")
     found = list(trainer.fit(jobs, NEVER))
     assert not {"unsloth", "unsloth_zoo"} & sys.modules.keys()

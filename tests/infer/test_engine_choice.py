@@ -82,7 +82,7 @@ def test_auto_goes_by_what_is_fitted(base: Base, monkeypatch: pytest.MonkeyPatch
     """A tiny model whose weights are all trained, and the same with LoRA."""
     monkeypatch.setattr(registry, "unservable", lambda _: "")
     large = replace(base, device=torch.device("cuda"))
-    for trainer, engine in (("auto", "hf"), ("full", "hf"), ("peft", "vllm"), ("stacked", "vllm")):
+    for trainer, engine in (("auto", "hf"), ("full", "hf"), ("lora", "vllm"), ("peft", "vllm")):
         assert choose_engine(large, AUTO, fits_lora(base, TrainSettings(trainer=trainer)))[0] == engine
 
 

@@ -194,7 +194,7 @@ def test_what_is_fitted_can_be_served(base: Base) -> None:
         load_settings(overrides=["infer.engine=vllm", "train.trainer=full"])
     assert choose_trainer(base, TrainSettings())[0] == "full"
     name, why = choose_trainer(base, TrainSettings(), lora_alone=True)
-    assert name == "peft"
+    assert name == "lora"
     assert "LoRA alone" in why
 
 

@@ -17,7 +17,6 @@ from solver.infer.vllm import shim
 from solver.infer.vllm.engine import VllmEngine
 from solver.model.convert import convert
 from solver.model.load import Base, load_base, share
-from solver.model.lora import TARGETS
 from solver.types import NEVER, AdapterRef, Result, SampleRequest, ScoreRequest, TokenIds
 
 pytestmark = [
@@ -40,7 +39,7 @@ def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> AdapterRef:
     """Saved by PEFT itself, with weights that change what the model says."""
     from peft import LoraConfig, get_peft_model
 
-    config = LoraConfig(r=8, lora_alpha=16, target_modules=list(TARGETS), bias="none", task_type="CAUSAL_LM")
+    config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", bias="none", task_type="CAUSAL_LM")
     model = get_peft_model(share(base.model), config)
     generator = torch.Generator().manual_seed(0)
     for name, weight in model.named_parameters():

@@ -12,7 +12,7 @@ from solver.config import ModelSettings, TrainSettings
 from solver.model import rest
 from solver.model.load import load_base, share
 from solver.model.rest import Parked, Rests, move_weights
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.weights import FlatWeights
 from solver.types import NEVER, FitJob, TokenSequence
 
@@ -94,8 +94,8 @@ def test_a_trainer_that_rested_fits_as_one_that_did_not(tiny_base: Path, tmp_pat
     ids = np.arange(14, dtype=np.int32)
     jobs = [FitJob(name, (TokenSequence(ids, np.ones(14, np.float32)),) * 4, 4, seed=3) for name in ("a", "b")]
     plain, rested = load_base(tiny_base, FP32), load_base(tiny_base, FP32)
-    expected = list(PeftTrainer(plain, settings, tmp_path / "plain").fit(jobs, NEVER))
-    trainer = PeftTrainer(rested, settings, tmp_path / "rested")
+    expected = list(LoraTrainer(plain, settings, tmp_path / "plain").fit(jobs, NEVER))
+    trainer = LoraTrainer(rested, settings, tmp_path / "rested")
     parked = Parked(rested.model, rested.device, trainer)
     for job, before in zip(jobs, expected, strict=True):
         parked.rest()

@@ -14,7 +14,7 @@ from solver.config import InferSettings, ModelSettings, TrainSettings
 from solver.infer.hf import HFEngine
 from solver.model.convert import convert
 from solver.model.load import Base, load_base
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.types import NEVER, FitJob, SampleRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -37,7 +37,7 @@ def test_the_model_writes_an_answer_that_it_was_fitted_to(base: Base, tmp_path: 
     sequence = base.codec.sequence(task, base.context)
     assert base.codec.begin != (base.codec.end,)
     settings = TrainSettings(rank=8, alpha=16, lr=1e-3, batch_sequences=1, warmup=0.0, cooldown=0.0)
-    (fit,) = PeftTrainer(base, settings, tmp_path).fit([FitJob("a", (sequence,), 8)], NEVER)
+    (fit,) = LoraTrainer(base, settings, tmp_path).fit([FitJob("a", (sequence,), 8)], NEVER)
     assert (fit.status, fit.steps) == ("complete", 8)
     assert fit.final_loss < 0.5 * fit.first_loss
     # a pretrained model finds grids likely before it is fitted: a uniform guess over its vocabulary costs log 16 a token

@@ -102,7 +102,7 @@ def test_a_run_that_is_killed_and_resumed(killed: Killed) -> None:
         if outcome.task_id in killed.before:
             assert outcome.fit is not None
             assert outcome.fit.seconds == killed.before[outcome.task_id].fit.seconds  # type: ignore[union-attr]
-    assert (killed.summary["engine"], killed.summary["trainer"]) == ("vllm", "peft")
+    assert (killed.summary["engine"], killed.summary["trainer"]) == ("vllm", "lora")
     assert not processes_of(killed.folder)
     assert not list((killed.folder / "scratch").rglob("*.safetensors"))
 
@@ -150,6 +150,6 @@ def test_a_run_in_turns_on_a_quantised_base(tmp_path: Path) -> None:
     assert chunks[0].startswith("2 tasks per item: ")
     assert "changing hands takes" in chunks[0]
     summary = json.loads((out / "summary.json").read_text())
-    assert (summary["engine"], summary["trainer"]) == ("vllm", "peft")
+    assert (summary["engine"], summary["trainer"]) == ("vllm", "lora")
     assert not processes_of(tmp_path)
     assert not list((tmp_path / "scratch").rglob("*.safetensors"))

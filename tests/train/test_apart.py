@@ -13,7 +13,7 @@ from solver.config import ModelSettings, TrainSettings
 from solver.model.load import load_base
 from solver.train import apart
 from solver.train.apart import ApartTrainer, Lost, Order, StartError
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.types import NEVER, Deadline, Fit, FitJob
 
 SETTINGS = TrainSettings(rank=4, alpha=8, lr=1e-2, batch_sequences=2, batch_tokens=128)
@@ -31,7 +31,7 @@ def start(maker: str, folder: Path, scratch: Path, patience: float = 60) -> Apar
 
 @pytest.fixture(scope="module")
 def process(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApartTrainer]:
-    made = start("peft", tiny_base, tmp_path_factory.mktemp("apart"))
+    made = start("lora", tiny_base, tmp_path_factory.mktemp("apart"))
     yield made
     made.close()
     assert not made.alive
@@ -47,7 +47,7 @@ def told(fit: Fit) -> tuple[object, ...]:
 
 def test_fits_are_the_same_as_in_this_process(process: ApartTrainer, tiny_base: Path, tmp_path: Path) -> None:
     jobs = [job("a", 1), job("b", 2)]
-    mine = list(PeftTrainer(load_base(tiny_base, FP32), SETTINGS, tmp_path).fit(jobs, NEVER))
+    mine = list(LoraTrainer(load_base(tiny_base, FP32), SETTINGS, tmp_path).fit(jobs, NEVER))
     theirs = list(process.fit(jobs, NEVER))
     assert [fit.steps for fit in mine] == [3, 3]
     for left, right in zip(map(told, mine), map(told, theirs), strict=True):

@@ -15,7 +15,7 @@ from solver.errors import InputError
 from solver.model.adapters import apply_adapter
 from solver.model.build import Shape, new_model, save_model
 from solver.model.load import Base, load_base
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer, max_stack
 from solver.train.registry import TRAINERS, choose_trainer, make_trainer
 from solver.types import NEVER, AdapterRef, Deadline, Fit, FitJob, TokenSequence
 
@@ -52,6 +52,9 @@ def sequences(seed: int, count: int = 6, lengths: tuple[int, int] = (12, 40)) ->
 
 
 def fit_all(base: Base, scratch: Path, jobs: list[FitJob], deadline: Deadline = NEVER, **changes: object) -> list[Fit]:
+    """By the trainer of a name; "stack" is "lora" with all jobs in one stack."""
+    if changes.get("trainer") == "stack":
+        changes |= {"trainer": "lora", "stack": len(jobs)}
     return list(make_trainer(base, SETTINGS.model_copy(update=changes), scratch).fit(jobs, deadline))
 
 
@@ -72,7 +75,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_a_task_is_memorised_and_the_adapter_serves_it(loud_base: Base, tmp_path: Path, trainer: str) -> None:
     job = FitJob("a", sequences(0, count=2), steps=120)
     base = loud_base
@@ -90,7 +93,7 @@ def test_a_task_is_memorised_and_the_adapter_serves_it(loud_base: Base, tmp_path
         assert (guesses[learnt - 1] == sequence.ids[learnt]).mean() > 0.8
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "peft"])
 def test_jobs_do_not_see_each_other(base: Base, tmp_path: Path, trainer: str) -> None:
     before = logits(base.model)
     jobs = [FitJob("x", sequences(1), 5, seed=1), FitJob("y", sequences(2), 5, seed=2)]
@@ -107,8 +110,8 @@ def test_stacked_equals_alone(base: Base, tmp_path: Path) -> None:
         FitJob("t", sequences(2, count=3), 2, seed=2),  # ends early
         FitJob("u", sequences(3, lengths=(40, 60)), 6, seed=3),
     ]
-    stacked = fit_all(base, tmp_path / "stacked", jobs, trainer="stacked")
-    alone = fit_all(base, tmp_path / "alone", jobs, trainer="peft")
+    stacked = fit_all(base, tmp_path / "stack", jobs, trainer="stack")
+    alone = fit_all(base, tmp_path / "alone", jobs, trainer="lora")
     for one, other in zip(stacked, alone, strict=True):
         assert (one.steps, one.tokens, one.status, one.reason) == (other.steps, other.tokens, other.status, other.reason)
         assert one.final_loss == pytest.approx(other.final_loss, abs=1e-4)
@@ -119,17 +122,33 @@ def test_stacked_equals_alone(base: Base, tmp_path: Path) -> None:
     )
 
 
+def test_stacks_hold_as_many_tasks_as_the_setting_or_the_device_says(base: Base, tmp_path: Path) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert max_stack(SETTINGS, cpu, 1000) == 1
+    assert max_stack(SETTINGS, cuda, 1000) == 64
+    assert max_stack(SETTINGS, cuda, 2**23) == 2**31 // (2**23 * 24) == 10  # Qwen3-0.6B at rank 13 or so
+    assert max_stack(SETTINGS, cuda, 2**30) == 1
+    assert max_stack(SETTINGS.model_copy(update={"stack": 3}), cpu, 2**30) == 3
+    trainer = LoraTrainer(base, SETTINGS.model_copy(update={"stack": 2}), tmp_path)
+    fits = trainer.fit([FitJob(name, sequences(1), 2) for name in "abc"], NEVER)
+    slots = []
+    for fit in fits:
+        slots.append(trainer._target.slots)
+        assert fit.status == "complete"
+    assert slots == [2, 2, 1]
+
+
 def test_a_fit_equals_plain_peft_and_torch(base: Base, tiny_base: Path, tmp_path: Path) -> None:
     """The reference: PEFT's own layers and adapter loading, a masked forward pass, torch's AdamW and clipping."""
     from peft import LoraConfig, PeftModel, get_peft_model
 
     job = FitJob("r", sequences(4, count=2), steps=4)
-    (fit,) = fit_all(base, tmp_path, [job], trainer="peft", warmup=0.0, cooldown=0.0, weight_decay=0.01)
+    (fit,) = fit_all(base, tmp_path, [job], trainer="lora", warmup=0.0, cooldown=0.0, weight_decay=0.01)
     assert fit.adapter is not None
     served = PeftModel.from_pretrained(load_base(tiny_base, FP32).model, fit.adapter.path)
     assert torch.allclose(logits(served), logits(apply_adapter(base, fit.adapter)), atol=1e-5)
 
-    (begun,) = fit_all(base, tmp_path / "begun", [replace(job, steps=1)], trainer="peft", lr=1e-12)
+    (begun,) = fit_all(base, tmp_path / "begun", [replace(job, steps=1)], trainer="lora", lr=1e-12)
     assert begun.adapter is not None
     settings = json.loads((begun.adapter.path / "adapter_config.json").read_text())
     config = LoraConfig(r=settings["r"], lora_alpha=settings["lora_alpha"], target_modules=settings["target_modules"])
@@ -153,7 +172,7 @@ def test_a_fit_equals_plain_peft_and_torch(base: Base, tiny_base: Path, tmp_path
     torch.testing.assert_close(logits(model), logits(served), atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_refit_goes_on_from_the_start(base: Base, tmp_path: Path, trainer: str) -> None:
     job = FitJob("first", sequences(5, count=2), steps=60)
     (first,) = fit_all(base, tmp_path, [job], trainer=trainer)
@@ -165,7 +184,7 @@ def test_refit_goes_on_from_the_start(base: Base, tmp_path: Path, trainer: str) 
     assert first.adapter.path.is_dir()
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_the_deadline_cuts_inside_one_steps_reach(base: Base, tmp_path: Path, trainer: str) -> None:
     clock = Clock()
     deadline = Deadline(60.0, clock)
@@ -177,7 +196,7 @@ def test_the_deadline_cuts_inside_one_steps_reach(base: Base, tmp_path: Path, tr
     assert clock.now < 75
     assert cut[0].adapter is not None
     assert cut[0].adapter.path.is_dir()
-    if trainer != "stacked":
+    if trainer != "stack":
         assert cut[1].steps == 0
         assert cut[1].adapter is None
 
@@ -194,14 +213,14 @@ def test_a_step_too_long_for_the_deadline_is_given_up_within(base: Base, tmp_pat
     monkeypatch.setattr(loop, "slot_losses", counted)
     deadline = Deadline(60.0, lambda: 45.0 * len(passes))
     job = FitJob("long", sequences(6, count=8), 5)
-    (fit,) = fit_all(base, tmp_path, [job], deadline, trainer="peft", batch_sequences=8, batch_tokens=64)
+    (fit,) = fit_all(base, tmp_path, [job], deadline, trainer="lora", batch_sequences=8, batch_tokens=64)
     assert (fit.status, fit.reason, fit.steps, fit.adapter) == ("cut", "deadline", 0, None)
     assert len(passes) == 2
 
 
 def test_a_passed_deadline_trains_nothing_and_keeps_the_start(base: Base, tmp_path: Path) -> None:
-    (first,) = fit_all(base, tmp_path, [FitJob("f", sequences(8), 1)], trainer="peft")
-    (fit,) = fit_all(base, tmp_path, [FitJob("g", sequences(8), 5, start=first.adapter)], Deadline.after(-1), trainer="peft")
+    (first,) = fit_all(base, tmp_path, [FitJob("f", sequences(8), 1)], trainer="lora")
+    (fit,) = fit_all(base, tmp_path, [FitJob("g", sequences(8), 5, start=first.adapter)], Deadline.after(-1), trainer="lora")
     assert (fit.status, fit.steps, fit.adapter) == ("cut", 0, first.adapter)
 
 
@@ -212,7 +231,7 @@ def poisoned(seed: int) -> tuple[TokenSequence, ...]:
     return (*good[:19], bad)
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_nan_stops_one_fit_on_its_last_good_weights(base: Base, tmp_path: Path, trainer: str) -> None:
     jobs = [FitJob("bad", poisoned(9), 10, seed=3), FitJob("good", sequences(10), 10)]
     bad, good = fit_all(base, tmp_path, jobs, trainer=trainer)
@@ -226,7 +245,7 @@ def test_nan_stops_one_fit_on_its_last_good_weights(base: Base, tmp_path: Path, 
     assert good.final_loss == pytest.approx(reference.final_loss, abs=1e-3)
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "peft"])
 def test_an_exploding_rate_undoes_the_update_that_did_it(base: Base, tmp_path: Path, trainer: str) -> None:
     (fit,) = fit_all(base, tmp_path, [FitJob("boom", sequences(11), 10)], trainer=trainer, lr=1e38)
     assert (fit.status, fit.reason) == ("failed", "nan")
@@ -247,21 +266,21 @@ def test_out_of_memory_halves_the_batch_once_then_gives_up(base: Base, tmp_path:
     monkeypatch.setattr(loop, "slot_losses", small_memory)
     job = FitJob("m", sequences(12, lengths=(38, 40)), 3)
     limit = 60
-    (fit,) = fit_all(base, tmp_path, [job], trainer="peft", batch_tokens=100)
+    (fit,) = fit_all(base, tmp_path, [job], trainer="lora", batch_tokens=100)
     assert (fit.status, fit.steps) == ("complete", 3)
     assert max(sizes[1:]) <= 60
     limit = 10
-    (fit,) = fit_all(base, tmp_path, [replace(job, adapter="n")], trainer="peft")
+    (fit,) = fit_all(base, tmp_path, [replace(job, adapter="n")], trainer="lora")
     assert (fit.status, fit.reason, fit.adapter) == ("failed", "oom", None)
 
 
 def test_every_fit_starts_at_the_first_loss_scale(tiny_base: Path, tmp_path: Path) -> None:
     base = load_base(tiny_base, ModelSettings(dtype="float16"))
-    trainer = PeftTrainer(base, SETTINGS, tmp_path)
+    trainer = LoraTrainer(base, SETTINGS, tmp_path)
     trainer._loop._scale = 1e-30  # a fit before it overflowed all the time; now every gradient would vanish
     job = FitJob("s", sequences(19, count=2), 5)
     (after,) = trainer.fit([job], NEVER)
-    (fresh,) = PeftTrainer(base, SETTINGS, tmp_path).fit([job], NEVER)
+    (fresh,) = LoraTrainer(base, SETTINGS, tmp_path).fit([job], NEVER)
     assert after.final_loss == pytest.approx(fresh.final_loss, abs=1e-3)
     assert after.final_loss < after.first_loss
 
@@ -272,7 +291,7 @@ def test_every_fit_starts_at_the_first_loss_scale(tiny_base: Path, tmp_path: Pat
 def test_an_adapter_that_cannot_be_saved_fails_its_fit_alone(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
 ) -> None:
-    trainer = PeftTrainer(base, SETTINGS, tmp_path)
+    trainer = LoraTrainer(base, SETTINGS, tmp_path)
 
     def save(slot: int, folder: Path) -> None:
         raise error
@@ -284,9 +303,9 @@ def test_an_adapter_that_cannot_be_saved_fails_its_fit_alone(
 
 def test_micro_batches_and_checkpointing_change_nothing(base: Base, tmp_path: Path) -> None:
     jobs = [FitJob("b", sequences(13), 4)]
-    (whole,) = fit_all(base, tmp_path / "whole", jobs, trainer="peft", batch_sequences=4, batch_tokens=4096)
+    (whole,) = fit_all(base, tmp_path / "whole", jobs, trainer="lora", batch_sequences=4, batch_tokens=4096)
     for name, changes in {"split": {"batch_tokens": 64}, "checkpointing": {"batch_tokens": 4096, "checkpointing": True}}.items():
-        (other,) = fit_all(base, tmp_path / name, jobs, trainer="peft", batch_sequences=4, **changes)
+        (other,) = fit_all(base, tmp_path / name, jobs, trainer="lora", batch_sequences=4, **changes)
         ours, theirs = logits(apply_adapter(base, whole.adapter)), logits(apply_adapter(base, other.adapter))
         torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
 
@@ -303,7 +322,7 @@ def test_bad_jobs_fail_alone_with_a_reason(base: Base, tmp_path: Path) -> None:
         FitJob("start", good, 3, start=AdapterRef("broken", tmp_path / "broken", "lora")),
         FitJob("good", good, 3),
     ]
-    for trainer in ("peft", "stacked", "full"):
+    for trainer in ("lora", "stack", "peft", "full"):
         fits = fit_all(base, tmp_path / trainer, jobs, trainer=trainer)
         assert [fit.status for fit in fits] == ["failed"] * 5 + ["complete"]
         for fit, words in zip(fits, ["no training", "exceeds the context", "vocabulary", "weight is 0", "broken"], strict=False):
@@ -312,7 +331,7 @@ def test_bad_jobs_fail_alone_with_a_reason(base: Base, tmp_path: Path) -> None:
             assert fit.adapter is None
 
 
-@pytest.mark.parametrize(("trainer", "own", "other"), [("full", "full", "lora"), ("stacked", "lora", "full")])
+@pytest.mark.parametrize(("trainer", "own", "other"), [("full", "full", "lora"), ("stack", "lora", "full")])
 def test_a_start_of_another_kind_is_refused_alone(base: Base, tmp_path: Path, trainer: str, own: str, other: str) -> None:
     start = AdapterRef("w0", tmp_path / "w0", other)  # type: ignore[arg-type]
     jobs = [FitJob("w1", sequences(21), 2, start=start), FitJob("good", sequences(21), 2)]
@@ -321,7 +340,7 @@ def test_a_start_of_another_kind_is_refused_alone(base: Base, tmp_path: Path, tr
     assert refused.reason == f"cannot go on from adapter w0: its kind is {other}, not {own}"
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 def test_global_state_is_left_alone(base: Base, tmp_path: Path, trainer: str) -> None:
     torch.manual_seed(5)
     before, threads, numpy_before = torch.get_rng_state(), torch.get_num_threads(), np.random.get_state()[1].copy()
@@ -347,7 +366,7 @@ def test_an_nf4_base_is_fitted_with_lora(tmp_path: Path) -> None:
         TRAINERS["full"](base, SETTINGS, tmp_path)
 
 
-@pytest.mark.parametrize("trainer", ["full", "peft", "stacked"])
+@pytest.mark.parametrize("trainer", ["full", "lora", "stack", "peft"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_bases_keep_fp32_adapters(tiny_base: Path, tmp_path: Path, trainer: str, dtype: str) -> None:
     base = load_base(tiny_base, ModelSettings(dtype=dtype))  # type: ignore[arg-type]
@@ -362,4 +381,4 @@ def test_half_precision_bases_keep_fp32_adapters(tiny_base: Path, tmp_path: Path
 def test_auto_takes_full_for_tiny_models_and_says_why(base: Base) -> None:
     assert choose_trainer(base, SETTINGS)[0] == "full"
     assert "fewer than 20M" in choose_trainer(base, SETTINGS)[1]
-    assert choose_trainer(base, SETTINGS.model_copy(update={"trainer": "peft"})) == ("peft", "set by train.trainer")
+    assert choose_trainer(base, SETTINGS.model_copy(update={"trainer": "lora"})) == ("lora", "set by train.trainer")

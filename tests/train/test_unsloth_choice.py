@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 import torch
 from test_trainers import sequences
-from text_models import write_folder
+from text_models import random_model, write_folder
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.load import Base, load_base
-from solver.model.lora import TARGETS, read_shape
+from solver.model.lora import read_shape, target_names
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.train.registry import apart_peak, choose_trainer, lora_trainer, make_trainer
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
@@ -105,15 +105,18 @@ def test_the_model_is_asked_for_with_arguments_that_exist(loader: Source, tmp_pa
     assert 'kwargs.pop("tokenizer_name", None)' in tools.code("_resolve_checkpoint_tokenizer_name")
 
 
-def test_adapters_are_asked_for_with_arguments_that_exist(loader: Source, llama: Source) -> None:
-    passed = adapter_arguments(SETTINGS, TARGETS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_are_asked_for_with_arguments_that_exist(loader: Source, llama: Source, family: str) -> None:
+    names = target_names(random_model(family, tied=False, vocabulary=32))
+    passed = adapter_arguments(SETTINGS, names)
     taken = parameters(llama.function("get_peft_model", "FastLlamaModel"))
     assert "model" in taken
     assert passed.keys() <= taken
     assert "FastLlamaModel.get_peft_model(model, *args, **kwargs)" in loader.code("get_peft_model", "FastLanguageModel")
     assert {"model", "use_gradient_checkpointing"} == parameters(loader.function("for_training", "FastLanguageModel"))
     accepted = llama.code("get_peft_model", "FastLlamaModel").partition("accepted_modules = frozenset(")[2].partition(")")[0]
-    assert set(TARGETS) <= set(re.findall(r'"(\w+)"', accepted))
+    assert len(names) == 7
+    assert set(names) <= set(re.findall(r'"(\w+)"', accepted))
     assert type(passed["r"]) is int
     assert type(passed["use_rslora"]) is bool
 
@@ -167,6 +170,7 @@ def test_reasons_against_it_are_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     name, why = lora_trainer(CUDA, "llama")
     assert name == "peft"
     assert "not installed" in why
+    assert lora_trainer(CUDA, "qwen3", grid=True)[0] == lora_trainer(CUDA, "llama", stack=4)[0] == "lora"
 
 
 def test_asked_for_by_name_where_it_cannot_be_it_is_refused(base: Base, tmp_path: Path) -> None:
@@ -193,11 +197,11 @@ def test_auto_takes_another_if_it_does_not_start(
         raise StartError("ImportError: no triton")
 
     monkeypatch.setattr(registry, "TINY", 0)
-    monkeypatch.setattr(registry, "lora_trainer", lambda device, kind: ("unsloth", "it is there"))
+    monkeypatch.setattr(registry, "lora_trainer", lambda device, kind, grid, stack: ("unsloth", "it is there"))
     monkeypatch.setitem(registry.TRAINERS, "unsloth", broken)
     auto = SETTINGS.model_copy(update={"trainer": "auto"})
     assert choose_trainer(base, auto)[0] == "unsloth"
-    assert isinstance(make_trainer(base, auto, tmp_path), PeftTrainer)
+    assert isinstance(make_trainer(base, auto, tmp_path), LoraTrainer)
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("trainer: peft: ")
     name, why = choose_trainer(base, auto)
@@ -231,7 +235,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [None, "llama"])
-def test_its_process_fits_as_the_peft_trainer_does(
+def test_its_process_fits_as_the_lora_trainer_does(
     family: str | None, plain_base: Path, tmp_path: Path, library: dict[str, str]
 ) -> None:
     folder = plain_base
@@ -241,7 +245,7 @@ def test_its_process_fits_as_the_peft_trainer_does(
     base = load_base(folder, FP32)
     settings = SETTINGS.model_copy(update={"checkpointing": True})
     jobs = [job("a"), FitJob("b", sequences(1), 3, seed=1), FitJob("a again", sequences(0), 2)]
-    mine = list(PeftTrainer(base, settings, tmp_path / "peft").fit(jobs, NEVER))
+    mine = list(LoraTrainer(base, settings, tmp_path / "lora").fit(jobs, NEVER))
     theirs = list(UnslothTrainer(base, settings, tmp_path / "unsloth").fit(jobs, NEVER))
     for left, right in zip(mine, theirs, strict=True):
         assert (right.status, right.reason, right.steps, right.tokens) == (left.status, left.reason, left.steps, left.tokens)

@@ -1,4 +1,4 @@
-"""Adapters inside peft's wrapper, recomputed layers included: fits are those of the PEFT trainer."""
+"""Adapters inside peft's wrapper, recomputed layers included, and the PEFT trainer: fits are those of the LoRA trainer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from text_models import FAMILIES, write_folder
 
 from solver.config import ModelSettings, TrainSettings
+from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
-from solver.model.lora import TARGETS, LoraShape
+from solver.model.lora import LoraShape
 from solver.train.loop import Loop
+from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
 from solver.train.wrapped import WrappedTarget, WrappedTrainer
 from solver.types import NEVER, Fit, FitJob, TokenSequence
@@ -39,7 +42,7 @@ def wrap(base: Base, checkpointing: bool) -> WrappedTrainer:
         r=SETTINGS.rank,
         lora_alpha=SETTINGS.alpha,
         use_rslora=True,
-        target_modules=list(TARGETS),
+        target_modules="all-linear",
         task_type="CAUSAL_LM",  # type: ignore[arg-type]
     )
     wrapped: Any = get_peft_model(base.model, config)
@@ -49,15 +52,15 @@ def wrap(base: Base, checkpointing: bool) -> WrappedTrainer:
     inner = wrapped.get_base_model()
     view = Base(inner, base.codec, base.device, base.dtype, base.path, base.context)
     shape = LoraShape(SETTINGS.rank, SETTINGS.alpha, SETTINGS.rslora)
-    return WrappedTrainer(Loop(view, WrappedTarget(view, shape), SETTINGS, base.path.parent / "wrapped", None))
+    return WrappedTrainer(Loop(view, WrappedTarget(view, shape, checkpointing), SETTINGS, base.path.parent / "wrapped", None))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fits_are_those_of_the_peft_trainer(family: str, checkpointing: bool, tmp_path: Path) -> None:
+def test_fits_are_those_of_the_lora_trainer(family: str, checkpointing: bool, tmp_path: Path) -> None:
     write_folder(tmp_path / "model", family, tied=False)
     jobs = [FitJob(name, sequences(seed), 6, seed) for name, seed in (("a", 1), ("b", 2))]
-    own = PeftTrainer(load_base(tmp_path / "model", FP32), SETTINGS, tmp_path / "own")
+    own = LoraTrainer(load_base(tmp_path / "model", FP32), SETTINGS, tmp_path / "own")
     theirs = wrap(load_base(tmp_path / "model", FP32), checkpointing)
     expected, found = list(own.fit(jobs, NEVER)), list(theirs.fit(jobs, NEVER))
     compare(expected, found)
@@ -65,6 +68,36 @@ def test_fits_are_those_of_the_peft_trainer(family: str, checkpointing: bool, tm
     refit = [FitJob("c", sequences(3), 3, 3, start=found[0].adapter)]
     again = [FitJob("c", sequences(3), 3, 3, start=expected[0].adapter)]
     compare(list(own.fit(again, NEVER)), list(theirs.fit(refit, NEVER)))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "phi3", "glm4"])
+def test_the_peft_trainer_fits_as_the_lora_trainer_does(family: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "model", family, tied=False)
+    base = load_base(tmp_path / "model", FP32)
+    modules, weights = dict(base.model.named_modules()), {name: value.clone() for name, value in base.model.named_parameters()}
+    jobs = [FitJob(name, sequences(seed), 6, seed) for name, seed in (("a", 1), ("b", 2))]
+    expected = list(LoraTrainer(base, SETTINGS, tmp_path / "own").fit(jobs, NEVER))
+    trainer = PeftTrainer(base, SETTINGS, tmp_path / "peft")
+    found = list(trainer.fit(jobs, NEVER))
+    compare(expected, found)
+    compare(expected[1:], list(trainer.fit(jobs[1:], NEVER)))  # nothing is left of the fits before
+    assert dict(base.model.named_modules()) == modules
+    assert all(torch.equal(value, weights[name]) for name, value in base.model.named_parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_peft_trainer_fits_beside_four_bits(dtype: Any, tmp_path: Path) -> None:
+    write_folder(tmp_path / "model", "phi3", tied=False, intermediate_size=128)
+    base = load_base(tmp_path / "model", ModelSettings(dtype=dtype, device="cpu", quantization="nf4"))
+    jobs = [FitJob("a", sequences(1), 12, 1)]
+    (expected,) = LoraTrainer(base, SETTINGS, tmp_path / "own").fit(jobs, NEVER)
+    (found,) = PeftTrainer(base, SETTINGS, tmp_path / "peft").fit(jobs, NEVER)
+    assert found.final_loss < found.first_loss
+    assert found.final_loss == pytest.approx(expected.final_loss, rel=1e-3 if dtype == "float32" else 5e-2)
+    assert found.adapter is not None
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        assert not torch.allclose(apply_adapter(base, found.adapter)(ids).logits, base.model(ids).logits, atol=1e-2)
 
 
 def compare(expected: list[Fit], found: list[Fit]) -> None:

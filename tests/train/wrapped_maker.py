@@ -18,12 +18,12 @@ from solver.types import Deadline, Fit, FitJob
 log = logging.getLogger("solver.test")
 
 
-def peft(order: Order) -> Callable[[TrainSettings], Trainer]:
+def lora(order: Order) -> Callable[[TrainSettings], Trainer]:
     from solver.model.load import load_base
-    from solver.train.peft import PeftTrainer
+    from solver.train.lora import LoraTrainer
 
     base = load_base(order.folder, order.model.model_copy(update={"device": "cpu"}))
-    return lambda settings: PeftTrainer(base, settings, order.scratch)
+    return lambda settings: LoraTrainer(base, settings, order.scratch)
 
 
 def refusing(order: Order) -> Any:
@@ -94,7 +94,7 @@ class _Resting:
 
 
 def resting(order: Order) -> Callable[[TrainSettings], Trainer]:
-    make = peft(order)
+    make = lora(order)
     return lambda settings: _Resting(make(settings), order.scratch / "notes.txt")
 
 

@@ -100,7 +100,7 @@ def test_a_loss_that_is_no_number(tmp_path: Path, challenges: Path, tiny_base: P
 
 
 def test_an_engine_that_does_not_start_is_replaced(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    summary = work(tmp_path, challenges, tiny_base, {"where": "engine"}, "train.trainer=peft", "train.rank=4")
+    summary = work(tmp_path, challenges, tiny_base, {"where": "engine"}, "train.trainer=lora", "train.rank=4")
     assert (summary.exit_code, summary.engine) == (0, "hf")
     (event,) = (event for event in told(tmp_path) if event.kind == "engine")
     assert event.detail.startswith("hf: vllm did not start: ")
@@ -110,7 +110,7 @@ def test_an_engine_that_does_not_start_is_replaced(tmp_path: Path, challenges: P
 
 
 def test_an_engine_that_is_lost_in_the_middle_of_a_run_is_replaced(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    summary = work(tmp_path, challenges, tiny_base, {"where": "engine later"}, "train.trainer=peft", "train.rank=4")
+    summary = work(tmp_path, challenges, tiny_base, {"where": "engine later"}, "train.trainer=lora", "train.rank=4")
     assert summary.engine == "hf"
     assert summary.exit_code == 0
     (event,) = (event for event in told(tmp_path) if event.kind == "engine")
@@ -122,7 +122,7 @@ def test_an_engine_that_is_lost_in_the_middle_of_a_run_is_replaced(tmp_path: Pat
 
 def test_an_engine_that_was_asked_for_and_is_lost_gets_a_new_process(tmp_path: Path, tiny_base: Path) -> None:
     challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
-    wishes = ["infer.engine=vllm", "train.trainer=peft", "train.rank=4"]
+    wishes = ["infer.engine=vllm", "train.trainer=lora", "train.rank=4"]
     summary = work(tmp_path, challenges, tiny_base, {"where": "engine later"}, *wishes)
     assert summary.exit_code == 0
     kinds = Counter(event.kind for event in told(tmp_path))
@@ -132,7 +132,7 @@ def test_an_engine_that_was_asked_for_and_is_lost_gets_a_new_process(tmp_path: P
 
 
 def test_an_engine_that_was_asked_for_and_does_not_start_ends_the_run(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    wishes = ["infer.engine=vllm", "train.trainer=peft", "train.rank=4"]
+    wishes = ["infer.engine=vllm", "train.trainer=lora", "train.rank=4"]
     summary = work(tmp_path, challenges, tiny_base, {"where": "engine"}, *wishes, budget=90.0)
     assert summary.exit_code == 1
     assert "infer.engine = vllm does not start: " in summary.reason

@@ -130,7 +130,7 @@ def test_chunks_in_turns_are_what_both_do_at_leisure(worker: Worker, tmp_path: P
     assert (worker.facts["trainer"], worker.facts["engine"]) == ("unsloth", "vllm")
     assert worker.noted() == ["rest"]  # so that vLLM could start
     assert worker.engine._core is None
-    leisure = load(WorkerConfig(settings("infer.engine=hf", "train.trainer=peft", "model.threads=1"), None, tmp_path)).solver(0)
+    leisure = load(WorkerConfig(settings("infer.engine=hf", "train.trainer=lora", "model.threads=1"), None, tmp_path)).solver(0)
     for name in ("first", "second"):
         outcomes, expected = done(worker.solver, item(name, 3)), done(leisure, item(name, 3))
         assert worker.noted() == ["fit", "fit", "fit", "rest"]

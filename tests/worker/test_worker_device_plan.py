@@ -19,7 +19,7 @@ from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.shim import Options
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
-from solver.train.peft import PeftTrainer
+from solver.train.lora import LoraTrainer
 from solver.worker import device_plan
 from solver.worker.device_plan import WorkerDevicePlan, demand_of, needs_no_weights
 
@@ -69,14 +69,14 @@ def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, 
     worker_plan = WorkerDevicePlan.of(base, chosen("workers.alternate=true"))
     assert (worker_plan.alternates, worker_plan.plan, worker_plan.fit_fraction) == (False, None, 1.0)
     settings = chosen()
-    trainer, engine = PeftTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
+    trainer, engine = LoraTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
     worker_plan.rest(trainer)
     assert worker_plan.device_turns(engine) is None
     assert worker_plan.facts(engine, tmp_path) == {}
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["infer.engine=hf", "train.trainer=unsloth"], ["infer.engine=vllm", "train.trainer=peft"]]
+    "overrides", [[], ["infer.engine=hf", "train.trainer=unsloth"], ["infer.engine=vllm", "train.trainer=lora"]]
 )
 def test_whoever_computes_loads_weights(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_plan, "load_base", lambda *_, **__: pytest.fail("it is known without a model"))
@@ -127,7 +127,7 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
     worker_plan = WorkerDevicePlan.of(base, chosen(*VLLM, "workers.alternate=true"))
     engine = VllmEngine(base, chosen(*VLLM).infer)
     monkeypatch.setattr(VllmEngine, "handover_seconds", 12.5)
-    worker_plan.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
     device_turns = worker_plan.device_turns(engine)
     assert device_turns is not None
     turns = Turns.read(worker_plan.facts(engine, tmp_path))
@@ -201,7 +201,7 @@ def test_no_start_is_thrown_away(
     monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     worker_plan = WorkerDevicePlan(base, 8, alternates=True, sleeps=True)
-    worker_plan.rest(PeftTrainer(base, chosen(*VLLM).train, tmp_path))
+    worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
     engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps)
     engine.start(8)
     assert worker_plan.device_turns(engine) is not None

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from solver.errors import InputError
 from solver.infer.vllm.shim import RANKS
 from solver.model.load import Base
-from solver.model.lora import PREFIX, TARGETS, WEIGHTS, read_shape
+from solver.model.lora import PREFIX, WEIGHTS, linear_layers, read_shape
 from solver.types import AdapterRef
 
 
@@ -18,18 +18,14 @@ def check_adapter(base: Base, ref: AdapterRef) -> int:
     if ref.kind != "lora":
         raise InputError(
             f"adapter {ref.id} holds all weights of the model and vLLM serves LoRA alone: "
-            "fit with train.trainer = peft or stacked, or use infer.engine = hf"
+            "fit with train.trainer = lora, or use infer.engine = hf"
         )
     if not ref.path.is_dir():
         raise InputError(f"{ref.path}: adapter {ref.id} is missing")
     rank = read_shape(ref.path).rank
     if rank > RANKS[-1]:
         raise InputError(f"{ref.path}: adapter has rank {rank}, vLLM serves at most {RANKS[-1]}")
-    layers = {
-        name: (int(module.in_features), int(module.out_features))
-        for name, module in base.model.named_modules()
-        if name.rsplit(".", 1)[-1] in TARGETS and hasattr(module, "in_features")
-    }
+    layers = {name: (layer.in_features, layer.out_features) for name, layer in linear_layers(base.model).items()}
     for name, shape in _shapes(ref.path).items():
         layer, _, matrix = name.removeprefix(PREFIX).rpartition(".lora_")
         if layer not in layers or matrix not in ("A.weight", "B.weight"):

