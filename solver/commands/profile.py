@@ -145,7 +145,7 @@ def _variant(
     deadline: Deadline,
     tell: Tell,
 ) -> Variant:
-    from solver.infer.registry import choose_engine, lora_alone, make_engine
+    from solver.infer.registry import choose_engine, make_engine
     from solver.model.load import load_base
     from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
@@ -155,13 +155,12 @@ def _variant(
         base, loading = _timed(
             lambda: load_base(options.model, quantised, cache=Path(scratch) / "weights"), "the model", quantization
         )
-        lora = lora_alone(settings.infer)
-        trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch), lora), "the trainer", quantization)
-        served = fits_lora(base, settings.train, lora)
+        trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch)), "the trainer", quantization)
+        served = fits_lora(settings.train)
         engine, serving = _timed(
             lambda: make_engine(base, settings.infer, settings.train.rank, lora=served), "the engine", quantization
         )
-        name = choose_trainer(base, settings.train, lora)[0]
+        name = choose_trainer(base, settings.train)[0]
         variant = Variant(
             quantization=quantization,
             dtype=str(base.dtype).removeprefix("torch."),

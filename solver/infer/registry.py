@@ -106,8 +106,3 @@ def give_vllm_up(base: Base, reason: str) -> None:
 def _instead(base: Base, settings: InferSettings) -> Engine:
     log.warning("engine: hf: %s", _FAILED[base])
     return ENGINES["hf"](base, settings, None, False)
-
-
-def lora_alone(settings: InferSettings) -> bool:
-    """Whether the engine serves no adapters that hold all weights."""
-    return settings.engine == "vllm"

@@ -185,7 +185,7 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     yield Finding("trainer", trainer, why=why)
     trainer, why = lora_trainer(base.device, "qwen3")
     yield Finding("trainer (large)", trainer, why=f"of Llama and Qwen models by --model; {why}")
-    engine, why = choose_engine(base, settings.infer, fits_lora(base, settings.train))
+    engine, why = choose_engine(base, settings.infer, fits_lora(settings.train))
     yield Finding("engine", engine, why=why)
     engine, why = auto_engine(base.device.type, True, lambda: not_usable(base.device.type))
     yield Finding("engine (large)", engine, why=f"of models by --model that are fitted with LoRA; {why}")

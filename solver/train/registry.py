@@ -18,7 +18,6 @@ from solver.train.base import Trainer
 from solver.train.full import FullTrainer
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
-from solver.train.schedule import TINY
 from solver.train.unsloth import UnslothTrainer
 
 log = logging.getLogger(__name__)
@@ -33,27 +32,22 @@ APART = ("unsloth",)  # those that compute in a process of their own
 _FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why unsloth did not start for a base
 
 
-def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False) -> tuple[str, str]:
-    """The name of the trainer, and why, in a few words. `lora_alone`: the engine serves no other adapters."""
+def choose_trainer(base: Base, settings: TrainSettings) -> tuple[str, str]:
+    """The name of the trainer, and why, in a few words.
+
+    "auto" takes LoRA: on held-out tasks fits of all weights solved no more, were slower, and engines cannot batch them.
+    """
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
-    millions = f"{base.parameters / 1e6:.1f}M weights"
-    if not base.quantized and not lora_alone and base.parameters < TINY:
-        return "full", f"{millions}, fewer than {TINY / 1e6:.0f}M: all of them are trained"
-    size = f"{TINY / 1e6:.0f}M or more: LoRA"
-    if base.quantized:
-        size = "quantised: LoRA beside them"
-    elif base.parameters < TINY:
-        size = "the engine serves LoRA alone"
     name, why = lora_trainer(base.device, _kind(base), base.codec == grid_codec(), settings.stack or 1)
     if name == "unsloth" and base in _FAILED:
         name, why = "peft", f"unsloth did not start: {_FAILED[base]}"
-    return name, f"{millions}, {size}; {why}"
+    return name, f"{base.parameters / 1e6:.1f}M weights; {why}"
 
 
-def fits_lora(base: Base, settings: TrainSettings, lora_alone: bool = False) -> bool:
+def fits_lora(settings: TrainSettings) -> bool:
     """Whether every adapter will be LoRA."""
-    return choose_trainer(base, settings, lora_alone)[0] != "full"
+    return settings.trainer != "full"
 
 
 def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stack: int = 1) -> tuple[str, str]:
@@ -66,9 +60,7 @@ def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stac
     return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 
 
-def make_trainer(
-    base: Base, settings: TrainSettings, scratch: Path, lora_alone: bool = False, device_share: float = 1.0
-) -> Trainer:
+def make_trainer(base: Base, settings: TrainSettings, scratch: Path, device_share: float = 1.0) -> Trainer:
     """The trainer of the settings; its adapters go to `scratch`/adapter id.
 
     `device_share` is what one in a process of its own may take of the device's memory. A trainer of this process loads the
@@ -76,7 +68,7 @@ def make_trainer(
     warning. Raises InputError if one that was asked for by name cannot be had, StartError if it does not start: that may be
     different when it is tried again.
     """
-    name, _ = choose_trainer(base, settings, lora_alone)
+    name, _ = choose_trainer(base, settings)
     try:
         if name in APART:
             return TRAINERS[name](base, settings, scratch, device_share)
@@ -85,7 +77,7 @@ def make_trainer(
         if settings.trainer != "auto":
             raise StartError(f"train.trainer={settings.trainer} does not start: {error}") from None
         _FAILED[base] = str(error)
-    name, why = choose_trainer(base, settings, lora_alone)
+    name, why = choose_trainer(base, settings)
     log.warning("trainer: %s: %s", name, why)
     return TRAINERS[name](base.with_weights(), settings, scratch)
 

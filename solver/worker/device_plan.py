@@ -18,7 +18,7 @@ import torch
 from solver.config import Settings
 from solver.host import free_memory
 from solver.infer.base import Engine
-from solver.infer.registry import OWN_WEIGHTS, choose_engine, lora_alone
+from solver.infer.registry import OWN_WEIGHTS, choose_engine
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
 from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
@@ -40,7 +40,7 @@ def needs_no_weights(model: Path | None, settings: Settings, cache: Path) -> boo
     if settings.train.trainer == "auto" and not torch.cuda.is_available():
         return False
     base = load_base(model, settings.model, weights=False, cache=cache)
-    trainer, _ = choose_trainer(base, settings.train, lora_alone(settings.infer))
+    trainer, _ = choose_trainer(base, settings.train)
     return trainer in APART and choose_engine(base, settings.infer, lora=True)[0] in OWN_WEIGHTS
 
 
@@ -61,13 +61,13 @@ class WorkerDevicePlan:
     def of(cls, base: Base, settings: Settings) -> Self:
         """Plan by the settings, and bound what this process may take; warns if the device is too small."""
         worker_plan = cls(base, settings.train.rank)
-        lora = fits_lora(base, settings.train, lora_alone(settings.infer))
+        lora = fits_lora(settings.train)
         if choose_engine(base, settings.infer, lora)[0] not in OWN_WEIGHTS:
             return worker_plan
         worker_plan.alternates = bool(settings.workers.alternate)
         if base.device.type != "cuda":
             return worker_plan
-        apart = choose_trainer(base, settings.train, lora_alone(settings.infer))[0] in APART
+        apart = choose_trainer(base, settings.train)[0] in APART
         total = int(torch.cuda.get_device_properties(base.device).total_memory)
         plan = plan_device(
             total,

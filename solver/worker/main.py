@@ -49,7 +49,7 @@ def load(config: WorkerConfig) -> Backend:
         import torch
 
         from solver.infer.base import Engine, EngineLost
-        from solver.infer.registry import choose_engine, give_vllm_up, lora_alone, make_engine, replace_engine
+        from solver.infer.registry import choose_engine, give_vllm_up, make_engine, replace_engine
         from solver.model import threads
         from solver.model.load import load_base
         from solver.model.memory import broken, peak_memory
@@ -68,7 +68,7 @@ def load(config: WorkerConfig) -> Backend:
     if (no_vllm := config.scratch / NO_VLLM).is_file():
         give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
     device_plan = WorkerDevicePlan.of(base, settings)
-    lora = fits_lora(base, settings.train, lora_alone(settings.infer))
+    lora = fits_lora(settings.train)
     found: dict[str, str] = {}  # as the first solver is made
     news: list[dict[str, str]] = []
 
@@ -76,7 +76,7 @@ def load(config: WorkerConfig) -> Backend:
         smaller = smaller_settings(settings, halvings)
         device_plan.begin()
         with _timed(parts, "trainer"):
-            trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), device_plan.fit_fraction)
+            trainer = make_trainer(base, smaller.train, config.scratch, device_plan.fit_fraction)
             device_plan.rest(trainer)
         rank = 0 if halvings else settings.train.rank
         with _timed(parts, "engine"):
@@ -96,7 +96,7 @@ def load(config: WorkerConfig) -> Backend:
         return Solver(smaller, base.codec, context, trainer, engine, device_turns=device_turns, another=another)
 
     def facts() -> dict[str, str]:
-        trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
+        trainer, why_trainer = choose_trainer(base, settings.train)
         engine, why_engine = choose_engine(base, settings.infer, lora)
         return {
             "trainer": trainer,

@@ -66,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         models = bases(Path(scratch), given.dtype)
         works: dict[str, dict[str, Callable[[], int]]] = {}
-        for trainer in ("peft", "full"):
+        for trainer in ("lora", "full"):
             chosen = load_settings(overrides=[f"train.trainer={trainer}"]).train
             trainers = {name: make_trainer(base, chosen, Path(scratch) / f"{trainer}-{name}") for name, base in models.items()}
             works[f"fit, {trainer}"] = {

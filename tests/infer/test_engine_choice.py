@@ -83,7 +83,7 @@ def test_auto_goes_by_what_is_fitted(base: Base, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(registry, "unservable", lambda _: "")
     large = replace(base, device=torch.device("cuda"))
     for trainer, engine in (("auto", "hf"), ("full", "hf"), ("lora", "vllm"), ("peft", "vllm")):
-        assert choose_engine(large, AUTO, fits_lora(base, TrainSettings(trainer=trainer)))[0] == engine
+        assert choose_engine(large, AUTO, fits_lora(TrainSettings(trainer=trainer)))[0] == engine
 
 
 def test_the_engine_is_started_with_the_rank(base: Base, chosen: type[StandIn]) -> None:

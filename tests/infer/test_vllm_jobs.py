@@ -192,10 +192,7 @@ def test_a_missing_extra_says_what_to_install(base: Base, monkeypatch: pytest.Mo
 def test_what_is_fitted_can_be_served(base: Base) -> None:
     with pytest.raises(InputError, match="LoRA adapters alone"):
         load_settings(overrides=["infer.engine=vllm", "train.trainer=full"])
-    assert choose_trainer(base, TrainSettings())[0] == "full"
-    name, why = choose_trainer(base, TrainSettings(), lora_alone=True)
-    assert name == "lora"
-    assert "LoRA alone" in why
+    assert choose_trainer(base, TrainSettings())[0] == "lora"
 
 
 class Cores:

@@ -378,7 +378,8 @@ def test_half_precision_bases_keep_fp32_adapters(tiny_base: Path, tmp_path: Path
         assert logits(apply_adapter(base, fit.adapter)).dtype == base.dtype
 
 
-def test_auto_takes_full_for_tiny_models_and_says_why(base: Base) -> None:
-    assert choose_trainer(base, SETTINGS)[0] == "full"
-    assert "fewer than 20M" in choose_trainer(base, SETTINGS)[1]
+def test_auto_takes_lora_for_the_package_s_own_models_and_says_why(base: Base) -> None:
+    name, why = choose_trainer(base, SETTINGS)
+    assert name == "lora"
+    assert "own kind" in why
     assert choose_trainer(base, SETTINGS.model_copy(update={"trainer": "lora"})) == ("lora", "set by train.trainer")

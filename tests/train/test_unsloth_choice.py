@@ -24,6 +24,7 @@ from solver.model.lora import read_shape, target_names
 from solver.train import registry, unsloth
 from solver.train.apart import StartError
 from solver.train.lora import LoraTrainer
+from solver.train.peft import PeftTrainer
 from solver.train.registry import apart_peak, choose_trainer, lora_trainer, make_trainer
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
@@ -196,12 +197,11 @@ def test_auto_takes_another_if_it_does_not_start(
     def broken(*arguments: Any) -> Any:
         raise StartError("ImportError: no triton")
 
-    monkeypatch.setattr(registry, "TINY", 0)
     monkeypatch.setattr(registry, "lora_trainer", lambda device, kind, grid, stack: ("unsloth", "it is there"))
     monkeypatch.setitem(registry.TRAINERS, "unsloth", broken)
     auto = SETTINGS.model_copy(update={"trainer": "auto"})
     assert choose_trainer(base, auto)[0] == "unsloth"
-    assert isinstance(make_trainer(base, auto, tmp_path), LoraTrainer)
+    assert isinstance(make_trainer(base, auto, tmp_path), PeftTrainer)
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("trainer: peft: ")
     name, why = choose_trainer(base, auto)
