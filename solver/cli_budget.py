@@ -27,35 +27,44 @@ def profile(
     *,
     model: ModelOption = "embedded",
     quantization: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="none, nf4 or both; without it that of the settings.")
+        str | None, typer.Option(metavar="NAME,NAME", help="Measure these: none, nf4 or both.  [default: that of the settings]")
     ] = None,
     lengths: Annotated[
-        str, typer.Option(metavar="N,N", help="Tokens of a training sequence and of a prompt.")
+        str, typer.Option(metavar="N,N", help="Lengths of a training sequence and of a prompt, in tokens.")
     ] = "512,1024,2048,4096,8192",
     seconds: Annotated[
-        float | None, typer.Option(min=1, help="Measure no longer than this; lengths that would take longer are left out.")
+        float | None,
+        typer.Option(min=1, help="Measure for at most this many seconds. Lengths that would take longer are left out."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the profile.  [default: profile.json]", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the profile to this file.  [default: profile.json]", show_default=False)
+    ] = None,
     compare: Annotated[
-        Path | None, typer.Option(metavar="OLD.json", help="Print every number over that of another profile.")
+        Path | None, typer.Option(metavar="OLD.json", help="Print the ratio of every number to that in an older profile.")
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(metavar="FILE.md", help="Put the table between the markers of the machine in this document.")
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Write the table into this document, between the markers of the machine."),
     ] = None,
     stored: Annotated[
-        bool, typer.Option("--stored", help="Measure nothing: show what is stored, or estimated, for --machine and --model.")
+        bool,
+        typer.Option("--stored", help="Measure nothing. Show the stored profile, or the estimate, for --machine and --model."),
     ] = False,
-    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset, for example cpu or kaggle-l4x4.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
+    machine: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this machine preset, for example cpu or kaggle-l4x4.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this recipe preset, for example default or mit.")
+    ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. May be repeated.")
     ] = None,
 ) -> None:
     """Measure what a model costs on this machine.
 
-    Seconds per optimizer step, tokens/s of training, prefill, decoding and search, peak memory, and how long a worker takes to
-    start, by quantisation and length, through the trainer and the engine that a run would use. The file is the prior of the
-    cost model of `solver run --set budget.profile=FILE`.
+    The command measures seconds per optimizer step, tokens/s of training, prefill, decoding and search, peak memory, and the
+    start of a worker. It does so for each quantisation and length, with the trainer and the engine that a run would use. To
+    plan a run with the result: solver run --set budget.profile=FILE.
 
     \b
     Examples:
@@ -118,26 +127,31 @@ def profile(
 def dry_run(
     challenges: Annotated[str, typer.Argument(help="The tasks, as for `solver run`.")],
     *,
-    cap: Annotated[str, typer.Option(help="Wall clock for the sample.")] = "3m",
-    budget: Annotated[str, typer.Option(help="Wall clock of the whole run.")] = "12h",
+    cap: Annotated[str, typer.Option(help="Time for the sample.")] = "3m",
+    budget: Annotated[str, typer.Option(help="Budget of the whole run.")] = "12h",
     as_: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Extrapolate to this machine, by the ratio of profiles.")
+        str | None, typer.Option("--as", metavar="NAME", help="Extrapolate to this machine, by the ratio of the two profiles.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep the run of the sample here; without it, it is deleted.")] = None,
-    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset of this machine.")] = None,
-    recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep the run of the sample in this folder.  [default: delete it]")] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Use this machine preset for this machine.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use this recipe preset, for example default or mit.")
+    ] = None,
     model: ModelOption = "embedded",
-    tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(metavar="N|ID,ID", help="Take the first N tasks, or the tasks with these ids.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed for views and samples.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated.")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. May be repeated.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Try a run in small and say what the whole one would do.
+    """Run a sample of the tasks and predict what the whole run would do.
 
-    Solves a sample of the tasks, stratified by size, exactly as `solver run` would, then plays out all tasks and the whole
-    budget with what that measured: steps, views, finish, what would be cut. Says how far its own predictions were off.
+    The command solves tasks of all sizes exactly as `solver run` would. Then it plays out all tasks and the whole budget with
+    the costs it measured: steps, views, the end of the run, and what would be left out. It also says how far its own
+    predictions were off.
 
     \b
     Examples:
@@ -183,14 +197,14 @@ def dry_run(
 
 def _warn_of_differences(old: Profile, new: Profile) -> None:
     for difference in old.differences(new.machine, new.model):
-        typer.echo(f"the older profile is of something else: {difference}", err=True)
+        typer.echo(f"the older profile is not of the same thing: {difference}", err=True)
 
 
 def _quantizations(text: str) -> tuple[Quantization, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
     for name in names:
         if name not in get_args(Quantization):
-            raise InputError(f"--quantization: {name!r} is none of {', '.join(get_args(Quantization))}")
+            raise InputError(f"--quantization: {name!r} is not one of: {', '.join(get_args(Quantization))}")
     return names  # type: ignore[return-value]
 
 
@@ -200,5 +214,5 @@ def _lengths(text: str) -> tuple[int, ...]:
     except ValueError:
         lengths = ()
     if not lengths or min(lengths) < 16:
-        raise InputError(f"--lengths {text}: write numbers of tokens, 16 or more each, with commas between them")
+        raise InputError(f"--lengths {text}: write numbers of tokens, each 16 or more, with commas between them")
     return lengths

@@ -15,18 +15,19 @@ def register(app: typer.Typer) -> None:
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="A GGUF file, or a folder in Hugging Face format with safetensors.")],
+    source: Annotated[Path, typer.Argument(help="The model: a GGUF file, or a folder in Hugging Face format with safetensors.")],
     *,
-    out: Annotated[Path, typer.Option(help="The folder to write, for --model; it must not be there yet.")],
+    out: Annotated[Path, typer.Option(help="Write the model to this folder, for --model. The folder must not exist yet.")],
     vocabulary: Annotated[
-        Literal["full", "grid"], typer.Option(help="grid keeps the tokens that grids are written with, and no others.")
+        Literal["full", "grid"],
+        typer.Option(help="full keeps all tokens. grid keeps only the tokens that grids are written with."),
     ] = "full",
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Of the weights written; auto: as they are stored, float32 for a GGUF file."),
+        typer.Option(help="Type of the weights that are written. auto: as stored, or float32 for a GGUF file."),
     ] = "auto",
 ) -> None:
-    """Make a base model ready for --model: safetensors, and if wanted only the tokens that grids use.
+    """Convert a base model to a folder for --model, with all tokens or only those that grids use.
 
     \b
     Examples:
@@ -41,14 +42,17 @@ def convert(
 
 
 def make_corpus(
-    source: Annotated[Literal["rearc"], typer.Argument(help="rearc: RE-ARC's generators, from reasoning-gym.")],
-    out: Annotated[Path, typer.Argument(help="The corpus file to write, .json or .json.xz.")],
+    source: Annotated[
+        Literal["rearc"],
+        typer.Argument(help="Where the pairs come from. rearc: the generators of RE-ARC, from the package reasoning-gym."),
+    ],
+    out: Annotated[Path, typer.Argument(help="Write the corpus to this file, .json or .json.xz.")],
     *,
-    pairs: Annotated[int, typer.Option(min=2, help="Of each of the 400 families.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Of the pairs.")] = 0,
-    processes: Annotated[int, typer.Option(min=0, help="That make families side by side; 0: one for each core.")] = 0,
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of each of the 400 families.")] = 400,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for the pairs.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="Number of processes that make pairs. 0: one for each core.")] = 0,
 ) -> None:
-    """Write a corpus for pretrain: fresh pairs of the ARC-AGI-1 training tasks.
+    """Make a corpus for `solver pretrain`: fresh pairs of the ARC-AGI-1 training tasks.
 
     \b
     Examples:

@@ -32,8 +32,8 @@ LEAST_JUDGED = 0.01  # of the seconds of all phases: the predictions of one that
 CHANGE = 0.03  # of a prediction that calls for new plans
 
 # Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
-# is that of README's table (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; a pair of a sequence
-# took 0.1 ms; the rest is guessed.
+# is that of docs/measurements.md, Fits (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; a pair of
+# a sequence took 0.1 ms; the rest is guessed.
 _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "prepare": (6e-4, 1e-4, 3e-5, 1e-7, 6e-5),

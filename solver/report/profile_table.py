@@ -116,9 +116,11 @@ def comparison_table(new: Profile, old: Profile) -> Table:
 
 
 def markdown(profile: Profile) -> str:
-    """For a document."""
+    """For a document. The columns of numbers that were not measured say "estimate"."""
     rows = [cells(variant, row) for variant in profile.variants for row in variant.rows]
-    table = [_line(COLUMNS), _line(["---", *["---:"] * (len(COLUMNS) - 1)]), *map(_line, rows)]
+    suffix = ", estimate" if profile.estimate else ""
+    head = [*COLUMNS[:2], *(f"{column}{suffix}" for column in COLUMNS[2:])]
+    table = [_line(head), _line(["---", *["---:"] * (len(COLUMNS) - 1)]), *map(_line, rows)]
     about = "\n".join(f"- {line}" for line in (*lines_about(profile), *notes(profile)))
     return "\n".join([*table, "", about])
 

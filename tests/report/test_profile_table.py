@@ -102,6 +102,15 @@ def test_an_estimate_is_marked_wherever_it_is_printed(machine: str) -> None:
     assert any("NOT MEASURED" in line for line in lines_about(found)) == found.estimate
 
 
+@pytest.mark.parametrize("machine", ["cpu", "h200", "kaggle-l4x4", "kaggle-t4x2"])
+def test_every_column_of_estimated_numbers_says_so(machine: str) -> None:
+    found = stored(machine)
+    head = [part.strip() for part in markdown(found).splitlines()[0].strip("|").split("|")]
+    assert len(head) == len(COLUMNS)
+    assert head[:2] == ["quantisation", "tokens"]  # what was asked for, not a result
+    assert {column.endswith(", estimate") for column in head[2:]} == {found.estimate}
+
+
 def test_a_measured_profile_says_when() -> None:
     found = CPU.model_copy(update={"derivation": "", "measured_at": "2026-01-02", "commit": "abc"})
     assert any("measured 2026-01-02, commit abc" in line for line in lines_about(found))
@@ -117,7 +126,7 @@ def test_the_table_fits_eighty_columns_uncut() -> None:
 
 @pytest.mark.parametrize("machine", ["cpu", "h200", "kaggle-l4x4", "kaggle-t4x2"])
 def test_the_document_shows_the_stored_profiles_or_nothing(machine: str) -> None:
-    text = (Path(__file__).parents[2] / "time_budget.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
     begin, end = markers(machine)
     body = text.partition(begin)[2].partition(end)[0].strip()
     if body == "Not measured yet.":
