@@ -95,7 +95,8 @@ def profile(
         check_document(table, machine)
     old = load_profile(compare) if compare is not None else None
     if stored:
-        found = stored_profile(machine, None if model is None else model_of(model_named(model)))
+        folder = model_named(model)
+        found = stored_profile(machine, None if folder is None else model_of(folder))
     else:
         from solver.commands.profile import ProfileOptions
         from solver.commands.profile import profile as measure

@@ -79,10 +79,10 @@ def test_what_is_asked_for_is_taken(base: Base) -> None:
 
 
 def test_auto_goes_by_what_is_fitted(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tiny model whose weights are all trained, and the same with LoRA."""
+    """A model whose weights are all trained, and the same with LoRA."""
     monkeypatch.setattr(registry, "unservable", lambda _: "")
     large = replace(base, device=torch.device("cuda"))
-    for trainer, engine in (("auto", "hf"), ("full", "hf"), ("lora", "vllm"), ("peft", "vllm")):
+    for trainer, engine in (("auto", "vllm"), ("full", "hf"), ("lora", "vllm"), ("peft", "vllm")):
         assert choose_engine(large, AUTO, fits_lora(TrainSettings(trainer=trainer)))[0] == engine
 
 

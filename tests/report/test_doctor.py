@@ -79,7 +79,7 @@ def test_the_embedded_model_is_loaded_and_choices_are_explained(tiny_base: Path,
     findings = diagnosis.to_json()["findings"]
     assert diagnosis.ready
     assert findings["base model"]["state"] == "ok"
-    assert findings["trainer"]["value"] == "full"
+    assert findings["trainer"]["value"] == "lora"
     assert findings["engine"]["value"] == "hf"
     assert findings["trainer"]["why"]
     assert findings["engine"]["why"]

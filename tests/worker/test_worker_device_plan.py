@@ -43,8 +43,8 @@ DEVICES = {"kaggle-t4x2": int(15.8e9), "kaggle-l4x4": int(22.3e9), "h200": 139 *
 
 
 @pytest.fixture
-def base(tiny_base: Path) -> Base:
-    return load_base(tiny_base, FP32)
+def base(plain_base: Path) -> Base:
+    return load_base(plain_base, FP32)
 
 
 def chosen(*overrides: str) -> Settings:
@@ -83,8 +83,8 @@ def test_whoever_computes_loads_weights(overrides: list[str], tmp_path: Path, mo
     assert not needs_no_weights(None, chosen(*overrides), tmp_path)
 
 
-def test_with_fits_elsewhere_and_an_engine_of_its_own_weights_nobody_does(tiny_base: Path, tmp_path: Path) -> None:
-    assert needs_no_weights(tiny_base, chosen("infer.engine=vllm", "train.trainer=unsloth"), tmp_path)
+def test_with_fits_elsewhere_and_an_engine_of_its_own_weights_nobody_does(plain_base: Path, tmp_path: Path) -> None:
+    assert needs_no_weights(plain_base, chosen("infer.engine=vllm", "train.trainer=unsloth"), tmp_path)
 
 
 def test_a_large_device_holds_both(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
