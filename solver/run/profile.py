@@ -145,8 +145,9 @@ def _variant(
     deadline: Deadline,
     tell: Tell,
 ) -> Variant:
-    from solver.infer.registry import choose_engine, lora_alone, make_engine
+    from solver.infer.registry import choose_engine, make_engine
     from solver.model.load import load_base
+    from solver.run.worker_context import WorkerContext
     from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
     settings = options.settings
@@ -155,18 +156,23 @@ def _variant(
         base, loading = _timed(
             lambda: load_base(options.model, quantised, cache=Path(scratch) / "weights"), "the model", quantization
         )
-        lora = lora_alone(settings.infer)
-        trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch), lora), "the trainer", quantization)
-        served = fits_lora(base, settings.train, lora)
-        engine, serving = _timed(
-            lambda: make_engine(base, settings.infer, settings.train.rank, lora=served), "the engine", quantization
+        context = WorkerContext.of(settings)
+        trainers = context.trainers
+        trainer, training = _timed(
+            lambda: make_trainer(base, settings.train, Path(scratch), trainers), "the trainer", quantization
         )
-        name = choose_trainer(base, settings.train, lora)[0]
+        served = fits_lora(base, settings.train, trainers)
+        engine, serving = _timed(
+            lambda: make_engine(base, settings.infer, settings.train.rank, lora=served, state=context.engines),
+            "the engine",
+            quantization,
+        )
+        name = choose_trainer(base, settings.train, trainers)[0]
         variant = Variant(
             quantization=quantization,
             dtype=str(base.dtype).removeprefix("torch."),
             trainer=name,
-            engine=choose_engine(base, settings.infer, served)[0],
+            engine=choose_engine(base, settings.infer, served, context.engines)[0],
             rank=0 if name == "full" else settings.train.rank,
             batch=settings.train.batch_sequences,
             views=full_plan(settings).views,

@@ -17,13 +17,14 @@ import torch
 
 from solver.config import Settings
 from solver.infer.base import Engine
-from solver.infer.registry import OWN_WEIGHTS, choose_engine, lora_alone
+from solver.infer.registry import OWN_WEIGHTS, choose_engine
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
 from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
 from solver.model.rest import Movable, Parked, Rests
 from solver.run.handover import Handover
 from solver.run.placement import free_memory
+from solver.run.worker_context import WorkerContext
 from solver.train.base import Trainer
 from solver.train.registry import APART, choose_trainer, fits_lora
 
@@ -33,15 +34,16 @@ SAVED = 4  # bytes of an adapter's weight in its file, fp32
 SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
 
 
-def needs_no_weights(model: Path | None, settings: Settings, cache: Path) -> bool:
+def needs_no_weights(model: Path | None, settings: Settings, cache: Path, context: WorkerContext | None = None) -> bool:
     """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
     if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *APART):
         return False
     if settings.train.trainer == "auto" and not torch.cuda.is_available():
         return False
     base = load_base(model, settings.model, weights=False, cache=cache)
-    trainer, _ = choose_trainer(base, settings.train, lora_alone(settings.infer))
-    return trainer in APART and choose_engine(base, settings.infer, lora=True)[0] in OWN_WEIGHTS
+    context = context or WorkerContext.of(settings)
+    trainer, _ = choose_trainer(base, settings.train, context.trainers)
+    return trainer in APART and choose_engine(base, settings.infer, True, context.engines)[0] in OWN_WEIGHTS
 
 
 @dataclass(eq=False)
@@ -58,16 +60,17 @@ class Sharing:
     _handover: Handover | None = None
 
     @classmethod
-    def of(cls, base: Base, settings: Settings) -> Self:
+    def of(cls, base: Base, settings: Settings, context: WorkerContext | None = None) -> Self:
         """Plan by the settings, and bound what this process may take; warns if the device is too small."""
         sharing = cls(base, settings.train.rank)
-        lora = fits_lora(base, settings.train, lora_alone(settings.infer))
-        if choose_engine(base, settings.infer, lora)[0] not in OWN_WEIGHTS:
+        context = context or WorkerContext.of(settings)
+        lora = fits_lora(base, settings.train, context.trainers)
+        if choose_engine(base, settings.infer, lora, context.engines)[0] not in OWN_WEIGHTS:
             return sharing
         sharing.alternates = bool(settings.workers.alternate)
         if base.device.type != "cuda":
             return sharing
-        apart = choose_trainer(base, settings.train, lora_alone(settings.infer))[0] in APART
+        apart = choose_trainer(base, settings.train, context.trainers)[0] in APART
         total = int(torch.cuda.get_device_properties(base.device).total_memory)
         plan = plan_device(
             total,

@@ -61,12 +61,13 @@ def load(config: WorkerConfig) -> Backend:
         import torch
 
         from solver.infer.base import Engine, EngineLost
-        from solver.infer.registry import choose_engine, give_vllm_up, lora_alone, make_engine, replace_engine
+        from solver.infer.registry import choose_engine, make_engine, replace_engine
         from solver.model import threads
         from solver.model.load import load_base
         from solver.model.memory import broken, peak_memory
         from solver.run.sharing import Sharing, needs_no_weights
-        from solver.train.registry import apart_peak, choose_trainer, fits_lora, make_trainer
+        from solver.run.worker_context import WorkerContext
+        from solver.train.registry import choose_trainer, fits_lora, make_trainer
 
     settings = config.settings
     if settings.model.threads:
@@ -74,13 +75,14 @@ def load(config: WorkerConfig) -> Backend:
     else:
         threads.govern()
     cache = config.scratch / "weights"
-    with _timed(parts, "model"):
-        base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
-    cuda = base.device.type == "cuda"
+    context = WorkerContext.of(settings)
     if (no_vllm := config.scratch / NO_VLLM).is_file():
-        give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
-    sharing = Sharing.of(base, settings)
-    lora = fits_lora(base, settings.train, lora_alone(settings.infer))
+        context.engines.vllm_given_up = no_vllm.read_text(encoding="utf-8")
+    with _timed(parts, "model"):
+        base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache, context), cache)
+    cuda = base.device.type == "cuda"
+    sharing = Sharing.of(base, settings, context)
+    lora = fits_lora(base, settings.train, context.trainers)
     found: dict[str, str] = {}  # as the first solver is made
     news: list[dict[str, str]] = []
 
@@ -88,11 +90,11 @@ def load(config: WorkerConfig) -> Backend:
         smaller = smaller_settings(settings, halvings)
         sharing.begin()
         with _timed(parts, "trainer"):
-            trainer = make_trainer(base, smaller.train, config.scratch, lora_alone(smaller.infer), sharing.fit_fraction)
+            trainer = make_trainer(base, smaller.train, config.scratch, context.trainers, sharing.fit_fraction)
             sharing.rest(trainer)
         rank = 0 if halvings else settings.train.rank
         with _timed(parts, "engine"):
-            engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora)
+            engine = make_engine(base, smaller.infer, rank, sharing.plan, sharing.sleeps, lora, context.engines)
         handover = sharing.handover(engine)
         if not halvings:
             found.update(sharing.facts(engine, config.scratch))
@@ -100,16 +102,16 @@ def load(config: WorkerConfig) -> Backend:
         def another(lost: EngineLost) -> tuple[Engine, Handover | None]:
             with contextlib.suppress(OSError):
                 no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
-            replacement = replace_engine(base, smaller.infer, lost)
+            replacement = replace_engine(base, smaller.infer, lost, context.engines)
             news.append(facts())
             return replacement, sharing.handover(replacement)
 
-        context = min(base.context, smaller.model.context)
-        return Solver(smaller, base.codec, context, trainer, engine, handover=handover, another=another)
+        longest = min(base.context, smaller.model.context)
+        return Solver(smaller, base.codec, longest, trainer, engine, handover=handover, another=another)
 
     def facts() -> dict[str, str]:
-        trainer, why_trainer = choose_trainer(base, settings.train, lora_alone(settings.infer))
-        engine, why_engine = choose_engine(base, settings.infer, lora)
+        trainer, why_trainer = choose_trainer(base, settings.train, context.trainers)
+        engine, why_engine = choose_engine(base, settings.infer, lora, context.engines)
         return {
             "trainer": trainer,
             "trainer_because": why_trainer,
@@ -123,7 +125,7 @@ def load(config: WorkerConfig) -> Backend:
         }
 
     def peak() -> int:
-        return peak_memory(base.device) + apart_peak(base)
+        return peak_memory(base.device) + context.trainers.peak_memory
 
     return Backend(solver, parts, facts, peak, lambda: broken(base.device), news)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -14,7 +13,7 @@ from solver.config import TrainSettings
 from solver.model.load import Base
 from solver.train import unsloth
 from solver.train.apart import StartError
-from solver.train.base import Trainer
+from solver.train.base import Trainer, TrainerState
 from solver.train.full import FullTrainer
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
@@ -30,30 +29,30 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "unsloth": UnslothTrainer,
 }
 APART = ("unsloth",)  # those that compute in a process of their own
-_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why unsloth did not start for a base
 
 
-def choose_trainer(base: Base, settings: TrainSettings, lora_alone: bool = False) -> tuple[str, str]:
-    """The name of the trainer, and why, in a few words. `lora_alone`: the engine serves no other adapters."""
+def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | None = None) -> tuple[str, str]:
+    """The name of the trainer, and why, in a few words. `state` is what the process remembers."""
+    state = state or TrainerState()
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
     millions = f"{base.parameters / 1e6:.1f}M weights"
-    if not base.quantized and not lora_alone and base.parameters < TINY:
+    if not base.quantized and not state.lora_because and base.parameters < TINY:
         return "full", f"{millions}, fewer than {TINY / 1e6:.0f}M: all of them are trained"
     size = f"{TINY / 1e6:.0f}M or more: LoRA"
     if base.quantized:
         size = "quantised: LoRA beside them"
     elif base.parameters < TINY:
-        size = "the engine serves LoRA alone"
+        size = state.lora_because
     name, why = lora_trainer(base.device, _kind(base), base.codec == grid_codec(), settings.stack or 1)
-    if name == "unsloth" and base in _FAILED:
-        name, why = "peft", f"unsloth did not start: {_FAILED[base]}"
+    if name == "unsloth" and state.unsloth_failed:
+        name, why = "peft", f"unsloth did not start: {state.unsloth_failed}"
     return name, f"{millions}, {size}; {why}"
 
 
-def fits_lora(base: Base, settings: TrainSettings, lora_alone: bool = False) -> bool:
+def fits_lora(base: Base, settings: TrainSettings, state: TrainerState | None = None) -> bool:
     """Whether every adapter will be LoRA."""
-    return choose_trainer(base, settings, lora_alone)[0] != "full"
+    return choose_trainer(base, settings, state)[0] != "full"
 
 
 def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stack: int = 1) -> tuple[str, str]:
@@ -67,32 +66,28 @@ def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stac
 
 
 def make_trainer(
-    base: Base, settings: TrainSettings, scratch: Path, lora_alone: bool = False, device_share: float = 1.0
+    base: Base, settings: TrainSettings, scratch: Path, state: TrainerState | None = None, device_share: float = 1.0
 ) -> Trainer:
     """The trainer of the settings; its adapters go to `scratch`/adapter id.
 
-    `device_share` is what one in a process of its own may take of the device's memory. A trainer of this process loads the
-    weights of a base that is but a description. If the one that "auto" chose does not start, another takes its place, with a
-    warning. Raises InputError if one that was asked for by name cannot be had, StartError if it does not start: that may be
-    different when it is tried again.
+    `state` is what the process remembers, `device_share` what a trainer in a process of its own may take of the device's
+    memory. A trainer of this process loads the weights of a base that is but a description. If the one that "auto" chose does
+    not start, another takes its place, with a warning. Raises InputError if one that was asked for by name cannot be had,
+    StartError if it does not start: that may be different when it is tried again.
     """
-    name, _ = choose_trainer(base, settings, lora_alone)
+    state = state or TrainerState()
+    name, _ = choose_trainer(base, settings, state)
     try:
         if name in APART:
-            return TRAINERS[name](base, settings, scratch, device_share)
+            return TRAINERS[name](base, settings, scratch, state, device_share)
         return TRAINERS[name](base.with_weights(), settings, scratch)
     except StartError as error:
         if settings.trainer != "auto":
             raise StartError(f"train.trainer={settings.trainer} does not start: {error}") from None
-        _FAILED[base] = str(error)
-    name, why = choose_trainer(base, settings, lora_alone)
+        state.unsloth_failed = str(error)
+    name, why = choose_trainer(base, settings, state)
     log.warning("trainer: %s: %s", name, why)
     return TRAINERS[name](base.with_weights(), settings, scratch)
-
-
-def apart_peak(base: Base) -> int:
-    """Bytes: the most that a process of its own, in which adapters of this base are fitted, has held so far; 0 without one."""
-    return unsloth.process_peak(base)
 
 
 def _kind(base: Base) -> str:

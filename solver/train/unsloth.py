@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -23,6 +22,7 @@ from solver.errors import InputError
 from solver.model.load import Base
 from solver.model.rest import Parked
 from solver.train.apart import ApartTrainer, Lost, Order, StartError
+from solver.train.base import TrainerState
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import peak_lr
 from solver.types import Deadline, Fit, FitJob
@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model types that unsloth has kernels for and this trainer knows
 _MAKER = "solver.train.unsloth_process:load"
-_PROCESSES: WeakKeyDictionary[Base, ApartTrainer] = WeakKeyDictionary()  # one for all trainers of a base
 
 
 def refusal(device: torch.device, model_type: str) -> str:
@@ -56,12 +55,6 @@ def version() -> str:
         return ""
 
 
-def process_peak(base: Base) -> int:
-    """Bytes: the most that the process of this base has held when it last answered, on host and device; 0 if there is none."""
-    process = _PROCESSES.get(base)
-    return process.peak_memory if process is not None else 0
-
-
 def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Of the process, before its first import: one device, no network, no statistics, compiled code in a folder of its own."""
     listed = [name.strip() for name in outer.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -80,8 +73,10 @@ def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = 
 class UnslothTrainer:
     """A LoRA adapter per job. If its process is lost, the jobs it had fail, and it is started again for the next ones, once."""
 
-    def __init__(self, base: Base, settings: TrainSettings, scratch: Path, device_share: float = 1.0) -> None:
-        """Start the process, or join the one of this base. `device_share` of the device's memory is what it may take.
+    def __init__(
+        self, base: Base, settings: TrainSettings, scratch: Path, state: TrainerState | None = None, device_share: float = 1.0
+    ) -> None:
+        """Start the process, or join the one of `state`. `device_share` of the device's memory is what it may take.
 
         Raises InputError if it cannot run here, StartError if it does not.
         """
@@ -90,6 +85,7 @@ class UnslothTrainer:
         # by the weights of the base alone: those of the process count the adapter's, too
         self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
         self._base, self._scratch, self._device_share = base, scratch, device_share
+        self._state = state or TrainerState()
         self._instead: PeftTrainer | None = None
         self._parked: Parked | None = None
         self._restarted = False
@@ -131,7 +127,7 @@ class UnslothTrainer:
             self._parked.wake()
 
     def _start(self) -> ApartTrainer:
-        process = _PROCESSES.get(self._base)
+        process = self._state.unsloth
         if process is None or not process.alive:
             base = self._base
             model = ModelSettings(
@@ -143,7 +139,7 @@ class UnslothTrainer:
             order = Order(_MAKER, base.path.absolute(), model, self._settings, self._scratch, self._device_share)
             self._scratch.mkdir(parents=True, exist_ok=True)
             process = ApartTrainer(order, environment(base.device, self._scratch))
-            _PROCESSES[base] = process
+            self._state.unsloth = process
         return process
 
     def _recover(self) -> None:

@@ -28,6 +28,7 @@ from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, Lora, Options
 from solver.model.load import Base, load_base
 from solver.model.lora import linear_layers
+from solver.train.base import TrainerState
 from solver.train.registry import choose_trainer
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
@@ -199,7 +200,7 @@ def test_what_is_fitted_can_be_served(base: Base) -> None:
     with pytest.raises(InputError, match="LoRA adapters alone"):
         load_settings(overrides=["infer.engine=vllm", "train.trainer=full"])
     assert choose_trainer(base, TrainSettings())[0] == "full"
-    name, why = choose_trainer(base, TrainSettings(), lora_alone=True)
+    name, why = choose_trainer(base, TrainSettings(), TrainerState(lora_because="the engine serves LoRA alone"))
     assert name == "lora"
     assert "LoRA alone" in why
 

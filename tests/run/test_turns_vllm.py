@@ -99,7 +99,6 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         made.engine.close()
         process = made.trainer._process
         process.close()
-        unsloth._PROCESSES.clear()
         assert not children()
 
 
