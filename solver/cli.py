@@ -78,6 +78,10 @@ def run(
     machine: Annotated[str | None, typer.Option(metavar="NAME", help="Machine preset, for example cpu or kaggle-l4x4.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="Recipe preset, for example default or mit.")] = None,
     model: Annotated[Path | None, typer.Option(help="Base model folder; without it the embedded model.")] = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A LoRA adapter of the model, in PEFT's format, that every fit starts from."),
+    ] = None,
     tasks: Annotated[str | None, typer.Option(metavar="N|ID,ID", help="The first N tasks, or the ones named.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of views and samples.")] = None,
     scratch: Annotated[
@@ -118,6 +122,7 @@ def run(
         until=until,
         settings=load_settings(machine, recipe, overrides),
         model=model,
+        adapter=adapter,
         recipe=recipe,
         machine=machine,
         tasks=tasks,

@@ -24,6 +24,7 @@ from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import LONGEST_DURATION
 from solver.errors import InputError
+from solver.model.adapter_folder import check_start
 from solver.model.folder import EMBEDDED, check_folder
 from solver.run.book import Book
 from solver.run.clock import WallClock, end_of_budget, process_start
@@ -99,7 +100,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
-        identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
+        identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe, options.adapter)
         ledger, book = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
         stack.enter_context(contextlib.closing(ledger))
         try:
@@ -115,6 +116,8 @@ def _run(
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
+        if options.adapter is not None:
+            log.note(f"every fit starts from the adapter in {options.adapter}")
         for note in inputs.notes:
             log.note(note)
             with contextlib.suppress(LedgerError):
@@ -171,6 +174,8 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         tasks = pick_tasks(tasks, options.tasks)
     model = options.model or EMBEDDED
     check_folder(model)
+    if options.adapter is not None:
+        check_start(options.adapter, options.settings.train)
     if options.budget is None and options.until is None:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not options.until - time.time() < LONGEST_DURATION:
@@ -317,7 +322,7 @@ def local_executor(options: RunOptions, scratch: Path) -> Executor:
     from solver.run.worker import WorkerConfig
 
     placement = _placement(options)
-    config = WorkerConfig(placement.settings, options.model, scratch)
+    config = WorkerConfig(placement.settings, options.model, scratch, options.adapter)
     return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
 
 

@@ -26,9 +26,10 @@ from solver.run.executors.base import Changed, Heartbeat, ItemDone, ItemFailed, 
 from solver.run.footprint import smaller_item, smaller_settings
 from solver.run.handover import Handover
 from solver.run.solve import Solver
-from solver.types import TaskOutcome, WorkItem
+from solver.types import AdapterRef, TaskOutcome, WorkItem
 
 BEAT = 1.0  # seconds between heartbeats
+START = "start"  # the id of an adapter that fits start from
 NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
 
 
@@ -39,6 +40,7 @@ class WorkerConfig:
     settings: Settings
     model: Path | None  # None: the embedded one
     scratch: Path  # adapters
+    adapter: Path | None = None  # the LoRA weights that every fit starts from; None: fits start from the base
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Backend:
 
 
 def load(config: WorkerConfig) -> Backend:
-    """Load the base model and make trainer and engine. Raises InputError if the model folder cannot be used."""
+    """Load the base model and make trainer and engine. Raises InputError if the model or its adapter cannot be used."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     parts: dict[str, float] = {}
     with _timed(parts, "imports"):
@@ -64,6 +66,7 @@ def load(config: WorkerConfig) -> Backend:
         from solver.infer.registry import choose_engine, make_engine, replace_engine
         from solver.model import threads
         from solver.model.load import load_base
+        from solver.model.lora import check_fits
         from solver.model.memory import broken, peak_memory
         from solver.run.sharing import Sharing, needs_no_weights
         from solver.run.worker_context import WorkerContext
@@ -75,11 +78,15 @@ def load(config: WorkerConfig) -> Backend:
     else:
         threads.govern()
     cache = config.scratch / "weights"
-    context = WorkerContext.of(settings)
+    context = WorkerContext.of(settings, config.adapter)
     if (no_vllm := config.scratch / NO_VLLM).is_file():
         context.engines.vllm_given_up = no_vllm.read_text(encoding="utf-8")
     with _timed(parts, "model"):
         base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache, context), cache)
+    start = None
+    if config.adapter is not None:
+        check_fits(base, config.adapter)
+        start = AdapterRef(START, config.adapter.absolute(), "lora")
     cuda = base.device.type == "cuda"
     sharing = Sharing.of(base, settings, context)
     lora = fits_lora(base, settings.train, context.trainers)
@@ -107,7 +114,7 @@ def load(config: WorkerConfig) -> Backend:
             return replacement, sharing.handover(replacement)
 
         longest = min(base.context, smaller.model.context)
-        return Solver(smaller, base.codec, longest, trainer, engine, handover=handover, another=another)
+        return Solver(smaller, base.codec, longest, trainer, engine, handover=handover, another=another, start=start)
 
     def facts() -> dict[str, str]:
         trainer, why_trainer = choose_trainer(base, settings.train, context.trainers)

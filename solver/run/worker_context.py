@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from solver.config import Settings
@@ -18,6 +19,11 @@ class WorkerContext:
     engines: EngineState = field(default_factory=EngineState)
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
-        """Of a worker that has made nothing yet."""
-        return cls(TrainerState(lora_because="the engine serves LoRA alone" if settings.infer.engine == "vllm" else ""))
+    def of(cls, settings: Settings, adapter: Path | None = None) -> Self:
+        """Of a worker that has made nothing yet. `adapter`: the folder of the LoRA weights that every fit starts from, if any."""
+        because = ""
+        if adapter is not None:
+            because = "fits start from a LoRA adapter"
+        elif settings.infer.engine == "vllm":
+            because = "the engine serves LoRA alone"
+        return cls(TrainerState(lora_because=because))
