@@ -26,7 +26,7 @@ from solver.run.handover import Handover
 from solver.run.placement import free_memory
 from solver.run.worker_context import WorkerContext
 from solver.train.base import Trainer
-from solver.train.registry import APART, choose_trainer, fits_lora
+from solver.train.registry import SUBPROCESS, choose_trainer, fits_lora
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device
 
 def needs_no_weights(model: Path | None, settings: Settings, cache: Path, context: WorkerContext | None = None) -> bool:
     """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
-    if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *APART):
+    if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *SUBPROCESS):
         return False
     if settings.train.trainer == "auto" and not torch.cuda.is_available():
         return False
     base = load_base(model, settings.model, weights=False, cache=cache)
     context = context or WorkerContext.of(settings)
     trainer, _ = choose_trainer(base, settings.train, context.trainers)
-    return trainer in APART and choose_engine(base, settings.infer, True, context.engines)[0] in OWN_WEIGHTS
+    return trainer in SUBPROCESS and choose_engine(base, settings.infer, True, context.engines)[0] in OWN_WEIGHTS
 
 
 @dataclass(eq=False)
@@ -70,7 +70,7 @@ class Sharing:
         sharing.alternates = bool(settings.workers.alternate)
         if base.device.type != "cuda":
             return sharing
-        apart = choose_trainer(base, settings.train, context.trainers)[0] in APART
+        apart = choose_trainer(base, settings.train, context.trainers)[0] in SUBPROCESS
         total = int(torch.cuda.get_device_properties(base.device).total_memory)
         plan = plan_device(
             total,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from solver.types import Deadline, Fit, FitJob
 
 if TYPE_CHECKING:
-    from solver.train.apart import ApartTrainer
+    from solver.train.subprocess_trainer import SubprocessTrainer
 
 
 class Trainer(Protocol):
@@ -26,7 +26,7 @@ class TrainerState:
 
     lora_because: str = ""  # why every adapter has to be LoRA; empty: it need not be
     unsloth_failed: str = ""  # why unsloth did not start, and is not tried again
-    unsloth: ApartTrainer | None = None  # its process, which all trainers share
+    unsloth: SubprocessTrainer | None = None  # its process, which all trainers share
 
     @property
     def peak_memory(self) -> int:

@@ -12,12 +12,12 @@ from solver.codec import grid_codec
 from solver.config import TrainSettings
 from solver.model.load import Base
 from solver.train import unsloth
-from solver.train.apart import StartError
 from solver.train.base import Trainer, TrainerState
 from solver.train.full import FullTrainer
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import TINY
+from solver.train.subprocess_trainer import StartError
 from solver.train.unsloth import UnslothTrainer
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "peft": PeftTrainer,
     "unsloth": UnslothTrainer,
 }
-APART = ("unsloth",)  # those that compute in a process of their own
+SUBPROCESS = ("unsloth",)  # those that compute in a process of their own
 
 
 def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | None = None) -> tuple[str, str]:
@@ -78,7 +78,7 @@ def make_trainer(
     state = state or TrainerState()
     name, _ = choose_trainer(base, settings, state)
     try:
-        if name in APART:
+        if name in SUBPROCESS:
             return TRAINERS[name](base, settings, scratch, state, device_share)
         return TRAINERS[name](base.with_weights(), settings, scratch)
     except StartError as error:

@@ -21,10 +21,10 @@ from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.load import Base
 from solver.model.rest import Parked
-from solver.train.apart import ApartTrainer, Lost, Order, StartError
 from solver.train.base import TrainerState
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import peak_lr
+from solver.train.subprocess_trainer import ProcessLost, StartError, SubprocessTrainer, TrainerSpec
 from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class UnslothTrainer:
             for fit in self._process.fit(jobs, deadline):
                 del pending[fit.job]
                 yield fit
-        except Lost as error:
+        except ProcessLost as error:
             nan = float("nan")
             for job in pending.values():
                 yield Fit(job.adapter, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
@@ -118,7 +118,7 @@ class UnslothTrainer:
         elif self._process.alive:
             try:
                 self._process.rest()
-            except Lost as error:
+            except ProcessLost as error:
                 log.warning("trainer: the process of unsloth gave no memory back and was ended: %s", error)
 
     def wake(self) -> None:
@@ -126,7 +126,7 @@ class UnslothTrainer:
         if self._parked is not None:
             self._parked.wake()
 
-    def _start(self) -> ApartTrainer:
+    def _start(self) -> SubprocessTrainer:
         process = self._state.unsloth
         if process is None or not process.alive:
             base = self._base
@@ -136,9 +136,9 @@ class UnslothTrainer:
                 context=base.context,
                 device="cuda:0",
             )
-            order = Order(_MAKER, base.path.absolute(), model, self._settings, self._scratch, self._device_share)
+            spec = TrainerSpec(_MAKER, base.path.absolute(), model, self._settings, self._scratch, self._device_share)
             self._scratch.mkdir(parents=True, exist_ok=True)
-            process = ApartTrainer(order, environment(base.device, self._scratch))
+            process = SubprocessTrainer(spec, environment(base.device, self._scratch))
             self._state.unsloth = process
         return process
 

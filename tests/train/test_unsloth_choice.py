@@ -21,11 +21,11 @@ from solver.errors import InputError
 from solver.model.load import Base, load_base
 from solver.model.lora import read_shape, target_names
 from solver.train import registry, unsloth
-from solver.train.apart import StartError
 from solver.train.base import TrainerState
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
 from solver.train.registry import choose_trainer, lora_trainer, make_trainer
+from solver.train.subprocess_trainer import StartError
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
 from solver.types import NEVER, FitJob, TokenSequence
@@ -218,7 +218,7 @@ def test_auto_takes_another_if_it_does_not_start(
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The process, with another trainer in it."""
     monkeypatch.setattr(unsloth, "refusal", lambda device, kind: "")
-    monkeypatch.setattr(unsloth, "_MAKER", "wrapped_maker:fatal")
+    monkeypatch.setattr(unsloth, "_MAKER", "trainer_makers:fatal")
     monkeypatch.setattr(unsloth, "environment", lambda device, scratch: {"PYTHONPATH": str(Path(__file__).parent)})
     return monkeypatch
 
@@ -313,13 +313,13 @@ def test_rates_go_by_the_weights_of_the_base(base: Base, tmp_path: Path, stand_i
 def test_resting_and_a_process_that_does_not(
     base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stand_in.setattr(unsloth, "_MAKER", "wrapped_maker:resting")
+    stand_in.setattr(unsloth, "_MAKER", "trainer_makers:resting")
     trainer = UnslothTrainer(base, SETTINGS, tmp_path)
     trainer.rest()
     trainer.wake()
     assert [fit.status for fit in trainer.fit([job("a")], NEVER)] == ["complete"]
     assert (tmp_path / "notes.txt").read_text().split() == ["rest", "fit"]
-    stand_in.setattr(unsloth, "_MAKER", "wrapped_maker:stuck")
+    stand_in.setattr(unsloth, "_MAKER", "trainer_makers:stuck")
     stuck = UnslothTrainer(base, SETTINGS, tmp_path)
     stuck.rest()
     assert "gave no memory back and was ended: MemoryError" in caplog.text
