@@ -85,6 +85,9 @@ def run(
         str | None, typer.Option(metavar="NAME", help="Use this recipe preset, for example default or mit.")
     ] = None,
     model: ModelOption = "embedded",
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Start every fit from this LoRA adapter of the model, in PEFT's format.")
+    ] = None,
     tasks: Annotated[
         str | None, typer.Option(metavar="N|ID,ID", help="Take the first N tasks, or the tasks with these ids.")
     ] = None,
@@ -129,6 +132,7 @@ def run(
         until=until,
         settings=load_settings(machine, recipe, overrides),
         model=model_named(model),
+        adapter=adapter,
         recipe=recipe,
         machine=machine,
         tasks=tasks,

@@ -16,6 +16,7 @@ class WorkerConfig:
     settings: Settings
     model: Path | None  # None: the embedded one
     scratch: Path  # adapters
+    adapter: Path | None = None  # the LoRA weights that every fit starts from; None: fits start from the base
 
 
 @dataclass(frozen=True)

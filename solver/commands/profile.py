@@ -148,6 +148,7 @@ def _variant(
     from solver.infer.registry import choose_engine, make_engine
     from solver.model.load import load_base
     from solver.train.registry import choose_trainer, fits_lora, make_trainer
+    from solver.worker.context import WorkerContext
 
     settings = options.settings
     with tempfile.TemporaryDirectory(prefix="solver-profile-") as scratch:
@@ -155,17 +156,23 @@ def _variant(
         base, loading = _timed(
             lambda: load_base(options.model, quantised, cache=Path(scratch) / "weights"), "the model", quantization
         )
-        trainer, training = _timed(lambda: make_trainer(base, settings.train, Path(scratch)), "the trainer", quantization)
+        context = WorkerContext()
+        trainers = context.trainers
+        trainer, training = _timed(
+            lambda: make_trainer(base, settings.train, Path(scratch), trainers), "the trainer", quantization
+        )
         served = fits_lora(settings.train)
         engine, serving = _timed(
-            lambda: make_engine(base, settings.infer, settings.train.rank, lora=served), "the engine", quantization
+            lambda: make_engine(base, settings.infer, settings.train.rank, lora=served, state=context.engines),
+            "the engine",
+            quantization,
         )
-        name = choose_trainer(base, settings.train)[0]
+        name = choose_trainer(base, settings.train, trainers)[0]
         variant = Variant(
             quantization=quantization,
             dtype=str(base.dtype).removeprefix("torch."),
             trainer=name,
-            engine=choose_engine(base, settings.infer, served)[0],
+            engine=choose_engine(base, settings.infer, served, context.engines)[0],
             rank=0 if name == "full" else settings.train.rank,
             batch=settings.train.batch_sequences,
             views=full_plan(settings).views,

@@ -1,6 +1,7 @@
 """The contract of inference engines."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from solver.errors import ProcessBroken
@@ -32,3 +33,10 @@ class Engine(Protocol):
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
         """The given completions with their log-probabilities."""
         ...
+
+
+@dataclass(eq=False)
+class EngineState:
+    """What a process remembers of the engines of its base model from one to the next."""
+
+    vllm_given_up: str = ""  # why "auto" takes vllm no more

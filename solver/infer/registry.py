@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 from solver.config import InferSettings
 from solver.errors import InputError, ProcessBroken
-from solver.infer.base import Engine, EngineLost
+from solver.infer.base import Engine, EngineLost, EngineState
 from solver.infer.hf import HFEngine
 from solver.infer.vllm.drive import line_of
 from solver.infer.vllm.engine import VllmEngine, unservable
@@ -24,19 +23,18 @@ ENGINES: dict[str, Callable[[Base, InferSettings, DevicePlan | None, bool], Engi
     "vllm": VllmEngine,
 }
 OWN_WEIGHTS = ("vllm",)  # engines that load the weights themselves
-_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why vllm serves a base no more
 
 
 class EngineStartError(Exception):
     """The engine that the settings name did not start. Another try may succeed: memory may be free by then."""
 
 
-def choose_engine(base: Base, settings: InferSettings, lora: bool = False) -> tuple[str, str]:
+def choose_engine(base: Base, settings: InferSettings, lora: bool = False, state: EngineState | None = None) -> tuple[str, str]:
     """The name of the engine, and why, in a few words. `lora`: no adapters but LoRA will be served."""
     if settings.engine != "auto":
         return settings.engine, "set by infer.engine"
-    if base in _FAILED:
-        return "hf", _FAILED[base]
+    if state is not None and state.vllm_given_up:
+        return "hf", state.vllm_given_up
     return auto_engine(base.device.type, lora, lambda: unservable(base))
 
 
@@ -63,14 +61,16 @@ def make_engine(
     plan: DevicePlan | None = None,
     sleeps: bool = False,
     lora: bool = False,
+    state: EngineState | None = None,
 ) -> Engine:
     """The engine that `choose_engine` names, ready for LoRA adapters of this rank if that is known.
 
-    `plan` and `sleeps` are for an engine with weights of its own, see there. If the one that "auto" chose does not start, `hf`
-    takes its place, with a warning. Raises ValueError or InputError for a model that an engine asked for by name cannot serve,
-    and EngineStartError if that engine does not start.
+    `state` is what the process remembers; `plan` and `sleeps` are for an engine with weights of its own, see there. If the one
+    that "auto" chose does not start, `hf` takes its place, with a warning. Raises ValueError or InputError for a model that an
+    engine asked for by name cannot serve, and EngineStartError if that engine does not start.
     """
-    name, _ = choose_engine(base, settings, lora)
+    state = state or EngineState()
+    name, _ = choose_engine(base, settings, lora, state)
     try:
         engine = ENGINES[name](base, settings, plan, sleeps)
         if rank:
@@ -81,28 +81,23 @@ def make_engine(
             raise
         if settings.engine != "auto":
             raise EngineStartError(f"infer.engine = vllm does not start: {line_of(error)}") from error
-        give_vllm_up(base, f"vllm did not start: {line_of(error)}")
-    return _instead(base, settings)
+        state.vllm_given_up = f"vllm did not start: {line_of(error)}"
+    return _instead(base, settings, state)
 
 
-def replace_engine(base: Base, settings: InferSettings, lost: EngineLost) -> Engine:
+def replace_engine(base: Base, settings: InferSettings, lost: EngineLost, state: EngineState) -> Engine:
     """What takes the place of a vllm that "auto" chose and that was lost: `hf`, with a warning.
 
     Raises the loss if vllm was asked for by name, and ProcessBroken if the device of this process is of no more use either.
     """
     if settings.engine != "auto":
         raise lost
-    give_vllm_up(base, f"vllm was lost: {lost}")
+    state.vllm_given_up = f"vllm was lost: {lost}"
     if why := broken(base.device):
         raise ProcessBroken(f"{lost}; {why}") from lost
-    return _instead(base, settings)
+    return _instead(base, settings, state)
 
 
-def give_vllm_up(base: Base, reason: str) -> None:
-    """From now on "auto" takes `hf` for this base."""
-    _FAILED[base] = reason
-
-
-def _instead(base: Base, settings: InferSettings) -> Engine:
-    log.warning("engine: hf: %s", _FAILED[base])
+def _instead(base: Base, settings: InferSettings, state: EngineState) -> Engine:
+    log.warning("engine: hf: %s", state.vllm_given_up)
     return ENGINES["hf"](base, settings, None, False)

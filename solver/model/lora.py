@@ -25,26 +25,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from solver.errors import InputError
+from solver.model.adapter_folder import CONFIG, PREFIX, WEIGHTS, LoraShape, check_layers_fit, read_shape
 from solver.model.load import Base, share
 from solver.types import AdapterRef
-
-PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
-_CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-@dataclass(frozen=True)
-class LoraShape:
-    """What all adapters of a stack share."""
-
-    rank: int
-    alpha: float
-    rslora: bool = False
-    dropout: float = 0.0
-
-    @property
-    def scaling(self) -> float:
-        """The factor on B A x."""
-        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
 
 
 class Rows:
@@ -161,7 +144,10 @@ class LoraStack:
 
     @torch.no_grad()
     def load(self, slot: int, folder: Path) -> None:
-        """Read an adapter of this shape. Projections it leaves out get none. Raises InputError if it does not fit."""
+        """Read an adapter of this shape. Raises InputError if it does not fit.
+
+        A layer that it leaves out changes nothing: its B is 0, and its A stays as it is, so that a fit may go on from there.
+        """
         found = read_shape(folder)
         if (found.rank, found.scaling) != (self.shape.rank, self.shape.scaling):
             raise InputError(f"{folder}: adapter has rank {found.rank} and scaling {found.scaling:g}, not {self.shape}")
@@ -171,7 +157,10 @@ class LoraStack:
                 value = weights.pop(f"{PREFIX}{name}.lora_{letter}.weight", None)
                 if value is not None and value.shape != matrix.shape[1:]:
                     raise InputError(f"{folder}: adapter does not fit the model: {name} is {tuple(value.shape)}")
-                matrix[slot] = 0 if value is None else value.to(matrix.device, matrix.dtype)
+                if value is not None:
+                    matrix[slot] = value.to(matrix.device, matrix.dtype)
+                elif letter == "B":
+                    matrix[slot] = 0
         if weights:
             raise InputError(f"{folder}: adapter does not fit the model: it changes {min(weights)}")
 
@@ -218,6 +207,14 @@ def check_layers(base: Base) -> str:
     return f"LoRA adapts {len(kept) - 1} linear layers and leaves {len(others)} matrices as they are, the first {others[0][0]}"
 
 
+def check_fits(base: Base, folder: Path) -> int:
+    """The rank of an adapter whose layers are those of `base`, by the heads of its files. Raises InputError."""
+    rank = read_shape(folder).rank
+    layers = {name: (layer.in_features, layer.out_features) for name, layer in linear_layers(base.model).items()}
+    check_layers_fit(folder, rank, layers)
+    return rank
+
+
 def attach(base: Base, shape: LoraShape, slots: int) -> LoraStack:
     """A stack of `slots` adapters that change nothing yet, on every linear layer but the head."""
     model = share(base.model)
@@ -251,18 +248,6 @@ def load_stack(base: Base, refs: Sequence[AdapterRef | None]) -> LoraStack:
     return stack
 
 
-def read_shape(folder: Path) -> LoraShape:
-    """The shape of an adapter on disk, without dropout. Raises InputError if there is none that this module serves."""
-    try:
-        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        shape = LoraShape(int(config["r"]), float(config["lora_alpha"]), bool(config.get("use_rslora", False)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: not a LoRA adapter: {_CONFIG}: {type(error).__name__}: {error}") from None
-    if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
-        raise InputError(f"{folder}: adapters with DoRA or per-layer ranks are not supported")
-    return shape
-
-
 def _write(base: Base, shape: LoraShape, weights: dict[str, Tensor], folder: Path) -> None:
     layers = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in weights}
     config = {
@@ -278,7 +263,7 @@ def _write(base: Base, shape: LoraShape, weights: dict[str, Tensor], folder: Pat
         "inference_mode": True,
     }
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

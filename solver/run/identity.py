@@ -7,6 +7,7 @@ from typing import Any
 
 from solver.arc.datasets import TaskSet
 from solver.config import Settings
+from solver.model.adapter_folder import adapter_identity
 from solver.model.folder import folder_identity
 from solver.run.ledger import Identity
 
@@ -25,14 +26,15 @@ _FREE = {
 }
 
 
-def identity_of(tasks: TaskSet, settings: Settings, model: Path, recipe: str | None) -> Identity:
-    """The identity of a run. Raises InputError if the model's files cannot be read."""
+def identity_of(tasks: TaskSet, settings: Settings, model: Path, recipe: str | None, adapter: Path | None = None) -> Identity:
+    """The identity of a run. Raises InputError if the model's files, or those of its adapter, cannot be read."""
+    started = {} if adapter is None else {"adapter": adapter_identity(adapter)}
     return Identity(
         tasks=tasks.fingerprint,
         model=folder_identity(model),
         seed=settings.seed,
         recipe=recipe or "default",
-        settings=answer_settings(settings),
+        settings=answer_settings(settings) | started,
     )
 
 

@@ -26,6 +26,7 @@ from solver.config import LONGEST_DURATION
 from solver.errors import InputError
 from solver.host import commit, free_memory
 from solver.messages import WorkerConfig
+from solver.model.adapter_folder import check_start
 from solver.model.folder import SHIPPED, check_folder, folder_identity
 from solver.model.shipped import shipped_model
 from solver.report.observer import Observer
@@ -93,7 +94,7 @@ def _run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
-        identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe)
+        identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe, options.adapter)
         ledger, run_state = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
         stack.enter_context(contextlib.closing(ledger))
         try:
@@ -109,6 +110,8 @@ def _run(
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
         source = commit()  # it asks git, which may take seconds: not at the end
+        if options.adapter is not None:
+            log.note(f"every fit starts from the adapter in {options.adapter}")
         for note in inputs.notes:
             log.note(note)
             with contextlib.suppress(LedgerError):
@@ -165,6 +168,8 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         tasks = pick_tasks(tasks, options.tasks)
     assert options.model is not None
     check_folder(options.model)
+    if options.adapter is not None:
+        check_start(options.adapter, options.settings.train)
     if options.budget is None and options.until is None:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not options.until - time.time() < LONGEST_DURATION:
@@ -320,7 +325,7 @@ def _placement(options: RunOptions) -> Placement:
 def local_executor(options: RunOptions, scratch: Path) -> Executor:
     """The worker processes of this machine."""
     placement = _placement(options)
-    config = WorkerConfig(placement.settings, options.model, scratch)
+    config = WorkerConfig(placement.settings, options.model, scratch, options.adapter)
     return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
 
 

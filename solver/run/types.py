@@ -24,6 +24,7 @@ class RunOptions:
     until: float | None = None  # seconds since the epoch at which the process has to be gone
     settings: Settings = field(default_factory=Settings)  # presets and overrides already merged
     model: Path | None = None  # a base model folder; None: the embedded one
+    adapter: Path | None = None  # a LoRA adapter of the model that every fit starts from; None: fits start from the model
     recipe: str | None = None  # name of the recipe preset, for the ledger
     machine: str | None = None  # name of the machine preset, for the ledger
     tasks: str | None = None  # "20" or "id,id": which tasks of the set

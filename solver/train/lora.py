@@ -47,10 +47,9 @@ class LoraTarget:
         return self._stack.parameters()
 
     def begin(self, slot: int, seed: int, start: Path | None) -> None:
-        """Fresh matrices, or those of an adapter. Raises InputError if it does not fit."""
-        if start is None:
-            self._stack.reset(slot, seed)
-        else:
+        """Fresh matrices, or those of an adapter where it has some. Raises InputError if it does not fit."""
+        self._stack.reset(slot, seed)
+        if start is not None:
             self._stack.load(slot, start)
 
     def use(self, rows: Tensor) -> None:

@@ -16,20 +16,20 @@ import torch
 from solver.config import TrainSettings
 from solver.model.load import Base, share
 from solver.model.lora import LoraShape, check_layers, linear_layers
+from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
 from solver.train.loop import Loop
-from solver.train.wrapped import WrappedTarget, WrappedTrainer
 
 log = logging.getLogger(__name__)
 
 
-class PeftTrainer(WrappedTrainer):
+class PeftTrainer(ExternalLoraTrainer):
     """A LoRA adapter per job. Raises InputError if the model has no linear layer that LoRA can adapt."""
 
     def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
         if left_out := check_layers(base):
             log.warning("trainer: %s", left_out)
         view = replace(base, model=_wrap(base, settings))
-        target = WrappedTarget(view, LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout))
+        target = ExternalLoraTarget(view, LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout))
         # peft computes with matrices in fp32 as they are kept; autocast has it multiply in the model's dtype
         autocast = None if base.dtype == torch.float32 else base.dtype
         super().__init__(Loop(base, target, settings, scratch, autocast))

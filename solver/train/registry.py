@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -13,11 +12,11 @@ from solver.codec import grid_codec
 from solver.config import TrainSettings
 from solver.model.load import Base
 from solver.train import unsloth
-from solver.train.apart import StartError
-from solver.train.base import Trainer
+from solver.train.base import Trainer, TrainerState
 from solver.train.full import FullTrainer
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
+from solver.train.subprocess_trainer import StartError
 from solver.train.unsloth import UnslothTrainer
 
 log = logging.getLogger(__name__)
@@ -28,20 +27,19 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "peft": PeftTrainer,
     "unsloth": UnslothTrainer,
 }
-APART = ("unsloth",)  # those that compute in a process of their own
-_FAILED: WeakKeyDictionary[Base, str] = WeakKeyDictionary()  # why unsloth did not start for a base
+SUBPROCESS = ("unsloth",)  # those that compute in a process of their own
 
 
-def choose_trainer(base: Base, settings: TrainSettings) -> tuple[str, str]:
-    """The name of the trainer, and why, in a few words.
+def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | None = None) -> tuple[str, str]:
+    """The name of the trainer, and why, in a few words. `state` is what the process remembers.
 
     "auto" takes LoRA: on held-out tasks fits of all weights solved no more, were slower, and engines cannot batch them.
     """
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
     name, why = lora_trainer(base.device, _kind(base), base.codec == grid_codec(), settings.stack or 1)
-    if name == "unsloth" and base in _FAILED:
-        name, why = "peft", f"unsloth did not start: {_FAILED[base]}"
+    if name == "unsloth" and state is not None and state.unsloth_failed:
+        name, why = "peft", f"unsloth did not start: {state.unsloth_failed}"
     return name, f"{base.parameters / 1e6:.1f}M weights; {why}"
 
 
@@ -60,31 +58,29 @@ def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stac
     return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 
 
-def make_trainer(base: Base, settings: TrainSettings, scratch: Path, device_share: float = 1.0) -> Trainer:
+def make_trainer(
+    base: Base, settings: TrainSettings, scratch: Path, state: TrainerState | None = None, device_share: float = 1.0
+) -> Trainer:
     """The trainer of the settings; its adapters go to `scratch`/adapter id.
 
-    `device_share` is what one in a process of its own may take of the device's memory. A trainer of this process loads the
-    weights of a base that is but a description. If the one that "auto" chose does not start, another takes its place, with a
-    warning. Raises InputError if one that was asked for by name cannot be had, StartError if it does not start: that may be
-    different when it is tried again.
+    `state` is what the process remembers, `device_share` what a trainer in a process of its own may take of the device's
+    memory. A trainer of this process loads the weights of a base that is but a description. If the one that "auto" chose does
+    not start, another takes its place, with a warning. Raises InputError if one that was asked for by name cannot be had,
+    StartError if it does not start: that may be different when it is tried again.
     """
-    name, _ = choose_trainer(base, settings)
+    state = state or TrainerState()
+    name, _ = choose_trainer(base, settings, state)
     try:
-        if name in APART:
-            return TRAINERS[name](base, settings, scratch, device_share)
+        if name in SUBPROCESS:
+            return TRAINERS[name](base, settings, scratch, state, device_share)
         return TRAINERS[name](base.with_weights(), settings, scratch)
     except StartError as error:
         if settings.trainer != "auto":
             raise StartError(f"train.trainer={settings.trainer} does not start: {error}") from None
-        _FAILED[base] = str(error)
-    name, why = choose_trainer(base, settings)
+        state.unsloth_failed = str(error)
+    name, why = choose_trainer(base, settings, state)
     log.warning("trainer: %s: %s", name, why)
     return TRAINERS[name](base.with_weights(), settings, scratch)
-
-
-def apart_peak(base: Base) -> int:
-    """Bytes: the most that a process of its own, in which adapters of this base are fitted, has held so far; 0 without one."""
-    return unsloth.process_peak(base)
 
 
 def _kind(base: Base) -> str:

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -23,16 +22,16 @@ from solver.errors import InputError
 from solver.model.folder import CELL_DECODER
 from solver.model.load import Base
 from solver.model.rest import Parked
-from solver.train.apart import ApartTrainer, Lost, Order, StartError
+from solver.train.base import TrainerState
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import peak_lr
+from solver.train.subprocess_trainer import ProcessLost, StartError, SubprocessTrainer, TrainerSpec
 from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model types that unsloth has kernels for and this trainer knows
 _MAKER = "solver.train.unsloth_process:load"
-_PROCESSES: WeakKeyDictionary[Base, ApartTrainer] = WeakKeyDictionary()  # one for all trainers of a base
 
 
 def refusal(device: torch.device, model_type: str) -> str:
@@ -59,12 +58,6 @@ def version() -> str:
         return ""
 
 
-def process_peak(base: Base) -> int:
-    """Bytes: the most that the process of this base has held when it last answered, on host and device; 0 if there is none."""
-    process = _PROCESSES.get(base)
-    return process.peak_memory if process is not None else 0
-
-
 def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Of the process, before its first import: one device, no network, no statistics, compiled code in a folder of its own."""
     listed = [name.strip() for name in outer.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
@@ -83,8 +76,10 @@ def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = 
 class UnslothTrainer:
     """A LoRA adapter per job. If its process is lost, the jobs it had fail, and it is started again for the next ones, once."""
 
-    def __init__(self, base: Base, settings: TrainSettings, scratch: Path, device_share: float = 1.0) -> None:
-        """Start the process, or join the one of this base. `device_share` of the device's memory is what it may take.
+    def __init__(
+        self, base: Base, settings: TrainSettings, scratch: Path, state: TrainerState | None = None, device_share: float = 1.0
+    ) -> None:
+        """Start the process, or join the one of `state`. `device_share` of the device's memory is what it may take.
 
         Raises InputError if it cannot run here, StartError if it does not.
         """
@@ -93,6 +88,7 @@ class UnslothTrainer:
         # by the weights of the base alone: those of the process count the adapter's, too
         self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
         self._base, self._scratch, self._device_share = base, scratch, device_share
+        self._state = state or TrainerState()
         self._instead: PeftTrainer | None = None
         self._parked: Parked | None = None
         self._restarted = False
@@ -113,7 +109,7 @@ class UnslothTrainer:
             for fit in self._process.fit(jobs, deadline):
                 del pending[fit.job]
                 yield fit
-        except Lost as error:
+        except ProcessLost as error:
             nan = float("nan")
             for job in pending.values():
                 yield Fit(job.adapter, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
@@ -125,7 +121,7 @@ class UnslothTrainer:
         elif self._process.alive:
             try:
                 self._process.rest()
-            except Lost as error:
+            except ProcessLost as error:
                 log.warning("trainer: the process of unsloth gave no memory back and was ended: %s", error)
 
     def wake(self) -> None:
@@ -133,8 +129,8 @@ class UnslothTrainer:
         if self._parked is not None:
             self._parked.wake()
 
-    def _start(self) -> ApartTrainer:
-        process = _PROCESSES.get(self._base)
+    def _start(self) -> SubprocessTrainer:
+        process = self._state.unsloth
         if process is None or not process.alive:
             base = self._base
             model = ModelSettings(
@@ -143,10 +139,10 @@ class UnslothTrainer:
                 context=base.context,
                 device="cuda:0",
             )
-            order = Order(_MAKER, base.path.absolute(), model, self._settings, self._scratch, self._device_share)
+            spec = TrainerSpec(_MAKER, base.path.absolute(), model, self._settings, self._scratch, self._device_share)
             self._scratch.mkdir(parents=True, exist_ok=True)
-            process = ApartTrainer(order, environment(base.device, self._scratch))
-            _PROCESSES[base] = process
+            process = SubprocessTrainer(spec, environment(base.device, self._scratch))
+            self._state.unsloth = process
         return process
 
     def _recover(self) -> None:

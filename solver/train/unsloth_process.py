@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solver.config import ModelSettings, TrainSettings
-from solver.train.apart import Order
 from solver.train.base import Trainer
+from solver.train.subprocess_trainer import TrainerSpec
 
 if TYPE_CHECKING:
     from solver.model.rest import Parked
@@ -71,9 +71,9 @@ def checkpointing(train: TrainSettings) -> str | bool:
     return "unsloth" if train.checkpointing else False
 
 
-def load(order: Order) -> Callable[[TrainSettings], Trainer]:
+def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     """A Maker: the model loaded once; its trainers share it and one set of matrices, which every fit begins anew."""
-    with _one_at_a_time(order.scratch):
+    with _one_at_a_time(spec.scratch):
         from unsloth import FastLanguageModel  # isort: skip  # before anything imports transformers
 
     import torch
@@ -82,25 +82,25 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     from solver.model.load import Base, load_codec
     from solver.model.lora import LoraShape, target_names
     from solver.model.rest import Parked
+    from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
     from solver.train.loop import Loop
-    from solver.train.wrapped import WrappedTarget, WrappedTrainer
 
-    train, settings = order.train, order.model
-    if order.device_share < 1:
-        torch.cuda.set_per_process_memory_fraction(order.device_share)
+    train, settings = spec.train, spec.model
+    if spec.device_share < 1:
+        torch.cuda.set_per_process_memory_fraction(spec.device_share)
     with tempfile.TemporaryDirectory() as tokenizer:
         save_tokenizer(Path(tokenizer))
-        model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
-    codec = load_codec(order.folder)
+        model, _ = FastLanguageModel.from_pretrained(**model_arguments(spec.folder, settings, train, Path(tokenizer)))
+    codec = load_codec(spec.folder)
     model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, target_names(model)))
     model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
     inner = model.get_base_model()
-    _check(inner, order)
+    _check(inner, spec)
     dtype = getattr(torch, settings.dtype)
     device = next(inner.parameters()).device
 
-    base = Base(inner, codec, device, dtype, order.folder, settings.context, settings.quantization != "none")
-    target = WrappedTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
+    base = Base(inner, codec, device, dtype, spec.folder, settings.context, settings.quantization != "none")
+    target = ExternalLoraTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
 
     last: list[_Tidy] = []  # that was made
 
@@ -108,8 +108,8 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
         while last:  # it may rest, and with it what they share
             last.pop().wake()
         plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
-        loop = Loop(base, target, plain, order.scratch, autocast=None if dtype == torch.float32 else dtype)
-        trainer = WrappedTrainer(loop)
+        loop = Loop(base, target, plain, spec.scratch, autocast=None if dtype == torch.float32 else dtype)
+        trainer = ExternalLoraTrainer(loop)
         last.append(_Tidy(trainer, Parked(inner, device, trainer)))
         return last[-1]
 
@@ -144,13 +144,13 @@ class _Tidy:
             torch.cuda.empty_cache()
 
 
-def _check(model: Any, order: Order) -> None:
+def _check(model: Any, spec: TrainerSpec) -> None:
     """Raises RuntimeError if unsloth made another model than was asked for."""
     limit = getattr(model.get_decoder(), "max_seq_length", None)
-    if limit is not None and limit < order.model.context:
-        raise RuntimeError(f"unsloth would cut sequences at {limit} tokens, the context is {order.model.context}")
+    if limit is not None and limit < spec.model.context:
+        raise RuntimeError(f"unsloth would cut sequences at {limit} tokens, the context is {spec.model.context}")
     tokens = model.get_input_embeddings().num_embeddings
-    wanted = json.loads((order.folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    wanted = json.loads((spec.folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     if tokens != wanted:
         raise RuntimeError(f"unsloth changed the vocabulary from {wanted} tokens to {tokens}")
 

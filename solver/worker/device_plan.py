@@ -24,7 +24,8 @@ from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_de
 from solver.model.load import Base, load_base
 from solver.model.rest import Movable, Parked, Rests
 from solver.train.base import Trainer
-from solver.train.registry import APART, choose_trainer, fits_lora
+from solver.train.registry import SUBPROCESS, choose_trainer, fits_lora
+from solver.worker.context import WorkerContext
 from solver.worker.device_turns import DeviceTurns
 
 log = logging.getLogger(__name__)
@@ -33,15 +34,16 @@ SAVED = 4  # bytes of an adapter's weight in its file, fp32
 SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
 
 
-def needs_no_weights(model: Path | None, settings: Settings, cache: Path) -> bool:
+def needs_no_weights(model: Path | None, settings: Settings, cache: Path, context: WorkerContext | None = None) -> bool:
     """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
-    if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *APART):
+    if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *SUBPROCESS):
         return False
     if settings.train.trainer == "auto" and not torch.cuda.is_available():
         return False
     base = load_base(model, settings.model, weights=False, cache=cache)
-    trainer, _ = choose_trainer(base, settings.train)
-    return trainer in APART and choose_engine(base, settings.infer, lora=True)[0] in OWN_WEIGHTS
+    context = context or WorkerContext()
+    trainer, _ = choose_trainer(base, settings.train, context.trainers)
+    return trainer in SUBPROCESS and choose_engine(base, settings.infer, True, context.engines)[0] in OWN_WEIGHTS
 
 
 @dataclass(eq=False)
@@ -58,16 +60,17 @@ class WorkerDevicePlan:
     _device_turns: DeviceTurns | None = None
 
     @classmethod
-    def of(cls, base: Base, settings: Settings) -> Self:
+    def of(cls, base: Base, settings: Settings, context: WorkerContext | None = None) -> Self:
         """Plan by the settings, and bound what this process may take; warns if the device is too small."""
         worker_plan = cls(base, settings.train.rank)
+        context = context or WorkerContext()
         lora = fits_lora(settings.train)
-        if choose_engine(base, settings.infer, lora)[0] not in OWN_WEIGHTS:
+        if choose_engine(base, settings.infer, lora, context.engines)[0] not in OWN_WEIGHTS:
             return worker_plan
         worker_plan.alternates = bool(settings.workers.alternate)
         if base.device.type != "cuda":
             return worker_plan
-        apart = choose_trainer(base, settings.train)[0] in APART
+        apart = choose_trainer(base, settings.train, context.trainers)[0] in SUBPROCESS
         total = int(torch.cuda.get_device_properties(base.device).total_memory)
         plan = plan_device(
             total,

@@ -21,11 +21,12 @@ from solver.budget.backoff import smaller_item, smaller_settings
 from solver.child_process import WarningHandler, describe_error, line_to_parent
 from solver.errors import InputError, ProcessBroken
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
-from solver.types import TaskOutcome, WorkItem
+from solver.types import AdapterRef, TaskOutcome, WorkItem
 from solver.worker.device_turns import DeviceTurns
 from solver.worker.solve import Solver
 
 BEAT = 1.0  # seconds between heartbeats
+START = "start"  # the id of an adapter that fits start from
 NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
 
 
@@ -42,18 +43,20 @@ class Backend:
 
 
 def load(config: WorkerConfig) -> Backend:
-    """Load the base model and make trainer and engine. Raises InputError if the model folder cannot be used."""
+    """Load the base model and make trainer and engine. Raises InputError if the model or its adapter cannot be used."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     parts: dict[str, float] = {}
     with _timed(parts, "imports"):
         import torch
 
         from solver.infer.base import Engine, EngineLost
-        from solver.infer.registry import choose_engine, give_vllm_up, make_engine, replace_engine
+        from solver.infer.registry import choose_engine, make_engine, replace_engine
         from solver.model import threads
         from solver.model.load import load_base
+        from solver.model.lora import check_fits
         from solver.model.memory import broken, peak_memory
-        from solver.train.registry import apart_peak, choose_trainer, fits_lora, make_trainer
+        from solver.train.registry import choose_trainer, fits_lora, make_trainer
+        from solver.worker.context import WorkerContext
         from solver.worker.device_plan import WorkerDevicePlan, needs_no_weights
 
     settings = config.settings
@@ -62,12 +65,17 @@ def load(config: WorkerConfig) -> Backend:
     else:
         threads.govern()
     cache = config.scratch / "weights"
-    with _timed(parts, "model"):
-        base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache), cache)
-    cuda = base.device.type == "cuda"
+    context = WorkerContext()
     if (no_vllm := config.scratch / NO_VLLM).is_file():
-        give_vllm_up(base, no_vllm.read_text(encoding="utf-8"))
-    device_plan = WorkerDevicePlan.of(base, settings)
+        context.engines.vllm_given_up = no_vllm.read_text(encoding="utf-8")
+    with _timed(parts, "model"):
+        base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache, context), cache)
+    start = None
+    if config.adapter is not None:
+        check_fits(base, config.adapter)
+        start = AdapterRef(START, config.adapter.absolute(), "lora")
+    cuda = base.device.type == "cuda"
+    device_plan = WorkerDevicePlan.of(base, settings, context)
     lora = fits_lora(settings.train)
     found: dict[str, str] = {}  # as the first solver is made
     news: list[dict[str, str]] = []
@@ -76,11 +84,11 @@ def load(config: WorkerConfig) -> Backend:
         smaller = smaller_settings(settings, halvings)
         device_plan.begin()
         with _timed(parts, "trainer"):
-            trainer = make_trainer(base, smaller.train, config.scratch, device_plan.fit_fraction)
+            trainer = make_trainer(base, smaller.train, config.scratch, context.trainers, device_plan.fit_fraction)
             device_plan.rest(trainer)
         rank = 0 if halvings else settings.train.rank
         with _timed(parts, "engine"):
-            engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora)
+            engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora, context.engines)
         device_turns = device_plan.device_turns(engine)
         if not halvings:
             found.update(device_plan.facts(engine, config.scratch))
@@ -88,16 +96,16 @@ def load(config: WorkerConfig) -> Backend:
         def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
             with contextlib.suppress(OSError):
                 no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
-            replacement = replace_engine(base, smaller.infer, lost)
+            replacement = replace_engine(base, smaller.infer, lost, context.engines)
             news.append(facts())
             return replacement, device_plan.device_turns(replacement)
 
-        context = min(base.context, smaller.model.context)
-        return Solver(smaller, base.codec, context, trainer, engine, device_turns=device_turns, another=another)
+        longest = min(base.context, smaller.model.context)
+        return Solver(smaller, base.codec, longest, trainer, engine, device_turns=device_turns, another=another, start=start)
 
     def facts() -> dict[str, str]:
-        trainer, why_trainer = choose_trainer(base, settings.train)
-        engine, why_engine = choose_engine(base, settings.infer, lora)
+        trainer, why_trainer = choose_trainer(base, settings.train, context.trainers)
+        engine, why_engine = choose_engine(base, settings.infer, lora, context.engines)
         return {
             "trainer": trainer,
             "trainer_because": why_trainer,
@@ -111,7 +119,7 @@ def load(config: WorkerConfig) -> Backend:
         }
 
     def peak() -> int:
-        return peak_memory(base.device) + apart_peak(base)
+        return peak_memory(base.device) + context.trainers.peak_memory
 
     return Backend(solver, parts, facts, peak, lambda: broken(base.device), news)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from solver.arc.grid import Grid
@@ -21,6 +22,7 @@ from solver.infer.base import Engine, EngineLost
 from solver.messages import SharedFit
 from solver.train.base import Trainer
 from solver.types import (
+    AdapterRef,
     Candidate,
     Deadline,
     Fit,
@@ -59,10 +61,12 @@ class Solver:
         clock: Callable[[], float] = time.monotonic,
         device_turns: DeviceTurns | None = None,
         another: Callable[[EngineLost], tuple[Engine, DeviceTurns | None]] | None = None,
+        start: AdapterRef | None = None,
     ) -> None:
         """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `device_turns`: trainer and engine take turns.
 
         `another` gives an engine in place of one that is lost, and how that one takes turns; or raises.
+        `start` is what fits start from, and what serves a task without one, unless an earlier pass left it an adapter.
         """
         self._settings = settings
         self.codec = codec
@@ -72,6 +76,7 @@ class Solver:
         self._clock = clock
         self._device_turns = device_turns
         self._another = another
+        self._start = start
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
         """Outcomes of an item's tasks, each as soon as it is known.
@@ -79,7 +84,9 @@ class Solver:
         With several tasks in the item, an outcome without scores comes first and the final one replaces it.
         """
         deadline = Deadline(item.deadline_at, self._clock)
-        jobs = [Job(work, f"{item.id}t{place}") for place, work in enumerate(item.tasks)]
+        jobs = [
+            Job(replace(work, start=work.start or self._start), f"{item.id}t{place}") for place, work in enumerate(item.tasks)
+        ]
         if item.kind == "shared":
             yield self._fit_shared(item, jobs, deadline, report)
             return
@@ -191,7 +198,7 @@ class Solver:
             self._device_turns.to_fits()
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
             job = fitting[fit.job]
-            job.fit = fit
+            job.fit = self._own(fit)
             job.seconds["fit"] = fit.seconds
             job.count(trained=fit.tokens)
             if fit.reason == "deadline":
@@ -216,11 +223,15 @@ class Solver:
             return SharedFit(Fit(item.id, "failed", "no training sequences", None, 0, 0, 0.0, math.nan, math.nan), tuple(events))
         steps = self._steps(sum(job.work.plan.steps for job in jobs[: len(piles)]), len(dealt))
         report(f"fitting one adapter on {len(jobs)} tasks")
-        job = FitJob(item.id, tuple(dealt), steps, self._settings.seed)
+        job = FitJob(item.id, tuple(dealt), steps, self._settings.seed, self._start)
         if self._device_turns is not None:
             self._device_turns.to_fits()
         (fit,) = self._trainer.fit([job], deadline)
-        return SharedFit(fit, tuple(events))
+        return SharedFit(self._own(fit), tuple(events))
+
+    def _own(self, fit: Fit) -> Fit:
+        """A fit without steps hands on what it started from: the user's adapter is none of the run's, which deletes its own."""
+        return replace(fit, adapter=None) if self._start is not None and fit.adapter == self._start else fit
 
     # -- inference
 

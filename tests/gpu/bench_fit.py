@@ -30,8 +30,8 @@ from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED
 from solver.model.load import load_base
-from solver.train.apart import StartError
-from solver.train.registry import APART, TRAINERS
+from solver.train.registry import SUBPROCESS, TRAINERS
+from solver.train.subprocess_trainer import StartError
 from solver.types import NEVER, FitJob, TokenSequence
 
 # dtype, quantization, and whether layers are recomputed
@@ -124,7 +124,7 @@ def measure(folder: Path, model: ModelSettings, checkpointing: bool, name: str, 
     before = used(device)
     settings = TrainSettings(rank=args.rank, alpha=args.rank, checkpointing=checkpointing, batch_sequences=4, lr=1e-4)
     with Watch(device) as watch:
-        base = load_base(folder, model, weights=name not in APART)  # those load it themselves
+        base = load_base(folder, model, weights=name not in SUBPROCESS)  # those load it themselves
         kind = f"{'nf4, ' * base.quantized}{str(base.dtype).removeprefix('torch.')}"
         try:
             trainer = TRAINERS[name](base, settings, scratch)

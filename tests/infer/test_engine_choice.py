@@ -13,6 +13,7 @@ import torch
 from solver.config import InferSettings, ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.infer import registry
+from solver.infer.base import EngineState
 from solver.infer.hf import HFEngine
 from solver.infer.registry import EngineStartError, auto_engine, choose_engine, make_engine
 from solver.infer.vllm import engine as vllm_engine
@@ -97,16 +98,17 @@ def test_another_takes_the_place_of_one_that_does_not_start(
     base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(chosen, "error", RuntimeError("no room for keys\nand more lines"))
+    state = EngineState()
     with caplog.at_level(logging.WARNING):
-        engine = make_engine(base, AUTO, 8, lora=True)
+        engine = make_engine(base, AUTO, 8, lora=True, state=state)
     assert type(engine) is HFEngine
     (record,) = caplog.records
     assert record.getMessage().startswith("engine: hf: vllm did not start: ")
     assert "no room for keys" in record.getMessage()
     assert "\n" not in record.getMessage()
     monkeypatch.setattr(chosen, "error", None)
-    assert type(make_engine(base, AUTO, 8, lora=True)) is HFEngine  # it is not tried again with this base
-    assert choose_engine(base, AUTO, lora=True)[1].startswith("vllm did not start: ")
+    assert type(make_engine(base, AUTO, 8, lora=True, state=state)) is HFEngine  # it is not tried again
+    assert choose_engine(base, AUTO, True, state)[1].startswith("vllm did not start: ")
 
 
 def test_one_that_was_asked_for_is_an_error(base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> None:

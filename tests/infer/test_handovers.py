@@ -13,7 +13,7 @@ from solver.errors import InputError
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.handovers import Handovers
-from solver.infer.vllm.shim import BLOCK, Options
+from solver.infer.vllm.shim import BLOCK, Lora, Options
 from solver.model.device import DevicePlan, ModelShape
 from solver.model.load import Base, load_base
 from solver.types import Deadline, SampleRequest
@@ -38,6 +38,9 @@ class StandIn:
     def __init__(self, options: Options) -> None:
         self.options, self.asleep, self.sleeps = options, False, options.sleeps
         self._do("start")
+
+    def try_adapter(self, lora: Lora) -> None:
+        pass
 
     def sleep(self) -> None:
         self.asleep = True

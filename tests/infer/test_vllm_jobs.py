@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from solver.codec import GridGrammar
 from solver.config import InferSettings, ModelSettings, TrainSettings, load_settings
@@ -26,6 +27,7 @@ from solver.infer.vllm.engine import VllmEngine, limits
 from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, Lora, Options
 from solver.model.load import Base, load_base
+from solver.model.lora import linear_layers
 from solver.train.registry import choose_trainer
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
@@ -48,12 +50,16 @@ class StandInCore:
         self.machine, self.keys = machine, itertools.count()
         self.live: dict[int, tuple[Ask, list[int]]] = {}
         self.adapters: list[Lora | None] = []
+        self.tried: list[set[str]] = []  # the weights of adapters that were only tried
 
     def add(self, ask: Ask, lora: Lora | None) -> int:
         key = next(self.keys)
         self.live[key] = ask, []
         self.adapters.append(lora)
         return key
+
+    def try_adapter(self, lora: Lora) -> None:
+        self.tried.append(set(load_file(lora.path / "adapter_model.safetensors")))
 
     def abort(self, keys: list[int]) -> None:
         for key in keys:
@@ -318,6 +324,8 @@ def test_the_first_passes_are_made_at_the_start(base: Base, monkeypatch: pytest.
     engine.start(8)
     (core,) = cores.made
     assert {(ask.scored, len(asks) > 1) for asks in seen for ask in asks} == set(itertools.product((False, True), repeat=2))
+    (tried,) = core.tried
+    assert {name.split(".lora_")[0] for name in tried} == {f"base_model.model.{name}" for name in linear_layers(base.model)}
     assert all(len(ask.prompt) + ask.most < BLOCK for asks in seen for ask in asks)  # nothing is left in the prefix cache
     assert set(core.adapters) == {None}
     assert not core.live
@@ -348,6 +356,23 @@ def test_what_the_first_pass_took_is_not_the_pace(base: Base, monkeypatch: pytes
         assert (now[0] == started) == (status == "cut")  # no pass was begun that does not end in time
 
 
+def test_adapters_that_a_core_does_not_read_are_refused_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = Cores(monkeypatch, lambda *_: None)
+
+    def refuse(core: StandInCore, lora: Lora) -> None:
+        raise ValueError("expected target modules in {'qkv_proj'} but received ['q_proj']\nor more")
+
+    monkeypatch.setattr(StandInCore, "try_adapter", refuse)
+    engine = VllmEngine(base, InferSettings())
+    with pytest.raises(
+        InputError, match=r"^infer\.engine = vllm cannot serve adapters of .* on down_proj, .* but received \['q_proj'\]; "
+    ):
+        engine.start(8)
+    assert engine._core is None
+    engine.start(0)  # without adapters it can serve
+    assert cores.starts == 2
+
+
 def test_a_core_that_breaks_in_its_first_passes_did_not_start(
     base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
@@ -365,6 +390,8 @@ def test_a_pass_reads_fewer_tokens_of_a_large_vocabulary(device: str, vocabulary
     """vLLM makes the logits of all of them at once where it scores."""
     config = copy.deepcopy(base.model.config)
     config.vocab_size = vocabulary
-    model = SimpleNamespace(config=config, named_modules=base.model.named_modules)
+    model = SimpleNamespace(
+        config=config, named_modules=base.model.named_modules, get_output_embeddings=base.model.get_output_embeddings
+    )
     large = replace(base, model=model, device=torch.device(device))  # type: ignore[arg-type]
     assert limits(large, 8)[0] == tokens

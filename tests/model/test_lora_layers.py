@@ -22,7 +22,12 @@ from solver.types import NEVER, FitJob, TokenSequence
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
 SETTINGS = TrainSettings(rank=4, alpha=8, lr=1e-2, batch_sequences=2, batch_tokens=128)
-CHANGES = {"intermediate_size": 128, "num_experts": 4, "moe_intermediate_size": 64}  # NF4 takes blocks of 64
+CHANGES = {
+    "intermediate_size": 128,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+}  # NF4 takes blocks of 64
 NAMES = {
     "phi3": ("down_proj", "gate_up_proj", "o_proj", "qkv_proj"),
     "glm4": ("down_proj", "gate_up_proj", "k_proj", "o_proj", "q_proj", "v_proj"),

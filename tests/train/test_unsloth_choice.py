@@ -7,7 +7,6 @@ import importlib.util
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ from solver.errors import InputError
 from solver.model.load import Base, load_base
 from solver.model.lora import read_shape, target_names
 from solver.train import registry, unsloth
-from solver.train.apart import StartError
+from solver.train.base import TrainerState
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
-from solver.train.registry import apart_peak, choose_trainer, lora_trainer, make_trainer
+from solver.train.registry import choose_trainer, lora_trainer, make_trainer
+from solver.train.subprocess_trainer import StartError
 from solver.train.unsloth import FAMILIES, UnslothTrainer, environment, refusal
 from solver.train.unsloth_process import adapter_arguments, checkpointing, model_arguments
 from solver.types import NEVER, FitJob, TokenSequence
@@ -200,11 +200,12 @@ def test_auto_takes_another_if_it_does_not_start(
     monkeypatch.setattr(registry, "lora_trainer", lambda device, kind, grid, stack: ("unsloth", "it is there"))
     monkeypatch.setitem(registry.TRAINERS, "unsloth", broken)
     auto = SETTINGS.model_copy(update={"trainer": "auto"})
-    assert choose_trainer(base, auto)[0] == "unsloth"
-    assert isinstance(make_trainer(base, auto, tmp_path), PeftTrainer)
+    state = TrainerState()
+    assert choose_trainer(base, auto, state)[0] == "unsloth"
+    assert isinstance(make_trainer(base, auto, tmp_path, state), PeftTrainer)
     (warning,) = (record.getMessage() for record in caplog.records)
     assert warning.startswith("trainer: peft: ")
-    name, why = choose_trainer(base, auto)
+    name, why = choose_trainer(base, auto, state)
     assert name == "peft"
     assert why in warning
     assert "unsloth did not start: ImportError: no triton" in why
@@ -213,24 +214,22 @@ def test_auto_takes_another_if_it_does_not_start(
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The process, with another trainer in it."""
     monkeypatch.setattr(unsloth, "refusal", lambda device, kind: "")
-    monkeypatch.setattr(unsloth, "_MAKER", "wrapped_maker:fatal")
+    monkeypatch.setattr(unsloth, "_MAKER", "trainer_makers:fatal")
     monkeypatch.setattr(unsloth, "environment", lambda device, scratch: {"PYTHONPATH": str(Path(__file__).parent)})
-    yield monkeypatch
-    unsloth._PROCESSES.clear()
+    return monkeypatch
 
 
 @pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def library(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The real process with a library in place of unsloth; gives what is added to its environment."""
     added = {"PYTHONPATH": str(Path(__file__).parent / "stand_in"), "OMP_NUM_THREADS": "1"}
     real = unsloth.environment
     monkeypatch.setattr(unsloth, "refusal", lambda device, kind: "")
     monkeypatch.setattr(unsloth, "environment", lambda device, scratch: real(device, scratch) | added)
-    yield added
-    unsloth._PROCESSES.clear()
+    return added
 
 
 @pytest.mark.slow
@@ -289,18 +288,20 @@ def test_a_lost_process_is_replaced_once_then_peft_goes_on(
     assert "peft in place of unsloth: its process was lost twice" in caplog.text
 
 
-def test_trainers_of_a_base_share_its_process(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
-    wide = UnslothTrainer(base, SETTINGS, tmp_path)
-    narrow = UnslothTrainer(base, SETTINGS.model_copy(update={"batch_tokens": 64}), tmp_path)
+def test_trainers_of_a_worker_share_its_process(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
+    state = TrainerState()
+    wide = UnslothTrainer(base, SETTINGS, tmp_path, state)
+    narrow = UnslothTrainer(base, SETTINGS.model_copy(update={"batch_tokens": 64}), tmp_path, state)
     assert wide._process is narrow._process
     assert [fit.status for fit in narrow.fit([job("a")], NEVER)] == ["complete"]
     assert wide._process.settings.batch_tokens == 64
 
 
 def test_what_its_process_has_held_is_known(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
-    assert apart_peak(base) == 0
-    trainer = UnslothTrainer(base, SETTINGS, tmp_path)
-    assert apart_peak(base) == trainer._process.peak_memory > 1e6
+    state = TrainerState()
+    assert state.peak_memory == 0
+    trainer = UnslothTrainer(base, SETTINGS, tmp_path, state)
+    assert state.peak_memory == trainer._process.peak_memory > 1e6
 
 
 def test_rates_go_by_the_weights_of_the_base(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
@@ -311,14 +312,13 @@ def test_rates_go_by_the_weights_of_the_base(base: Base, tmp_path: Path, stand_i
 def test_resting_and_a_process_that_does_not(
     base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stand_in.setattr(unsloth, "_MAKER", "wrapped_maker:resting")
+    stand_in.setattr(unsloth, "_MAKER", "trainer_makers:resting")
     trainer = UnslothTrainer(base, SETTINGS, tmp_path)
     trainer.rest()
     trainer.wake()
     assert [fit.status for fit in trainer.fit([job("a")], NEVER)] == ["complete"]
     assert (tmp_path / "notes.txt").read_text().split() == ["rest", "fit"]
-    unsloth._PROCESSES.clear()
-    stand_in.setattr(unsloth, "_MAKER", "wrapped_maker:stuck")
+    stand_in.setattr(unsloth, "_MAKER", "trainer_makers:stuck")
     stuck = UnslothTrainer(base, SETTINGS, tmp_path)
     stuck.rest()
     assert "gave no memory back and was ended: MemoryError" in caplog.text

@@ -91,7 +91,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     scratch = tmp_path_factory.mktemp("scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unsloth, "refusal", lambda device, kind: "")
-        patch.setattr(unsloth, "_MAKER", "wrapped_maker:resting")
+        patch.setattr(unsloth, "_MAKER", "trainer_makers:resting")
         patch.setattr(unsloth, "environment", lambda device, scratch: {"PYTHONPATH": str(TRAIN), "OMP_NUM_THREADS": "1"})
         chosen = settings("infer.engine=vllm", "train.trainer=unsloth", "workers.alternate=true", "model.threads=1")
         backend = load(WorkerConfig(chosen, None, scratch))
@@ -100,7 +100,6 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         made.engine.close()
         process = made.trainer._process
         process.close()
-        unsloth._PROCESSES.clear()
         assert not children()
 
 

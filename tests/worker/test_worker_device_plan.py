@@ -16,7 +16,7 @@ from solver.infer.hf import HFEngine
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.handovers import Handovers
-from solver.infer.vllm.shim import Options
+from solver.infer.vllm.shim import Lora, Options
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.train.lora import LoraTrainer
@@ -176,6 +176,9 @@ class StandInCore:
     def __init__(self, options: Options) -> None:
         self.options, self.asleep, self.sleeps = options, False, options.sleeps and self.able
         self.log.append("start")
+
+    def try_adapter(self, lora: Lora) -> None:
+        pass
 
     def sleep(self) -> None:
         self.asleep = True

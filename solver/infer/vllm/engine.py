@@ -168,7 +168,7 @@ class VllmEngine:
             save_neutral(self._base, Path(folder))
             try:
                 core.try_adapter(new_lora("trial", Path(folder)))
-            except Exception as error:
+            except ValueError as error:  # anything else is no matter of names, and may be different another time
                 self.close()
                 names = ", ".join(target_names(self._base.model))
                 raise InputError(

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from test_trainers import sequences
-from wrapped_maker import GREED
+from trainer_makers import GREED
 
 from solver.config import ModelSettings, TrainSettings
 from solver.model.load import load_base
-from solver.train import apart
-from solver.train.apart import ApartTrainer, Lost, Order, StartError
+from solver.train import subprocess_trainer
 from solver.train.lora import LoraTrainer
+from solver.train.subprocess_trainer import ProcessLost, StartError, SubprocessTrainer, TrainerSpec
 from solver.types import NEVER, Deadline, Fit, FitJob
 
 SETTINGS = TrainSettings(rank=4, alpha=8, lr=1e-2, batch_sequences=2, batch_tokens=128)
@@ -21,16 +21,16 @@ FP32 = ModelSettings(dtype="float32", device="cpu")
 ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
 
 
-def order(maker: str, folder: Path, scratch: Path) -> Order:
-    return Order(f"wrapped_maker:{maker}", folder, FP32, SETTINGS, scratch)
+def spec(maker: str, folder: Path, scratch: Path) -> TrainerSpec:
+    return TrainerSpec(f"trainer_makers:{maker}", folder, FP32, SETTINGS, scratch)
 
 
-def start(maker: str, folder: Path, scratch: Path, patience: float = 60) -> ApartTrainer:
-    return ApartTrainer(order(maker, folder, scratch), ENVIRONMENT, patience)
+def start(maker: str, folder: Path, scratch: Path, patience: float = 60) -> SubprocessTrainer:
+    return SubprocessTrainer(spec(maker, folder, scratch), ENVIRONMENT, patience)
 
 
 @pytest.fixture(scope="module")
-def process(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApartTrainer]:
+def process(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubprocessTrainer]:
     made = start("lora", tiny_base, tmp_path_factory.mktemp("apart"))
     yield made
     made.close()
@@ -45,7 +45,7 @@ def told(fit: Fit) -> tuple[object, ...]:
     return fit.job, fit.status, fit.reason, fit.steps, fit.tokens, fit.final_loss
 
 
-def test_fits_are_the_same_as_in_this_process(process: ApartTrainer, tiny_base: Path, tmp_path: Path) -> None:
+def test_fits_are_the_same_as_in_this_process(process: SubprocessTrainer, tiny_base: Path, tmp_path: Path) -> None:
     jobs = [job("a", 1), job("b", 2)]
     mine = list(LoraTrainer(load_base(tiny_base, FP32), SETTINGS, tmp_path).fit(jobs, NEVER))
     theirs = list(process.fit(jobs, NEVER))
@@ -59,14 +59,14 @@ def test_fits_are_the_same_as_in_this_process(process: ApartTrainer, tiny_base: 
         assert {f.name for f in right_fit.adapter.path.iterdir()} == {f.name for f in left_fit.adapter.path.iterdir()}
 
 
-def test_deadlines_and_refusals_cross_over(process: ApartTrainer) -> None:
+def test_deadlines_and_refusals_cross_over(process: SubprocessTrainer) -> None:
     (cut,) = process.fit([job("late")], Deadline.after(0))
     assert (cut.status, cut.reason, cut.steps) == ("cut", "deadline", 0)
     (empty,) = process.fit([FitJob("empty", (), 1)], NEVER)
     assert (empty.status, empty.reason) == ("failed", "no training sequences")
 
 
-def test_batch_sizes_change_without_a_new_process(process: ApartTrainer) -> None:
+def test_batch_sizes_change_without_a_new_process(process: SubprocessTrainer) -> None:
     before = list(process.fit([job("wide", 4)], NEVER))
     process.settings = SETTINGS.model_copy(update={"batch_tokens": 64})
     try:
@@ -102,12 +102,12 @@ def test_a_process_that_cannot_start_says_why_in_one_line(
 def test_what_a_lost_process_had_fitted_is_kept(
     name: str, words: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(apart, "GRACE", 0.5)
+    monkeypatch.setattr(subprocess_trainer, "GRACE", 0.5)
     made = start("fatal", tiny_base, tmp_path)
     kept: list[Fit] = []
     fits = made.fit([job("first"), job(name), job("never")], Deadline.after(20 if name != "hang" else 2))
     kept.append(next(fits))
-    with pytest.raises(Lost) as caught:
+    with pytest.raises(ProcessLost) as caught:
         next(fits)
     assert [fit.job for fit in kept] == ["first"]
     assert words in str(caught.value)
@@ -138,12 +138,12 @@ def test_resting_between_fits(tiny_base: Path, tmp_path: Path) -> None:
     made.close()
 
 
-def test_a_trainer_that_knows_no_rest_holds_nothing(process: ApartTrainer) -> None:
+def test_a_trainer_that_knows_no_rest_holds_nothing(process: SubprocessTrainer) -> None:
     process.rest()
     assert [fit.status for fit in process.fit([job("after")], NEVER)] == ["complete"]
 
 
-def test_what_the_process_has_held_is_told_with_its_answers(process: ApartTrainer, tiny_base: Path, tmp_path: Path) -> None:
+def test_what_the_process_has_held_is_told_with_its_answers(process: SubprocessTrainer, tiny_base: Path, tmp_path: Path) -> None:
     made = start("greedy", tiny_base, tmp_path)
     bare = made.peak_memory
     assert 1e6 < bare < process.peak_memory  # one without torch, and not what its parent held as it was started
@@ -158,10 +158,10 @@ def test_what_the_process_has_held_is_told_with_its_answers(process: ApartTraine
 def test_a_process_that_gives_no_memory_back_is_ended(
     maker: str, words: str, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(apart, "REST_SECONDS", 1.0)
+    monkeypatch.setattr(subprocess_trainer, "REST_SECONDS", 1.0)
     made = start(maker, tiny_base, tmp_path)
-    with pytest.raises(Lost, match=words):
+    with pytest.raises(ProcessLost, match=words):
         made.rest()
     assert not made.alive
-    with pytest.raises(Lost):
+    with pytest.raises(ProcessLost):
         made.rest()

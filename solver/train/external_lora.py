@@ -16,7 +16,7 @@ from solver.types import Deadline, Fit, FitJob
 _NAME = "default"  # what peft calls the only adapter of a model
 
 
-class WrappedTarget(LoraTarget):
+class ExternalLoraTarget(LoraTarget):
     """The adapter of a model that peft wrapped: begun and saved as those of a stack, number by number, trained in place."""
 
     def __init__(self, base: Base, shape: LoraShape, reentrant: bool = False) -> None:
@@ -36,7 +36,7 @@ class WrappedTarget(LoraTarget):
         """All rows are the one adapter's."""
 
 
-class WrappedTrainer:
+class ExternalLoraTrainer:
     """A LoRA adapter per job, by a loop over a wrapped model."""
 
     def __init__(self, loop: Loop) -> None:

@@ -16,10 +16,10 @@ from solver.config import ModelSettings, TrainSettings
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
+from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
 from solver.train.loop import Loop
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
-from solver.train.wrapped import WrappedTarget, WrappedTrainer
 from solver.types import NEVER, Fit, FitJob, TokenSequence
 
 SETTINGS = TrainSettings(rank=8, alpha=16, rslora=True, lr=3e-3, batch_sequences=2, batch_tokens=64)
@@ -36,7 +36,7 @@ def sequences(seed: int) -> tuple[TokenSequence, ...]:
     return tuple(made)
 
 
-def wrap(base: Base, checkpointing: bool) -> WrappedTrainer:
+def wrap(base: Base, checkpointing: bool) -> ExternalLoraTrainer:
     """As unsloth does: peft's wrapper, and reentrant checkpointing through inputs that ask for gradients."""
     config = LoraConfig(
         r=SETTINGS.rank,
@@ -52,7 +52,9 @@ def wrap(base: Base, checkpointing: bool) -> WrappedTrainer:
     inner = wrapped.get_base_model()
     view = Base(inner, base.codec, base.device, base.dtype, base.path, base.context)
     shape = LoraShape(SETTINGS.rank, SETTINGS.alpha, SETTINGS.rslora)
-    return WrappedTrainer(Loop(view, WrappedTarget(view, shape, checkpointing), SETTINGS, base.path.parent / "wrapped", None))
+    return ExternalLoraTrainer(
+        Loop(view, ExternalLoraTarget(view, shape, checkpointing), SETTINGS, base.path.parent / "wrapped", None)
+    )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])

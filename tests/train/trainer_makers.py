@@ -11,34 +11,34 @@ from typing import Any
 
 from solver.config import TrainSettings
 from solver.errors import InputError
-from solver.train.apart import Order
 from solver.train.base import Trainer
+from solver.train.subprocess_trainer import TrainerSpec
 from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger("solver.test")
 
 
-def lora(order: Order) -> Callable[[TrainSettings], Trainer]:
+def lora(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     from solver.model.load import load_base
     from solver.train.lora import LoraTrainer
 
-    base = load_base(order.folder, order.model.model_copy(update={"device": "cpu"}))
-    return lambda settings: LoraTrainer(base, settings, order.scratch)
+    base = load_base(spec.folder, spec.model.model_copy(update={"device": "cpu"}))
+    return lambda settings: LoraTrainer(base, settings, spec.scratch)
 
 
-def refusing(order: Order) -> Any:
+def refusing(spec: TrainerSpec) -> Any:
     raise InputError("it needs what is not there\nat all")
 
 
-def breaking(order: Order) -> Any:
+def breaking(spec: TrainerSpec) -> Any:
     raise ImportError("no such library\nreally")
 
 
-def exiting(order: Order) -> Any:
+def exiting(spec: TrainerSpec) -> Any:
     os._exit(7)
 
 
-def hanging(order: Order) -> Any:
+def hanging(spec: TrainerSpec) -> Any:
     time.sleep(60)
 
 
@@ -55,7 +55,7 @@ class _Fatal:
             yield Fit(job.adapter, "complete", "steps", None, job.steps, 0, 0.0, 1.0, 1.0)
 
 
-def fatal(order: Order) -> Callable[[TrainSettings], Trainer]:
+def fatal(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     return lambda settings: _Fatal()
 
 
@@ -68,7 +68,7 @@ class _Greedy(_Fatal):
         yield from super().fit(jobs, deadline)
 
 
-def greedy(order: Order) -> Callable[[TrainSettings], Trainer]:
+def greedy(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     return lambda settings: _Greedy()
 
 
@@ -93,9 +93,9 @@ class _Resting:
             yield from self._trainer.fit([job], deadline)
 
 
-def resting(order: Order) -> Callable[[TrainSettings], Trainer]:
-    make = lora(order)
-    return lambda settings: _Resting(make(settings), order.scratch / "notes.txt")
+def resting(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
+    make = lora(spec)
+    return lambda settings: _Resting(make(settings), spec.scratch / "notes.txt")
 
 
 class _Stuck(_Fatal):
@@ -103,7 +103,7 @@ class _Stuck(_Fatal):
         raise MemoryError("no room on the host\nat all")
 
 
-def stuck(order: Order) -> Callable[[TrainSettings], Trainer]:
+def stuck(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     return lambda settings: _Stuck()
 
 
@@ -112,5 +112,5 @@ class _Asleep(_Fatal):
         time.sleep(60)
 
 
-def asleep(order: Order) -> Callable[[TrainSettings], Trainer]:
+def asleep(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     return lambda settings: _Asleep()

@@ -1,6 +1,6 @@
 """A trainer in a process of its own, for libraries that leave no process as they found it.
 
-The process gets an `Order`, makes the trainer, and then fits what it is asked to. It sees one device, lives as long as its
+The process gets a `TrainerSpec`, makes the trainer, and then fits what it is asked to. It sees one device, lives as long as its
 parent at most, and a crash or a hang of it costs the fits it had, not the parent. Asked to rest, it gives the device's memory
 to others, all but a context's: its trainer does, if it knows how to.
 """
@@ -26,7 +26,11 @@ from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
 
-_COMMAND = (sys.executable, "-c", "from solver.train.apart import main; main()")  # then: our end of the line, our parent
+_COMMAND = (
+    sys.executable,
+    "-c",
+    "from solver.train.subprocess_trainer import main; main()",
+)  # then: our end of the line, our parent
 
 START_SECONDS = 600.0  # to import, load and compile; a run's own deadline may come first
 GRACE = 10.0  # seconds past its deadline after which a fit counts as hung
@@ -34,7 +38,7 @@ REST_SECONDS = 60.0  # to give memory up; a process that takes longer counts as 
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainerSpec:
     """What trainer the process is to make, and of which model."""
 
     maker: str  # "module:function" of a Maker
@@ -45,14 +49,14 @@ class Order:
     device_share: float = 1.0  # of the device's memory, that it may take
 
 
-Maker = Callable[[Order], Callable[[TrainSettings], Trainer]]  # loads the model; trainers then differ in batch sizes alone
+Maker = Callable[[TrainerSpec], Callable[[TrainSettings], Trainer]]  # loads the model; trainers then differ in batch sizes alone
 
 
 class StartError(Exception):
     """The process cannot make its trainer; the message is one line."""
 
 
-class Lost(Exception):
+class ProcessLost(Exception):
     """The process died or hung; the message is one line."""
 
 
@@ -63,22 +67,22 @@ class _Reply(NamedTuple):
     peak_memory: int = 0  # bytes that the process has held so far, on host and device together
 
 
-class ApartTrainer:
-    """The process, started and ready. `fit` is like any trainer's, but raises Lost if the process dies or hangs.
+class SubprocessTrainer:
+    """The process, started and ready. `fit` is like any trainer's, but raises ProcessLost if the process dies or hangs.
 
     `peak_memory` is the most that it had held when it last answered: bytes, of host and device together. Raises StartError.
     """
 
-    def __init__(self, order: Order, environment: Mapping[str, str], patience: float = START_SECONDS) -> None:
-        self.settings = order.train
+    def __init__(self, spec: TrainerSpec, environment: Mapping[str, str], patience: float = START_SECONDS) -> None:
+        self.settings = spec.train
         self.peak_memory = 0
         self._requests = 0
         output = sys.stderr.fileno() if _has_number(sys.stderr) else None
         self._process, self._line = start_child(_COMMAND, environment, output, None)
         try:
-            self._line.send(order)
+            self._line.send(spec)
             reply = self._receive(time.monotonic() + patience)
-        except (Lost, OSError) as error:
+        except (ProcessLost, OSError) as error:
             self.close()
             raise StartError(str(error)) from None
         if reply.kind == "error":
@@ -86,13 +90,13 @@ class ApartTrainer:
             raise StartError(reply.value)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
-        """One fit per job, as each completes. Raises Lost."""
+        """One fit per job, as each completes. Raises ProcessLost."""
         self._requests += 1
         seconds = deadline.remaining()
         try:
             self._line.send((self._requests, self.settings, tuple(jobs), seconds))
         except OSError:
-            raise Lost(self._ending()) from None
+            raise ProcessLost(self._ending()) from None
         until = time.monotonic() + max(seconds, 0.0) + GRACE
         while True:
             reply = self._receive(until)
@@ -103,24 +107,27 @@ class ApartTrainer:
             elif reply.kind == "warning":
                 log.warning("%s", reply.value)
             elif reply.kind == "error":
-                raise Lost(reply.value)
+                raise ProcessLost(reply.value)
             else:
                 return
 
     def rest(self) -> None:
-        """Give the device's memory up until the next fit. Raises Lost if the process dies, hangs or cannot, and ends it then."""
+        """Give the device's memory up until the next fit.
+
+        Raises ProcessLost if the process dies, hangs or cannot; it is ended then.
+        """
         self._requests += 1
         try:
             self._line.send((self._requests, None, (), 0.0))
         except OSError:
-            raise Lost(self._ending()) from None
+            raise ProcessLost(self._ending()) from None
         until = time.monotonic() + REST_SECONDS
         while (reply := self._receive(until)).request != self._requests or reply.kind == "warning":
             if reply.kind == "warning":
                 log.warning("%s", reply.value)
         if reply.kind == "error":
             self.close()  # others wait for the memory
-            raise Lost(reply.value)
+            raise ProcessLost(reply.value)
 
     @property
     def alive(self) -> bool:
@@ -144,9 +151,9 @@ class ApartTrainer:
                 self.peak_memory = max(self.peak_memory, reply.peak_memory)
                 return reply
         except (EOFError, OSError):
-            raise Lost(self._ending()) from None
+            raise ProcessLost(self._ending()) from None
         self.close()
-        raise Lost("it did not answer in time and was ended")
+        raise ProcessLost("it did not answer in time and was ended")
 
     def _ending(self) -> str:
         self._process.kill()  # it has closed its line: it is of no more use
@@ -162,18 +169,18 @@ def _has_number(stream: Any) -> bool:
 
 def serve(line: Connection) -> None:
     """Make the trainer, then fit until the line ends."""
-    order: Order = line.recv()
+    spec: TrainerSpec = line.recv()
     request = 0
 
     def reply(kind: Literal["fit", "warning", "error", "done"], value: Any = None) -> None:
-        line.send(_Reply(request, kind, value, peak_memory(order.model.device)))
+        line.send(_Reply(request, kind, value, peak_memory(spec.model.device)))
 
     logging.getLogger("solver").addHandler(WarningHandler(lambda text: reply("warning", text)))
     try:
-        module, _, function = order.maker.partition(":")
+        module, _, function = spec.maker.partition(":")
         maker: Maker = getattr(importlib.import_module(module), function)
-        make = maker(order)
-        trainer, settings = make(order.train), order.train
+        make = maker(spec)
+        trainer, settings = make(spec.train), spec.train
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         reply("error", describe_error(error))

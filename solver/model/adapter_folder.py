@@ -1,0 +1,101 @@
+"""What can be said of a LoRA adapter's folder without torch: its shape, what it changes, and which one it is.
+
+The format is that of PEFT: adapter_config.json, and adapter_model.safetensors with two matrices for each layer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from solver.config import TrainSettings
+from solver.errors import InputError
+
+PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoraShape:
+    """What all adapters of a stack share."""
+
+    rank: int
+    alpha: float
+    rslora: bool = False
+    dropout: float = 0.0
+
+    @property
+    def scaling(self) -> float:
+        """The factor on B A x."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+def read_shape(folder: Path) -> LoraShape:
+    """The shape of an adapter on disk, without dropout. Raises InputError if there is none that this package serves."""
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        shape = LoraShape(int(config["r"]), float(config["lora_alpha"]), bool(config.get("use_rslora", False)))
+        kind = str(config.get("peft_type", "LORA"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: not a LoRA adapter: {CONFIG}: {type(error).__name__}: {error}") from None
+    if kind != "LORA":
+        raise InputError(f"{folder}: not a LoRA adapter: its peft_type is {kind}")
+    if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
+        raise InputError(f"{folder}: adapters with DoRA or per-layer ranks are not supported")
+    return shape
+
+
+def check_start(folder: Path, train: TrainSettings) -> None:
+    """Raises InputError, with the remedy, if fits by these settings cannot start from the adapter in `folder`."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such adapter folder")
+    shape = read_shape(folder)
+    if not (folder / WEIGHTS).is_file():
+        pickled = ", only pickled ones, which are never loaded" if any(folder.glob("*.bin")) else ""
+        raise InputError(f"{folder}: holds no {WEIGHTS}{pickled}")
+    if train.trainer == "full":
+        raise InputError(f"{folder}: train.trainer=full changes all weights and cannot start from LoRA: set train.trainer=lora")
+    wanted = LoraShape(train.rank, train.alpha, train.rslora)
+    if (shape.rank, shape.scaling) != (wanted.rank, wanted.scaling):
+        raise InputError(
+            f"{folder}: the adapter's shape is not that of the settings: --set train.rank={shape.rank} "
+            f"--set train.alpha={shape.alpha:g} --set train.rslora={str(shape.rslora).lower()}"
+        )
+
+
+def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Raises InputError unless all that an adapter changes is one of `layers`: the widths (in, out) of each by its name.
+
+    Reads the head of the file, whose sizes are checked against the file's.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: corrupt adapter: {WEIGHTS}: {str(error).splitlines()[0]}") from None
+    for name, shape in shapes.items():
+        layer, _, matrix = name.removeprefix(PREFIX).rpartition(".lora_")
+        if layer not in layers or matrix not in ("A.weight", "B.weight"):
+            raise InputError(f"{folder}: adapter does not fit the model: it changes {name}")
+        width, height = layers[layer]
+        if shape != ((rank, width) if matrix == "A.weight" else (height, rank)):
+            raise InputError(f"{folder}: adapter does not fit the model: {layer} is {shape}")
+
+
+def adapter_identity(folder: Path) -> str:
+    """A digest of an adapter's shape and weights: equal for equal adapters, wherever they lie."""
+    shape = read_shape(folder)
+    digest = hashlib.sha256(f"{shape.rank}:{shape.scaling}:".encode())
+    try:
+        with (folder / WEIGHTS).open("rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{folder / WEIGHTS}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()[:16]
