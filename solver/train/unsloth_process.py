@@ -91,7 +91,7 @@ def load(order: Order) -> Callable[[TrainSettings], Trainer]:
     with tempfile.TemporaryDirectory() as tokenizer:
         save_tokenizer(Path(tokenizer))
         model, _ = FastLanguageModel.from_pretrained(**model_arguments(order.folder, settings, train, Path(tokenizer)))
-    codec = load_codec(order.folder)
+    codec = load_codec(order.folder, order.model.format)
     model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, TARGETS))
     model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
     inner = model.get_base_model()
