@@ -20,6 +20,7 @@ from solver.errors import InputError
 from solver.model.dtype import pick_device, pick_dtype
 from solver.model.folder import EMBEDDED, check_folder
 from solver.model.memory import is_out_of_memory
+from solver.model.support import folder_quantization, read_config
 from solver.prompt_format import TEXT, format_of
 
 # before transformers is imported: it reads them once
@@ -74,7 +75,7 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
     """The model of a folder in Hugging Face format; None: the embedded one.
 
     A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer, in the
-    format of `settings` or of its `format.json`.
+    format of `settings` or of its `format.json`. Weights quantised in advance count as if the settings had asked for that.
     Without `weights` it is a description, for a process in which nobody computes with the model: its modules have shapes and
     hold nothing, and whoever does compute asks `with_weights`. `cache` is for those who need the weights in another form.
     Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
@@ -82,10 +83,11 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
     """
     folder = EMBEDDED if path is None else Path(path)
     check_folder(folder)
+    quantized_in_advance = folder_quantization(read_config(folder)) != "none"
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     codec = _read_grid_codec(folder)
-    model = _load_model(folder, settings, device, dtype) if weights else _describe_model(folder, dtype)
+    model = _load_model(folder, settings, device, dtype, quantized_in_advance) if weights else _describe_model(folder, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
     if codec is not None and embeddings != len(GRID_VOCABULARY):
         raise InputError(
@@ -97,7 +99,7 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
     load = None if weights else _Later(lambda: load_base(path, settings, cache=cache))
-    quantized, context = settings.quantization != "none", min(settings.context, limit)
+    quantized, context = quantized_in_advance or settings.quantization != "none", min(settings.context, limit)
     return Base(model, codec, device, dtype, folder, context, quantized, cache, settings.format, load)
 
 
@@ -172,11 +174,15 @@ def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple
         raise InputError(f"{folder}: wrong vocabulary: {error}{hint}") from None
 
 
-def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def _load_model(
+    folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype, quantized_in_advance: bool
+) -> PreTrainedModel:
     import transformers
 
     options: dict[str, Any] = {}
-    if settings.quantization == "nf4":
+    if quantized_in_advance:
+        options["device_map"] = {"": device}
+    elif settings.quantization == "nf4":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
@@ -202,6 +208,12 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
             raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
     if not options:
         model.to(device)
+    if options:
+        for module in model.modules():
+            if hasattr(module, "compute_dtype"):
+                module.compute_dtype = dtype  # a folder's own is that of the device it was made on
+                # on some processors bitsandbytes packs weights anew while they are used, and not of all shapes: others share them
+                module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
     return model.eval()
 

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +25,7 @@ from solver.budget.reserve import reserve_seconds
 from solver.config import LONGEST_DURATION
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder
+from solver.model.support import settings_for
 from solver.run.book import Book
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
@@ -74,6 +75,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
     started = process_start() if options.started is None else options.started
     with _signals() as signals:
         inputs = _read_inputs(options)
+        options = replace(options, settings=settings_for(inputs.model, options.settings))
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
         summary = None
