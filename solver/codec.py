@@ -1,12 +1,14 @@
 """Task <-> token ids. The only module that knows how a task is written for a model.
 
 Layout, the same for both codecs: `begin`, then per demonstration `input-marker grid output-marker grid end`, then the
-query `input-marker grid output-marker`, which the answer `grid end` completes. Rows are joined by one separator token.
+query `input-marker grid output-marker`, which the answer `grid end` completes. Rows are joined by one separator token, which in
+some formats of others stands after the last row of an answer, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from solver.arc.grid import COLOURS, MAX_SIDE, Grid
 from solver.arc.task import Pair, Task
+from solver.prompt_format import TEXT, Part, PromptFormat
 from solver.types import TokenIds, TokenSequence
 
 if TYPE_CHECKING:
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 GRID_VOCABULARY = (*"0123456789", "<newline>", "<input>", "<output>", "<pad>", "<begin>", "<end>")
 GRID_CODEC_VERSION = 1  # raise when the same task would give other ids
-LONGEST_ANSWER = MAX_SIDE * (MAX_SIDE + 1)  # tokens of a 30x30 answer: cells, 29 separators, end
+LONGEST_ANSWER = MAX_SIDE * (MAX_SIDE + 1)  # tokens of a 30x30 answer: cells, 29 separators, end; see Codec.longest_answer
 
 
 class TooLong(ValueError):
@@ -36,6 +39,7 @@ class GridGrammar:
     newline: int
     end: int
     max_side: int = MAX_SIDE
+    closes_rows: bool = False  # the last row is followed by `newline`, too
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,22 @@ class Codec:
     begin: tuple[int, ...]
     input_marker: tuple[int, ...]
     output_marker: tuple[int, ...]
+    closes_rows: bool = False  # the separator stands after the last row of an answer, too
+
+    @property
+    def closing(self) -> tuple[int, ...]:
+        """What follows the grid of an answer."""
+        return (self.newline, self.end) if self.closes_rows else (self.end,)
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens of a 30x30 answer."""
+        return LONGEST_ANSWER - 1 + len(self.closing)
 
     @property
     def grammar(self) -> GridGrammar:
         """The language of answers, for engines."""
-        return GridGrammar(self.cells, self.newline, self.end)
+        return GridGrammar(self.cells, self.newline, self.end, closes_rows=self.closes_rows)
 
     def encode_grid(self, grid: Grid) -> TokenIds:
         """(rows * (columns + 1) - 1,) ids: cells row by row, rows joined by the separator."""
@@ -72,25 +87,29 @@ class Codec:
         return ids.reshape(-1)[:-1]
 
     def encode_answer(self, grid: Grid) -> TokenIds:
-        """The ids a model has to give for `grid`: the grid, then `end`."""
-        return np.append(self.encode_grid(grid), np.int32(self.end))
+        """The ids a model has to give for `grid`: the grid, then `closing`."""
+        return np.append(self.encode_grid(grid), np.asarray(self.closing, dtype=np.int32))
 
     def decode_answer(self, ids: Sequence[int] | TokenIds) -> Grid | None:
-        """The grid of an answer that `end` closes, or None if the ids are not a grid of at most 30x30."""
+        """The grid of an answer that `closing` closes, or None if the ids are not a grid of at most 30x30."""
         array = np.asarray(ids, dtype=np.int64)
-        if not len(array) or array[-1] != self.end or len(array) > LONGEST_ANSWER:
+        inside = len(array) - len(self.closing)
+        if inside < 0 or tuple(array[inside:]) != self.closing or len(array) > self.longest_answer:
             return None
-        rows = [[self._colour.get(int(i)) for i in row] for row in _split(array[:-1], self.newline)]
+        rows = [[self._colour.get(int(i)) for i in row] for row in _split(array[:inside], self.newline)]
         width = len(rows[0])
         if not 0 < width <= MAX_SIDE or len(rows) > MAX_SIDE or any(len(row) != width or None in row for row in rows):
             return None
         return np.array(rows, dtype=np.uint8)
 
-    def prompt(self, task: Task, query: int, context: int, answer_room: int = LONGEST_ANSWER) -> Prompt:
+    def prompt(self, task: Task, query: int, context: int, answer_room: int | None = None) -> Prompt:
         """The query `task.test[query]` behind as many demonstrations as fit `context` less `answer_room` tokens.
 
-        Demonstrations are dropped from the front; cells never are. Raises TooLong if the query alone does not fit.
+        Without a number, that is the room for the longest answer. Demonstrations are dropped from the front; cells never are.
+        Raises TooLong if the query alone does not fit.
         """
+        if answer_room is None:
+            answer_room = self.longest_answer
         tail = self._input(task.test[query].input)
         pairs = [self._pair(pair) for pair in task.train]
         kept = _fit([len(pair) for pair in pairs], len(self.begin) + len(tail) + answer_room, context)
@@ -127,10 +146,9 @@ class Codec:
             raise TooLong(f"task {task.id}: a training example needs more than {context} tokens")
         return kept
 
-    @staticmethod
-    def answer_tokens(grid: Grid) -> int:
+    def answer_tokens(self, grid: Grid) -> int:
         """Length of `encode_answer(grid)`."""
-        return int(grid.shape[0] * (grid.shape[1] + 1))
+        return int(grid.shape[0] * (grid.shape[1] + 1)) - 1 + len(self.closing)
 
     def decode_prompt(self, ids: TokenIds) -> tuple[tuple[Pair, ...], Grid]:
         """The demonstrations and the query of an encoded prompt. Raises ValueError if `ids` is no prompt of this codec."""
@@ -143,7 +161,7 @@ class Codec:
             if not len(rest):
                 return tuple(pairs), shown
             output, rest = self._read_grid(rest)
-            rest = self._strip(rest, (self.end,))
+            rest = self._strip(rest, self.closing)
             pairs.append(Pair(shown, output))
 
     @property
@@ -187,7 +205,7 @@ class Codec:
     def _pair_tokens(self, pair: Pair) -> int:
         assert pair.output is not None
         markers = len(self.input_marker) + len(self.output_marker)
-        return markers + self.answer_tokens(pair.input) - 1 + self.answer_tokens(pair.output)
+        return markers + self.answer_tokens(pair.input) - len(self.closing) + self.answer_tokens(pair.output)
 
     def _strip(self, ids: TokenIds, head: tuple[int, ...]) -> TokenIds:
         if tuple(ids[: len(head)]) != head:
@@ -200,7 +218,7 @@ class Codec:
         # an output marker may itself begin with the separator; a grid never ends with it
         while stop and ids[stop - 1] == self.newline:
             stop -= 1
-        grid = self.decode_answer(np.append(ids[:stop], self.end))
+        grid = self.decode_answer(np.append(ids[:stop], self.closing))
         if grid is None:
             raise ValueError("not a grid")
         return grid, ids[stop:]
@@ -233,35 +251,113 @@ def grid_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def text_codec(tokenizer: Any) -> Codec:
-    """A codec for an ordinary Hugging Face tokenizer. Raises ValueError unless digits and line break are one token each."""
+def text_codec(tokenizer: Any, format: PromptFormat = TEXT) -> Codec:
+    """A codec for an ordinary Hugging Face tokenizer, by the text format or by the one that a model was trained with.
 
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(tokenizer.encode(text, add_special_tokens=False))
+    Texts get the ids that they have inside a text: some tokenizers put a space before the first word. It is proved with the
+    tokenizer that whatever the codec writes decodes to the text it stands for. Raises ValueError if it does not, and unless
+    colours, row separator and end are one token each.
+    """
+    special = {"{bos}": tokenizer.bos_token_id, "{eos}": tokenizer.eos_token_id}
 
-    def single(text: str) -> int:
-        found = ids(text)
+    def ids(parts: Sequence[Part]) -> tuple[int, ...]:
+        found: list[int] = []
+        for part in _pieces(parts):
+            if isinstance(part, int):
+                found.append(part)
+            elif part == "{eos}" and special[part] is None:
+                raise ValueError("the tokenizer has no end-of-sequence token")
+            elif part in special:
+                found += [] if special[part] is None else [int(special[part])]
+            else:
+                found += _inside(tokenizer, part)
+        return tuple(found)
+
+    def single(*parts: Part) -> int:
+        found = ids(parts)
         if len(found) != 1:
-            raise ValueError(f"the tokenizer splits {text!r} into {len(found)} tokens; the text codec needs one")
+            raise ValueError(
+                f"the tokenizer splits {''.join(map(str, parts))!r} into {len(found)} tokens; the text codec needs one"
+            )
         return found[0]
 
-    cells = tuple(single(str(colour)) for colour in range(COLOURS))
+    if len(format.cells) != COLOURS:
+        raise ValueError(f"the format {format.name} has {len(format.cells)} colours, not {COLOURS}")
+    cells, newline, closing = tuple(map(single, format.cells)), single(*format.row), ids(format.end)
     if len(set(cells)) != COLOURS:
         raise ValueError("the tokenizer does not tell the ten digits apart")
-    if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no end-of-sequence token")
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    bos = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
-    return Codec(
-        name="text-1",
+    if len(closing) > 2 or closing[:-1] not in ((), (newline,)):
+        raise ValueError(f"an answer ends with {len(closing)} tokens; it has to be one, or the row separator and one")
+    if not closing or {newline, closing[-1]} & set(cells) or newline == closing[-1]:
+        raise ValueError("the tokenizer does not tell digits, row separator and end apart")
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else closing[-1]
+    codec = Codec(
+        name=f"{format.name}-1",
         cells=cells,
-        newline=single("\n"),
-        end=int(tokenizer.eos_token_id),
-        pad=int(pad),
-        begin=bos,
-        input_marker=(*ids("Input:"), single("\n")),
-        output_marker=(single("\n"), *ids("Output:"), single("\n")),
+        newline=newline,
+        end=closing[-1],
+        pad=single(*format.pad) if format.pad else int(pad),
+        begin=ids(format.begin),
+        input_marker=ids(format.input),
+        output_marker=ids(format.output),
+        closes_rows=len(closing) == 2,
     )
+    _prove(codec, tokenizer, format)
+    return codec
+
+
+def _pieces(parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts of a format, with the names of special tokens for themselves."""
+    for part in parts:
+        if isinstance(part, int):
+            yield part
+        else:
+            yield from (piece for piece in re.split(r"({bos}|{eos})", part) if piece)
+
+
+def _inside(tokenizer: Any, text: str) -> list[int]:
+    """The ids of `text` inside a text. Raises ValueError if they are not to be told from what stands before."""
+    why = ValueError(f"the tokenizer joins {text!r} with what stands before it")
+    for before in ("\n", "0"):
+        try:
+            head, whole = (tokenizer.encode(shown, add_special_tokens=False) for shown in (before, before + text))
+        except (
+            Exception
+        ) as error:  # tokenizers raises nothing narrower, for a text that no token of a small vocabulary stands for
+            why = ValueError(f"the tokenizer has no tokens for {text!r}: {error}")
+            continue
+        if whole[: len(head)] == head:
+            return list(whole[len(head) :])
+    raise why
+
+
+def _prove(codec: Codec, tokenizer: Any, format: PromptFormat) -> None:
+    """Raise ValueError unless a task in which every colour meets every other one, and both ends of rows, decodes to its text."""
+    first = np.arange(COLOURS, dtype=np.uint8)
+    meeting = np.stack([np.repeat(first[:, None], COLOURS, 1), np.tile(first, (COLOURS, 1))], -1).reshape(COLOURS, -1)
+    pair = Pair(meeting, np.ascontiguousarray(meeting.T))
+    ids = codec.sequence(Task("proof", (pair,), (pair,)), 10**6).ids
+
+    def text(parts: Sequence[Part]) -> str:
+        texts = {"{bos}": tokenizer.bos_token or "", "{eos}": tokenizer.eos_token or ""}
+        return "".join(tokenizer.decode([part]) if isinstance(part, int) else texts.get(part, part) for part in _pieces(parts))
+
+    def rows(grid: Grid) -> str:
+        return text(format.row).join("".join(text(format.cells[colour : colour + 1]) for colour in row) for row in grid.tolist())
+
+    assert pair.output is not None
+    shown = text(format.input) + rows(pair.input) + text(format.output) + rows(pair.output) + text(format.end)
+    wanted = text(format.begin) + 2 * shown
+    found = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.decoder is None:  # such tokenizers join their tokens with spaces, which says nothing
+        wanted, found = wanted.replace(" ", ""), found.replace(" ", "")
+    if found != wanted:
+        at = next((n for n, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found)))
+        raise ValueError(
+            f"what is written in the format {format.name} does not come back from the tokenizer: {found[at : at + 12]!r} "
+            f"in place of {wanted[at : at + 12]!r}"
+        )
 
 
 def cut_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:

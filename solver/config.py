@@ -36,6 +36,7 @@ class ModelSettings(_Settings):
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bf16 where this device multiplies it faster
     quantization: Literal["none", "nf4"] = "none"
+    format: Literal["auto", "text", "nvarc", "architects"] = "auto"  # of prompts; auto: format.json of the model, else text
     context: int = Field(8192, ge=64)  # tokens; longer prompts lose demonstrations
     device: str = "auto"
     threads: int = Field(0, ge=0)  # 0: all cores, fewer while other programs keep them busy

@@ -1,12 +1,14 @@
 """Codecs: what is written can be read back, long tasks lose demonstrations and never cells, tokenizers agree."""
 
+import re
+
 import numpy as np
 import pytest
 from arc_strategies import grids, tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_models import byte_level_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers
+from text_models import byte_level_tokenizer, prefixing_tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from solver.arc.grid import Grid
@@ -208,10 +210,11 @@ def word_level(words: list[str], **special: str) -> PreTrainedTokenizerFast:
 
 
 def test_tokenizers_that_split_a_digit_are_refused() -> None:
-    bytes_of_digits = Tokenizer(models.BPE({"#": 0, "1": 1, "</s>": 2}, [], unk_token="#"))
-    bytes_of_digits.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    spaced = Tokenizer(models.BPE({"#": 0, "Ġ": 1, "Ċ": 2, "1": 3, "</s>": 4}, [], unk_token="#"))
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    spaced.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), by_bytes])
     with pytest.raises(ValueError, match="splits '0' into 2 tokens"):
-        text_codec(PreTrainedTokenizerFast(tokenizer_object=bytes_of_digits, eos_token="</s>"))
+        text_codec(PreTrainedTokenizerFast(tokenizer_object=spaced, eos_token="</s>"))
 
 
 def test_tokenizers_without_digits_are_refused() -> None:
@@ -229,3 +232,72 @@ def test_runs_of_digits_stay_single_cells_even_if_the_tokenizer_would_merge_them
     assert len(merging.encode("1212", add_special_tokens=False)) < 4
     codec = text_codec(merging)
     assert len(codec.encode_grid(np.array([[1, 2, 1, 2]], np.uint8))) == 4
+
+
+# --- the text codec inside a text
+
+
+WRITERS = {
+    "byte-level": byte_level_tokenizer(),
+    "byte-level, digits merged": byte_level_tokenizer(split_digits=False),
+    "a space before every text": prefixing_tokenizer(),
+    "a space before the first text": prefixing_tokenizer(before_every_text=False),
+}
+
+
+def as_plain_text(task: Task) -> str:
+    """The layout of the text codec, written by hand."""
+
+    def rows(grid: Grid | None) -> str:
+        assert grid is not None
+        return "\n".join("".join(map(str, row)) for row in grid.tolist())
+
+    pairs = "".join(f"Input:\n{rows(p.input)}\nOutput:\n{rows(p.output)}</s>" for p in task.train)
+    return f"<s>{pairs}Input:\n{rows(task.test[0].input)}\nOutput:\n"
+
+
+def read_plain_text(text: str) -> list[list[str]]:
+    """All grids of a text, row by row."""
+    return [found.split("\n") for found in re.findall(r"(?:Input:|Output:)\n([0-9\n]*[0-9])", text)]
+
+
+@pytest.mark.parametrize("tokenizer", WRITERS.values(), ids=WRITERS)
+@given(task=tasks())
+def test_what_the_text_codec_writes_is_the_text_and_survives_reading(tokenizer: PreTrainedTokenizerFast, task: Task) -> None:
+    codec, text = text_codec(tokenizer), as_plain_text(task)
+    ids = codec.prompt(task, 0, 10**6).ids.tolist()
+    assert tokenizer.decode(ids, skip_special_tokens=False) == text
+    read = tokenizer.encode(text, add_special_tokens=False)
+    grids = [*(grid for pair in task.train for grid in (pair.input, pair.output)), task.test[0].input]
+    expected = [["".join(map(str, row)) for row in grid.tolist()] for grid in grids if grid is not None]
+    assert read_plain_text(tokenizer.decode(read, skip_special_tokens=False)) == expected == read_plain_text(text)
+
+
+def test_a_space_before_texts_does_not_get_between_digits() -> None:
+    tokenizer = prefixing_tokenizer()
+    assert len(tokenizer.encode("0", add_special_tokens=False)) == 2
+    codec = text_codec(tokenizer)
+    assert (
+        codec.encode_grid(np.array([[1, 2], [3, 4]], np.uint8)).tolist()
+        == tokenizer.encode("12\n34", add_special_tokens=False)[1:]
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", ["digits change places", "line breaks become spaces", "letters are lowered", "digits get spaces"]
+)
+def test_tokenizers_that_do_not_give_back_what_is_written_are_refused(broken: str) -> None:
+    tokenizer = byte_level_tokenizer()
+    backend = tokenizer.backend_tokenizer
+    plain = backend.decoder
+    if broken == "letters are lowered":
+        backend.normalizer = normalizers.Lowercase()
+    else:
+        old, new = {
+            "digits change places": ("1", "2"),
+            "line breaks become spaces": ("\n", " "),
+            "digits get spaces": ("7", "7 "),
+        }[broken]
+        backend.decoder = decoders.Sequence([plain, decoders.Replace(old, new)])
+    with pytest.raises(ValueError, match="does not come back from the tokenizer"):
+        text_codec(tokenizer)

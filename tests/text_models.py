@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import string
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     Glm4Config,
@@ -71,6 +72,55 @@ def byte_level_tokenizer(split_digits: bool = True) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>", "<pad>"], initial_alphabet=alphabet)
     tokenizer.train_from_iterator([GRID_TEXT, "1212 1212 1212", "Input Output"] * 20, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def prefixing_tokenizer(before_every_text: bool = True) -> PreTrainedTokenizerFast:
+    """A tokenizer of the SentencePiece kind, as Llama 2 and Mistral have: a space before a text, digits are tokens inside it.
+
+    Some put it before what follows a special token, too (`before_every_text`), others at the very beginning alone.
+    """
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    merges = [("I", "n"), ("In", "p"), ("Inp", "u"), ("Inpu", "t")]
+    words = [*special, "\u2581", *"0123456789:InputO", *("".join(pair) for pair in merges)]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    if before_every_text:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def nvarc_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of 16 tokens made as NVARC's is: words by name in a vocabulary that its declared class would not keep."""
+    line_break = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("\n")[0][0]
+    names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    vocabulary = {word: i for i, word in enumerate([*"0123456789", line_break, "user", "assistant"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=names[0]))
+    words = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|\s*[\r\n]+")
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(words, "isolated"), by_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in names])
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    declared = {"tokenizer_class": "Qwen2Tokenizer", "eos_token": names[2], "pad_token": names[0], "bos_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(declared | {"add_prefix_space": False}))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+
+
+def architects_tokenizer(folder: Path) -> None:
+    """Write a tokenizer shrunken as the ARChitects' are: single characters of a byte-level vocabulary without merges."""
+    line_break = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str("\n")[0][0]
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "!?.:,;*+/-="
+    vocabulary = {word: i for i, word in enumerate([*letters, line_break])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in ("<s>", "</s>")])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>").save_pretrained(folder)
 
 
 def random_model(family: str, tied: bool, vocabulary: int, **changes: Any) -> Any:

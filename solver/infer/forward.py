@@ -30,7 +30,6 @@ class Forward:
 
         Up to `keep_tokens` tokens of prompts are kept from one cache to the next.
         """
-        check_supported(model.config)
         self._stack = stack
         self.keep_tokens = keep_tokens
         # prompts by adapter and tokens, oldest first, with the logits after them
@@ -131,13 +130,3 @@ class Forward:
 
     def _tensor(self, array: Index) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
-
-
-def check_supported(config: Any) -> None:
-    """Raise ValueError for attention that a shared-prefix cache cannot give: sliding windows and softened scores."""
-    config = config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "use_sliding_window", None):
-        raise ValueError(f"{config.model_type}: only full causal attention is supported, not {', '.join(sorted(kinds))}")
-    if getattr(config, "attn_logit_softcapping", None):
-        raise ValueError(f"{config.model_type}: attention with capped scores is not supported")

@@ -12,10 +12,13 @@ GridState = NDArray[np.int16]  # (rows, STATE)
 
 
 class GridMachine:
-    """Lines of equal width, at most `max_side` wide and high, joined by `newline` and closed by `end`."""
+    """Lines of equal width, at most `max_side` wide and high, joined by `newline` and closed by `end`.
+
+    Under `closes_rows`, `newline` follows the last line, too.
+    """
 
     def __init__(self, grammar: GridGrammar, vocabulary: int) -> None:
-        self.max_side = grammar.max_side
+        self.max_side, self._closes_rows = grammar.max_side, grammar.closes_rows
         self.columns = np.array([*grammar.cells, grammar.newline, grammar.end], dtype=np.int64)  # tokens that may ever come
         self._cells = len(grammar.cells)
         kind = np.full(vocabulary, -1, dtype=np.int64)
@@ -28,9 +31,10 @@ class GridMachine:
         first = width == 0
         full = np.where(first, column >= 1, column == width)  # the line may end here
         mask = np.empty((len(state), len(self.columns)), dtype=bool)
-        mask[:, : self._cells] = (column < np.where(first, self.max_side, width))[:, None]
-        mask[:, self._cells] = full & (line + 1 < self.max_side)
-        mask[:, self._cells + 1] = full
+        lines = self.max_side if self._closes_rows else self.max_side - 1  # separators at most
+        mask[:, : self._cells] = ((column < np.where(first, self.max_side, width)) & (line < self.max_side))[:, None]
+        mask[:, self._cells] = full & (line < lines)
+        mask[:, self._cells + 1] = (column == 0) & (line > 0) if self._closes_rows else full
         return mask
 
     def advance(self, state: GridState, tokens: NDArray[np.int64]) -> None:

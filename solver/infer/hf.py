@@ -19,6 +19,7 @@ from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
+from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
@@ -49,10 +50,11 @@ class HFEngine:
     Memory: keys and values of at most `settings.batch_tokens` positions at once (one sequence runs even if it is longer), and
     of as many prompts that were sampled or searched last, so that scoring these with the same adapter need not read them;
     running out of memory halves that and goes on. A request that cannot be served gives a "failed" result, not an exception.
-    Raises ValueError for a model without full causal attention in every layer.
+    Raises InputError for a model whose attention it does not compute as transformers does, see `check_model`.
     """
 
     def __init__(self, base: Base, settings: InferSettings) -> None:
+        check_model(base)
         self._base, self._settings = base, settings
         self._pace = Pace()
         self._forward = Forward(share(base.model), base.device, None, settings.batch_tokens)

@@ -24,7 +24,8 @@ from torch import nn
 from solver.codec import cut_tokenizer, text_codec
 from solver.errors import InputError
 from solver.model.folder import check_folder
-from solver.model.load import load_text_codec, one_line, quiet
+from solver.model.load import load_text_codec, one_line, prove_tokenizer, quiet
+from solver.prompt_format import FORMAT_FILE
 
 if TYPE_CHECKING:
     from solver.codec import Codec
@@ -71,10 +72,13 @@ def convert(
     with _parsed_once() if gguf else nullcontext():
         place, options = (source.parent, {"gguf_file": source.name}) if gguf else (source, {})
         tokenizer = _read_tokenizer(source, place, options)
-        try:
-            codec = text_codec(tokenizer)
-        except ValueError as error:
-            raise InputError(f"{source}: wrong vocabulary: {error}") from None
+        if gguf:
+            try:
+                codec = text_codec(tokenizer)
+            except ValueError as error:
+                raise InputError(f"{source}: wrong vocabulary: {error}") from None
+        else:
+            tokenizer, codec = prove_tokenizer(tokenizer, source)
         model = _read_model(source, place, options, dtype)
     before = int(model.get_input_embeddings().num_embeddings)
     if max(codec.vocabulary) >= before:
@@ -86,7 +90,7 @@ def convert(
             raise InputError(f"{source}: {error}") from None
         codec = codec.renumbered(cut_vocabulary(model, codec))
     report(f"writing {out}")
-    _write(model, tokenizer, codec, out)
+    _write(model, tokenizer, codec, out, source / FORMAT_FILE)
     return Converted(out, int(model.num_parameters()), int(model.get_input_embeddings().num_embeddings), before)
 
 
@@ -240,7 +244,7 @@ def _metadata(source: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     return found
 
 
-def _write(model: Any, tokenizer: Any, codec: Codec, out: Path) -> None:
+def _write(model: Any, tokenizer: Any, codec: Codec, out: Path, described: Path) -> None:
     """The folder, beside its place first: a folder of that name is always whole."""
     import transformers
 
@@ -254,6 +258,8 @@ def _write(model: Any, tokenizer: Any, codec: Codec, out: Path) -> None:
         with quiet(transformers):
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
+        if described.is_file():
+            shutil.copyfile(described, part / FORMAT_FILE)
         if load_text_codec(part) != codec:
             raise InputError(f"{part}: the tokens that grids use cannot be cut out of this tokenizer")
         if out.exists():

@@ -11,6 +11,7 @@ from typing import Any
 from solver.codec import GRID_VOCABULARY
 from solver.config import read_text
 from solver.errors import InputError
+from solver.model.support import folder_quantization, read_config
 
 # the base models that ship with the package, by the names that --model takes
 SHIPPED = {f"embedded-{size}": Path(__file__).parent / "embedded" / size for size in ("base", "mid")}
@@ -21,6 +22,7 @@ _CELL_WEIGHTS = "decoder."  # what the names of their weights begin with
 _SMALL = (  # files that change what the ids of a text are, or what the model is
     "config.json",
     "codec.json",
+    "format.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -36,20 +38,20 @@ _SAMPLE = 2**20
 def check_folder(folder: Path) -> None:
     """Raises InputError naming the folder if it is missing, has no readable config.json or no safetensors.
 
-    A grid model (codec.json says so) must have the tokens of the grid vocabulary by its configuration, too. A model with cell
-    positions must be a grid model, with heads that can be split among the axes; and weights of the one kind under the
-    configuration of another are refused, because they would load as nonsense or not at all.
+    So it does for weights quantised in a way that is not read. A grid model (codec.json says so) must have the tokens of the grid
+    vocabulary by its configuration, too. A model with cell positions must be a grid model, with heads that can be split among the
+    axes; and weights of the one kind under the configuration of another are refused, because they would load as nonsense or not
+    at all.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder")
     if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: not a model folder: config.json is missing")
+        raise InputError(f"{folder}: {_what_else(folder)}")
+    config = read_config(folder)
     try:
-        config = json.loads(read_text(folder / "config.json", "model configuration"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{folder / 'config.json'}: not JSON (line {error.lineno})") from None
-    if not isinstance(config, dict):
-        raise InputError(f"{folder / 'config.json'}: not a model configuration")
+        folder_quantization(config)
+    except ValueError as error:
+        raise InputError(f"{folder}: {error}") from None
     tokens = config.get("vocab_size", len(GRID_VOCABULARY))
     if (folder / "codec.json").exists() and tokens != len(GRID_VOCABULARY):
         raise InputError(
@@ -94,6 +96,24 @@ def _check_cells(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
+def _what_else(folder: Path) -> str:
+    """What a folder without config.json is, and what to give in its place."""
+    if (folder / "adapter_config.json").is_file():
+        try:
+            adapter = json.loads(read_text(folder / "adapter_config.json", "adapter configuration"))
+        except json.JSONDecodeError:
+            adapter = None
+        base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
+        return f"an adapter of {base or 'a base that it does not name'}, not a model: --model is the folder of its base"
+    snapshots = sorted((folder / "snapshots").glob("*/config.json"), key=lambda file: file.stat().st_mtime)
+    if snapshots:
+        return f"a Hugging Face cache, not a model folder: give {snapshots[-1].parent}"
+    models = sorted(folder.glob("models--*/snapshots/*/config.json"))
+    if models:
+        return f"a Hugging Face cache of several models, not a model folder: give one of them, as {models[0].parent}"
+    return "not a model folder: config.json is missing"
+
+
 def folder_identity(folder: Path) -> str:
     """A digest of configuration, codec, tokenizer and weights: equal for equal models, wherever they lie."""
     digest = hashlib.sha256()
@@ -120,7 +140,8 @@ def count_weights(folder: Path) -> int:
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
-            total += sum(math.prod(entry["shape"]) for entry in _header(file).values())
+            header = _header(file)
+            total += sum(_weights(name, entry, header) for name, entry in header.items())
         except (KeyError, TypeError):
             raise InputError(f"{file}: not a safetensors file") from None
     return total
@@ -140,3 +161,11 @@ def _header(file: Path) -> dict[str, Any]:
         return dict(header)
     except (OSError, ValueError, TypeError, AttributeError, MemoryError, OverflowError):
         raise InputError(f"{file}: not a safetensors file") from None
+
+
+def _weights(name: str, entry: Any, header: Any) -> int:
+    """How many weights an entry of a header stands for: bitsandbytes packs two 4-bit ones in a byte, and keeps scales beside."""
+    stem, _, last = name.partition(".weight.")
+    if last and f"{stem}.weight.absmax" in header:
+        return 0
+    return math.prod(entry["shape"]) * (2 if f"{name}.absmax" in header else 1)

@@ -20,6 +20,8 @@ from solver.errors import InputError
 from solver.model.dtype import pick_device, pick_dtype
 from solver.model.folder import EMBEDDED, check_folder
 from solver.model.memory import is_out_of_memory
+from solver.model.support import folder_quantization, read_config
+from solver.prompt_format import TEXT, format_of
 
 # before transformers is imported: it reads them once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -41,6 +43,7 @@ class Base:
     context: int  # tokens: the setting, or less if the model has less
     quantized: bool = False
     cache: Path | None = None  # a folder for these weights in other forms; none: there are none of them
+    format: str = "auto"  # the setting by which the codec was made
     load: Callable[[], Base] | None = None  # of a description: the model has no weights; gives the same base with them
 
     @property
@@ -71,7 +74,8 @@ class _Later:
 def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, cache: Path | None = None) -> Base:
     """The model of a folder in Hugging Face format; None: the embedded one.
 
-    A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer.
+    A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer, in the
+    format of `settings` or of its `format.json`. Weights quantised in advance count as if the settings had asked for that.
     Without `weights` it is a description, for a process in which nobody computes with the model: its modules have shapes and
     hold nothing, and whoever does compute asks `with_weights`. `cache` is for those who need the weights in another form.
     Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
@@ -79,22 +83,24 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
     """
     folder = EMBEDDED if path is None else Path(path)
     check_folder(folder)
+    quantized_in_advance = folder_quantization(read_config(folder)) != "none"
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     codec = _read_grid_codec(folder)
-    model = _load_model(folder, settings, device, dtype) if weights else _describe_model(folder, dtype)
+    model = _load_model(folder, settings, device, dtype, quantized_in_advance) if weights else _describe_model(folder, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
     if codec is not None and embeddings != len(GRID_VOCABULARY):
         raise InputError(
             f"{folder}: wrong vocabulary: codec.json asks for {len(GRID_VOCABULARY)} tokens, the model has {embeddings}"
         )
     if codec is None:
-        codec = load_text_codec(folder)
-        if max(codec.cells) >= embeddings:
+        codec = load_text_codec(folder, settings.format)
+        if max(codec.vocabulary) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
     load = None if weights else _Later(lambda: load_base(path, settings, cache=cache))
-    return Base(model, codec, device, dtype, folder, min(settings.context, limit), settings.quantization != "none", cache, load)
+    quantized, context = quantized_in_advance or settings.quantization != "none", min(settings.context, limit)
+    return Base(model, codec, device, dtype, folder, context, quantized, cache, settings.format, load)
 
 
 def share(model: Any) -> Any:
@@ -109,9 +115,9 @@ def share(model: Any) -> Any:
     return copy.deepcopy(model, memo)
 
 
-def load_codec(folder: Path) -> Codec:
+def load_codec(folder: Path, format: str = "auto") -> Codec:
     """The codec of a model folder: that of the grid vocabulary if it is marked so, else the text codec. Raises InputError."""
-    return _read_grid_codec(folder) or load_text_codec(folder)
+    return _read_grid_codec(folder) or load_text_codec(folder, format)
 
 
 def _read_grid_codec(folder: Path) -> Codec | None:
@@ -129,27 +135,56 @@ def _read_grid_codec(folder: Path) -> Codec | None:
     return codec
 
 
-def load_text_codec(folder: Path) -> Codec:
-    """The text codec of the tokenizer in a folder. Raises InputError if there is none that grids can be written with."""
+def load_text_codec(folder: Path, format: str = "auto") -> Codec:
+    """The text codec of the tokenizer in a folder, in the format of this name or of the folder.
+
+    Raises InputError if there is no tokenizer that grids can be written with.
+    """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
+    return prove_tokenizer(tokenizer, folder, format)[1]
+
+
+def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple[Any, Codec]:
+    """The text codec of a folder's tokenizer, and the tokenizer that it goes with: this one, or tokenizer.json as it stands.
+
+    transformers makes some tokenizers anew by the rules of their class, and loses what a shrunken vocabulary has changed.
+    Raises InputError if grids can be written with neither.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    chosen, file = format_of(folder, format), folder / "tokenizer.json"
     try:
-        return text_codec(tokenizer)
+        try:
+            return tokenizer, text_codec(tokenizer, chosen)
+        except ValueError:
+            if not file.is_file():
+                raise
+        special = {role: getattr(tokenizer, role) for role in ("bos_token", "eos_token", "pad_token")}
+        as_it_stands = PreTrainedTokenizerFast(tokenizer_file=str(file), **special)
+        return as_it_stands, text_codec(as_it_stands, chosen)
     except ValueError as error:
-        raise InputError(f"{folder}: wrong vocabulary: {error}") from None
+        hint = "; if the model has a prompt format of its own, name it (model.format) or describe it (format.json)" * (
+            chosen is TEXT
+        )
+        raise InputError(f"{folder}: wrong vocabulary: {error}{hint}") from None
 
 
-def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def _load_model(
+    folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype, quantized_in_advance: bool
+) -> PreTrainedModel:
     import transformers
 
     import solver.model.cell_decoder  # noqa: F401  # makes the Auto classes know it
 
     options: dict[str, Any] = {}
-    if settings.quantization == "nf4":
+    if quantized_in_advance:
+        options["device_map"] = {"": device}
+    elif settings.quantization == "nf4":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
         )
@@ -173,10 +208,14 @@ def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dty
     for kind in ("missing_keys", "mismatched_keys"):
         if info[kind]:
             raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
-    if settings.quantization == "none":
+    if not options:
         model.to(device)
     elif device.type == "cpu":
         _keep_four_bits(model)
+    if options:
+        for module in model.modules():
+            if hasattr(module, "compute_dtype"):
+                module.compute_dtype = dtype  # a folder's own is that of the device it was made on
     model.requires_grad_(False)
     return model.eval()
 

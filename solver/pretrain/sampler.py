@@ -112,7 +112,8 @@ class Sampler:
         """Raises InputError if no family has enough pairs for a sequence."""
         self._store, self._codec, self._settings, self._seed = store, codec, settings, seed
         self._markers = len(codec.input_marker) + len(codec.output_marker)
-        self._cost = store.tokens() + self._markers - 2  # the store counts in the grid codec, whose markers are one token each
+        # the store counts in the grid codec, whose markers and end are one token each
+        self._cost = store.tokens() + self._markers - 2 + len(codec.closing) - 1
         sources: dict[str, NDArray[np.int64] | Endless] = {}
         for source in set(store.sources):
             usable = [f for f in range(len(store)) if store.sources[f] == source and self._usable(f)]

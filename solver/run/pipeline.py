@@ -29,6 +29,7 @@ from solver.messages import WorkerConfig
 from solver.model.adapter_folder import check_start
 from solver.model.folder import SHIPPED, check_folder, folder_identity
 from solver.model.shipped import shipped_model
+from solver.model.support import settings_for
 from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
@@ -69,6 +70,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
     with _signals() as signals:
         options = replace(options, model=options.model or _shipped(options))
         inputs = _read_inputs(options)
+        options = replace(options, settings=settings_for(inputs.model, options.settings))
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
         summary = None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from solver.config import TrainSettings
 from solver.errors import InputError
 from solver.model import threads
+from solver.model.head import OutputHead
 from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
@@ -95,7 +96,7 @@ class Loop:
         self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
         self._scale = self._first_scale
         self._states: States = decoder_states(target.model)
-        self._head = target.model.get_output_embeddings()
+        self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
         elif target.slots == 1 and autocast is None and LeanPass.fits(target.model):

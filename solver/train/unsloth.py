@@ -136,6 +136,7 @@ class UnslothTrainer:
             model = ModelSettings(
                 dtype=str(base.dtype).removeprefix("torch."),
                 quantization="nf4" if base.quantized else "none",
+                format=base.format,
                 context=base.context,
                 device="cuda:0",
             )

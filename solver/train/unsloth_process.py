@@ -91,7 +91,7 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     with tempfile.TemporaryDirectory() as tokenizer:
         save_tokenizer(Path(tokenizer))
         model, _ = FastLanguageModel.from_pretrained(**model_arguments(spec.folder, settings, train, Path(tokenizer)))
-    codec = load_codec(spec.folder)
+    codec = load_codec(spec.folder, spec.model.format)
     model = FastLanguageModel.get_peft_model(model, **adapter_arguments(train, target_names(model)))
     model = FastLanguageModel.for_training(model, use_gradient_checkpointing=checkpointing(train))
     inner = model.get_base_model()

@@ -16,7 +16,7 @@ from solver.arc.seeding import generator
 from solver.arc.task import Task
 from solver.arc.ttt_data import ttt_examples
 from solver.arc.view import IDENTITY_COLOURS, View, random_colours
-from solver.codec import LONGEST_ANSWER, Codec, TooLong
+from solver.codec import Codec, TooLong
 from solver.config import InferSettings, Settings
 from solver.infer.base import Engine, EngineLost
 from solver.messages import SharedFit
@@ -260,7 +260,7 @@ class Solver:
         infer = self._settings.infer
 
         def room(prompted: Prompted) -> int:
-            return min(LONGEST_ANSWER, self._context - len(prompted.ids))
+            return min(self.codec.longest_answer, self._context - len(prompted.ids))
 
         if infer.mode == "search":
             searches = [

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 
 from solver.codec import GridGrammar, grid_codec
 from solver.config import InferSettings, ModelSettings
+from solver.errors import InputError
 from solver.infer.cache import MOST_PRODUCTS, SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.infer.hf import HFEngine
@@ -528,7 +529,7 @@ def test_models_without_full_attention_are_refused(base: Base) -> None:
                 num_key_value_heads=2, head_dim=8, use_sliding_window=True, sliding_window=8, max_window_layers=1,
             )
         )  # fmt: skip
-    with pytest.raises(ValueError, match="full causal attention"):
+    with pytest.raises(InputError, match="full causal attention"):
         HFEngine(replace(base, model=model), InferSettings())
 
 

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from text_models import FAMILIES, byte_level_tokenizer, write_folder, write_gguf
+from text_models import (
+    FAMILIES,
+    architects_tokenizer,
+    byte_level_tokenizer,
+    nvarc_tokenizer,
+    random_model,
+    write_folder,
+    write_gguf,
+)
 from typer.testing import CliRunner
 
 from solver.arc.datasets import load_tasks
@@ -45,6 +53,23 @@ def assert_same_logits(model: Any, tokenizer: Any, folder: Path, vocabulary: Voc
         expected = expected[..., list(full.vocabulary)]
         assert torch.equal(cut, torch.tensor([[full.vocabulary.index(int(i)) for i in ids[0]]]))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("vocabulary", ["full", "grid"])
+@pytest.mark.parametrize("name", ["nvarc", "architects"])
+def test_a_described_prompt_format_goes_along(name: str, vocabulary: Vocabulary, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    model = random_model("llama", True, 80)
+    model.save_pretrained(source)
+    {"nvarc": nvarc_tokenizer, "architects": architects_tokenizer}[name](source)
+    (source / "format.json").write_text(f'{{"format": "{name}"}}')
+    convert(source, out, vocabulary)
+    before, after = load_base(source, CPU), load_base(out, CPU)
+    assert after.codec.name == f"{name}-1"
+    ids, same = prompt(before.codec), prompt(after.codec)
+    kept = list(before.codec.vocabulary) if vocabulary == "grid" else list(range(80))
+    with torch.no_grad():
+        torch.testing.assert_close(after.model(same).logits, model(ids).logits[..., kept], rtol=1e-5, atol=1e-5)
 
 
 @families

@@ -1,0 +1,97 @@
+"""A trial of the engine on a model that nobody has compared before: the numbers of transformers' own modules, or a refusal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from solver.errors import InputError
+from solver.infer.cache import SharedPrefixCache
+from solver.infer.forward import Forward
+from solver.model.head import OutputHead
+from solver.model.lean import decoder_states
+from solver.model.load import Base, one_line, share
+from solver.model.support import VERIFIED, attention_refusal
+
+SHORT, LONGEST = 64, 4096  # tokens of the sequences compared; the long one is longer than what a layer may see, if that is known
+_PAST_WINDOW = 32
+# mean total variation between next-token distributions that rounding alone may make
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: 0.05, torch.float16: 0.02}
+
+
+def check_model(base: Base) -> None:
+    """Raise InputError naming the folder unless the engine serves this base exactly: by what is known, else by a trial.
+
+    Grid models are this package's own, and tested with it.
+    """
+    config = base.model.config
+    why = attention_refusal(config.to_dict(), base.context)
+    known = config.get_text_config().model_type in VERIFIED or (base.path / "codec.json").exists()
+    if not why and not known:
+        why = trial(base.model, base.device, base.context)
+        why = why and f"models of the kind {config.model_type} are not supported: {why}"
+    if why:
+        raise InputError(f"{base.path}: {why}")
+
+
+def trial(model: Any, device: torch.device, context: int) -> str:
+    """Why the engine cannot serve this model up to `context` tokens, in one line; empty if its numbers are those of `model`.
+
+    Compared are prompts of different lengths, continued token by token and in pieces, and what trainers compute their loss from.
+    Two passes over two sequences of 64 tokens, and over two long ones if layers have a window.
+    """
+    lengths = sorted({min(length, context) for length in (SHORT, min(LONGEST, _longest_window(model.config) + _PAST_WINDOW))})
+    try:
+        with torch.inference_mode():
+            for length in lengths:
+                found = _difference(model, device, max(length, 16))
+                if not found < _TOLERANCE[model.dtype]:
+                    return f"the probabilities computed here differ by {found:.2g} from those of transformers on {length} tokens"
+    except Exception as error:  # modules of any kind may raise anything when their attention is replaced
+        return f"its modules do not work with the attention of this package: {one_line(error)}"
+    return ""
+
+
+def _difference(model: Any, device: torch.device, length: int) -> float:
+    """The largest mean difference between the model's own distributions and those of engine and trainer."""
+    generator = torch.Generator().manual_seed(length)
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])
+    ids = torch.randint(vocabulary, (2, length), generator=generator)
+    own = _probabilities(model(input_ids=ids.to(device), use_cache=False).logits)
+    states = decoder_states(model)(ids.to(device), torch.arange(ids.numel(), device=device))
+    trained = _probabilities(OutputHead.of(model)(states)).view_as(own)
+    new = min(12, length // 4)
+    cut = length - new  # the second prompt is shorter, and padded
+    forward = Forward(share(model), device)
+    cache = SharedPrefixCache(device, 0)
+    short = cut - 3
+    first = forward.prefill(cache, [_array(ids[0, :cut]), _array(ids[1, :short])], [0, 0])
+    cache.add_rows(np.array([0, 1, 0]))
+    rows = np.stack([_array(ids[0, cut:]), _array(ids[1, short : short + new]), _array(ids[0, cut:])]).astype(np.int64)
+    after = torch.cat([forward.extend(cache, 0, rows[:, part]) for part in (slice(0, 2), slice(2, 3), slice(3, new))], 1)
+    given = _probabilities(torch.cat([first[[0, 1, 0]][:, None], after], 1))
+    wanted = torch.stack([own[0, cut - 1 :], own[1, short - 1 : short + new], own[0, cut - 1 :]])
+    return max(_variation(given, wanted), _variation(trained, own))
+
+
+def _variation(found: Tensor, wanted: Tensor) -> float:
+    """The mean total variation; not a number if any of both is none."""
+    return float((found - wanted).abs().sum(-1).mean() / 2)
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    return torch.softmax(logits.float(), -1)
+
+
+def _array(ids: Tensor) -> Any:
+    return ids.numpy().astype(np.int32)
+
+
+def _longest_window(config: Any) -> int:
+    """What a configuration says in any words about how far a layer sees; 0 if nothing."""
+    said = config.get_text_config().to_dict()
+    sizes = [value for name, value in said.items() if ("window" in name or "chunk" in name) and type(value) is int]
+    return max(sizes, default=0)
