@@ -24,9 +24,11 @@ from solver.model.adapters import apply_adapter
 from solver.model.build import Shape, new_model, save_model
 from solver.model.load import load_base
 from solver.model.lora import LoraShape
+from solver.report.observer import SilentObserver
 from solver.run.identity import identity_of
 from solver.run.ledger import Ledger
-from solver.run.pipeline import RunOptions, SilentObserver, run
+from solver.run.pipeline import run
+from solver.run.types import RunOptions
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
 from solver.types import NEVER, AdapterRef, Fit, FitJob, TaskPlan, TaskWork, WorkItem
