@@ -46,6 +46,7 @@ class AdaptivePolicy:
         self._views = _scaled(full.views, VIEW_SHARES)
         samples = _scaled(full.samples, SAMPLE_SHARES) if settings.infer.mode == "sample" else [full.samples]
         gains = (gains or shipped_gains()).with_batch(settings.train.batch_sequences)
+        self._unfitted = gains.unfitted
         self._task_table = TaskTable(self.pending)
         self._pass_options = PassOptions(self.costs, gains, full, self._steps, self._views, samples)
 
@@ -53,7 +54,8 @@ class AdaptivePolicy:
         """Until its candidates agree; a task that cannot be worked on is left alone."""
         if task.set_aside or task.status == "failed":
             return False
-        return task.waves == 0 or trusted(task.agreement, task.views, task.steps, self._full.views, self._full.steps) < 1
+        full = self._full
+        return task.waves == 0 or trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted) < 1
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """One task: first passes before later ones; None if nothing fits the time left."""

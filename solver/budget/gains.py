@@ -15,7 +15,9 @@ After a pass with agreement A (see `trusted`)
     hope(A) = logistic(hope + hopeful * A) * fade^(passes - 1)      and 0 where all views agree
 
 Few numbers (`PRIOR`), each with a normal prior, so that a few tasks move them a little and hundreds decide. They are fitted
-by `solver fit-gains`; `gains.json` holds those that runs start from, and says from how many tasks they come.
+by `solver fit-gains`. Runs start from `gains.json` with the models that ship, and from `gains_by_path.json` with any other: a
+model that was trained on grids knows much before any fit, and its views are to be believed when they agree; another model's are
+not yet. Both files say from how many tasks they come.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from solver.errors import InputError
 
 Numbers = NDArray[np.float64]
 
-VERSION = 2
+VERSION = 3
 SAMPLE_POWER = 0.3
 REFERENCE = 4.0  # sequences a step of the runs that `scale` is about
+DOUBTED = 0.25  # what agreement without a fit is worth with a model of which nothing is known
 
 # parameter -> (mean, standard deviation) of its normal prior: what is thought of a small model before any task was seen
 PRIOR: Mapping[str, tuple[float, float]] = {
@@ -95,15 +98,21 @@ class Passed:
 class Gains:
     """Chances by the formulas above."""
 
-    def __init__(self, parameters: Mapping[str, float], batch: int = int(REFERENCE), fitted_on: str = "") -> None:
-        """`batch`: sequences an optimizer step; `fitted_on`: where the parameters come from, for people."""
+    def __init__(
+        self, parameters: Mapping[str, float], batch: int = int(REFERENCE), fitted_on: str = "", unfitted: float = DOUBTED
+    ) -> None:
+        """`batch`: sequences an optimizer step; `fitted_on`: where the parameters come from, for people.
+
+        `unfitted` (0 to 1) is what the agreement of views is worth before any fit, see `trusted`.
+        """
         self.parameters = {name: float(parameters[name]) for name in PRIOR}
         self.fitted_on = fitted_on
+        self.unfitted = unfitted
         self._step = batch / REFERENCE
 
     def with_batch(self, batch: int) -> Gains:
         """The same for steps of so many sequences."""
-        return Gains(self.parameters, batch, self.fitted_on)
+        return Gains(self.parameters, batch, self.fitted_on, self.unfitted)
 
     def chance(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: float) -> Numbers:
         """That a task is solved by one pass; arrays of one shape. Rises with steps, views and samples."""
@@ -132,15 +141,15 @@ class Gains:
 
     def to_json(self) -> dict[str, Any]:
         """As `gains.json` holds it."""
-        return {"version": VERSION, "fitted_on": self.fitted_on, "parameters": self.parameters}
+        return {"version": VERSION, "fitted_on": self.fitted_on, "unfitted": self.unfitted, "parameters": self.parameters}
 
 
-def trusted(agreement: float, views: float, steps: float, full_views: int, full_steps: int) -> float:
-    """Agreement for what it is worth: views agree easily if they are few, and on a wrong answer if little was fitted.
+def trusted(agreement: float, views: float, steps: float, full_views: int, full_steps: int, unfitted: float) -> float:
+    """Agreement for what it is worth: views agree easily if they are few, and on a wrong answer if a model knows little.
 
-    It counts in full from half of the views and half of the steps of the settings on; without any step for a quarter.
+    It counts in full from half of the views and half of the steps of the settings on; without any step by the share `unfitted`.
     """
-    fitted = min(1.0, 0.25 + 1.5 * steps / full_steps) if full_steps else 1.0
+    fitted = min(1.0, unfitted + 2 * (1 - unfitted) * steps / full_steps) if full_steps else 1.0
     return agreement * min(1.0, 2 * views / full_views) * fitted
 
 
@@ -154,9 +163,9 @@ def prior_gains() -> Gains:
     return Gains({name: mean for name, (mean, _) in PRIOR.items()}, fitted_on="no task: the prior")
 
 
-def shipped_gains() -> Gains:
-    """The gains that come with the package."""
-    return load_gains(Path(str(resources.files("solver").joinpath("budget", "gains.json"))))
+def shipped_gains(by_path: bool = False) -> Gains:
+    """The gains that come with the package: for its own models, or for one that was given by path."""
+    return load_gains(Path(str(resources.files("solver").joinpath("budget", "gains_by_path.json" if by_path else "gains.json"))))
 
 
 def load_gains(path: Path) -> Gains:
@@ -169,7 +178,10 @@ def load_gains(path: Path) -> Gains:
         number = parameters.get(name)
         if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
             raise InputError(f"{path}: parameter {name} is {number!r}, not a number")
-    return Gains(parameters, fitted_on=str(value.get("fitted_on", "")))
+    unfitted = value.get("unfitted")
+    if isinstance(unfitted, bool) or not isinstance(unfitted, int | float) or not 0 <= unfitted <= 1:
+        raise InputError(f"{path}: unfitted is {unfitted!r}, not a number from 0 to 1")
+    return Gains(parameters, fitted_on=str(value.get("fitted_on", "")), unfitted=float(unfitted))
 
 
 def save_gains(path: Path, gains: Gains) -> None:
@@ -180,8 +192,8 @@ def save_gains(path: Path, gains: Gains) -> None:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def fit(passes: Iterable[Passed], fitted_on: str) -> Gains:
-    """The most probable parameters, given passes over tasks with known answers and the prior.
+def fit(passes: Iterable[Passed], fitted_on: str, unfitted: float = DOUBTED) -> Gains:
+    """The most probable parameters, given passes over tasks with known answers and the prior; `unfitted` goes into them as it is.
 
     First the chances of first passes and of being right by the agreement after a pass; then, with these as they are, the hope
     in later passes. All at once, tasks that pool the votes of several passes would bend the curve of single ones. A task
@@ -193,7 +205,7 @@ def fit(passes: Iterable[Passed], fitted_on: str) -> Gains:
     if rows:
         found |= _most_probable([name for name in PRIOR if name not in LATER], found, table.of_first)
         found |= _most_probable(LATER, found, table.of_later)
-    return Gains(found, fitted_on=fitted_on)
+    return Gains(found, fitted_on=fitted_on, unfitted=unfitted)
 
 
 def _most_probable(

@@ -41,7 +41,7 @@ class PassOptions:
         ]
         again = (one_steps >= LATER_STEPS * full.steps) & (one_views >= LATER_VIEWS * full.views)
         self._again = np.tile(again, len(samples))  # options of a pass after the first
-        settling = [trusted(1.0, plan.views, plan.steps, full.views, full.steps) >= 1 for plan in self.plans]
+        settling = [trusted(1.0, plan.views, plan.steps, full.views, full.steps, gains.unfitted) >= 1 for plan in self.plans]
         self._settling = np.array(settling)  # options after which views that agree are believed
         self._resize(0)
 
@@ -97,7 +97,8 @@ class PassOptions:
     def _gain(self, row: int, task: TaskState) -> None:
         self._gained[row] = True
         if task.waves:
-            agreed = trusted(task.agreement, task.views, task.steps, self._full.views, self._full.steps)
+            full, unfitted = self._full, self._gains.unfitted
+            agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, unfitted)
             last = Last(agreed, task.steps, task.waves)
             parts = [self._gains.again(task.shape, last, self._steps, self._views, count) for count in self._samples]
             self.gain[row] = np.where(self._again, np.concatenate(parts), 0.0)

@@ -7,10 +7,11 @@ from typing import Literal
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
+from solver.budget.gains import Gains
 from solver.budget.planner import FixedPolicy, Policy, ProportionalPolicy, UniformPolicy
 from solver.config import Settings
 
-POLICIES: dict[Literal["fixed", "uniform", "proportional", "adaptive"], Callable[[Settings, CostModel], Policy]] = {
+POLICIES: dict[Literal["fixed", "uniform", "proportional", "adaptive"], Callable[..., Policy]] = {
     "fixed": FixedPolicy,
     "uniform": UniformPolicy,
     "proportional": ProportionalPolicy,
@@ -18,6 +19,12 @@ POLICIES: dict[Literal["fixed", "uniform", "proportional", "adaptive"], Callable
 }
 
 
-def make_policy(settings: Settings, costs: CostModel | None = None) -> Policy:
-    """The policy of the settings; `costs` is what it plans with and whoever runs the work corrects."""
-    return POLICIES[settings.budget.policy](settings, costs or CostModel(settings))
+def make_policy(settings: Settings, costs: CostModel | None = None, gains: Gains | None = None) -> Policy:
+    """The policy of the settings; `costs` is what it plans with and whoever runs the work corrects.
+
+    `gains` say what work is worth, to a policy that asks; none: those of the models that ship.
+    """
+    costs = costs or CostModel(settings)
+    if settings.budget.policy == "adaptive":
+        return AdaptivePolicy(settings, costs, gains)
+    return POLICIES[settings.budget.policy](settings, costs)

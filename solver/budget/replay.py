@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from solver.budget.forecast import forecast_item
-from solver.budget.gains import REFERENCE, Passed, trusted
+from solver.budget.gains import DOUBTED, REFERENCE, Passed, trusted
 from solver.budget.planner import Policy, TaskState, full_plan
 from solver.budget.workload import TaskShape
 from solver.config import Settings
 from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 NOISE = 0.08  # standard deviation of the logarithm of a duration
+_ENOUGH = 20  # tasks
+_AS_OFTEN = 0.95
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,28 @@ class RecordedTask:
     found: Callable[[tuple[tuple[int, int], ...]], Found]  # of passes (place of the rung, its first views), pooled
 
 
-def evidence(task: RecordedTask, settings: Settings) -> list[Passed]:
+def unfitted_trust(tasks: Sequence[RecordedTask]) -> float:
+    """What agreement without a fit is worth: all, if tasks whose views agree then are right as often as after fits; else DOUBTED.
+
+    As often: at least `_AS_OFTEN` of the share. Where fewer than `_ENOUGH` tasks tell, it is DOUBTED.
+    """
+    before = [found.solved for found in (_found(task, 0) for task in tasks if not task.rungs[0].steps) if found.agreement >= 1]
+    after = [
+        found.solved
+        for task in tasks
+        for found in (_found(task, place) for place, rung in enumerate(task.rungs) if rung.steps)
+        if found.agreement >= 1
+    ]
+    if min(len(before), len(after)) < _ENOUGH:
+        return DOUBTED
+    return 1.0 if np.mean(before) >= _AS_OFTEN * np.mean(after) else DOUBTED
+
+
+def _found(task: RecordedTask, place: int) -> Found:
+    return task.found(((place, task.views),))
+
+
+def evidence(task: RecordedTask, settings: Settings, unfitted: float) -> list[Passed]:
     """What a task's passes say about gains: every pass under more and more views, and every step from one to the next.
 
     A pass that goes on from the one before stands for a first pass of as many steps. However many numbers of views are tried,
@@ -69,12 +92,12 @@ def evidence(task: RecordedTask, settings: Settings) -> list[Passed]:
         for views in halves:
             found = task.found(((place, views),))
             weight = 1 / len(halves)
-            agreed = trusted(found.agreement, views, rung.steps, full.views, full.steps)
+            agreed = trusted(found.agreement, views, rung.steps, full.views, full.steps, unfitted)
             rows.append(Passed(task.shape, rung.steps * scale, views, task.samples, agreed, found.solved, weight=weight))
         if place:
             both = task.found(((place - 1, task.views), (place, task.views)))
             before = replace(firsts[-1], waves=place)
-            agreed = trusted(both.agreement, task.views, rung.steps, full.views, full.steps)
+            agreed = trusted(both.agreement, task.views, rung.steps, full.views, full.steps, unfitted)
             later.append(replace(rows[-1], agreement=agreed, solved=both.solved, waves=place + 1, before=before, weight=1.0))
         firsts += rows
     return firsts + later

@@ -15,6 +15,7 @@ from pathlib import Path
 from solver.arc.datasets import TaskSet, load_tasks, pick_tasks
 from solver.budget.costs import LEARNING, CostModel, prediction_errors
 from solver.budget.extrapolate import Extrapolation, nearest_agreement, play, rescaled
+from solver.budget.gains import shipped_gains
 from solver.budget.planner import TaskState, full_plan
 from solver.budget.prior import model_of, prior, stored
 from solver.budget.registry import make_policy
@@ -22,6 +23,7 @@ from solver.budget.reserve import reserve_seconds
 from solver.budget.workload import shape_of
 from solver.config import Settings
 from solver.errors import InputError
+from solver.model.folder import SHIPPED
 from solver.report.dry_run_table import DryRun, PhaseSeconds
 from solver.report.observer import Observer
 from solver.report.results import Summary
@@ -125,7 +127,7 @@ def _extrapolated(
     tell(f"playing out {len(states)} tasks and {budget:.0f} s on {workers} workers")
     played = play(
         states,
-        make_policy(settings, costs),
+        make_policy(settings, costs, shipped_gains(options.run.model not in (None, *SHIPPED.values()))),
         left,
         workers,
         nearest_agreement(run_state.states()),

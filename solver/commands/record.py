@@ -16,7 +16,7 @@ from solver.arc.selection import agreement, newest_scores, select
 from solver.arc.submission import two_attempts
 from solver.arc.task import Task
 from solver.budget import gains
-from solver.budget.replay import Found, RecordedTask, Rung, evidence
+from solver.budget.replay import Found, RecordedTask, Rung, evidence, unfitted_trust
 from solver.budget.workload import shape_of
 from solver.config import Settings
 from solver.errors import InputError
@@ -128,8 +128,8 @@ def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: C
 
     Runs that cannot be read are named and left out. Raises InputError if none is left or `out` cannot be written.
     """
-    rows: list[gains.Passed] = []
-    tasks, sources, trouble = 0, [], ""
+    records: list[Record] = []
+    trouble = ""
     for folder in folders:
         try:
             record = read_record(folder, solutions)
@@ -137,14 +137,15 @@ def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: C
             trouble = str(error)
             tell(f"left out: {error}")
             continue
-        for task in record.tasks:
-            rows += evidence(task, record.settings)
-        tasks += len(record.tasks)
-        sources.append(folder.name)
+        records.append(record)
         tell(f"{folder}: {len(record.tasks)} tasks with known answers, {sum(len(task.rungs) for task in record.tasks)} passes")
-    if not rows:
+    if not records:
         raise InputError(f"no run can be used: {trouble}")
-    tell(f"fitting {len(gains.PRIOR)} parameters")
-    fitted = gains.fit(rows, f"{tasks} tasks with known answers, of {', '.join(sources)}")
+    tasks = [task for record in records for task in record.tasks]
+    unfitted = unfitted_trust(tasks)
+    tell(f"fitting {len(gains.PRIOR)} parameters; agreement without a fit counts {unfitted:g}")
+    rows = [passed for record in records for task in record.tasks for passed in evidence(task, record.settings, unfitted)]
+    sources = ", ".join(record.folder.name for record in records)
+    fitted = gains.fit(rows, f"{len(tasks)} tasks with known answers, of {sources}", unfitted)
     gains.save_gains(out, fitted)
     return f"{out}: gains fitted on {fitted.fitted_on}"

@@ -20,6 +20,7 @@ from types import FrameType
 from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import defects, write_submission
+from solver.budget.gains import shipped_gains
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import LONGEST_DURATION
@@ -126,7 +127,7 @@ def _run(
             run_state,
             ledger,
             executor,
-            make_policy(options.settings, costs),
+            make_policy(options.settings, costs, shipped_gains(by_path=inputs.model not in SHIPPED.values())),
             end,
             lambda submission: write_submission(options.out / SUBMISSION, submission),
             log,

@@ -96,8 +96,8 @@ def print_replay(folders: list[Path], tokens: int, budgets: list[float], seeds: 
     halves = [tasks[0::2], tasks[1::2]]
     fitted = [shipped_gains()] * 2
     if which == "crossed":
-        passes = [[one for task in half for one in evidence(task, settings)] for half in halves]
-        fitted = [fit(passes[1], "the other half"), fit(passes[0], "the other half")]
+        passes = [[one for task in half for one in evidence(task, settings, fitted[0].unfitted)] for half in halves]
+        fitted = [fit(passes[other], "the other half", fitted[0].unfitted) for other in (1, 0)]
     solved = [float(np.mean([task.found(((rung, task.views),)).solved for task in tasks])) for rung in range(most)]
     steps = [rung.steps for rung in tasks[0].rungs]
     sizes = [task.size for task in tasks]

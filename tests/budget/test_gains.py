@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from solver.budget.gains import (
     shipped_gains,
     trusted,
 )
-from solver.budget.replay import evidence
+from solver.budget.replay import Found, RecordedTask, evidence, unfitted_trust
 from solver.config import load_settings
 from solver.errors import InputError
 
@@ -76,15 +77,32 @@ def test_another_pass_is_worth_less_the_surer_and_the_longer_fitted_a_task_is() 
 
 
 def test_agreement_of_few_views_or_without_a_fit_is_not_trusted() -> None:
-    assert trusted(1.0, 8, 60, 8, 60) == trusted(1.0, 4, 30, 8, 60) == trusted(1.0, 4, 0, 8, 0) == 1.0
-    assert trusted(1.0, 8, 0, 8, 60) == 0.25
-    assert trusted(1.0, 1, 60, 8, 60) == 0.25
-    assert trusted(0.5, 8, 60, 8, 60) == 0.5
+    for unfitted in (0.25, 1.0):
+        assert trusted(1.0, 8, 60, 8, 60, unfitted) == trusted(1.0, 4, 30, 8, 60, unfitted) == 1.0
+        assert trusted(1.0, 4, 0, 8, 0, unfitted) == 1.0  # no fit is planned at all
+        assert trusted(1.0, 8, 0, 8, 60, unfitted) == unfitted
+        assert trusted(1.0, 1, 60, 8, 60, unfitted) == 0.25
+        assert trusted(0.5, 8, 60, 8, 60, unfitted) == 0.5
+
+
+@pytest.mark.parametrize(("right", "trust"), [(1.0, 1.0), (0.6, 0.25)])
+def test_agreement_without_a_fit_is_trusted_as_far_as_it_was_right(right: float, trust: float) -> None:
+    """All views agree before and after a fit; after it they are always right."""
+
+    def task(number: int) -> RecordedTask:
+        def found(passes: tuple[tuple[int, int], ...]) -> Found:
+            return Found(1.0 if passes[0][0] or number < 30 * right else 0.0, 1.0)
+
+        return replace(made_task(number, np.random.default_rng(number)), found=found)
+
+    tasks = [task(number) for number in range(30)]
+    assert unfitted_trust(tasks) == trust
+    assert unfitted_trust(tasks[:10]) == 0.25  # too few to tell
 
 
 def passes(gains: Gains, tasks: int, seed: int) -> list[Passed]:
     rng = np.random.default_rng(seed)
-    return [row for number in range(tasks) for row in evidence(made_task(number, rng, gains), load_settings())]
+    return [row for number in range(tasks) for row in evidence(made_task(number, rng, gains), load_settings(), gains.unfitted)]
 
 
 def test_without_tasks_the_prior_stands() -> None:
@@ -111,7 +129,7 @@ def test_few_tasks_move_little_and_many_decide() -> None:
 
 def test_passes_weigh_the_same_under_however_many_views() -> None:
     task = made_task(0, np.random.default_rng(0))
-    rows = evidence(task, load_settings(overrides=["train.batch_sequences=8"]))
+    rows = evidence(task, load_settings(overrides=["train.batch_sequences=8"]), 0.25)
     firsts, later = ([row for row in rows if (row.before is None) == first] for first in (True, False))
     assert sum(row.weight for row in firsts) == pytest.approx(len(task.rungs))
     assert sum(row.weight for row in later) == pytest.approx(len(task.rungs) - 1)
@@ -121,16 +139,19 @@ def test_passes_weigh_the_same_under_however_many_views() -> None:
 
 
 def test_the_shipped_gains_can_be_read_and_say_what_they_are_from() -> None:
-    shipped = shipped_gains()
-    assert set(shipped.parameters) == set(PRIOR)
-    assert shipped.fitted_on
+    own, by_path = shipped_gains(), shipped_gains(by_path=True)
+    for shipped in (own, by_path):
+        assert set(shipped.parameters) == set(PRIOR)
+        assert shipped.fitted_on
+    assert own.unfitted > by_path.unfitted
 
 
 def test_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
-    save_gains(tmp_path / "gains.json", Gains(GAINS.parameters, fitted_on="12 tasks"))
+    save_gains(tmp_path / "gains.json", Gains(GAINS.parameters, fitted_on="12 tasks", unfitted=0.5))
     back = load_gains(tmp_path / "gains.json")
     assert back.parameters == GAINS.parameters
     assert back.fitted_on == "12 tasks"
+    assert back.unfitted == 0.5
     with pytest.raises(InputError, match="cannot be written"):
         save_gains(tmp_path / "nowhere" / "gains.json", GAINS)
 
@@ -144,6 +165,7 @@ def test_files_come_back_as_they_were_saved(tmp_path: Path) -> None:
         json.dumps({"version": VERSION, "parameters": {"ceiling": 1}}),
         json.dumps({"version": VERSION, "parameters": dict.fromkeys(PRIOR, True)}),
         json.dumps({"version": VERSION, "parameters": dict.fromkeys(PRIOR, float("inf"))}),
+        json.dumps({"version": VERSION, "parameters": dict.fromkeys(PRIOR, 0.5), "unfitted": 2}),
     ],
 )
 def test_bad_files_are_named(tmp_path: Path, content: str) -> None:

@@ -17,6 +17,7 @@ from test_costs import passed
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
+from solver.budget.gains import shipped_gains
 from solver.budget.pass_options import LATER_STEPS, LATER_VIEWS
 from solver.budget.planner import TaskState, full_plan
 from solver.budget.registry import POLICIES, make_policy
@@ -25,6 +26,11 @@ from solver.config import Settings, load_settings
 from solver.types import TaskPlan
 
 SETTINGS = load_settings(overrides=["budget.policy=adaptive"])
+
+
+def adaptive(settings: Settings, costs: CostModel) -> AdaptivePolicy:
+    """With gains that do not change when those of the shipped models are fitted anew."""
+    return AdaptivePolicy(settings, costs, shipped_gains(by_path=True))
 
 
 def state(number: int, tokens: float = 500.0, **more: object) -> TaskState:
@@ -81,7 +87,7 @@ def test_proportional_gives_long_tasks_more() -> None:
 def test_costs_are_measured_on_the_shortest_and_then_on_the_longest() -> None:
     tasks = [state(number, 200.0 + 100 * number) for number in range(8)]
     costs = CostModel(SETTINGS)
-    policy = AdaptivePolicy(SETTINGS, costs)
+    policy = adaptive(SETTINGS, costs)
     first = policy.next(tasks, 2000.0, 1)
     assert first is not None
     assert first.tasks == ("t00",)
@@ -102,30 +108,30 @@ def test_costs_are_measured_on_the_shortest_and_then_on_the_longest() -> None:
 def test_tasks_that_get_the_same_pass_are_worked_on_together() -> None:
     settings = load_settings(overrides=["budget.policy=adaptive", "budget.chunk=3"])
     tasks = [state(number, 400.0) for number in range(5)]
-    given = AdaptivePolicy(settings, taught()).next(tasks, 5000.0, 1)
+    given = adaptive(settings, taught()).next(tasks, 5000.0, 1)
     assert given is not None
     assert given.tasks == ("t00", "t01", "t02")
     assert "3 tasks together" in given.reason
-    alone = AdaptivePolicy(settings, taught()).next([*tasks[:1], state(1, 3000.0)], 60.0, 1)
+    alone = adaptive(settings, taught()).next([*tasks[:1], state(1, 3000.0)], 60.0, 1)
     assert alone is not None
     assert alone.tasks == ("t00",)
 
 
 def test_more_time_buys_more_steps() -> None:
     tasks = [state(number) for number in range(20)]
-    plans = [AdaptivePolicy(SETTINGS, taught()).next(tasks, left, 1) for left in (30.0, 200.0, 1000.0, 10000.0)]
+    plans = [adaptive(SETTINGS, taught()).next(tasks, left, 1) for left in (30.0, 200.0, 1000.0, 10000.0)]
     steps = [given.plan.steps for given in plans if given is not None]
     assert len(steps) == 4
     assert steps == sorted(steps)
     assert steps[0] < steps[-1]
-    four = AdaptivePolicy(SETTINGS, taught()).next(tasks, 200.0, 4)
+    four = adaptive(SETTINGS, taught()).next(tasks, 200.0, 4)
     assert four is not None
     assert four.plan.steps > steps[1]
 
 
 def test_everybody_gets_the_least_before_anybody_gets_more() -> None:
     costs = taught()
-    policy = AdaptivePolicy(SETTINGS, costs)
+    policy = adaptive(SETTINGS, costs)
     tasks = [state(0, 200.0), *(state(number, 1500.0) for number in range(1, 10))]
     left = 12.0
     given = policy.next(tasks, left, 1)
@@ -137,7 +143,7 @@ def test_everybody_gets_the_least_before_anybody_gets_more() -> None:
 
 
 def test_a_second_wave_goes_to_those_in_doubt_with_a_chance() -> None:
-    policy = AdaptivePolicy(SETTINGS, taught())
+    policy = adaptive(SETTINGS, taught())
     done = {"waves": 1, "steps": 30, "status": "complete", "views": 8}
     tasks = [
         state(0, agreement=1.0, **done),
@@ -158,7 +164,7 @@ def test_a_second_wave_goes_to_those_in_doubt_with_a_chance() -> None:
 
 def test_tasks_in_doubt_share_an_item_where_items_take_several() -> None:
     settings = load_settings(overrides=["budget.policy=adaptive", "budget.chunk=3"])
-    policy = AdaptivePolicy(settings, taught())
+    policy = adaptive(settings, taught())
     done: dict[str, Any] = {"waves": 1, "steps": 30, "status": "complete", "views": 8, "agreement": 0.25}
     tasks = [state(number, **done) for number in range(4)]
     tasks += [state(4, **{**done, "waves": 2}), state(5, **{**done, "agreement": 1.0}), state(6, **{**done, "losses": 1})]
@@ -178,7 +184,7 @@ def test_tasks_in_doubt_share_an_item_where_items_take_several() -> None:
 
 def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
     costs = taught()
-    policy = AdaptivePolicy(SETTINGS, costs)
+    policy = adaptive(SETTINGS, costs)
     task = state(1, 1500.0)
     whole = costs.forecast(task.shape, full_plan(SETTINGS)).seconds
     given = policy.next([task], whole / 3, 1)
@@ -195,7 +201,7 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
 
 def test_a_first_pass_without_a_fit_shrinks_to_the_views_that_fit() -> None:
     costs = taught()
-    policy, task = AdaptivePolicy(SETTINGS, costs), state(1, 2000.0)
+    policy, task = adaptive(SETTINGS, costs), state(1, 2000.0)
     views = full_plan(SETTINGS).views
     few, most = (costs.forecast(task.shape, TaskPlan(0, count, 1)).seconds for count in (views // 2, views))
     shrunk = policy._shrunk(task, TaskPlan(0, views, 1), (few + most) / 2)
@@ -208,16 +214,16 @@ def test_a_first_pass_that_does_not_fit_does_not_keep_others_from_work() -> None
     long = state(1, 4000.0)
     least = costs.forecast(long.shape, TaskPlan(0, 1, 1)).seconds
     doubtful = state(2, 200.0, waves=1, steps=30, status="complete", agreement=0.4, views=8)
-    given = AdaptivePolicy(SETTINGS, costs).next([long, doubtful], 0.9 * least, 8)
+    given = adaptive(SETTINGS, costs).next([long, doubtful], 0.9 * least, 8)
     assert given is not None
     assert given.tasks == ("t02",)
-    alone = AdaptivePolicy(SETTINGS, costs).next([long], 0.9 * least, 8)
+    alone = adaptive(SETTINGS, costs).next([long], 0.9 * least, 8)
     assert alone is not None
     assert "tried all the same" in alone.reason
 
 
 def test_what_was_lost_comes_back_last_and_smaller() -> None:
-    policy = AdaptivePolicy(SETTINGS, taught())
+    policy = adaptive(SETTINGS, taught())
     tasks = [state(1, 100.0, losses=1), state(2, 900.0)]
     given = policy.next(tasks, 500.0, 1)
     assert given is not None
@@ -232,7 +238,7 @@ def test_what_was_lost_comes_back_last_and_smaller() -> None:
 @pytest.mark.parametrize("overrides", [["train.shared=true"], ["infer.mode=sample", "infer.samples=4"], ["train.epochs=2"]])
 def test_other_recipes_are_planned_too(overrides: list[str]) -> None:
     settings = load_settings(overrides=["budget.policy=adaptive", *overrides])
-    given = AdaptivePolicy(settings, taught(settings)).next([state(1), state(2)], 60.0, 1)
+    given = adaptive(settings, taught(settings)).next([state(1), state(2)], 60.0, 1)
     assert given is not None
     assert (given.plan.steps == 0) == settings.train.shared
     assert given.plan.samples >= (2 if settings.infer.mode == "sample" else 1)
@@ -253,7 +259,7 @@ def test_a_plan_keeps_to_the_time_and_to_the_tasks(
     costs = taught(tasks=learnt)
     done = {"waves": waves, "steps": 20 * waves, "status": "complete" if waves else None, "agreement": agreement, "views": 8}
     tasks = [state(number, size, **done) for number, size in enumerate(tokens)]
-    policy = AdaptivePolicy(SETTINGS, costs)
+    policy = adaptive(SETTINGS, costs)
     given = policy.next(tasks, left, workers)
     if given is None:
         assert waves  # a first pass is never refused, however small
