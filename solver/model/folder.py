@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 
 from solver.codec import GRID_VOCABULARY
-from solver.config import read_text
 from solver.errors import InputError
+from solver.textfile import read_text
 
 EMBEDDED = Path(__file__).parent / "embedded"  # the base model that ships with the package
 

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
-from solver.config import ModelSettings, read_text
+from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.model.dtype import pick_device, pick_dtype
 from solver.model.folder import EMBEDDED, check_folder
 from solver.model.memory import is_out_of_memory
+from solver.textfile import read_text
 
 # before transformers is imported: it reads them once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
