@@ -149,7 +149,7 @@ def evaluate_held_out(
     if out is not None:
         every = read_rows(out / "held_out.jsonl", HeldOutRow)
         _write(out / "held_out.md", held_out_table(every))
-        plot_held_out(every, out / "held_out.png")
+        plot_held_out(every, out / "held_out.png", report)
     return rows
 
 
