@@ -31,15 +31,23 @@ def open_text(path: Path, what: str) -> Iterator[TextIO]:
     try:
         # opened once, and read without seeking: the file may be a pipe
         with lzma.open(path) if packed else path.open("rb") as file:
-            head = file.peek(4)[:4]
-            encoding = next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
-            yield io.TextIOWrapper(cast(IO[bytes], file), encoding=encoding)
+            yield io.TextIOWrapper(cast(IO[bytes], file), encoding=_encoding(file.peek(4)))
     except OSError as error:
         raise InputError(f"{path}: cannot read the {what}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: cannot read the {what}: not UTF-8 text") from None
     except (lzma.LZMAError, EOFError):
         raise InputError(f"{path}: cannot read the {what}: truncated or not xz data") from None
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a file begins without a byte order mark, so that libraries which know UTF-8 alone can read it. Raises OSError."""
+    with path.open("rb") as file:
+        return _encoding(file.read(4)) == "utf-8"
+
+
+def _encoding(head: bytes) -> str:
+    return next((name for mark, name in _MARKS if head.startswith(mark)), "utf-8")
 
 
 def read_text(path: Path, what: str) -> str:
