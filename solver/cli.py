@@ -64,8 +64,9 @@ def run(
     challenges: Annotated[
         str | None,
         typer.Argument(
-            help="A challenges file, a task file, a folder of task files, or a named set (arc1:training, arc1:evaluation, "
-            "arc2:training, arc2:evaluation). Without it: a fixed sample of ARC-AGI-1 evaluation tasks."
+            help="A challenges file, a task file, rows of tasks (.jsonl), a folder with any of these below it, or a named set "
+            "(arc1:training, arc1:evaluation, arc2:training, arc2:evaluation). Without it: a fixed sample of ARC-AGI-1 "
+            "evaluation tasks."
         ),
     ] = None,
     *,
@@ -199,7 +200,10 @@ def check(
     from solver.arc.datasets import load_tasks
     from solver.arc.submission import defects
 
-    found = defects(submission, load_tasks(challenges))
+    tasks = load_tasks(challenges)
+    for note in tasks.notes:
+        typer.echo(note, err=True)
+    found = defects(submission, tasks)
     for defect in found:
         typer.echo(defect)
     if found:
@@ -264,8 +268,8 @@ def pretrain(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of corpora beside the ARC-AGI training sets and procedural tasks: {family: [pairs]}, {id: task}, or "
-            "folders of task files."
+            help="Folder of corpora beside the ARC-AGI training sets and procedural tasks: {family: [pairs]}, {id: task}, rows "
+            "(.jsonl), folders of task files; or one file."
         ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Size of a new model: tiny, small or base; without it small.")] = None,
