@@ -19,6 +19,7 @@ from solver.budget.chunk import Chunks
 from solver.budget.expect import Expected, expect
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
+from solver.budget.shorten import shortened, token_limit
 from solver.config import Settings
 from solver.run.book import Book
 from solver.run.executors.base import (
@@ -36,7 +37,7 @@ from solver.run.executors.base import (
     WorkResult,
 )
 from solver.run.footprint import describe
-from solver.run.ledger import BEFORE, SHARED, Records
+from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
 from solver.run.scribe import Scribe
 from solver.run.shelf import Shelf
 from solver.run.slot import Slot
@@ -205,9 +206,9 @@ class Supervisor:
 
     def _submit(self, worker: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
-        works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
         seconds = min(assignment.seconds, self._work_end.remaining())
-        shapes = [self._book.state(id_).shape for id_ in assignment.tasks]
+        works = tuple(self._task_work(id_, assignment, seconds / len(assignment.tasks)) for id_ in assignment.tasks)
+        shapes = [shortened(self._book.state(work.task.id).shape, work.max_tokens) for work in works]
         expected = expect(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
         deadline_at = self._now() + seconds
         halvings = assignment.halvings
@@ -218,13 +219,24 @@ class Supervisor:
             self._scribe.save(partial(self._ledger.plan, *record))
         self._hand_over(worker, item, expected, endless=math.isinf(assignment.seconds))
 
-    def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
+    def _task_work(self, id_: str, assignment: Assignment, seconds: float) -> TaskWork:
         start = self._shared
         known: tuple[tuple[Candidate, ...], ...] = ()
         if assignment.wave > 0:
             known = self._book.known(id_, assignment.wave)
             start = next((ref for ref in reversed(self._book.adapters(id_)) if ref.path.is_dir()), self._shared)
-        return TaskWork(self._tasks[id_], assignment.plan, start, known)
+        return TaskWork(self._tasks[id_], assignment.plan, start, known, self._max_tokens(id_, assignment, seconds))
+
+    def _max_tokens(self, id_: str, assignment: Assignment, seconds: float) -> int | None:
+        if math.isinf(assignment.seconds):  # a policy that does not go by the clock
+            return None
+        shape, context = self._book.state(id_).shape, self._settings.model.context
+        limit = token_limit(self._policy.costs, shape, assignment.plan, seconds, context, assignment.wave)
+        if limit is not None:
+            shown = len(shortened(shape, limit).demonstrations)
+            what = f"{shown} of {len(shape.demonstrations)} demonstrations at once, in {limit} tokens"
+            self._scribe.event(SHORTENED, f"{what}: all take too long for {seconds:.1f} s", id_, assignment.wave)
+        return limit
 
     def _hand_over(self, worker: int, item: WorkItem, expected: Expected, endless: bool = False) -> None:
         now = self._now()
@@ -347,7 +359,8 @@ class Supervisor:
         place = next(place for place, work in enumerate(slot.item.tasks) if work.task.id == outcome.task_id)
         planned = dict(slot.expected.seconds[place])
         if outcome.final and not slot.item.halvings:
-            shape, plan = self._book.state(outcome.task_id).shape, slot.item.tasks[place].plan
+            work = slot.item.tasks[place]
+            shape, plan = shortened(self._book.state(outcome.task_id).shape, work.max_tokens), work.plan
             if "score" in planned and (seconds := self._policy.costs.score_seconds(shape, plan, outcome)) is not None:
                 planned["score"] = seconds  # how many answers there would be to score, nobody could know before
             self._policy.costs.observe(shape, plan, outcome)

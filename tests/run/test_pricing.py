@@ -19,7 +19,7 @@ from solver.budget.profile import save_profile
 from solver.budget.workload import TaskShape, shape_of
 from solver.config import load_settings
 from solver.errors import InputError
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Event, Identity, Ledger
 from solver.run.pricing import remember, starting_costs
 from solver.run.record import fit_gains, read_record
 from solver.run.solve import inference_views
@@ -120,6 +120,14 @@ def solutions(folder: Path) -> str:
     path = folder / "solutions.json"
     path.write_text(json.dumps({task.id: [answer(task).tolist()] for task in make_tasks(2)}))
     return str(path)
+
+
+def test_passes_over_parts_of_tasks_are_not_remembered(tmp_path: Path) -> None:
+    costs = starting_costs(options(None), lambda _: None)
+    with_ledger = ledger_of(tmp_path / "run", right=True)
+    with_ledger.event(Event("shortened", "8 of 400 demonstrations", make_tasks(2).ids[0], 1))
+    remember(costs, with_ledger)
+    assert costs.tasks == 3
 
 
 def test_a_resumed_run_remembers_what_work_cost(tmp_path: Path) -> None:
