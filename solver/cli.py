@@ -165,19 +165,25 @@ def score(
 
 @app.command()
 def select(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of the same tasks.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of runs, of the same tasks or of others, and submissions of anybody's."),
+    ],
     *,
     out: Annotated[Path, typer.Option(help="The submission to write.")],
     rule: Annotated[str | None, typer.Option(metavar="NAME", help="Selection rule; without it the one of the first run.")] = None,
 ) -> None:
-    """Choose the two attempts anew from finished runs.
+    """Choose the two attempts anew from finished runs, and merge runs and submissions into one.
 
-    Reads the ledgers of one or several runs of the same tasks; needs no model.
+    Reads the ledgers of one or several runs; needs no model. The candidates of runs of the same task are pooled. A submission
+    counts as two ranked answers beside those of the runs: first attempts count twice, ties go to the runs, then to the
+    submission named first. The result answers every task that any of them has.
 
     \b
     Examples:
       solver select runs/eval --rule hierarchical_vote --out hierarchical.json
       solver select runs/a runs/b runs/c --out ensemble.json
+      solver select runs/first-half runs/second-half theirs/submission.json --out merged.json
     """
     from solver.run.reselect import reselect
 
