@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from solver import cli_budget, cli_model
+from solver import cli_budget, cli_model, cli_show
 from solver.errors import InputError
 
 
@@ -496,3 +496,4 @@ def _print_json(value: Any) -> None:
 
 cli_budget.register(app)
 cli_model.register(app)
+cli_show.register(app)

@@ -1,0 +1,1 @@
+"""What the verbs beside `run` do, one module a verb."""
