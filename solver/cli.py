@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from solver import cli_budget, cli_model
+from solver import cli_budget, cli_model, cli_show
 from solver.cli_options import ModelOption
 from solver.errors import InputError
 
@@ -65,8 +65,9 @@ def run(
     challenges: Annotated[
         str | None,
         typer.Argument(
-            help="The tasks to solve: a challenges file, a task file, a folder of task files, or a named set (arc1:training, "
-            "arc1:evaluation, arc2:training, arc2:evaluation).  [default: a fixed sample of arc1:evaluation]"
+            help="The tasks to solve: a challenges file, a task file, rows of tasks (.jsonl), a folder with any of these, "
+            "or a named set (arc1:training, arc1:evaluation, arc2:training, arc2:evaluation).  [default: a fixed sample of "
+            "arc1:evaluation]"
         ),
     ] = None,
     *,
@@ -181,21 +182,27 @@ def score(
 
 @app.command()
 def select(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs. All must have the same tasks.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of finished runs, of the same tasks or of others, and submissions."),
+    ],
     *,
     out: Annotated[Path, typer.Option(help="Write the submission to this file.")],
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="Use this selection rule.  [default: the rule of the first run]")
     ] = None,
 ) -> None:
-    """Choose the two attempts again, from the candidates of finished runs.
+    """Choose the two attempts again from the candidates of finished runs, and merge runs and submissions into one.
 
-    The command reads the ledgers of one or more runs of the same tasks. It needs no model.
+    The command reads the ledgers of one or more runs. It needs no model. The candidates of runs of the same task are pooled. A
+    submission counts as two ranked answers beside those of the runs: first attempts count twice, ties go to the runs, then to
+    the submission named first. The result answers every task that any of them has.
 
     \b
     Examples:
       solver select runs/eval --rule hierarchical_vote --out hierarchical.json
       solver select runs/a runs/b runs/c --out ensemble.json
+      solver select runs/first-half runs/second-half theirs/submission.json --out merged.json
     """
     from solver.commands.select import reselect
 
@@ -218,7 +225,10 @@ def check(
     from solver.arc.datasets import load_tasks
     from solver.arc.submission import defects
 
-    found = defects(submission, load_tasks(challenges))
+    tasks = load_tasks(challenges)
+    for note in tasks.notes:
+        typer.echo(note, err=True)
+    found = defects(submission, tasks)
     for defect in found:
         typer.echo(defect)
     if found:
@@ -288,8 +298,8 @@ def pretrain(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of corpora to train on, beside the ARC-AGI training sets and procedural tasks. A corpus is a file "
-            "{family: [pairs]} or {id: task}, or a folder of task files."
+            help="Folder of corpora to train on, beside the ARC-AGI training sets and procedural tasks: files {family: [pairs]} "
+            "or {id: task}, rows (.jsonl), folders of task files; or one file."
         ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Size of a new model: tiny, small or base.  [default: small]")] = None,
@@ -542,3 +552,4 @@ def _print_json(value: Any) -> None:
 
 cli_budget.register(app)
 cli_model.register(app)
+cli_show.register(app)

@@ -279,12 +279,3 @@ def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
             _merge(tree[key], value)
         else:
             tree[key] = dict(value) if isinstance(value, Mapping) else value
-
-
-def read_text(path: Path, what: str) -> str:
-    """The text of a user's file. Raises InputError naming it if it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise InputError(f"{path}: cannot read the {what}: {reason}") from None

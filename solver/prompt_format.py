@@ -20,8 +20,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from solver.config import read_text
 from solver.errors import InputError
+from solver.textfile import read_text
 
 FORMAT_FILE = "format.json"
 Part = str | int  # a text, or a token id

@@ -201,6 +201,7 @@ class TaskWork:
     plan: TaskPlan
     start: AdapterRef | None = None
     known: tuple[tuple[Candidate, ...], ...] = ()  # per query, of earlier waves: to be scored with the newest adapter, too
+    max_tokens: int | None = None  # of a training sequence, and of a prompt; None: as many as the context takes
 
 
 @dataclass(frozen=True, eq=False)

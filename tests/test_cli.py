@@ -249,23 +249,64 @@ def test_the_same_id_in_two_files_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("verb", ["score", "check"])
+def test_a_byte_order_mark_changes_nothing(files: Path, verb: str) -> None:
+    known = files / ("solutions.json" if verb == "score" else "challenges.json")
+    plain = runner(verb, files / "submission.json", known)
+    for file in (files / "submission.json", known):
+        file.write_bytes(BOM + file.read_bytes())
+    marked = runner(verb, files / "submission.json", known)
+    assert (marked.exit_code, marked.stdout) == (0, plain.stdout)
+
+
+def test_check_warns_of_test_outputs_that_it_does_not_need(files: Path) -> None:
+    changed = {**CHALLENGES, "aaaa0001": {**TASK, "test": [{"input": [[4, 5]], "output": [[4], [5, 6]]}]}}
+    (files / "challenges.json").write_text(json.dumps(changed))
+    result = runner("check", files / "submission.json", files / "challenges.json")
+    assert result.exit_code == 0
+    assert "task aaaa0001: test pair 0 output: row 1" in result.stderr
+    assert "row 1" not in result.stdout
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("solutions", "words"),
+    ("solutions", "words", "scored"),
     [
-        ({"aaaa0001": [[[5, 4]]]}, ("task aaaa0002",)),
-        ({**SOLUTIONS, "aaaa0003": [[[1]]]}, ("task aaaa0003",)),
-        ({**SOLUTIONS, "aaaa0002": [[[1]]]}, ("task aaaa0002", "1 outputs", "2 test inputs")),
-        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1")),
-        (None, ("cannot read",)),
+        (None, ("cannot read",), 0),
+        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1", "no answers are used"), 0),
+        ({**SOLUTIONS, "aaaa0001": [[[1]], [[2]]], "b": [[[1]]]}, ("task aaaa0001", "2 outputs", "1 test inputs", "1 more"), 2),
     ],
 )
-def test_solutions_that_do_not_match_are_refused(files: Path, solutions: Any, words: tuple[str, ...]) -> None:
+def test_solutions_that_do_not_match_cost_a_line_and_never_the_run(
+    files: Path, tiny_base: Path, solutions: Any, words: tuple[str, ...], scored: int
+) -> None:
     known = files / "known.json"
     if solutions is not None:
         known.write_text(json.dumps(solutions))
-    result = runner("run", files / "challenges.json", "--out", files / "out", "--solutions", known)
-    assert_refused(result, str(known), *words)
-    assert not (files / "out").exists()
+    fast = ("--set", "train.steps=1", "--set", "infer.views.count=1", "--set", "budget.policy=fixed")
+    result = solver(
+        "run",
+        files / "challenges.json",
+        "--out",
+        files / "out",
+        "--model",
+        tiny_base,
+        "--budget",
+        "60s",
+        "--solutions",
+        known,
+        *fast,
+    )
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in (files / "out" / "log.txt").read_text().splitlines() if "--solutions" in line]
+    for word in (str(known), *words):
+        assert word in line
+    summary = json.loads((files / "out" / "summary.json").read_text())
+    assert summary["events"]["input"] == 1
+    assert (summary["scores"]["per_prediction"]["total"] if summary["scores"] else 0) == scored
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
-"""Reading tasks and solutions: Kaggle files, task files, folders of task files, and the public sets by name.
+"""Reading tasks and solutions: files and folders in the layouts of `arc.layouts`, and the public sets by name.
 
-Every flaw is an `InputError` of one line naming file, task, pair and cell. Pairs, rows and columns count from 0.
+Every flaw is an `InputError` of one line naming file, task, pair and cell. Pairs, rows and columns count from 0. A flaw of what
+nobody needs, such as a test output where tasks are to be solved, is a note instead.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,18 @@ from typing import Any, Literal
 
 from solver.arc.grid import Grid, GridError, parse_grid
 from solver.arc.jsonfile import RepeatedKeys, kind, read_json
+from solver.arc.layouts import (
+    REPEATED,
+    Entry,
+    OtherForm,
+    data_files,
+    describe_folder,
+    holds_solutions,
+    is_lines,
+    is_single,
+    read_entries,
+    stem,
+)
 from solver.arc.task import Pair, Task
 from solver.errors import InputError
 
@@ -46,6 +59,7 @@ class TaskSet:
     tasks: tuple[Task, ...]
     bad: Mapping[str, BadTask] = field(default_factory=dict)  # only with on_bad_task = "fallback"
     ids: tuple[str, ...] = ()  # of good and bad tasks, in file order; empty: those of `tasks`
+    notes: tuple[str, ...] = ()  # what was left out while reading because nobody needs it, a line each
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -97,30 +111,33 @@ class TaskSet:
             tuple(task for task in self.tasks if task.id in wanted),
             {id_: bad for id_, bad in self.bad.items() if id_ in wanted},
             tuple(id_ for id_ in self.ids if id_ in wanted),
+            self.notes,
         )
 
 
-def load_tasks(source: str | Path, on_bad_task: OnBadTask = "error") -> TaskSet:
-    """Tasks of a Kaggle challenges file, one task file, a folder of such files, or a set of `NAMED_SETS`.
+def load_tasks(source: str | Path, on_bad_task: OnBadTask = "error", need_answers: bool = False) -> TaskSet:
+    """Tasks of a file or of a folder, in any layout of `arc.layouts`, or of a set of `NAMED_SETS`.
 
     Raises InputError. With `on_bad_task = "fallback"` flaws inside one task put it among `TaskSet.bad` instead; a
-    file that cannot be read as a whole is still an error.
+    file that cannot be read as a whole is still an error. A test output that is no grid counts as unknown, with a note, unless
+    `need_answers`. Files of a folder that hold no tasks are passed over, with a note, if others do.
     """
     _check_name(str(source))
-    reader = _Reader(on_bad_task)
+    reader = _Reader(on_bad_task, need_answers)
     if str(source) in NAMED_SETS:
-        reader.add_all(str(source), _named(str(source)))
+        for id_, value in _named(str(source)).items():
+            reader.add(Entry(id_, value, str(source)))
     elif Path(source).is_dir():
-        files = sorted(path for path in Path(source).iterdir() if path.suffix == ".json")
+        files = data_files(Path(source))
         if not files:
-            raise InputError(f"{source}: the folder holds no .json file")
+            raise InputError(f"{source}: the folder holds {describe_folder(Path(source))}")
         for path in files:
-            reader.add_file(path, alone=False)
+            reader.add_file(path, alone=len(files) == 1)
     else:
         reader.add_file(Path(source), alone=True)
     if not reader.ids:
-        raise InputError(f"{source}: holds no tasks")
-    return TaskSet(str(source), tuple(reader.tasks), reader.bad, tuple(reader.ids))
+        raise InputError("; ".join([f"{source}: holds no tasks", *reader.notes[:1]]))
+    return TaskSet(str(source), tuple(reader.tasks), reader.bad, tuple(reader.ids), tuple(reader.notes))
 
 
 def load_solutions(source: str | Path, tasks: TaskSet | None = None) -> Answers:
@@ -129,18 +146,34 @@ def load_solutions(source: str | Path, tasks: TaskSet | None = None) -> Answers:
     With `tasks`, the two must match: the same ids and as many outputs as test inputs. Raises InputError.
     """
     _check_name(str(source))
-    value = None if str(source) in NAMED_SETS or Path(source).is_dir() else read_json(Path(source), "solutions file")
-    if isinstance(value, dict) and any(isinstance(entry, list) for entry in value.values()) and not _is_task(value):
+    value = None
+    if str(source) not in NAMED_SETS and not Path(source).is_dir() and not is_lines(Path(source)):
+        value = read_json(Path(source), "solutions file")
+    if isinstance(value, dict) and holds_solutions(value) and not is_single(value):
         answers = _solutions(str(source), value)
-    elif value is None or isinstance(value, dict):
-        answers = load_tasks(source).answers()
+    else:
+        answers = load_tasks(source, need_answers=True).answers()
         if not answers:
             raise InputError(f"{source}: holds no test outputs")
-    else:
-        raise InputError(f"{source}: a solutions file must be an object of task ids, not {kind(value)}")
     if tasks is not None:
-        _match(str(source), answers, tasks)
+        for mismatch in _mismatches(str(source), answers, tasks):
+            raise InputError(mismatch)
     return answers
+
+
+def load_usable_solutions(source: str | Path, tasks: TaskSet) -> tuple[Answers, str]:
+    """The answers of `source` that fit `tasks`, and in one line what does not; empty: all fit. For who can do without them."""
+    try:
+        answers = load_solutions(source)
+    except InputError as error:
+        return {}, f"{error}; no answers are used"
+    wrong = list(_mismatches(str(source), answers, tasks))
+    if not wrong:
+        return answers, ""
+    counts = tasks.test_counts
+    fitting = {id_: grids for id_, grids in answers.items() if len(grids) == counts.get(id_)}
+    more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return fitting, f"{wrong[0]}{more}; the answers to {len(fitting)} of {len(tasks)} tasks are used"
 
 
 def pick_tasks(tasks: TaskSet, spec: str) -> TaskSet:
@@ -174,77 +207,90 @@ def shortest_tasks(tasks: TaskSet, count: int) -> TaskSet:
 class _Reader:
     """Collects tasks from one or several files and notices ids that come twice."""
 
-    def __init__(self, on_bad_task: OnBadTask) -> None:
+    def __init__(self, on_bad_task: OnBadTask, need_answers: bool) -> None:
         self.on_bad_task = on_bad_task
+        self.need_answers = need_answers
         self.ids: list[str] = []
         self.tasks: list[Task] = []
         self.bad: dict[str, BadTask] = {}
         self.origin: dict[str, str] = {}
+        self.notes: list[str] = []
+        self._file = ""
 
     def add_file(self, path: Path, alone: bool) -> None:
-        """Add the task or tasks of one file; an unreadable one is a bad task only among others."""
+        """Add the tasks of one file. Among others, one without tasks is noted, and an unreadable one may be a bad task."""
+        self._file = str(path)
         try:
-            value = read_json(path, "task file")
-            if not isinstance(value, dict):
-                raise InputError(f"{path}: must hold an object of tasks or one task, not {kind(value)}")
+            for entry in read_entries(path, "task file"):
+                self.add(entry)
+        except OtherForm as error:
+            if alone:
+                raise
+            self.notes.append(f"passed over: {error}")
+        except _Refused as error:
+            raise InputError(str(error)) from None
         except InputError as error:
             if alone or self.on_bad_task == "error":
                 raise
-            self._reject(str(path), path.stem, None, str(error))
-            return
-        if _is_task(value):
-            self.add(str(path), path.stem, value)
-        else:
-            self.add_all(str(path), value)
+            self._reject(stem(path), None, str(error))
 
-    def add_all(self, file: str, value: dict[str, Any]) -> None:
-        """Add every task of a challenges object."""
-        repeated = value.repeated if isinstance(value, RepeatedKeys) else ()
-        for id_, entry in value.items():
-            if id_ in repeated:
-                self._flaw(file, id_, entry, f"{file}: task {id_}: the id occurs more than once in this file")
-            else:
-                self.add(file, id_, entry)
-
-    def add(self, file: str, id_: str, value: Any) -> None:
+    def add(self, entry: Entry) -> None:
         """Add one task; a flaw in it is an error or makes it a bad task."""
-        if id_ in self.origin:
+        where = f"{entry.where}: task {entry.id}"
+        origin = self.origin.get(entry.id)
+        if origin is not None and origin != self._file:
             # which of the two is meant cannot be known, so no answer would be right for both
-            raise InputError(f"{file}: task {id_}: the id is also in {self.origin[id_]}")
+            raise _Refused(f"{where}: the id is also in {origin}")
+        flaw = REPEATED if origin is not None else entry.flaw
         try:
-            task = parse_task(id_, value)
+            if flaw:
+                raise GridError(flaw)
+            task = parse_task(
+                entry.id, entry.value, None if self.need_answers else lambda note: self.notes.append(f"{where}: {note}")
+            )
         except GridError as error:
-            self._flaw(file, id_, value, f"{file}: task {id_}: {error}")
+            if self.on_bad_task == "error":
+                raise _Refused(f"{where}: {error}") from None
+            self._reject(entry.id, entry.value, f"{where}: {error}")
             return
-        self._enter(file, id_)
+        self._enter(entry.id)
         self.tasks.append(task)
 
-    def _flaw(self, file: str, id_: str, value: Any, message: str) -> None:
-        if self.on_bad_task == "error":
-            raise InputError(message)
-        self._reject(file, id_, value, message)
-
-    def _reject(self, file: str, id_: str, value: Any, message: str) -> None:
+    def _reject(self, id_: str, value: Any, message: str) -> None:
         tests = value.get("test") if isinstance(value, dict) else None
-        self._enter(file, id_)
+        if id_ in self.origin:  # a row, as an earlier one was: neither can be answered
+            self.tasks = [task for task in self.tasks if task.id != id_]
+        else:
+            self._enter(id_)
         self.bad[id_] = BadTask(max(1, len(tests)) if isinstance(tests, list) else 1, message)
 
-    def _enter(self, file: str, id_: str) -> None:
-        if id_ in self.origin:
-            raise InputError(f"{file}: task {id_}: the id is also in {self.origin[id_]}")
-        self.origin[id_] = file
+    def _enter(self, id_: str) -> None:
+        self.origin[id_] = self._file
         self.ids.append(id_)
 
 
-def parse_task(id_: str, value: Any) -> Task:
-    """Task from parsed JSON ({train: [...], test: [...]}). Raises GridError naming the pair and the cell."""
+class _Refused(InputError):
+    """A task that is refused whatever becomes of the rest of its file."""
+
+
+def parse_task(id_: str, value: Any, note: Callable[[str], None] | None = None) -> Task:
+    """Task from parsed JSON: {train: [...], test: [...]}, or a list of pairs, the last of which is the test.
+
+    Further keys are ignored. Raises GridError naming the pair and the cell. A test output that is null is unknown; one that is
+    no grid is unknown, too, and told to `note`, or without that a GridError.
+    """
+    if isinstance(value, list) and is_single(value):
+        value = {"train": value[:-1], "test": value[-1:]}
     if not isinstance(value, dict):
         raise GridError(f"a task must be an object with train and test, not {kind(value)}")
-    _no_repeats(value, "the task")
-    return Task(id_, _pairs(value, "train", answers=True), _pairs(value, "test", answers=False))
+    _no_repeats(value, ("train", "test"), "the task")
+    return Task(id_, parse_pairs(value, "train"), parse_pairs(value, "test", note, answers=False))
 
 
-def _pairs(task: dict[str, Any], part: str, answers: bool) -> tuple[Pair, ...]:
+def parse_pairs(
+    task: dict[str, Any], part: str, note: Callable[[str], None] | None = None, answers: bool = True
+) -> tuple[Pair, ...]:
+    """The pairs of a part of a parsed task, at least one. Raises GridError; `answers` and `note`: as `parse_task`."""
     pairs = task.get(part)
     if pairs is None or pairs == []:
         raise GridError(f"has no {part} pairs")
@@ -255,10 +301,18 @@ def _pairs(task: dict[str, Any], part: str, answers: bool) -> tuple[Pair, ...]:
         name = f"{part} pair {i}"
         if not isinstance(pair, dict):
             raise GridError(f"{name} must be an object with input and output, not {kind(pair)}")
-        _no_repeats(pair, name)
-        needed = ("input", "output") if answers or "output" in pair else ("input",)
-        grids = [_grid(pair, side, name) for side in needed]
-        found.append(Pair(grids[0], grids[1] if len(grids) == 2 else None))
+        _no_repeats(pair, ("input",), name)
+        shown = _grid(pair, "input", name)
+        output = None
+        if answers or pair.get("output") is not None:
+            try:
+                _no_repeats(pair, ("output",), name)
+                output = _grid(pair, "output", name)
+            except GridError as error:
+                if answers or note is None:
+                    raise
+                note(f"{error}; it counts as unknown")
+        found.append(Pair(shown, output))
     return tuple(found)
 
 
@@ -271,13 +325,10 @@ def _grid(pair: dict[str, Any], side: str, name: str) -> Grid:
         raise GridError(f"{name} {side}: {error}") from None
 
 
-def _no_repeats(value: dict[str, Any], name: str) -> None:
-    if isinstance(value, RepeatedKeys):
-        raise GridError(f"{name} has the key {min(value.repeated)!r} more than once")
-
-
-def _is_task(value: dict[str, Any]) -> bool:
-    return "train" in value or "test" in value
+def _no_repeats(value: dict[str, Any], keys: tuple[str, ...], name: str) -> None:
+    repeated = value.repeated.intersection(keys) if isinstance(value, RepeatedKeys) else ()
+    if repeated:
+        raise GridError(f"{name} has the key {min(repeated)!r} more than once")
 
 
 def _check_name(source: str) -> None:
@@ -313,12 +364,13 @@ def _solutions(file: str, value: dict[str, Any]) -> Answers:
     return answers
 
 
-def _match(file: str, answers: Answers, tasks: TaskSet) -> None:
+def _mismatches(file: str, answers: Answers, tasks: TaskSet) -> Iterator[str]:
+    """Where answers and tasks do not fit each other, a line each."""
     for id_, count in tasks.test_counts.items():
         if id_ not in answers:
-            raise InputError(f"{file}: task {id_}: has no solutions, but {tasks.source} asks for them")
-        if id_ in tasks.by_id and len(answers[id_]) != count:
-            raise InputError(f"{file}: task {id_}: has {len(answers[id_])} outputs, but {tasks.source} has {count} test inputs")
+            yield f"{file}: task {id_}: has no solutions, but {tasks.source} asks for them"
+        elif id_ in tasks.by_id and len(answers[id_]) != count:
+            yield f"{file}: task {id_}: has {len(answers[id_])} outputs, but {tasks.source} has {count} test inputs"
     for id_ in answers:
         if id_ not in tasks.test_counts:
-            raise InputError(f"{file}: task {id_}: is not among the tasks of {tasks.source}")
+            yield f"{file}: task {id_}: is not among the tasks of {tasks.source}"

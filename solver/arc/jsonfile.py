@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from solver.config import read_text
 from solver.errors import InputError
+from solver.textfile import open_text, read_text
 
 
 class RepeatedKeys(dict[str, Any]):
@@ -30,13 +31,38 @@ def read_json(path: Path, what: str) -> Any:
     if not text.strip():
         raise InputError(f"{path}: the {what} is empty")
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return _parsed(text)
     except json.JSONDecodeError as error:
-        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-        hint = "; the file seems to be cut off" if cut else ""
+        hint = ""
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            hint = "; the file seems to be cut off"
+        elif error.msg.startswith("Extra data") and error.lineno > 1:
+            hint = "; if every line is JSON of its own, name the file .jsonl"
         raise InputError(f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}{hint}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of nested lists
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not usable JSON: {error}") from None
+
+
+def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
+    """The number, from 1, and the parsed value of every line that is not blank, one line in memory at a time.
+
+    Raises InputError as `read_json`, naming the line.
+    """
+    with open_text(path, what) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, _parsed(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}: line {number}: not valid JSON at column {error.colno}: {error.msg}") from None
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{path}: line {number}: not usable JSON: {error}") from None
+
+
+def _parsed(text: str) -> Any:
+    # ValueError and RecursionError: a number of thousands of digits, thousands of nested lists
+    return json.loads(text, object_pairs_hook=_object)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from solver.budget.profile import Machine, Model, Profile, Row, Variant, load_profile
-from solver.config import read_text
 from solver.errors import InputError
 from solver.model.folder import EMBEDDED, check_folder, count_weights
 from solver.model.shipped import name_of
+from solver.textfile import read_text
 
 LAUNCH = 1e-5  # seconds of host time a CUDA kernel takes to launch from Python; assumed
 KERNELS = 30  # a decoder layer, forward: norms, rotations, projections, attention, gates; backward takes twice as many

@@ -56,8 +56,8 @@ class TaskChoice:
     shortest: int | None = None
 
     def tasks(self) -> TaskSet:
-        """The tasks. Raises InputError if the source cannot be read or has no answers."""
-        every = load_tasks(self.source)
+        """The tasks. Raises InputError if the source cannot be read, has no answers, or one that is no grid."""
+        every = load_tasks(self.source, need_answers=True)
         if not any(answer is not None for outputs in every.answers().values() for answer in outputs):
             raise InputError(f"{self.source}: no answers are known, there is nothing to score")
         among = every if self.shortest is None else shortest_tasks(every, self.shortest)
@@ -152,7 +152,7 @@ def evaluate_held_out(
     if out is not None:
         every = read_rows(out / "held_out.jsonl", HeldOutRow)
         _write(out / "held_out.md", held_out_table(every))
-        plot_held_out(every, out / "held_out.png")
+        plot_held_out(every, out / "held_out.png", report)
     return rows
 
 

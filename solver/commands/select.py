@@ -1,15 +1,20 @@
-"""Choose the attempts anew from the ledgers of one or several runs of the same tasks, without a model."""
+"""Choose the attempts anew from the ledgers of one or several runs, and from submissions of others, without a model.
+
+Runs of the same tasks are pooled, those of other tasks put beside them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.selection import RULES, newest_scores, select
-from solver.arc.submission import Submission, two_attempts, write_submission
+from solver.arc.submission import Submission, load_submission, two_attempts, write_submission
 from solver.arc.task import Task
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
@@ -17,39 +22,49 @@ from solver.types import Candidate, Score, TaskOutcome
 
 Found = tuple[list[Candidate], list[Score]]
 
+SUBMISSION = "submission.json"  # its name in the folder of a run
+FIRST, SECOND = 2, 1  # points of the attempts of a submission
+
 
 @dataclass(frozen=True)
 class PastRun:
     """What a ledger holds of a run, as far as selection needs it."""
 
     folder: Path
-    fingerprint: str  # of its task set
     rule: str
     tests: dict[str, int]  # test inputs of every task, bad ones included, in file order
     tasks: dict[str, Task]  # the good ones
     outcomes: tuple[TaskOutcome, ...]
 
 
-def reselect(folders: Sequence[Path], rule: str | None, out: Path) -> str:
-    """Write the submission that `rule` (default: that of the first run) makes of all runs to `out`; gives a line for people.
+def reselect(sources: Sequence[Path], rule: str | None, out: Path) -> str:
+    """Write the submission that `rule` (default: that of the first run) makes of all sources to `out`; gives a line for people.
 
-    Votes and likelihoods pool over the runs. Raises InputError if a ledger cannot be read, the runs are not of the same
-    tasks, the rule is unknown, or `out` cannot be written.
+    A source is the folder of a run, a submission of anybody's, or a folder that holds one without a ledger. Votes and likelihoods
+    pool over the runs of a task; what submissions say is counted with that, see `merged`. Raises InputError if a source cannot be
+    read, two of them hold different tasks of the same id, the rule is unknown, or `out` cannot be written.
     """
     if rule is not None and rule not in RULES:
         raise InputError(f"--rule: unknown rule {rule!r}; there are: {', '.join(RULES)}")
-    runs = [read_run(folder) for folder in folders]
-    first = runs[0]
-    for other in runs[1:]:
-        if other.fingerprint != first.fingerprint:
-            raise InputError(f"{other.folder}: holds a run of another task set than {first.folder}")
-    chosen = rule or first.rule
-    submission = pooled_submission(runs, chosen)
+    runs = [read_run(source) for source in sources if not _is_submission(source)]
+    others = {path: load_submission(path) for path in map(_submission_file, filter(_is_submission, sources))}
+    chosen = rule or (runs[0].rule if runs else "")
+    submission = pooled_submission(runs, chosen, others)
     try:
         write_submission(out, submission)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
-    return f"{out}: {len(submission)} tasks, selected by {chosen} from {', '.join(str(run.folder) for run in runs)}"
+    parts = [f"selected by {chosen} from {', '.join(str(run.folder) for run in runs)}"] if runs else []
+    parts += [f"merged with {', '.join(map(str, others))}"] if others else []
+    return f"{out}: {len(submission)} tasks, {', '.join(parts)}"
+
+
+def _is_submission(source: Path) -> bool:
+    return source.is_file() or (not (source / LEDGER).exists() and (source / SUBMISSION).is_file())
+
+
+def _submission_file(source: Path) -> Path:
+    return source / SUBMISSION if source.is_dir() else source
 
 
 def read_run(folder: Path) -> PastRun:
@@ -60,7 +75,6 @@ def read_run(folder: Path) -> PastRun:
             raise InputError(f"{folder / LEDGER}: its run ended before it began to work")
         return PastRun(
             folder=folder,
-            fingerprint=facts["tasks"],
             rule=json.loads(facts["all_settings"])["select"]["rule"],
             tests=ledger.test_counts(),
             tasks={task.id: task for task in ledger.tasks()},
@@ -68,19 +82,65 @@ def read_run(folder: Path) -> PastRun:
         )
 
 
-def pooled_submission(runs: Sequence[PastRun], rule: str) -> Submission:
-    """The attempts that `rule` chooses from the candidates and newest scores of all runs; the fallback where there are none."""
+def pooled_submission(runs: Sequence[PastRun], rule: str, others: Mapping[Path, Submission] | None = None) -> Submission:
+    """The attempts for every task of every source: those that `rule` chooses from the candidates and newest scores of all runs,
+    merged with what the submissions `others` say, or the fallback where there is nothing.
+
+    Raises InputError if two sources hold different tasks of the same id.
+    """
+    others = others or {}
+    tasks = _tasks(runs)
     found = [_by_query(run.outcomes, str(number)) for number, run in enumerate(runs)]
     submission: Submission = {}
-    for id_, tests in runs[0].tests.items():
+    for id_, tests in _test_counts(runs, tasks, others).items():
         attempts = []
         for index in range(tests):
             parts = [part[id_, index] for part in found if (id_, index) in part]
             candidates = [candidate for part in parts for candidate in part[0]]
             scores = [score for part in parts for score in newest_scores(part[1])]
-            attempts.append(two_attempts(select(rule, candidates, scores), runs[0].tasks.get(id_), index))
+            ranked = select(rule, candidates, scores) if candidates else []
+            said = [other[id_][index] for other in others.values() if id_ in other]
+            attempts.append(two_attempts(merged(ranked, said), tasks.get(id_), index))
         submission[id_] = tuple(attempts)
     return submission
+
+
+def merged(ranked: Sequence[Grid], others: Sequence[Sequence[Grid]]) -> list[Grid]:
+    """The grids of a ranking and of other pairs of attempts, best first: first attempts count twice, ties go to who comes first.
+
+    The ranking counts as one pair of attempts; without others it stays as it is.
+    """
+    if not others:
+        return list(ranked)
+    points: Counter[bytes] = Counter()
+    for attempts in (ranked[:2], *others):
+        for grid, worth in zip(attempts, (FIRST, SECOND), strict=False):
+            points[grid_key(grid)] += worth
+    return [grid_from_key(key) for key, _ in points.most_common()]
+
+
+def _tasks(runs: Sequence[PastRun]) -> dict[str, Task]:
+    tasks: dict[str, Task] = {}
+    origin: dict[str, Path] = {}
+    for run in runs:
+        for id_, task in run.tasks.items():
+            if tasks.setdefault(id_, task) != task:
+                raise InputError(f"{run.folder}: task {id_}: is another task than in {origin[id_]}")
+            origin.setdefault(id_, run.folder)
+    return tasks
+
+
+def _test_counts(runs: Sequence[PastRun], tasks: Mapping[str, Task], others: Mapping[Path, Submission]) -> dict[str, int]:
+    """Test inputs of every task, in the order of the sources; of a task that no run could read, as many as are answered."""
+    counts: dict[str, int] = {}
+    for path, other in others.items():
+        for id_, entries in other.items():
+            known = len(tasks[id_].test) if id_ in tasks else counts.get(id_, len(entries))
+            if len(entries) != known:
+                raise InputError(f"{path}: task {id_}: has {len(entries)} entries, another source has {known} test inputs")
+            counts[id_] = known
+    of_runs = {id_: counts.get(id_, tests) for run in runs for id_, tests in run.tests.items()}
+    return {**of_runs, **{id_: len(task.test) for id_, task in tasks.items()}, **counts}
 
 
 def _by_query(outcomes: Iterable[TaskOutcome], run: str) -> dict[tuple[str, int], Found]:

@@ -266,7 +266,8 @@ class SimulatedExecutor:
         sketch = self._sketches[one.task.id]
         slower = worker.slower * self._noise.of_work(self._dice)
         keep = work.keep[0] / len(work.tasks) if work.keep is not None else None
-        return course(self._pace, one.plan, sketch.tokens, sketch.answers, slower, work.deadline_at - at, keep)
+        tokens = min(sketch.tokens, one.max_tokens or sketch.tokens)
+        return course(self._pace, one.plan, tokens, sketch.answers, slower, work.deadline_at - at, keep)
 
     def _break_off(self, number: int, work: WorkItem, fault: Fault, at: float) -> None:
         if fault == "crash":

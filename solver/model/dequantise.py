@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solver.config import read_text
 from solver.errors import InputError
 from solver.model.folder import folder_identity
 from solver.model.load import Base
+from solver.textfile import read_text
 
 RECORD = "dequantised.json"  # what the folder was made from, and the sizes of its weight files; written last
 SHARD = 2 << 30  # bytes of a weight file, about: so much is in host memory at once

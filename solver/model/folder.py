@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from solver.codec import GRID_VOCABULARY
-from solver.config import read_text
 from solver.errors import InputError
 from solver.model.support import folder_quantization, read_config
+from solver.textfile import read_text
 
 # the base models that ship with the package, by the names that --model takes
 SHIPPED = {f"embedded-{size}": Path(__file__).parent / "embedded" / size for size in ("base", "mid")}

@@ -10,18 +10,20 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
-from solver.config import ModelSettings, read_text
+from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.model.dtype import pick_device, pick_dtype
 from solver.model.folder import EMBEDDED, check_folder
 from solver.model.memory import is_out_of_memory
 from solver.model.support import folder_quantization, read_config
 from solver.prompt_format import TEXT, format_of
+from solver.textfile import is_plain, read_text
 
 # before transformers is imported: it reads them once
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -143,7 +145,8 @@ def load_text_codec(folder: Path, format: str = "auto") -> Codec:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        known = {} if is_plain(folder / "config.json") else {"config": transformers_config(folder)}
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **known)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
     return prove_tokenizer(tokenizer, folder, format)[1]
@@ -193,6 +196,7 @@ def _load_model(
         try:
             model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
+                config=transformers_config(folder),
                 dtype=dtype,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -239,15 +243,28 @@ def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
     with quiet(transformers):
         try:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             with torch.device("meta"):
                 model = transformers.AutoModelForCausalLM.from_config(
-                    config, dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
+                    transformers_config(folder), dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
                 )
         except Exception as error:  # as above
             raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
     model.requires_grad_(False)
     return model.eval()
+
+
+def transformers_config(folder: Path) -> Any:
+    """What transformers makes of config.json, with a byte order mark or without. Raises whatever it raises, and InputError."""
+    from transformers import AutoConfig
+
+    file = folder / "config.json"
+    if is_plain(file):
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with TemporaryDirectory() as place:  # transformers refuses the mark
+        (Path(place) / file.name).write_text(read_text(file, "model configuration"), encoding="utf-8")
+        config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    config.name_or_path = str(folder)
+    return config
 
 
 class quiet:

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from solver.config import Settings, read_text
+from solver.config import Settings
 from solver.errors import InputError
+from solver.textfile import read_text
 
 
 def _words(*lines: str) -> frozenset[str]:

@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import torch
 
 from solver.arc.datasets import load_tasks
+from solver.arc.layouts import data_files, describe_folder
 from solver.codec import Codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
@@ -192,7 +193,7 @@ def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[s
             return store
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
             report(f"{cache}: damaged, made again")
-    store = build_store(list(files), guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS})
+    store = build_store(list(files), guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS}, corpus)
     partial = cache.with_name(f".partial-{cache.name}")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -206,14 +207,19 @@ def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[s
 
 
 def corpus_files(corpus: Path | None) -> dict[Path, tuple[str, os.stat_result]]:
-    """The corpus files of a folder, with their names below it and what the disk says of them. Raises InputError."""
+    """The corpus files of a folder, or the one that is given, with their names below it and what the disk says of them.
+
+    Raises InputError.
+    """
     if corpus is None:
         return {}
     if not corpus.is_dir():
-        raise InputError(f"{corpus}: no such folder of corpus files")
-    found = sorted(p for p in (*corpus.glob("*"), *corpus.glob("*/*")) if p.name.endswith((".json", ".json.xz")))
+        if not corpus.is_file():
+            raise InputError(f"{corpus}: no such folder of corpus files")
+        return {corpus: (corpus.name, corpus.stat())}
+    found = data_files(corpus)
     if not found:
-        raise InputError(f"{corpus}: no corpus files (*.json, *.json.xz)")
+        raise InputError(f"{corpus}: no corpus: the folder holds {describe_folder(corpus)}")
     files = {}
     for file in found:
         try:

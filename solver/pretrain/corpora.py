@@ -1,44 +1,65 @@
 """Reading corpora: generator families, folders of tasks, and the ARC-AGI training sets, all behind the guard.
 
-A corpus file is JSON (optionally .xz): `{family: [pair, ...]}` or `{id: {"train": [...], "test": [...]}}`, named as its source.
-A file that is one task, `{"train": [...], "test": [...]}`, is a family named as the file, its source the folder it lies in
-(packed or above 1 MiB: the file).
+A corpus file has any layout of `arc.layouts` and is named as its source. A file that is one task or one family of pairs has the
+name of the family; its source is the folder that it lies in: of the corpus folder, the one below which it lies.
 """
 
 from __future__ import annotations
 
-import json
-import lzma
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from solver.arc.grid import GridError, parse_grid
+from solver.arc.datasets import parse_pairs
+from solver.arc.grid import GridError
+from solver.arc.jsonfile import kind, read_json
+from solver.arc.layouts import OtherForm, is_lines, is_single, read_entries
 from solver.arc.task import Pair, Task
 from solver.errors import InputError
 from solver.pretrain.guard import Guard
 from solver.pretrain.store import PairStore, pack
+from solver.textfile import open_text
 
 Report = Callable[[str], None]
 
-READING = 1  # raise when the same files would give other families
+READING = 2  # raise when the same files would give other families
 NAMED = 5  # barred families that a line names
-TASK_BYTES = 2**20  # larger files are no single task
+TASK_BYTES = 2**20  # of a larger file, only the beginning says whether it is a single family
+_FAMILY = re.compile(r'\s*\[\s*\{\s*"(input|output)"\s*:')  # the beginning of a file that is a list of pairs
 
 
-def build_store(paths: list[Path], guard: Guard, report: Report, arc_sets: dict[str, list[Task]]) -> PairStore:
+def build_store(
+    paths: list[Path], guard: Guard, report: Report, arc_sets: dict[str, list[Task]], root: Path | None = None
+) -> PairStore:
     """All families of the files and of `arc_sets` (source name -> tasks) that the guard lets through.
 
-    Refused families and pairs are reported by count, bad ones by name. Raises InputError for a file that cannot be read.
+    `root` is the corpus folder. Refused families and pairs are reported by count, bad ones by name. Files of another form are
+    passed over by name if others hold families. Raises InputError for a file that cannot be read.
     """
+    others: list[OtherForm] = []
+    read: list[Path] = []
+
+    def of_files(files: list[Path]) -> Iterator[tuple[str, list[Pair]]]:
+        for file in files:
+            try:
+                yield from _read(file, report)
+                read.append(file)
+            except OtherForm as error:
+                others.append(error)
 
     def families() -> Iterator[tuple[str, str, list[Pair]]]:
         for source, tasks in arc_sets.items():
             yield from _guarded(source, ((t.id, [*t.train, *t.test]) for t in tasks), guard, report)
-        for source, files in _by_source(paths):
-            yield from _guarded(source, (family for file in files for family in _read(file, report)), guard, report)
+        for source, files in _by_source(paths, root):
+            yield from _guarded(source, of_files(files), guard, report)
 
-    return pack(families())
+    store = pack(families())
+    if others and not read:
+        raise others[0]
+    for error in others:
+        report(f"passed over: {error}")
+    return store
 
 
 def _guarded(
@@ -78,63 +99,58 @@ def _named(names: list[str]) -> str:
     return f"{len(names)} families ({', '.join(names[:NAMED])}{rest})"
 
 
-def _by_source(paths: list[Path]) -> Iterator[tuple[str, list[Path]]]:
-    """Task files by the folder they lie in, every other file by itself."""
-    tasks: dict[Path, list[Path]] = {}
+def _by_source(paths: list[Path], root: Path | None) -> Iterator[tuple[str, list[Path]]]:
+    """Files that are one family by the folder they lie in, every other file by itself."""
+    folders: dict[str, list[Path]] = {}
     for path in paths:
-        if _is_task(path):
-            tasks.setdefault(path.parent, []).append(path)
+        if _is_family(path):
+            below = path.relative_to(root).parts[:-1] if root is not None and root in path.parents else ()
+            folders.setdefault(below[0] if below else path.parent.name, []).append(path)
         else:
             yield path.name.split(".")[0], [path]
-    for folder, files in tasks.items():
-        yield folder.name, files
+    yield from folders.items()
 
 
-def _is_task(path: Path) -> bool:
-    """Whether the file is one task. Any other answer, an error included, is `_read`'s to give."""
-    if path.suffix != ".json" or path.stat().st_size > TASK_BYTES:
+def _is_family(path: Path) -> bool:
+    """Whether the file is one task or one family of pairs. Any other answer, an error included, is `_read`'s to give."""
+    if is_lines(path):
         return False
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        if path.suffix == ".json" and path.stat().st_size <= TASK_BYTES:
+            return is_single(read_json(path, "corpus"))
+        with open_text(path, "corpus") as file:
+            return _FAMILY.match(file.read(200)) is not None
+    except (OSError, InputError):
         return False
-    return _one_task(data)
-
-
-def _one_task(data: Any) -> bool:
-    return isinstance(data, dict) and isinstance(data.get("train"), list) and ("test" in data or len(data) == 1)
 
 
 def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
-    try:
-        raw = path.read_bytes()
-        data = json.loads(lzma.decompress(raw) if path.suffix == ".xz" else raw)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the corpus: {error.strerror}") from None
-    except (lzma.LZMAError, EOFError):
-        raise InputError(f"{path}: the corpus is truncated or not xz data") from None
-    except ValueError as error:
-        raise InputError(f"{path}: the corpus is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: a corpus is an object of families, not {type(data).__name__}")
-    alone = _one_task(data)
-    if alone:
-        data = {path.name.removesuffix(".xz").removesuffix(".json"): data}
-    good = alone  # one task of a folder is skipped like one of a file
-    for name, value in data.items():
+    good = _is_family(path)  # one family of a folder is skipped like one of a file
+    for entry in read_entries(path, "corpus"):
         try:
-            pairs = _pairs(value)
-        except (GridError, KeyError, TypeError) as error:
-            reason = f"no pair of grids: {type(error).__name__}: {error}" if not isinstance(error, GridError) else error
-            report(f"{path.name}: family {name} skipped: {reason}")
+            if entry.flaw:
+                raise GridError(entry.flaw)
+            pairs, notes = _pairs(entry.value)
+        except GridError as error:
+            report(f"{entry.where}: family {entry.id} skipped: {error}")
             continue
+        for note in notes:
+            report(f"{entry.where}: family {entry.id}: {note}")
         good = True
-        yield name, pairs
+        yield entry.id, pairs
     if not good:
         raise InputError(f"{path}: not a corpus: no family of it holds grids")
 
 
-def _pairs(value: Any) -> list[Pair]:
-    if isinstance(value, dict):
-        value = [*value["train"], *value.get("test", ())]
-    return [Pair(parse_grid(pair["input"]), parse_grid(pair["output"])) for pair in value]
+def _pairs(value: Any) -> tuple[list[Pair], list[str]]:
+    """The pairs of a task or a family, and notes; test pairs without an output are left out. Raises GridError."""
+    if isinstance(value, list):
+        return list(parse_pairs({"pairs": value}, "pairs")) if value else [], []
+    if not isinstance(value, dict):
+        raise GridError(f"a family must be a list of pairs or a task, not {kind(value)}")
+    if not is_single(value):
+        raise GridError("has neither train nor test pairs")
+    notes: list[str] = []
+    train = parse_pairs(value, "train") if value.get("train") else ()
+    test = parse_pairs(value, "test", notes.append, answers=False) if value.get("test") else ()
+    return [pair for pair in (*train, *test) if pair.output is not None], notes

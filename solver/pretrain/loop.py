@@ -145,7 +145,7 @@ def train(
         try:  # still deaf to signals: a second one is no reason to lose what the first one asked to save
             save_checkpoint(out, target, optimizers, position)
             target.finish(out, report)
-            plot_curves(out / "metrics.jsonl", out / "metrics.png")
+            plot_curves(out / "metrics.jsonl", out / "metrics.png", report)
         except CheckpointError as error:
             raise InputError(f"{error}; the one before stays") from None
         except (OSError, SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,21 +74,18 @@ class PairStore:
 
 def pack(families: Iterable[tuple[str, str, Sequence[Pair]]]) -> PairStore:
     """A store of (name, source, pairs) families; every pair has an output."""
-    cells: list[NDArray[np.uint8]] = []
-    index: list[tuple[int, int, int, int, int]] = []
+    cells = bytearray()  # millions of pairs: arrays of their own would take ten times their cells
+    index = array("i")
     starts = [0]
     names: list[str] = []
     sources: list[str] = []
-    at = 0
     for name, source, pairs in families:
         for pair in pairs:
             assert pair.output is not None
-            cells += [pair.input.reshape(-1), pair.output.reshape(-1)]
-            index.append((at, *pair.input.shape, *pair.output.shape))
-            at += pair.input.size + pair.output.size
-        starts.append(len(index))
+            index.extend((len(cells), *pair.input.shape, *pair.output.shape))
+            cells += pair.input.tobytes() + pair.output.tobytes()
+        starts.append(len(index) // 5)
         names.append(name)
         sources.append(source)
-    flat = np.concatenate(cells) if cells else np.zeros(0, np.uint8)
     table = np.array(index, dtype=np.int32).reshape(-1, 5)
-    return PairStore(flat, table, np.array(starts, dtype=np.int32), tuple(names), tuple(sources))
+    return PairStore(np.frombuffer(cells, np.uint8), table, np.array(starts, dtype=np.int32), tuple(names), tuple(sources))

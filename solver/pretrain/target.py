@@ -20,6 +20,7 @@ from solver.model.folder import folder_identity
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach
 from solver.pretrain.optim import make_adamw, make_optimizers
+from solver.textfile import read_text
 
 Kind = Literal["grid", "full", "lora"]
 Optimizers = tuple[torch.optim.Optimizer, ...]
@@ -182,7 +183,7 @@ class LoraTarget:
 def write_model(base: Base, weights: Mapping[str, Tensor], folder: Path) -> None:
     """Write weights in the dtype that the base's configuration names, with the base's configuration and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads((base.path / "config.json").read_text(encoding="utf-8"))
+    config = json.loads(read_text(base.path / "config.json", "model configuration"))
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), torch.bfloat16)
     whole = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
     save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,25 +1,32 @@
-"""The curves of a training, and of what its checkpoints can do, as pictures."""
+"""The curves of a training, and of what its checkpoints can do, as pictures.
+
+A picture never costs the work that it shows: one that cannot be drawn is reported in a line and left out.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from solver.report.scores import HeldOutRow, wilson
 
+Report = Callable[[str], None]
 
-def plot_curves(metrics: Path, picture: Path) -> None:
+
+def plot_curves(metrics: Path, picture: Path, report: Report) -> None:
     """Loss, held-out accuracy, rate, speed, MFU and peak memory (GB) of a `metrics.jsonl` over tokens trained on, as a PNG.
 
     Lines that a full disk or a kill has torn are left out.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    _save(picture, (8, 12), report, lambda figure: _draw_curves(figure, metrics))
 
+
+def _draw_curves(figure: Any, metrics: Path) -> None:
     entries = list(_entries(metrics.read_text(encoding="utf-8", errors="replace")))
-    figure = Figure(figsize=(8, 12), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(6, sharex=True)
     tokens = 0.0
     curves: dict[str, list[tuple[float, float]]] = {}
@@ -36,7 +43,6 @@ def plot_curves(metrics: Path, picture: Path) -> None:
         panel.legend()
         panel.grid(alpha=0.3)
     panels[-1].set_xlabel("million tokens")
-    figure.savefig(picture, dpi=110)
 
 
 def _entries(text: str) -> Iterator[dict[str, float]]:
@@ -49,13 +55,12 @@ def _entries(text: str) -> Iterator[dict[str, float]]:
             yield entry
 
 
-def plot_held_out(rows: Iterable[HeldOutRow], picture: Path) -> None:
+def plot_held_out(rows: Iterable[HeldOutRow], picture: Path, report: Report) -> None:
     """Exact answers on held-out families over the tokens trained on, with 95 % intervals, as a PNG; a line a seed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    _save(picture, (7, 4), report, lambda figure: _draw_held_out(figure, rows))
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def _draw_held_out(figure: Any, rows: Iterable[HeldOutRow]) -> None:
     panel = figure.subplots()
     known = sorted((row for row in rows if row.trained_tokens is not None), key=lambda row: row.trained_tokens or 0)
     for seed in sorted({row.seed for row in known}):
@@ -72,4 +77,28 @@ def plot_held_out(rows: Iterable[HeldOutRow], picture: Path) -> None:
     panel.set_ylabel("greedy answer exact, %")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
-    figure.savefig(picture, dpi=110)
+
+
+def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:
+    """Write what `draw` puts on a figure as a PNG. Whatever goes wrong is one line of report."""
+    try:
+        with _without_backend():
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
+            from matplotlib.figure import Figure
+        figure = Figure(figsize=inches, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        figure.savefig(picture, dpi=110)
+    except Exception as error:  # a font, a backend, a full disk: none of it is worth the work that was done
+        report(f"{picture}: cannot be drawn: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+@contextmanager
+def _without_backend() -> Iterator[None]:
+    """No MPLBACKEND: a notebook's names a module that may be missing here, for which `import matplotlib` fails."""
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from solver.budget.profile import Profile, Row, Variant, ratios
-from solver.config import read_text
 from solver.errors import InputError
+from solver.textfile import read_text
 
 COLUMNS = (  # "10 steps" and "1000 steps" as Barbadillo's tables of training on Kaggle have them (ironbar, ARC24)
     "quantisation",

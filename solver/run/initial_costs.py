@@ -9,7 +9,7 @@ from solver.budget.prior import model_of, prior
 from solver.budget.workload import shape_of
 from solver.errors import InputError
 from solver.host import hardware
-from solver.run.ledger import Ledger
+from solver.run.ledger import SHORTENED, Ledger
 from solver.run.types import RunOptions
 
 REMEMBERED = 24  # passes of an earlier process of the same run, the latest
@@ -43,6 +43,8 @@ def remember(costs: CostModel, ledger: Ledger) -> None:
     plans = ledger.plans()
     shapes = {task.id: shape_of(task) for task in ledger.tasks()}
     outcomes = {(outcome.task_id, outcome.wave): outcome for outcome in ledger.outcomes()}
-    for key in [key for key in ledger.order() if key in plans][-REMEMBERED:]:
+    # what passes over a part of a task took says little about the whole
+    shortened = {(event.task, event.wave) for event in ledger.events() if event.kind == SHORTENED}
+    for key in [key for key in ledger.order() if key in plans and key not in shortened][-REMEMBERED:]:
         costs.observe(shapes[key[0]], plans[key].plan, outcomes[key])
     costs.forget_drift()

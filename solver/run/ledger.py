@@ -51,6 +51,7 @@ _OF_VIEWS = ("infer", "score")  # phases whose work is that of the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
 SHARED = ""  # the task column of what belongs to the whole run: the shared fit, run-wide timings and events
+SHORTENED = "shortened"  # the kind of event of a pass that did not have the time for all demonstrations at once
 BEFORE = -1  # the wave column of what comes before the first wave
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
-from solver.arc.datasets import Answers, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
+from solver.arc.datasets import Answers, TaskSet, load_tasks, load_usable_solutions, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import defects, write_submission
 from solver.budget.gains import shipped_gains
@@ -115,10 +115,10 @@ def _run(
         source = commit()  # it asks git, which may take seconds: not at the end
         if options.adapter is not None:
             log.note(f"every fit starts from the adapter in {options.adapter}")
-        for note in inputs.notes:
+        for kind, note in (*(("input", note) for note in inputs.warnings), *(("workers", note) for note in inputs.notes)):
             log.note(note)
             with contextlib.suppress(LedgerError):
-                ledger.event(Event("workers", note))
+                ledger.event(Event(kind, note))
         executor = make_executor(options, scratch)
         watchdog.before_exit(executor.close)
         supervisor = Supervisor(
@@ -155,17 +155,21 @@ def _run(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Everything of the user's that was read and found good."""
+    """Everything of the user's that was read, and found good as far as it is needed."""
 
     tasks: TaskSet
     answers: Answers  # of the tasks whose solutions are known
     model: Path
     notes: tuple[str, ...]  # about the workers
+    warnings: tuple[str, ...] = ()  # about what was wrong and is not needed
 
 
 def _read_inputs(options: RunOptions) -> _Inputs:
     every = load_tasks(DEFAULT_SET if options.challenges is None else options.challenges, options.settings.input.on_bad_task)
-    answers = load_solutions(options.solutions, every) if options.solutions is not None else every.answers()
+    answers, complaint = every.answers(), ""
+    if options.solutions is not None:  # for scores alone: not worth a submission
+        answers, complaint = load_usable_solutions(options.solutions, every)
+    warnings = (*every.notes, *([f"--solutions {complaint}"] if complaint else ()))
     tasks = every if options.challenges is not None else sample_tasks(shortest_tasks(every, DEFAULT_SHORTEST), DEFAULT_COUNT)
     if options.tasks is not None:
         tasks = pick_tasks(tasks, options.tasks)
@@ -178,7 +182,7 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     if options.until is not None and not options.until - time.time() < LONGEST_DURATION:
         raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
     notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
-    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes)
+    return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes, warnings)
 
 
 def _shipped(options: RunOptions) -> Path:

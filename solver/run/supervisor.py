@@ -20,12 +20,13 @@ from solver.budget.chunk import Chunks
 from solver.budget.forecast import ItemForecast, forecast_item
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
+from solver.budget.shorten import shortened, token_limit
 from solver.config import Settings
 from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
 from solver.report.observer import Observer, Progress
 from solver.run.adapter_store import AdapterStore
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
-from solver.run.ledger import BEFORE, SHARED, Records
+from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
 from solver.run.state import RunState
 from solver.run.worker_state import WorkerState, WorkerTimeouts
 from solver.run.writer import Writer
@@ -194,9 +195,9 @@ class Supervisor:
 
     def _submit(self, number: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
-        works = tuple(self._task_work(id_, assignment) for id_ in assignment.tasks)
         seconds = min(assignment.seconds, self._work_end.remaining())
-        shapes = [self._run_state.state(id_).shape for id_ in assignment.tasks]
+        works = tuple(self._task_work(id_, assignment, seconds / len(assignment.tasks)) for id_ in assignment.tasks)
+        shapes = [shortened(self._run_state.state(work.task.id).shape, work.max_tokens) for work in works]
         forecast = forecast_item(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
         deadline_at = self._now() + seconds
         halvings = assignment.halvings
@@ -207,13 +208,24 @@ class Supervisor:
             self._writer.save(partial(self._ledger.plan, *record))
         self._hand_over(number, item, forecast, endless=math.isinf(assignment.seconds))
 
-    def _task_work(self, id_: str, assignment: Assignment) -> TaskWork:
+    def _task_work(self, id_: str, assignment: Assignment, seconds: float) -> TaskWork:
         start = self._shared
         known: tuple[tuple[Candidate, ...], ...] = ()
         if assignment.wave > 0:
             known = self._run_state.known(id_, assignment.wave)
             start = next((ref for ref in reversed(self._run_state.adapters(id_)) if ref.path.is_dir()), self._shared)
-        return TaskWork(self._tasks[id_], assignment.plan, start, known)
+        return TaskWork(self._tasks[id_], assignment.plan, start, known, self._max_tokens(id_, assignment, seconds))
+
+    def _max_tokens(self, id_: str, assignment: Assignment, seconds: float) -> int | None:
+        if math.isinf(assignment.seconds):  # a policy that does not go by the clock
+            return None
+        shape, context = self._run_state.state(id_).shape, self._settings.model.context
+        limit = token_limit(self._policy.costs, shape, assignment.plan, seconds, context, assignment.wave)
+        if limit is not None:
+            shown = len(shortened(shape, limit).demonstrations)
+            what = f"{shown} of {len(shape.demonstrations)} demonstrations at once, in {limit} tokens"
+            self._writer.event(SHORTENED, f"{what}: all take too long for {seconds:.1f} s", id_, assignment.wave)
+        return limit
 
     def _hand_over(self, number: int, item: WorkItem, forecast: ItemForecast, endless: bool = False) -> None:
         now = self._now()
@@ -336,7 +348,8 @@ class Supervisor:
         place = next(place for place, work in enumerate(worker.item.tasks) if work.task.id == outcome.task_id)
         planned = dict(worker.forecast.seconds[place])
         if outcome.final and not worker.item.halvings:
-            shape, plan = self._run_state.state(outcome.task_id).shape, worker.item.tasks[place].plan
+            work = worker.item.tasks[place]
+            shape, plan = shortened(self._run_state.state(outcome.task_id).shape, work.max_tokens), work.plan
             if "score" in planned and (seconds := self._policy.costs.score_seconds(shape, plan, outcome)) is not None:
                 planned["score"] = seconds  # how many answers there would be to score, nobody could know before
             self._policy.costs.observe(shape, plan, outcome)

@@ -122,13 +122,15 @@ class Solver:
     def _prompts(self, job: Job, wave: int) -> list[Prompted]:
         """Every query under every view of the plan."""
         views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
+        limit = job.work.max_tokens
+        context = self._context if limit is None else min(self._context, limit + self.codec.longest_answer)
         found: list[Prompted] = []
         dropped = []
         for query in range(len(job.task.test)):
             lost = 0
             for view in views:  # turning a grid changes its number of rows and so of tokens
                 try:
-                    prompt = self.codec.prompt(view.apply(job.task.query(query)), 0, self._context)
+                    prompt = self.codec.prompt(view.apply(job.task.query(query)), 0, context)
                 except TooLong:
                     lost += 1
                     continue
@@ -136,20 +138,21 @@ class Solver:
                 found.append(Prompted(query, view, prompt.ids))
             if lost:
                 where = f"test {query} under {lost} of {len(views)} views"
-                job.events.append(("too long", f"{where}: does not fit {self._context} tokens even without demonstrations"))
-        self._tell_dropped(job, dropped, len(job.task.train), "prompts")
+                job.events.append(("too long", f"{where}: does not fit {context} tokens even without demonstrations"))
+        self._tell_dropped(job, dropped, len(job.task.train), context, "prompts")
         return found
 
-    def _tell_dropped(self, job: Job, dropped: Sequence[int], most: int, what: str) -> None:
+    def _tell_dropped(self, job: Job, dropped: Sequence[int], most: int, context: int, what: str) -> None:
         """One event for all prompts or sequences that lost demonstrations to the context."""
         if shortened := [number for number in dropped if number]:
             where = f"in {len(shortened)} of {len(dropped)} {what}"
-            detail = f"up to {max(shortened)} of {most} do not fit {self._context} tokens, {where}"
+            detail = f"up to {max(shortened)} of {most} do not fit {context} tokens, {where}"
             job.events.append(("dropped demonstrations", detail))
 
     def _sequences(self, job: Job, wave: int, deadline: Deadline) -> tuple[TokenSequence, ...]:
         """As many training sequences as the fit can use and there is time to make; a later wave sees other ones."""
         data, train = self._settings.data, self._settings.train
+        context = min(self._context, job.work.max_tokens or self._context)
         most = data.max_sequences
         if train.epochs is None:
             most = min(most, job.work.plan.steps * train.batch_sequences)
@@ -160,16 +163,16 @@ class Solver:
             if deadline.expired():
                 break
             try:
-                found.append(self.codec.sequence(example, self._context, data.loss_on_demonstrations, data.loss_on_answer))
+                found.append(self.codec.sequence(example, context, data.loss_on_demonstrations, data.loss_on_answer))
             except TooLong:
                 lost += 1
                 continue
-            dropped.append(len(example.train) - self.codec.shown(example, self._context))
-        self._tell_dropped(job, dropped, max((len(example.train) for example in examples), default=0), "training sequences")
+            dropped.append(len(example.train) - self.codec.shown(example, context))
+        self._tell_dropped(
+            job, dropped, max((len(example.train) for example in examples), default=0), context, "training sequences"
+        )
         if lost:
-            detail = (
-                f"{lost} of {len(examples)} training sequences: do not fit {self._context} tokens even without demonstrations"
-            )
+            detail = f"{lost} of {len(examples)} training sequences: do not fit {context} tokens even without demonstrations"
             job.events.append(("too long", detail))
         usable = tuple(sequence for sequence in found if sequence.weights.any())
         if not usable and not deadline.expired():

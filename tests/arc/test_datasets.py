@@ -1,15 +1,26 @@
 """Reading tasks and solutions: every source gives the same tasks, every flaw one line that says where it is."""
 
 import json
+import lzma
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from solver.arc.datasets import NAMED_SETS, TaskSet, load_solutions, load_tasks, pick_tasks, sample_tasks, shortest_tasks
+from solver.arc.datasets import (
+    NAMED_SETS,
+    TaskSet,
+    load_solutions,
+    load_tasks,
+    load_usable_solutions,
+    pick_tasks,
+    sample_tasks,
+    shortest_tasks,
+)
 from solver.errors import InputError
 
 PAIR = {"input": [[1, 2], [3, 4]], "output": [[5]]}
@@ -93,16 +104,21 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.json").mkdir()
-    assert refusal(tmp_path) == f"{tmp_path / 'x.json'}: cannot read the task file: Is a directory"
+    assert (
+        refusal(tmp_path / "x.json")
+        == f"{tmp_path / 'x.json'}: the folder holds no .json or .jsonl file (packed as .xz or not), nothing else either"
+    )
 
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_bytes(b"\xff\xfe{}")
+    (tmp_path / "x.json").write_bytes(b"\x80\xfe{}")
     assert "not UTF-8 text" in refusal(tmp_path / "x.json")
 
 
 def test_folder_without_tasks(tmp_path: Path) -> None:
-    assert "holds no .json file" in refusal(tmp_path)
+    save(tmp_path / "data.parquet", "PAR1")
+    save(tmp_path / ".hidden.json", json.dumps(TASK))
+    assert "holds no .json or .jsonl file (packed as .xz or not), only .parquet" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "  \n"])
@@ -131,14 +147,25 @@ def test_absurd_json(tmp_path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [([], "a list"), ("x", "a string"), (3, "a number"), (None, "null"), (True, "a boolean")]
+    ("value", "form"),
+    [
+        ("x", "a string"),
+        (3, "a number"),
+        (None, "null"),
+        (True, "a boolean"),
+        ([[1]], "not a list that begins with a list"),
+        ({"abc": [[[1]]]}, "solutions ({id: [grid, ...]})"),
+        ({"abc": [{"attempt_1": [[1]], "attempt_2": [[2]]}]}, "a submission ({id: [{attempt_1, attempt_2}, ...]})"),
+        ({"abc": [{"n_seconds": 0.1}], "def": []}, "an object with the keys 'abc', 'def'"),
+    ],
 )
-def test_wrong_top_level_type(tmp_path: Path, value: Any, kind: str) -> None:
-    assert f"not {kind}" in refusal(save(tmp_path / "x.json", json.dumps(value)))
+def test_a_file_of_another_form_is_refused_by_its_form(tmp_path: Path, value: Any, form: str) -> None:
+    assert form in refusal(save(tmp_path / "x.json", json.dumps(value)))
 
 
-def test_empty_set(tmp_path: Path) -> None:
-    assert refusal(save(tmp_path / "x.json", {})) == f"{tmp_path / 'x.json'}: holds no tasks"
+@pytest.mark.parametrize("value", [{}, []])
+def test_empty_set(tmp_path: Path, value: Any) -> None:
+    assert refusal(save(tmp_path / "x.json", json.dumps(value))) == f"{tmp_path / 'x.json'}: holds no tasks"
 
 
 # --- flaws of one task
@@ -174,7 +201,6 @@ def test_empty_set(tmp_path: Path) -> None:
             broken("train", 0, "input", [[math.nan]]),
             "train pair 0 input: cell (row 0, column 0) is nan",
         ),
-        (broken("test", 0, "output", None), "test pair 0 output: a grid must be a list of rows, not null"),
     ],
 )
 def test_flawed_task_is_refused_or_set_aside(tmp_path: Path, task: Any, message: str) -> None:
@@ -274,7 +300,7 @@ def test_solutions_from_tasks_that_hold_them(tmp_path: Path) -> None:
         ({"abc": [[[1]], [[2], [3, 4]]], "def": [[[1]]]}, "task abc: test pair 1 output: row 1 has 2 cells"),
         ({"abc": [], "def": [[[1]]]}, "task abc: has no outputs"),
         ({"abc": [[[1]], [[2]]], "def": 3}, "task def: its solutions must be a list of grids, not a number"),
-        ([], "a solutions file must be an object of task ids, not a list"),
+        ([], "holds no tasks"),
         ({}, "holds no tasks"),
     ],
 )
@@ -346,3 +372,160 @@ def test_the_shortest_tasks_are_no_longer_than_the_others() -> None:
     assert len(short) == 60
     longest = max(task.grid_tokens() for task in short)
     assert all(task.grid_tokens() >= longest for task in whole if task.id not in short.by_id)
+
+
+# --- one reader for every layout
+
+
+TWO_PAIRS = {"train": [PAIR, {"input": [[6]], "output": [[7, 8]]}], "test": [{"input": [[9]], "output": [[0]]}]}
+FAMILY = [*TWO_PAIRS["train"], *TWO_PAIRS["test"]]
+BARC = {
+    "source": "def main(g): ...",
+    "examples": [[[[1.0, 2.0], [3.0, 4.0]], [[5.0]]], [[[6]], [[7, 8.0]]], [[[9]], [[0.0]]]],
+    "seeds": ["x"],
+}
+
+
+def lines(*rows: Any) -> str:
+    return "\n".join(map(json.dumps, rows)) + "\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("set.json", json.dumps({"abc": TWO_PAIRS})),
+        ("set.json", json.dumps({"abc": FAMILY})),
+        ("set.json", json.dumps({"abc": BARC})),
+        ("abc.json", json.dumps({**TWO_PAIRS, "arc-gen": [{"input": "nonsense"}], "name": None})),
+        ("abc.json", json.dumps(FAMILY)),
+        ("abc.json", json.dumps(BARC)),
+        ("rows.json", json.dumps([{"task_id": "abc", **TWO_PAIRS}])),
+        ("rows.json", json.dumps([{"id": "", "name": "abc", **BARC}])),
+        ("rows.jsonl", lines({"task_id": "abc", **TWO_PAIRS})),
+        ("rows.JSONL", lines({"id": "abc", **BARC})),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_every_layout_gives_the_same_task(
+    tmp_path: Path, name: str, content: str, encoding: str, packed: bool, place: str
+) -> None:
+    folder = tmp_path / "data" / "below"
+    folder.mkdir(parents=True)
+    data = content.encode(encoding)
+    path = folder / (name + ".xz" if packed else name)
+    path.write_bytes(lzma.compress(data, preset=0) if packed else data)
+    (folder / ".DS_Store").write_bytes(b"\x00\x00\x00\x01Bud1")
+    found = load_tasks(path if place == "file" else tmp_path / "data")
+    assert found.tasks == load_tasks(save(tmp_path / "plain.json", {"abc": TWO_PAIRS})).tasks
+    assert found.notes == ()
+    assert [grid.tolist() for grid in load_solutions(path)["abc"] if grid is not None] == [[[0]]]
+
+
+def test_rows_without_a_name_are_called_after_their_file(tmp_path: Path) -> None:
+    assert load_tasks(save(tmp_path / "rows.jsonl", "\n" + lines(BARC, BARC))).ids == ("rows-2", "rows-3")
+    assert load_tasks(save(tmp_path / "rows.json", [TWO_PAIRS, {"id": 17, **TWO_PAIRS}])).ids == ("rows-0", "17")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (lines({"id": "a", **TASK}) + "{", "line 3: not valid JSON at column 2"),
+        (lines({"id": "a", **TASK}, 5), "line 2: task rows-2: a task must be an object with train and test, not a number"),
+        (lines({"id": "a", **TASK}, {"id": "a", **TASK}), "line 2: task a: the id occurs more than once"),
+        (lines({"text": "2 + 2"}), "line 1: must hold tasks or pairs of grids, not an object with the keys 'text'"),
+        ("", "holds no tasks"),
+    ],
+)
+def test_a_flawed_line_is_named_by_its_number(tmp_path: Path, text: str, message: str) -> None:
+    path = save(tmp_path / "rows.jsonl", text)
+    assert refusal(path).startswith(f"{path}: {message}")
+
+
+def test_rows_of_one_id_are_one_bad_task(tmp_path: Path) -> None:
+    path = save(tmp_path / "rows.jsonl", lines({"id": "a", **TASK}, {"id": "b", **TASK}, {"id": "a", **TASK}))
+    found = load_tasks(path, on_bad_task="fallback")
+    assert found.test_counts == {"a": 2, "b": 2}
+    assert [task.id for task in found] == ["b"]
+
+
+def test_lines_in_a_json_file_are_hinted_at(tmp_path: Path) -> None:
+    message = refusal(save(tmp_path / "rows.json", lines({"id": "a", **TASK}, {"id": "b", **TASK})))
+    assert message.endswith("Extra data; if every line is JSON of its own, name the file .jsonl")
+
+
+def test_folders_of_folders_are_read_and_hidden_files_are_not(tmp_path: Path) -> None:
+    for name in ("Center/Center1", "Center/Center2", "AboveBelow/AboveBelow1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / f"{name}.json", TASK)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    save(tmp_path / ".ipynb_checkpoints" / "Center1.json", TASK)
+    (tmp_path / "Center" / "._Center1.json").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "Center" / "back").symlink_to(tmp_path)
+    assert load_tasks(tmp_path).ids == ("AboveBelow1", "Center1", "Center2")
+
+
+def test_files_of_another_form_among_tasks_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
+    save(tmp_path / "tasks" / "abc.json", FAMILY)
+    save(tmp_path / "metadata.json", {"abc": [{"n_seconds": 0.1}]})
+    found = load_tasks(tmp_path)
+    assert found.ids == ("abc",)
+    (note,) = found.notes
+    assert note.startswith(f"passed over: {tmp_path / 'metadata.json'}: must hold tasks")
+    (tmp_path / "tasks" / "abc.json").unlink()
+    save(tmp_path / "sample_submission.json", {"abc": [{"attempt_1": [[0]], "attempt_2": [[0]]}]})
+    assert refusal(tmp_path).startswith(f"{tmp_path}: holds no tasks; passed over: {tmp_path / 'metadata.json'}")
+
+
+# --- what nobody needs
+
+
+@pytest.mark.parametrize("output", [[[1, 2], [3]], "?", [[11]], [], {"a": 1}])
+def test_a_test_output_that_is_no_grid_costs_a_note(tmp_path: Path, output: Any) -> None:
+    path = save(tmp_path / "abc.json", broken("test", 1, "output", output))
+    found = load_tasks(path)
+    assert [pair.output for pair in found.tasks[0].test] == [None, None]
+    (note,) = found.notes
+    assert note.startswith(f"{path}: task abc: test pair 1 output: ")
+    assert note.endswith("; it counts as unknown")
+    with pytest.raises(InputError, match="task abc: test pair 1 output: "):  # where it is needed
+        load_solutions(path)
+
+
+def test_a_test_output_of_null_is_unknown(tmp_path: Path) -> None:
+    found = load_tasks(save(tmp_path / "abc.json", broken("test", 1, "output", None)))
+    assert (found.tasks[0].test[1].output, found.notes) == (None, ())
+
+
+def test_repeated_keys_matter_where_they_are_needed(tmp_path: Path) -> None:
+    text = '{"x": 1, "x": 2, "train": [{"input": [[1]], "output": [[1]], "y": 1, "y": 1}], "test": [{"input": [[1]], %s}]}'
+    assert load_tasks(save(tmp_path / "abc.json", text % '"z": 1, "z": 2')).notes == ()
+    (note,) = load_tasks(save(tmp_path / "abc.json", text % '"output": [[1]], "output": [[2]]')).notes
+    assert "test pair 0 has the key 'output' more than once; it counts as unknown" in note
+
+
+@pytest.mark.parametrize(
+    ("value", "usable", "words"),
+    [
+        ({"abc": [[[1]], [[2]]], "def": [[[3]]]}, ["abc", "def"], ""),
+        ({"abc": [[[1]], [[2]]]}, ["abc"], "task def: has no solutions, but .*; the answers to 1 of 2 tasks are used"),
+        (
+            {"abc": [[[1]]], "def": [[[3]]], "ghi": [[[1]]]},
+            ["def"],
+            "task abc: has 1 outputs.*, and 1 more; the answers to 1 of 2",
+        ),
+        ({"abc": [[[1]], [[2], [3, 4]]], "def": [[[3]]]}, [], "test pair 1 output: row 1 .*; no answers are used"),
+        ("{", [], "cut off; no answers are used"),
+        (3, [], "must hold tasks or pairs of grids, not a number; no answers are used"),
+    ],
+)
+def test_solutions_that_nobody_needs_are_used_as_far_as_they_fit(
+    tmp_path: Path, value: Any, usable: list[str], words: str
+) -> None:
+    path = save(tmp_path / "s.json", value)
+    answers, complaint = load_usable_solutions(path, challenges(tmp_path))
+    assert list(answers) == usable
+    assert re.search(words, complaint) if words else not complaint
+    assert not complaint or (complaint.startswith(str(path)) and "\n" not in complaint)

@@ -165,10 +165,9 @@ def test_an_interval_holds_its_share(counts: tuple[int, int]) -> None:
 
 
 def test_a_curve_is_drawn_from_rows_that_know_their_tokens(tmp_path: Path) -> None:
-    plot_held_out(
-        [HELD, replace(HELD, trained_tokens=None), replace(HELD, trained_tokens=2_000_000, exact=30)], tmp_path / "c.png"
-    )
-    plot_held_out([], tmp_path / "empty.png")
+    rows = [HELD, replace(HELD, trained_tokens=None), replace(HELD, trained_tokens=2_000_000, exact=30)]
+    plot_held_out(rows, tmp_path / "c.png", pytest.fail)
+    plot_held_out([], tmp_path / "empty.png", pytest.fail)
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "c.png").read_bytes() != (tmp_path / "empty.png").read_bytes()
 

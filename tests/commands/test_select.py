@@ -1,6 +1,8 @@
-"""Selecting again from ledgers: another rule, several runs, and what is refused."""
+"""Selecting again from ledgers: another rule, several runs, submissions of others, and what is refused."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,8 +43,16 @@ def make_run(folder: Path, grids: dict[int, float], tasks: TaskSet = TASKS, rule
     return folder
 
 
-def attempts(path: Path) -> list[int]:
-    return [int(grid[0, 0]) for grid in load_submission(path)["a"][0]]
+def attempts(path: Path, id_: str = "a") -> list[int]:
+    return [int(grid[0, 0]) for grid in load_submission(path)[id_][0]]
+
+
+def submission(path: Path, **answers: Any) -> Path:
+    """Two cells for every test input of every task."""
+    path.parent.mkdir(exist_ok=True)
+    entries = {id_: [{"attempt_1": [[one]], "attempt_2": [[two]]} for one, two in pairs] for id_, pairs in answers.items()}
+    path.write_text(json.dumps(entries), encoding="utf-8-sig")
+    return path
 
 
 def test_one_run_with_its_own_and_with_another_rule(tmp_path: Path) -> None:
@@ -60,6 +70,35 @@ def test_votes_pool_over_runs(tmp_path: Path) -> None:
     assert attempts(tmp_path / "out.json") == [1, 2]
 
 
+def test_runs_of_other_tasks_are_put_beside_each_other(tmp_path: Path) -> None:
+    first, second = TaskSet("one", (task("b"), task("a"))), TaskSet("two", (task("d"), task("a"), task("e")))
+    runs = [make_run(tmp_path / "x", {1: 5.0}, first), make_run(tmp_path / "y", {1: 6.0, 3: 2.0}, second)]
+    reselect(runs, None, tmp_path / "out.json")
+    assert list(load_submission(tmp_path / "out.json")) == ["b", "a", "d", "e"]
+    assert attempts(tmp_path / "out.json") == [1, 3]  # of both runs
+    assert attempts(tmp_path / "out.json", "e") == [9, 8]  # the fallback
+
+
+def test_submissions_of_others_are_merged_with_runs(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", {1: 1.0, 2: 2.0})
+    theirs = submission(tmp_path / "theirs" / "submission.json", a=[(3, 1)], c=[(4, 5), (6, 7)], z=[(1, 2)])
+    line = reselect([run, theirs.parent], None, tmp_path / "out.json")
+    assert "flat_vote" in line
+    assert f"merged with {theirs}" in line
+    # 1 is the first attempt of one and the second of the other
+    assert attempts(tmp_path / "out.json") == [1, 3]
+    assert list(load_submission(tmp_path / "out.json")) == ["a", "b", "c", "z"]
+    assert [attempts(tmp_path / "out.json", id_) for id_ in ("b", "c", "z")] == [[9, 8], [4, 5], [1, 2]]
+
+
+def test_submissions_alone_are_merged_by_their_ranks(tmp_path: Path) -> None:
+    files = [submission(tmp_path / f"{n}.json", a=[pair]) for n, pair in enumerate([(1, 2), (3, 4), (4, 3)])]
+    reselect(files, None, tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json") == [3, 4]
+    reselect(files[:2], None, tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json") == [1, 3]  # of equal worth: the first of each
+
+
 def test_runs_with_equal_adapter_ids_are_different_experts(tmp_path: Path) -> None:
     # alone, each run prefers its own; summed over both, colour 2 has nll 1 + 4 and colour 1 has 3 + 3
     runs = [make_run(tmp_path / "x", {1: 3.0, 2: 1.0}), make_run(tmp_path / "y", {1: 3.0, 2: 4.0})]
@@ -75,8 +114,13 @@ def test_the_file_is_complete_with_bad_and_unsolved_tasks(tmp_path: Path) -> Non
 def test_other_tasks_and_missing_ledgers_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {1: 1.0})
     other = make_run(tmp_path / "other", {1: 1.0}, TaskSet("else", (task("a", 3),)))
-    with pytest.raises(InputError, match=r"other: holds a run of another task set"):
+    with pytest.raises(InputError, match=r"other: task a: is another task than in .*run$"):
         reselect([run, other], None, tmp_path / "out.json")
+    with pytest.raises(InputError, match=r"two.json: task a: has 2 entries, another source has 1 test inputs"):
+        reselect([run, submission(tmp_path / "two.json", a=[(1, 2), (1, 2)])], None, tmp_path / "out.json")
+    (tmp_path / "bad.json").write_text('{"a": [{"attempt_1": [[1]]}]}')
+    with pytest.raises(InputError, match=r"bad.json: task a: test 0: attempt_2 is missing"):
+        reselect([run, tmp_path / "bad.json"], None, tmp_path / "out.json")
     with pytest.raises(InputError, match=r"none.run\.db"):
         reselect([tmp_path / "none"], None, tmp_path / "out.json")
     with pytest.raises(InputError, match=r"dice"):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from plain_qwen3 import plain_qwen3
+from text_models import write_folder
 
 from solver.config import ModelSettings
 from solver.errors import InputError
@@ -114,6 +115,23 @@ def test_weights_of_another_shape(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3, "layer_types": ["full_attention"] * 3}))
     assert "do not fit" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["grid", "text"])
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_byte_order_mark_changes_nothing(tiny_base: Path, tmp_path: Path, kind: str, weights: bool) -> None:
+    plain, marked = tmp_path / "plain", tmp_path / "marked"
+    if kind == "grid":
+        shutil.copytree(tiny_base, plain)
+    else:
+        write_folder(plain, "llama", tied=True)
+    shutil.copytree(plain, marked)
+    for file in marked.glob("co*.json"):  # config.json, codec.json
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    one, other = (load_base(folder, CPU, weights) for folder in (plain, marked))
+    assert (one.codec, one.context, one.parameters) == (other.codec, other.context, other.parameters)
+    assert type(one.model) is type(other.model)
+    assert one.model.config.to_diff_dict() == other.model.config.to_diff_dict()
 
 
 def test_another_codec_version_names_both(folder: Path) -> None:

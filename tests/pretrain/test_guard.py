@@ -129,13 +129,15 @@ def test_held_out_is_a_fixed_twentieth() -> None:
 @pytest.mark.parametrize(
     ("name", "content", "wanted"),
     [
-        ("a.json", b"{", "not JSON"),
-        ("a.json", b"[]", "object of families"),
+        ("a.json", b"{", "not valid JSON"),
+        ("a.json", b"[]", "holds no tasks"),
+        ("a.jsonl", b'{"examples": []}\n{"exam', "line 2: not valid JSON"),
         ("a.json.xz", b"no xz", "truncated or not xz"),
         ("a.json.xz", lzma.compress(b'{"f": []}')[:-20], "truncated or not xz"),
-        ("a.json", b'{"f": [{"input": [[1]], "output": [[2]]}', "not JSON"),
-        ("a.json", b'{"questions": [{"text": "2 + 2"}], "numbers": 7, "words": "abc"}', "no family of it holds grids"),
-        ("a.json", b"{}", "no family of it holds grids"),
+        ("a.json", b'{"f": [{"input": [[1]], "output": [[2]]}', "not valid JSON.*cut off"),
+        ("a.json", b'{"f": [{"input": [[1]], "output": "?"}], "g": 3}', "no family of it holds grids"),
+        ("a.json", b'{"questions": [{"text": "2 + 2"}], "numbers": 7, "words": "abc"}', "an object with the keys 'questions'"),
+        ("a.json", b"{}", "holds no tasks"),
     ],
 )
 def test_bad_corpus_files_are_named(tmp_path: Path, name: str, content: bytes, wanted: str) -> None:

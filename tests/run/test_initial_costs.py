@@ -22,7 +22,7 @@ from solver.config import load_settings
 from solver.errors import InputError
 from solver.host import hardware
 from solver.run.initial_costs import initial_costs, remember
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Event, Identity, Ledger
 from solver.run.types import RunOptions
 from solver.types import TaskPlan
 from solver.worker.solve import inference_views
@@ -120,6 +120,14 @@ def solutions(folder: Path) -> str:
     path = folder / "solutions.json"
     path.write_text(json.dumps({task.id: [answer(task).tolist()] for task in make_tasks(2)}))
     return str(path)
+
+
+def test_passes_over_parts_of_tasks_are_not_remembered(tmp_path: Path) -> None:
+    costs = initial_costs(options(None), lambda _: None)
+    with_ledger = ledger_of(tmp_path / "run", right=True)
+    with_ledger.event(Event("shortened", "8 of 400 demonstrations", make_tasks(2).ids[0], 1))
+    remember(costs, with_ledger)
+    assert costs.tasks == 3
 
 
 def test_a_resumed_run_remembers_what_work_cost(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
 
+from solver.arc.datasets import TaskSet
 from solver.arc.submission import Submission
+from solver.arc.task import Pair, Task
 from solver.budget.costs import START
 from solver.budget.planner import MAX_LOSSES, MAX_TRIES
 from solver.budget.registry import make_policy
@@ -184,10 +186,11 @@ def simulate(
     *overrides: str,
     name: str = "run.db",
     clock_set: Callable[[], str | None] = lambda: None,
+    tasks: TaskSet | None = None,
     **executor: object,
 ) -> Run:
     clock = Clock(1000.0)
-    tasks = make_tasks(count)
+    tasks = tasks or make_tasks(count)
     settings: Settings = load_settings(
         overrides=[
             "budget.policy=uniform",
@@ -218,6 +221,20 @@ def simulate(
     )
     ending = supervisor.run()
     return Run(ending, workers, ledger, clock, published, recorder)
+
+
+def test_a_task_of_many_demonstrations_is_shown_in_parts(tmp_path: Path) -> None:
+    pairs = tuple(Pair(grid(2 * i, 5, 5), grid(2 * i + 1, 5, 5)) for i in range(400))
+    tasks = TaskSet("made", (Task("many", pairs, (Pair(grid(999, 5, 5), None),)), *make_tasks(1)))
+    run = simulate(tmp_path, 2, 60, tasks=tasks)
+    limits = {work.task.id: work.max_tokens for _, item in run.executor.submitted for work in item.tasks}
+    assert limits["task000"] is None
+    assert 512 <= (limits["many"] or 0) <= 4096
+    (event,) = [event for event in run.ledger.events() if event.kind == "shortened"]
+    assert event.task == "many"
+    assert f"of 400 demonstrations at once, in {limits['many']} tokens" in event.detail
+    fixed = simulate(tmp_path, 2, 60, "budget.policy=fixed", name="fixed.db", tasks=tasks)
+    assert {work.max_tokens for _, item in fixed.executor.submitted for work in item.tasks} == {None}
 
 
 def test_agreeing_tasks_are_done_once_and_the_run_ends_early(tmp_path: Path) -> None:

@@ -172,6 +172,19 @@ def test_demonstrations_that_do_not_fit_are_told_of_prompts_and_of_training_sequ
     assert all(len(sequence) <= 1100 for sequence in bench.trainer.jobs[0].sequences)
 
 
+def test_a_limit_on_tokens_shows_other_demonstrations_in_each_sequence_and_prompt(tmp_path: Path) -> None:
+    pairs = tuple(Pair(grid(2 * i, 5, 5), grid(2 * i + 1, 5, 5)) for i in range(100))
+    bench = Bench(tmp_path)
+    (outcome,) = bench.outcomes(TaskWork(Task("many", pairs, (Pair(grid(9, 5, 5), None),)), TaskPlan(3, 8, 1), max_tokens=512))
+    assert outcome.status == "complete"
+    sequences = bench.trainer.jobs[0].sequences
+    assert len({sequence.ids.tobytes() for sequence in sequences}) == len(sequences) == 12
+    assert all(400 < len(sequence) <= 512 for sequence in sequences)
+    prompts = bench.of(SampleRequest)
+    assert all(400 < len(request.prompt) <= 512 for request in prompts)
+    assert {request.max_new_tokens for request in prompts} == {LONGEST_ANSWER}
+
+
 def test_training_examples_that_do_not_fit_at_all_are_told(tmp_path: Path) -> None:
     big = tuple(Pair(grid(i, 30, 30), grid(100 + i, 30, 30)) for i in range(2))
     bench = Bench(tmp_path, context=1200)

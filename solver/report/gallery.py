@@ -1,0 +1,170 @@
+"""Tasks with what a run made of them, for people: in the terminal, and as one HTML page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.rule import Rule
+from rich.text import Text
+
+from solver.arc.grid import Grid
+from solver.arc.task import Task
+from solver.report.palette import Titled, grid_png, grids_in_rows
+
+
+@dataclass(frozen=True, eq=False)
+class ShownCandidate:
+    """A grid that a run found for a query."""
+
+    grid: Grid
+    views: tuple[str, ...]  # keys of the views it was found under, once each time
+    logprob: float  # the best of them, nats
+    nll: float | None  # mean over the views that scored it with the newest adapter; None: none did
+
+    @property
+    def caption(self) -> str:
+        """A few short lines."""
+        transforms = Counter(view.split("/")[0] for view in self.views)
+        scored = "" if self.nll is None else f", scored {self.nll:.2f}"
+        names = [name if times == 1 else f"{name} x{times}" for name, times in transforms.most_common()]
+        head = f"{len(self.views)} vote{'s' * (len(self.views) != 1)}, nll {-self.logprob:.2f}{scored}"
+        return "\n".join([head, *(", ".join(names[at : at + 3]) for at in range(0, len(names), 3))])
+
+
+@dataclass(frozen=True, eq=False)
+class ShownQuery:
+    """What a run made of one test input."""
+
+    candidates: tuple[ShownCandidate, ...] = ()  # the most voted first
+    attempts: tuple[Grid, ...] = ()  # two, or none where there is no run
+
+
+@dataclass(frozen=True, eq=False)
+class ShownTask:
+    """A task, with its answers as far as they are known, and by query what a run made of it."""
+
+    task: Task
+    queries: tuple[ShownQuery, ...] = ()  # empty: no run
+    note: str = ""  # what was spent on it
+
+    def solved(self) -> list[bool | None]:
+        """By query whether an attempt is right; None where the answer is not known or there is no run."""
+        return (
+            [
+                None if pair.output is None or not query.attempts else any(_same(one, pair.output) for one in query.attempts)
+                for pair, query in zip(self.task.test, self.queries, strict=True)
+            ]
+            if self.queries
+            else []
+        )
+
+
+def in_terminal(shown: ShownTask, width: int, candidates: int) -> RenderableType:
+    """A task in `width` columns, with at most so many candidates for each test input."""
+    parts: list[RenderableType] = [Rule(Text(f"{shown.task.id}{_verdict(shown)}", style="bold"), align="left")]
+    if shown.note:
+        parts.append(Text(shown.note, style="dim"))
+    for number, pair in enumerate(shown.task.train):
+        parts.append(grids_in_rows(_pair(f"train {number}", pair.input, pair.output), width))
+    for number, pair in enumerate(shown.task.test):
+        parts.append(grids_in_rows(_pair(f"test {number}", pair.input, pair.output), width))
+        if shown.queries:
+            query = shown.queries[number]
+            parts.append(grids_in_rows(_attempts(query, pair.output), width))
+            if found := [(one.caption, one.grid) for one in query.candidates[:candidates]]:
+                parts.append(Text(f"candidates of test {number}: {_count(query, candidates)}"))
+                parts.append(grids_in_rows(found, width))
+    return Group(*parts)
+
+
+def as_page(title: str, head: Sequence[str], tasks: Iterable[ShownTask], candidates: int) -> str:
+    """One HTML page: lines about the run, a list of the tasks, and every task with at most so many candidates a test input."""
+    shown = list(tasks)
+    contents = " ".join(
+        f'<a href="#{escape(one.task.id, quote=True)}" class="{_class(one)}">{escape(one.task.id)}</a>' for one in shown
+    )
+    lines = "".join(f"<p>{escape(line)}</p>" for line in head)
+    body = "\n".join(_section(one, candidates) for one in shown)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>{lines}\n<nav>{contents}</nav>\n{body}\n</body></html>\n"
+    )
+
+
+_STYLE = (
+    "body{font:15px/1.4 system-ui,sans-serif;margin:2em;color:#222;background:#fff}"
+    "nav a{display:inline-block;margin:0 .6em .2em 0;font-family:monospace}"
+    "section{border-top:1px solid #ccc;margin-top:1.5em}"
+    "div.row{display:flex;flex-wrap:wrap;gap:1.2em;align-items:flex-start;margin:.6em 0}"
+    "figure{margin:0}figcaption{font-size:12px;color:#555;white-space:pre-line}img{display:block}"
+    ".right{color:#167a16}.wrong{color:#b01010}figure.right img{outline:3px solid #167a16}"
+)
+
+
+def _section(shown: ShownTask, candidates: int) -> str:
+    id_ = escape(shown.task.id, quote=True)
+    parts = [f'<section id="{id_}"><h2 class="{_class(shown)}">{id_}{escape(_verdict(shown))}</h2>']
+    if shown.note:
+        parts.append(f"<p>{escape(shown.note)}</p>")
+    for number, pair in enumerate(shown.task.train):
+        parts.append(_row(_pair(f"train {number}", pair.input, pair.output)))
+    for number, pair in enumerate(shown.task.test):
+        grids = _pair(f"test {number}", pair.input, pair.output)
+        if not shown.queries:
+            parts.append(_row(grids))
+            continue
+        query = shown.queries[number]
+        parts.append(_row([*grids, *_attempts(query, pair.output)], pair.output))
+        if found := query.candidates[:candidates]:
+            parts.append(f"<p>candidates of test {number}: {escape(_count(query, candidates))}</p>")
+            parts.append(_row([(one.caption, one.grid) for one in found], pair.output, [", ".join(one.views) for one in found]))
+    return "".join([*parts, "</section>"])
+
+
+def _row(grids: Sequence[Titled], answer: Grid | None = None, hints: Sequence[str] = ()) -> str:
+    figures = []
+    for place, (title, grid) in enumerate(grids):
+        image = base64.b64encode(grid_png(grid)).decode()
+        digits = "/".join("".join(map(str, row)) for row in grid.tolist())
+        hint = f' title="{escape(hints[place], quote=True)}"' if hints else ""
+        right = ' class="right"' if answer is not None and _same(grid, answer) else ""
+        picture = f'<img alt="{digits}" src="data:image/png;base64,{image}">'
+        figures.append(f"<figure{right}{hint}>{picture}<figcaption>{escape(title)}</figcaption></figure>")
+    return f'<div class="row">{"".join(figures)}</div>'
+
+
+def _pair(name: str, shown: Grid, output: Grid | None) -> list[Titled]:
+    return [(f"{name} input", shown), *([(f"{name} output", output)] if output is not None else [])]
+
+
+def _attempts(query: ShownQuery, answer: Grid | None) -> list[Titled]:
+    titles = []
+    for number, grid in enumerate(query.attempts, 1):
+        verdict = "" if answer is None else ": right" if _same(grid, answer) else ": wrong"
+        titles.append((f"attempt {number}{verdict}", grid))
+    return titles
+
+
+def _count(query: ShownQuery, shown: int) -> str:
+    total = len(query.candidates)
+    return f"{total} different" + (f", the first {shown}" if total > shown else "")
+
+
+def _verdict(shown: ShownTask) -> str:
+    known = [one for one in shown.solved() if one is not None]
+    return f": {sum(known)} of {len(known)} solved" if known else ""
+
+
+def _class(shown: ShownTask) -> str:
+    known = [one for one in shown.solved() if one is not None]
+    return "" if not known else "right" if all(known) else "wrong"
+
+
+def _same(one: Grid, other: Grid) -> bool:
+    return np.array_equal(one, other)
