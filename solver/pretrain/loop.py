@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from solver.errors import InputError
+from solver.model.head import OutputHead
 from solver.model.lean import States
 from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
@@ -66,7 +67,7 @@ def train(
     A checkpoint that cannot be written is tried again later. Raises InputError if the last one cannot.
     """
     model, trained = target.model, target.parameters()
-    device, head = next(iter(trained.values())).device, model.get_output_embeddings()
+    device, head = next(iter(trained.values())).device, OutputHead.of(model)
     peak = target.lr if settings.lr is None else settings.lr
     optimizers = target.optimizers(peak, settings.weight_decay)
     position = (load_state(resume, target, optimizers) if resume else None) or Position(seed=seed)
@@ -222,7 +223,7 @@ def _backward(loss: Tensor) -> float:
 def validate(states: States, model: Any, batches: list[Batch], piece: int | None, device: torch.device) -> tuple[float, float]:
     """Token-weighted loss and accuracy over `batches`."""
     model.eval()
-    head = model.get_output_embeddings()
+    head = OutputHead.of(model)
     loss = right = total = 0.0
     for batch in batches:
         count = float((batch.weights[:, 1:] > 0).sum())

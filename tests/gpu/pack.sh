@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the one folder that goes along to a borrowed machine which has torch and transformers but no network:
 #
-#   tests/gpu/pack.sh runs/pack [RESUME]        RESUME: the OUT of the stay before; none: the embedded model is continued
+#   tests/gpu/pack.sh runs/pack [RESUME]        RESUME: the OUT of the stay before; none: embedded-base is continued
 #
 # PACK/wheels       what the machine may lack of this package's needs: PACKAGES, each with a pin of its own (trl==1.15.0), or with
 #                   that of requirements/cpu.txt or requirements/reference.txt (unsloth)

@@ -3,13 +3,13 @@
 # files that the next one needs, so that many short stays add up to one long training.
 #
 # Where the package is installed:
-#   make gpu CORPUS=corpora MINUTES=25                            the first stay, from the embedded model
+#   make gpu CORPUS=corpora MINUTES=25                            the first stay, from embedded-base
 #   make gpu CORPUS=corpora MINUTES=25 RESUME=carried OUT=next    every other one
 # Where it is not, and there is no network, but torch and transformers (tests/gpu/pack.sh makes PACK elsewhere):
 #   PACK=pack MINUTES=7 OUT=next tests/gpu/stay.sh
 #
 # What has to be there: this checkout (no git), and PACK, whose wheels, corpus and checkpoint stand for an environment, CORPUS
-# (folder of corpus files) and RESUME (the OUT of the stay before; none: the embedded model's weights, whose optimizer state is
+# (folder of corpus files) and RESUME (the OUT of the stay before; none: the weights of embedded-base, whose optimizer state is
 # warmed up anew).
 # What OUT holds at the end, at most 8 files of at most 15 MiB: state.json, weights-*.safetensors and
 # optimizer-*.safetensors (enough to go on from exactly), metrics.jsonl, held_out.jsonl, tasks.jsonl.
@@ -19,7 +19,7 @@
 # the next call where the machine is the same.
 #
 # Settings, all by environment: PACK, PYTHON, CORPUS, RESUME, OUT, WORK, KEEP, MINUTES, COOLDOWN, DEVICE, BATCH_TOKENS, MAX_TOKENS, WORKERS,
-# PRESET (a new model of that size instead of the embedded one), QUERIES (0: none), BUDGETS (empty: no runs), TASKS, SHORTEST, SEED.
+# PRESET (a new model of that size instead of embedded-base), QUERIES (0: none), BUDGETS (empty: no runs), TASKS, SHORTEST, SEED.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -60,7 +60,7 @@ if [ -n "$RESUME" ]; then
 elif [ -n "$PRESET" ]; then
 	start=(--preset "$PRESET")
 else
-	start=(--resume solver/model/embedded)
+	start=(--resume solver/model/embedded/base)
 fi
 
 launch=("$PYTHON" -m solver)

@@ -45,8 +45,8 @@ def settings(quantization: str = "none", dtype: str = DTYPE) -> ModelSettings:
 
 
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return load_base(None, settings())
+def base(served_base: Path) -> Base:
+    return load_base(served_base, settings())
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +85,8 @@ def free() -> int:
 
 
 @pytest.mark.parametrize("quantization", KINDS)
-def test_parked_weights_leave_the_device_and_come_back(quantization: str) -> None:
-    base = load_base(None, settings(quantization))
+def test_parked_weights_leave_the_device_and_come_back(quantization: str, served_base: Path) -> None:
+    base = load_base(served_base, settings(quantization))
     ids = torch.arange(10, device="cuda")[None]
     expected = base.model(ids).logits
     parked = Parked(base.model, base.device)
@@ -148,14 +148,15 @@ def plan(served: str) -> DevicePlan:
 @needs_nf4
 @pytest.mark.parametrize("served", ["dequantised", "quantised"])
 def test_a_quantised_base_is_served_on_its_own_weights(
-    served: str, adapters: list[AdapterRef], prompts: list[TokenIds], tmp_path: Path
+    served: str, adapters: list[AdapterRef], prompts: list[TokenIds], served_base: Path, tmp_path: Path
 ) -> None:
     if served == "quantised" and not shim.reads_nf4():
         pytest.skip("needs vllm-bnb-plugin")
-    base = load_base(None, settings("nf4"), cache=tmp_path)
+    base = load_base(served_base, settings("nf4"), cache=tmp_path)
     expected = scores(HFEngine(base, InferSettings()), prompts, [*adapters])
     distances = []
-    for engine in (VllmEngine(base, InferSettings(), plan(served)), VllmEngine(load_base(None, settings()), InferSettings())):
+    whole = load_base(served_base, settings())
+    for engine in (VllmEngine(base, InferSettings(), plan(served)), VllmEngine(whole, InferSettings())):
         try:
             distances.append(np.abs(scores(engine, prompts, [*adapters]) - expected).mean())
         finally:

@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.skipif(not distribution(), reason="vllm is not install
 VLLM = [*FAST, "infer.engine=vllm", "train.rank=4", "infer.batch_tokens=8192"]
 
 
-def command(challenges: Path, out: Path, budget: str, settings: list[str]) -> list[str]:
-    arguments = ["run", str(challenges), "--out", str(out), "--budget", budget]
+def command(challenges: Path, out: Path, budget: str, model: Path, settings: list[str]) -> list[str]:
+    arguments = ["run", str(challenges), "--out", str(out), "--budget", budget, "--model", str(model)]
     return [sys.executable, "-m", "solver", *arguments, *(part for setting in settings for part in ("--set", setting))]
 
 
@@ -72,10 +72,10 @@ class Killed:
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+def killed(served_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     folder = tmp_path_factory.mktemp("killed")
     challenges, out = write_challenges(folder / "challenges.json", make_tasks(3)), folder / "out"
-    whole = command(challenges, out, "500s", [*VLLM, "budget.policy=fixed"])
+    whole = command(challenges, out, "500s", served_base, [*VLLM, "budget.policy=fixed"])
     with (folder / "first.txt").open("w") as first:
         process = subprocess.Popen(whole, stdout=first, stderr=first, env=environment(folder))
         log = out / "log.txt"
@@ -107,7 +107,7 @@ def test_a_run_that_is_killed_and_resumed(killed: Killed) -> None:
     assert not list((killed.folder / "scratch").rglob("*.safetensors"))
 
 
-def test_a_run_ends_with_its_budget_whatever_is_under_way(killed: Killed, tmp_path: Path) -> None:
+def test_a_run_ends_with_its_budget_whatever_is_under_way(killed: Killed, served_base: Path, tmp_path: Path) -> None:
     """More samples than there is time for by far: the process ends before the budget does, and what it did is kept."""
     challenges, out = write_challenges(tmp_path / "challenges.json", make_tasks(2)), tmp_path / "out"
     budget = 35 + killed.summary["phases"]["load"]["used"]  # seconds: of two starts, as long as they take on this machine
@@ -115,7 +115,7 @@ def test_a_run_ends_with_its_budget_whatever_is_under_way(killed: Killed, tmp_pa
     endless.append("budget.reserve=10")  # thousands of candidates are selected from, and the machine may be busy
     began = time.monotonic()
     done = subprocess.run(
-        command(challenges, out, f"{budget:.0f}s", [*VLLM, *endless]),
+        command(challenges, out, f"{budget:.0f}s", served_base, [*VLLM, *endless]),
         capture_output=True,
         text=True,
         timeout=2 * budget,
@@ -130,12 +130,12 @@ def test_a_run_ends_with_its_budget_whatever_is_under_way(killed: Killed, tmp_pa
     assert not processes_of(tmp_path)
 
 
-def test_a_run_in_turns_on_a_quantised_base(tmp_path: Path) -> None:
+def test_a_run_in_turns_on_a_quantised_base(served_base: Path, tmp_path: Path) -> None:
     """Items of several tasks once one has shown what it takes; the unpacked weights are gone with the run."""
     challenges, out = write_challenges(tmp_path / "challenges.json", make_tasks(5)), tmp_path / "out"
     turns = ["workers.alternate=true", "model.quantization=nf4", "model.dtype=float32", "budget.policy=fixed"]
     done = subprocess.run(
-        command(challenges, out, "900s", [*VLLM, *turns]),
+        command(challenges, out, "900s", served_base, [*VLLM, *turns]),
         capture_output=True,
         text=True,
         timeout=920,

@@ -87,14 +87,14 @@ class Worker:
 
 
 @pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(served_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     scratch = tmp_path_factory.mktemp("scratch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unsloth, "refusal", lambda device, kind: "")
         patch.setattr(unsloth, "_MAKER", "trainer_makers:resting")
         patch.setattr(unsloth, "environment", lambda device, scratch: {"PYTHONPATH": str(TRAIN), "OMP_NUM_THREADS": "1"})
         chosen = settings("infer.engine=vllm", "train.trainer=unsloth", "workers.alternate=true", "model.threads=1")
-        backend = load(WorkerConfig(chosen, None, scratch))
+        backend = load(WorkerConfig(chosen, served_base, scratch))
         made = Worker(backend.solver(0), backend.facts(), scratch / "notes.txt")
         yield made
         made.engine.close()
@@ -121,7 +121,7 @@ def resident() -> int:
     return pages * resource.getpagesize()
 
 
-def test_chunks_in_turns_are_what_both_do_at_leisure(worker: Worker, tmp_path: Path) -> None:
+def test_chunks_in_turns_are_what_both_do_at_leisure(worker: Worker, served_base: Path, tmp_path: Path) -> None:
     base = worker.engine._base
     assert base.load is not None  # a description: nobody in this process computes with the weights
     assert {p.device.type for p in base.model.parameters()} == {"meta"}
@@ -129,7 +129,9 @@ def test_chunks_in_turns_are_what_both_do_at_leisure(worker: Worker, tmp_path: P
     assert (worker.facts["trainer"], worker.facts["engine"]) == ("unsloth", "vllm")
     assert worker.noted() == ["rest"]  # so that vLLM could start
     assert worker.engine._core is None
-    leisure = load(WorkerConfig(settings("infer.engine=hf", "train.trainer=lora", "model.threads=1"), None, tmp_path)).solver(0)
+    leisure = load(
+        WorkerConfig(settings("infer.engine=hf", "train.trainer=lora", "model.threads=1"), served_base, tmp_path)
+    ).solver(0)
     for name in ("first", "second"):
         outcomes, expected = done(worker.solver, item(name, 3)), done(leisure, item(name, 3))
         assert worker.noted() == ["fit", "fit", "fit", "rest"]
