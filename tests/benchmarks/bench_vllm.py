@@ -5,7 +5,7 @@
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
 Speed: the same requests on both sides (prompts of the shortest ARC-AGI-1 evaluation tasks, dealt out to the adapters, random
-LoRA weights of a model with random weights or of that in PATH, samples at temperature 1 under the grammar), sampled tokens a second of
+LoRA weights of a random model or of that in PATH, samples at temperature 1 under the grammar), sampled tokens a second of
 wall clock; each side warms up first with the same adapters. The last line says whether `infer.engine=auto` takes the faster one.
 Models are in fp32 on the CPU, and on CUDA in bf16, or fp16 where the device has no bf16: vLLM serves LoRA in no other.
 Memory: what the process holds, its threads, open files and child processes after so many closed and started engines, and
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--model", type=Path, help="folder of a model; without it a Qwen3 as large as embedded-base, random weights"
+        "--model", type=Path, help="folder of a model; without it a random Qwen3 as large as embedded-base"
     )
     options = parser.parse_args()
     if not distribution():
