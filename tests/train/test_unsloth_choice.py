@@ -306,7 +306,7 @@ def test_what_its_process_has_held_is_known(base: Base, tmp_path: Path, stand_in
 
 def test_rates_go_by_the_weights_of_the_base(base: Base, tmp_path: Path, stand_in: pytest.MonkeyPatch) -> None:
     trainer = UnslothTrainer(base, SETTINGS.model_copy(update={"lr": None}), tmp_path)
-    assert trainer._settings.lr == 5e-3
+    assert trainer._settings.lr == 2e-3
 
 
 def test_resting_and_a_process_that_does_not(
