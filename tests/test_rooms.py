@@ -15,14 +15,16 @@ ROOT = Path(solver.__file__).parent
 # From the top down. A room imports from those below it; of two on one line neither imports the other.
 LEVELS = (
     ("__main__",),
-    ("cli", "cli_budget", "cli_model"),
+    ("cli", "cli_budget", "cli_model", "cli_show"),
+    ("cli_options",),
     ("commands",),
     ("run", "worker", "pretrain"),
     ("report",),
     ("train", "infer", "budget"),
     ("model",),
     ("codec",),
-    ("types", "messages", "config", "errors", "host", "child_process"),
+    ("prompt_format",),
+    ("types", "messages", "config", "errors", "host", "child_process", "textfile"),
     ("arc",),
 )
 COMMON = LEVELS[-2]  # what every room may import

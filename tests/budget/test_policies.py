@@ -17,7 +17,7 @@ from test_costs import passed
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
-from solver.budget.gains import shipped_gains
+from solver.budget.gains import Gains, shipped_gains
 from solver.budget.pass_options import LATER_STEPS, LATER_VIEWS
 from solver.budget.planner import TaskState, full_plan
 from solver.budget.registry import POLICIES, make_policy
@@ -197,6 +197,26 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
     assert last.seconds == pytest.approx(whole)
     assert costs.forecast(task.shape, last.plan).seconds > 0.9 * whole
     assert "last item" in last.reason
+
+
+def test_a_quick_answer_comes_first_where_agreement_without_a_fit_is_believed() -> None:
+    """Whatever the budget; then the task whose views disagree is fitted, and the one whose views agree is done."""
+    costs, gains = taught(), shipped_gains(by_path=True)
+    policy = AdaptivePolicy(SETTINGS, costs, Gains(gains.parameters, unfitted=1.0))
+    for left in (50.0, 5000.0):
+        first = policy.next([state(1), state(2, 500.0)], left, 1)
+        assert first is not None
+        assert first.plan.steps == 0
+        assert first.plan.views == full_plan(SETTINGS).views
+    agreed, doubtful = (
+        state(number, waves=1, steps=0, status="complete", agreement=agreement, views=8)
+        for number, agreement in ((1, 1.0), (2, 0.5))
+    )
+    assert not policy.pending(agreed)
+    later = policy.next([agreed, doubtful], 5000.0, 1)
+    assert later is not None
+    assert later.tasks == (doubtful.id,)
+    assert later.plan.steps >= LATER_STEPS * full_plan(SETTINGS).steps
 
 
 def test_a_first_pass_without_a_fit_shrinks_to_the_views_that_fit() -> None:

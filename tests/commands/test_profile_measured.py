@@ -46,7 +46,7 @@ def test_a_real_model_is_measured_in_full(tiny_base: Path) -> None:
     assert found.machine.peak_flops
     assert found.model.layers == 2
     (variant,) = found.variants
-    assert (variant.trainer, variant.rank, variant.batch, variant.views) == ("full", 0, 2, 2)
+    assert (variant.trainer, variant.rank, variant.batch, variant.views) == ("lora", 32, 2, 2)
     assert variant.import_seconds > 0
     assert variant.load_seconds > 0
     for row in variant.rows:

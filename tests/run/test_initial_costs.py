@@ -14,7 +14,7 @@ from run_helpers import FAST, assert_valid, grid, make_tasks, outcome, run_it, w
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.gains import load_gains
-from solver.budget.prior import stored
+from solver.budget.prior import model_of, stored
 from solver.budget.profile import save_profile
 from solver.budget.workload import TaskShape, shape_of
 from solver.commands.record import fit_gains, read_record
@@ -34,7 +34,7 @@ def options(profile: Path | None, **more: object) -> RunOptions:
 
 
 def test_a_profile_of_this_machine_is_believed(tmp_path: Path) -> None:
-    profile = stored()
+    profile = stored().model_copy(update={"model": model_of(None)})
     here = profile.machine.model_copy(update={"device": hardware({})["cpu"], "threads": hardware({})["cores"]})
     save_profile(tmp_path / "profile.json", profile.model_copy(update={"machine": here, "derivation": ""}))
     warnings: list[str] = []

@@ -495,7 +495,9 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, challenges: Path, tiny_
         spec = {"challenges": str(challenges), "model": str(tiny_base), "out": str(out)}
         process = subprocess.Popen(command(tmp_path, {"step": 0.2, "answer": 0.1}, spec), stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
-        process.stdout.readline()
+        for line in process.stdout:  # work has begun: what comes first is refused with another line
+            if ": complete" in line:
+                break
         fill(out / "filler")
         for line in process.stdout:
             if "cannot write" in line:

@@ -156,7 +156,7 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
 )
 def test_machines_and_models(machine: str, model: str, more: list[str], alternates: bool, base: Base) -> None:
     """By the presets that the package comes with."""
-    settings = load_settings(machine, overrides=more)
+    settings = load_settings(machine, overrides=["train.rank=16", *more])
     with torch.device("meta"):
         described = AutoModelForCausalLM.from_config(MODELS[model], dtype=torch.bfloat16)
     large = replace(on_gpu(base), model=described, dtype=torch.bfloat16, context=settings.model.context)
