@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from solver.errors import InputError
+from solver.model.fused_training import States
 from solver.model.head import OutputHead
-from solver.model.lean import States
 from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states, matmul_flops

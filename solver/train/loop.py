@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from solver.config import TrainSettings
 from solver.errors import InputError
 from solver.model import threads
+from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, decoder_states
 from solver.model.head import OutputHead
-from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
@@ -99,8 +99,8 @@ class Loop:
         self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif target.slots == 1 and autocast is None and LeanPass.fits(target.model):
-            self._states = LeanPass(target.model)
+        elif target.slots == 1 and autocast is None and FusedTrainingPass.fits(target.model):
+            self._states = FusedTrainingPass(target.model)
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:

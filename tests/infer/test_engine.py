@@ -66,11 +66,11 @@ def base(tiny_base: Path) -> Base:
     return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
 
 
-@pytest.fixture(params=["lean", "modules", "slots apart"])
+@pytest.fixture(params=["fused", "modules", "slots apart"])
 def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways through a model, the fast one for small decoders and transformers' own modules; and attention slot by slot."""
+    """The paths through a model: the fused pass for small decoders, the modules of transformers, and attention slot by slot."""
     if request.param == "modules":
-        monkeypatch.setattr("solver.infer.lean.MOST_PARAMETERS", 0)
+        monkeypatch.setattr("solver.infer.fused_decoding.MAX_PARAMETERS", 0)
     if request.param == "slots apart":
         monkeypatch.setitem(MOST_PRODUCTS, "cpu", 1)
     return str(request.param)
@@ -234,7 +234,7 @@ def test_score_equals_teacher_forcing(base: Base, budget: int, either_path: str)
 
 def test_score_reads_long_completions_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solver.infer.forward.PIECE_ELEMENTS", 1 << 11)
-    test_score_equals_teacher_forcing(base, 32768, "lean")
+    test_score_equals_teacher_forcing(base, 32768, "fused")
 
 
 def test_greedy_is_the_argmax_of_plain_forward_passes() -> None:

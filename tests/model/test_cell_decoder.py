@@ -21,7 +21,7 @@ from solver.infer.forward import Forward
 from solver.infer.hf import HFEngine
 from solver.model.cell_decoder import CellDecoderForCausalLM, rotary_axes
 from solver.model.folder import SHIPPED, check_folder
-from solver.model.lean import LeanPass, States, decoder_states
+from solver.model.fused_training import FusedTrainingPass, States, decoder_states
 from solver.model.load import Base, load_base, share
 from solver.model.lora import LoraShape, attach
 from solver.model.positions import from_start
@@ -55,7 +55,7 @@ def test_positions_are_those_of_the_reference(name: str) -> None:
     assert found[0].tolist() == REFERENCE[name]["positions"]
 
 
-@pytest.mark.parametrize("path", [decoder_states, LeanPass])
+@pytest.mark.parametrize("path", [decoder_states, FusedTrainingPass])
 @torch.inference_mode()
 def test_a_whole_pass(path: type[States], shipped: tuple[Base, torch.Tensor, torch.Tensor]) -> None:
     base, ids, wanted = shipped
@@ -71,7 +71,7 @@ def test_a_prompt_and_pieces_behind_it(
 ) -> None:
     base, ids, wanted = shipped
     if not fused:
-        monkeypatch.setattr("solver.infer.lean.MOST_PARAMETERS", 0)
+        monkeypatch.setattr("solver.infer.fused_decoding.MAX_PARAMETERS", 0)
     start = 300 if piece == 1 else 200
     forward, cache = Forward(share(base.model), CPU), SharedPrefixCache(CPU, 10_000)
     prompt = ids[0, :start].numpy().astype(np.int32)

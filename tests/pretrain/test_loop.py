@@ -25,7 +25,7 @@ from solver.arc.task import Pair
 from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
-from solver.model.lean import LeanPass
+from solver.model.fused_training import FusedTrainingPass
 from solver.pretrain.checkpoint import STATE_FILES, CheckpointError, Position, load_model, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states
 from solver.pretrain.loop import LoopSettings, batch_losses, rate_factor, train
@@ -190,7 +190,9 @@ def test_bf16_devices_learn_through_the_ordinary_modules(
     assert piece is None
     batch = next(sampler(store).batches(0, 0))[2]
     rough = sum(float(loss.detach()) for loss, _ in batch_losses(states, model.lm_head, batch, piece, torch.device("cpu")))
-    exact = sum(float(loss.detach()) for loss, _ in batch_losses(LeanPass(model), model.lm_head, batch, 300, torch.device("cpu")))
+    exact = sum(
+        float(loss.detach()) for loss, _ in batch_losses(FusedTrainingPass(model), model.lm_head, batch, 300, torch.device("cpu"))
+    )
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.01)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.config import ModelSettings
-from solver.model.lean import decoder_states
+from solver.model.fused_training import decoder_states
 from solver.model.load import load_base
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
