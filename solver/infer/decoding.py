@@ -1,6 +1,6 @@
 """The decoding loop: completions of many requests advance together, one token a forward pass.
 
-Sampling and threshold search differ only in how rows go on (see `choosing`). Searching breadth-first in step is exact
+Sampling and threshold search differ only in how rows go on (see `token_choice`). Searching breadth-first in step is exact
 and stays narrow: the live prefixes of a request are disjoint events of probability >= min_prob, so at most 1 / min_prob
 exist at once. The key/value positions of the batch are bounded: what does not fit is parked (its tokens are kept, its keys and
 values dropped) and computed again when there is room, so memory never decides what is found.
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, arrangement, positions
-from solver.infer.choosing import Choice, Chooser
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.rows import Rows
+from solver.infer.token_choice import Choice, Chooser
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
 

@@ -13,12 +13,12 @@ import torch
 from solver.config import InferSettings
 from solver.errors import InputError
 from solver.infer.checks import refusal
-from solver.infer.choosing import Chooser, Sampler, Searcher
 from solver.infer.decoding import Decoder, Prompted
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
+from solver.infer.token_choice import Chooser, Sampler, Searcher
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share

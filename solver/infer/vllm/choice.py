@@ -16,8 +16,8 @@ from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from solver.codec import GridGrammar
-from solver.infer.choosing import draw
 from solver.infer.grammar import STATE, GridMachine, GridState
+from solver.infer.token_choice import draw
 
 ARGUMENT = "solver_way"  # in SamplingParams.extra_args: a Way
 
