@@ -47,8 +47,8 @@ class _Row:
         self.read = len(self.output)
 
 
-class Choice(LogitsProcessor):
-    """Chooses for those requests that carry a `Way`; the others are left alone."""
+class TokenChoiceProcessor(LogitsProcessor):
+    """Chooses the next token of every request that carries a `Way`; leaves the logits of other requests alone."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
         self._vocabulary = vllm_config.model_config.get_vocab_size()
