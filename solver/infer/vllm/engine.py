@@ -28,10 +28,10 @@ from solver.infer.checks import refusal
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm.adapters import check_adapter
-from solver.infer.vllm.drive import Drive, line_of
 from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora, reads_nf4
+from solver.infer.vllm.step_loop import StepLoop, line_of
 from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
 from solver.model.folder import CELL_DECODER
@@ -69,9 +69,9 @@ class VllmEngine:
     `plan`. A request that cannot be served gives a "failed" result, not an exception.
 
     A pass that never returns cannot be ended from inside the process: the supervisor's watch over workers does. A core that
-    raises, or returns without making tokens for a minute (see `drive`), is replaced by a new one, which is given fewer requests
-    at once; those that the old one held begin anew, and fail if they were in two that broke. If that goes wrong twice without an
-    answer in between, the engine is lost.
+    raises, or returns without making tokens for a minute (see `step_loop`), is replaced by a new one, which is given fewer
+    requests at once; those that the old one held begin anew, and fail if they were in two that broke. If that goes wrong twice
+    without an answer in between, the engine is lost.
 
     Raises InputError if vLLM is not installed, or cannot serve such a model.
     """
@@ -233,17 +233,17 @@ class VllmEngine:
             except Exception as error:  # whatever vllm finds wrong with a model, a machine or itself
                 tries = self._give_up(f"vLLM did not start: {line_of(error)}", tries)
                 continue
-            drive = Drive(core, waiting, self._lora, self._pace, deadline, most)
-            yield from drive.run()
-            if drive.broken is None:
+            loop = StepLoop(core, waiting, self._lora, self._pace, deadline, most)
+            yield from loop.run()
+            if loop.broken is None:
                 continue
-            tries = self._give_up(f"vLLM broke: {line_of(drive.broken)}", TRIES if drive.completed else tries)
+            tries = self._give_up(f"vLLM broke: {line_of(loop.broken)}", TRIES if loop.completed else tries)
             most = max(1, most // LESS)
-            if is_out_of_memory(drive.broken):
+            if is_out_of_memory(loop.broken):
                 self._most = most
-            yield from (job.result("failed", line_of(drive.broken)) for job in drive.lost if job in again)
-            waiting.extend(job for job in drive.lost if job not in again)
-            again.update(drive.lost)
+            yield from (job.result("failed", line_of(loop.broken)) for job in loop.lost if job in again)
+            waiting.extend(job for job in loop.lost if job not in again)
+            again.update(loop.lost)
 
     def _give_up(self, reason: str, tries: int) -> int:
         """End a core that is of no use; gives how many may still be tried. Raises EngineLost."""
