@@ -34,13 +34,13 @@ ALIKE = 0.9  # prompts are of like length if none is shorter than this share of 
 
 
 @dataclass(frozen=True, eq=False)
-class Prompted:
-    """What the loop needs to know of a request."""
+class DecodeRequest:
+    """What the decoding loop needs to know of a request."""
 
     id: str
     prompt: TokenIds
-    limit: int  # new tokens at most, what the context leaves included
-    adapter: int = 0  # its number in the forward pass's stack
+    limit: int  # new tokens at most, by the request and by what the context leaves
+    adapter: int = 0  # its number in the stack of the forward pass
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class _Job:
     """One request on its way."""
 
     number: int
-    request: Prompted
+    request: DecodeRequest
     parked: list[Rows] = field(default_factory=list)  # single rows without keys and values, to be taken up from the end
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     tried_alone: bool = False  # after memory ran out on it with nothing beside it
@@ -74,7 +74,7 @@ class Decoder:
         chooser: Chooser,
         machine: GridMachine | None,
         end: int,
-        requests: Sequence[Prompted],
+        requests: Sequence[DecodeRequest],
         budget: int,
         pace: Pace,
         deadline: Deadline,
