@@ -44,12 +44,12 @@ class DecodeRequest:
 
 
 @dataclass(eq=False)
-class _Job:
-    """One request on its way."""
+class _DecodeJob:
+    """One request while it is decoded."""
 
     number: int
     request: DecodeRequest
-    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values, to be taken up from the end
+    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     tried_alone: bool = False  # after memory ran out on it with nothing beside it
     slot: int = -1
@@ -82,14 +82,14 @@ class Decoder:
         self._forward, self._chooser, self._machine, self._end = forward, chooser, machine, end
         self._budget, self._pace, self._deadline = budget, pace, deadline
         self._prefill_tokens = forward.prefill_tokens
-        self._jobs = [_Job(n, request) for n, request in enumerate(requests)]
+        self._jobs = [_DecodeJob(n, request) for n, request in enumerate(requests)]
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
         self._new_tokens = np.zeros(len(requests), dtype=np.int64)
         for job in self._jobs:
             job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
         # longest first: memory is tightest at the start, and neighbours in the queue are of like length
         self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
-        self._resident: list[_Job] = []  # by slot
+        self._resident: list[_DecodeJob] = []  # by slot
         self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
         self._cache = SharedPrefixCache(forward.device, budget)
         self._expected = EXPECTED_NEW
@@ -114,7 +114,7 @@ class Decoder:
         for job in (*self._resident, *self._waiting):
             yield self._result(job, "cut")
 
-    def _result(self, job: _Job, status: Status) -> Result:
+    def _result(self, job: _DecodeJob, status: Status) -> Result:
         best_first = tuple(sorted(job.done, key=lambda completion: -completion.logprob))
         new_tokens = int(self._new_tokens[job.number])
         return Result(job.request.id, status, best_first, job.error, len(job.prompt), new_tokens)
@@ -151,14 +151,14 @@ class Decoder:
             else:
                 return
 
-    def _unlike(self, job: _Job) -> bool:
+    def _unlike(self, job: _DecodeJob) -> bool:
         """Whether to let the present rows finish first: their prompts are longer, and they keep the device busy already."""
         return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < ALIKE * self._cache.longest_prefix
 
     def _prefill(self) -> None:
         """Write the prompts at the head of the queue into the cache: as many as one pass takes."""
         longest = len(self._waiting[0].prompt)
-        batch: list[_Job] = []
+        batch: list[_DecodeJob] = []
         rows = 0
         for job in self._waiting:
             size, rows = len(batch) + 1, rows + len(job.parked)
@@ -182,7 +182,7 @@ class Decoder:
             if self._fits(0, 0, 1, int(job.parked[-1].length[0])):
                 self._resume(job)
 
-    def _resume(self, job: _Job) -> None:
+    def _resume(self, job: _DecodeJob) -> None:
         """Take up parked rows of a resident request: as many of the same length as fit."""
         first, length = len(self._rows), int(job.parked[-1].length[0])
         count = 1
@@ -282,7 +282,7 @@ class Decoder:
             self._finish(job)
         self._evict(over)
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: _DecodeJob) -> None:
         self._ready.append(self._result(job, "failed" if job.error else "complete"))
 
     # -- memory --------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Decoder:
                 self._waiting.appendleft(job)
                 self._evict([job])
 
-    def _evict(self, jobs: Sequence[_Job]) -> None:
+    def _evict(self, jobs: Sequence[_DecodeJob]) -> None:
         """Drop the prompts of requests without live rows."""
         if not jobs:
             return
