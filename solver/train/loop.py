@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 _FIRST_LOSS_SCALE = 2.0**14  # fp16 gradients below 6e-8 vanish; the loss is multiplied by this, and less once it overflows
 
 
-class Target(Protocol):
-    """What is trained: a model with `slots` sets of weights that start afresh for every fit."""
+class FitTarget(Protocol):
+    """What a fit trains: a model with `slots` sets of weights, which start anew for every fit."""
 
     kind: Literal["lora", "full"]
     slots: int
@@ -83,7 +83,9 @@ class _Run:
 class Loop:
     """Fits jobs on a target. Holds what is learnt from one fit to the next: seconds a token, and the batch that fits memory."""
 
-    def __init__(self, base: Base, target: Target, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None) -> None:
+    def __init__(
+        self, base: Base, target: FitTarget, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None
+    ) -> None:
         self._base = base
         self._target = target
         self._settings = settings

@@ -33,7 +33,7 @@ from solver.pretrain.optim import orthogonalise
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore, pack
 from solver.pretrain.supply import supply
-from solver.pretrain.target import GridTarget, Target
+from solver.pretrain.target import GridTarget, PretrainTarget
 
 SETTINGS = SamplerSettings(batch_tokens=1024, block_batches=4, max_tokens=512)
 SHAPE = Shape(hidden=32, layers=2, heads=2, ffn=64)
@@ -393,7 +393,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(checkpoint: Path, room: int) -
 def test_training_goes_on_while_the_disk_is_full(store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
-    def save(out: Path, target: Target, optimizers: Any, position: Position) -> Path:
+    def save(out: Path, target: PretrainTarget, optimizers: Any, position: Position) -> Path:
         attempts.append(position.steps)
         with full_disk(1000) if len(attempts) < 3 else nullcontext():
             return save_checkpoint(out, target, optimizers, position)
