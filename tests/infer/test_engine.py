@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from solver.codec import GridGrammar, grid_codec
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
-from solver.infer.cache import MOST_PRODUCTS, SharedPrefixCache
+from solver.infer.cache import MAX_PRODUCTS, SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
@@ -72,7 +72,7 @@ def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     if request.param == "modules":
         monkeypatch.setattr("solver.infer.fused_decoding.MAX_PARAMETERS", 0)
     if request.param == "slots apart":
-        monkeypatch.setitem(MOST_PRODUCTS, "cpu", 1)
+        monkeypatch.setitem(MAX_PRODUCTS, "cpu", 1)
     return str(request.param)
 
 

@@ -41,8 +41,8 @@ from solver.model.memory import is_out_of_memory
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
-STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most,
-LEAST_STEP_TOKENS = 512  # and at least: as many as are decoded at once, and prompts beside them
+STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most
+MIN_STEP_TOKENS = 512  # a pass may always read this many: more than are decoded at once, so that prompts are read beside them
 LOGITS = 2**28  # of one pass: vLLM makes those of all its tokens at once where the prompts are scored
 SLOTS = 8  # adapters in one batch, fewer if they are large
 SLOT_BYTES = 4 << 30  # for the adapters of a batch
@@ -340,7 +340,7 @@ def limits(base: Base, rank: int) -> tuple[int, int, int]:
     """Tokens read in one pass, sequences decoded at once, and adapters of that rank in a batch."""
     device = base.device.type
     vocabulary = int(base.model.config.get_text_config().vocab_size)
-    step_tokens = max(LEAST_STEP_TOKENS, min(STEP_TOKENS[device], LOGITS // vocabulary))
+    step_tokens = max(MIN_STEP_TOKENS, min(STEP_TOKENS[device], LOGITS // vocabulary))
     return step_tokens, SEQUENCES[device], _share(SLOT_BYTES, adapter_bytes(base, _served_rank(rank)), SLOTS)
 
 
