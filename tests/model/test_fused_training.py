@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from counted_calls import record_calls
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from solver.config import ModelSettings
@@ -61,9 +62,13 @@ def test_states_and_all_gradients_are_those_of_the_ordinary_pass(heads, key_head
 
 
 def test_probabilities_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, ids, keep = model_of(3, 3, True), torch.arange(100)[None] % 16, torch.arange(10, 90)
+    computed = record_calls(monkeypatch, fused_training, "_probabilities")
+    assert_same(model, ids, keep, list(model.parameters()))
+    once = len(computed)
     monkeypatch.setattr(fused_training, "_KEPT_PROBABILITIES", 0)
-    model = model_of(3, 3, True)
-    assert_same(model, torch.arange(100)[None] % 16, torch.arange(10, 90), list(model.parameters()))
+    assert_same(model, ids, keep, list(model.parameters()))
+    assert len(computed) - once == 2 * once > 0  # in the forward pass and again in the backward pass
 
 
 @pytest.mark.parametrize("rank", [2, 32], ids=["low-rank gradients", "dense gradients"])
