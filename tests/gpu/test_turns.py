@@ -85,7 +85,7 @@ def free() -> int:
 
 
 @pytest.mark.parametrize("quantization", KINDS)
-def test_parked_weights_leave_the_device_and_come_back(quantization: str, served_base: Path) -> None:
+def test_offloaded_weights_leave_the_device_and_come_back(quantization: str, served_base: Path) -> None:
     base = load_base(served_base, settings(quantization))
     ids = torch.arange(10, device="cuda")[None]
     expected = base.model(ids).logits
