@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -180,6 +180,19 @@ class Settings(_Settings):
         return self
 
 
+def _nullable(tree: type[_Settings], prefix: str = "") -> Iterator[str]:
+    """The dotted names of the settings in `tree` whose type allows None."""
+    for name, field in tree.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, _Settings):
+            yield from _nullable(kind, f"{prefix}{name}.")
+        elif type(None) in get_args(kind):
+            yield prefix + name
+
+
+_NULLABLE = frozenset(_nullable(Settings))  # TOML has no null: `--set NAME=none` gives these None
+
+
 def preset_names(kind: Literal["machines", "recipes"]) -> list[str]:
     """The shipped presets of a kind, sorted."""
     return sorted(f.name.removesuffix(".toml") for f in _folder(kind).iterdir() if f.name.endswith(".toml"))
@@ -247,20 +260,6 @@ def _override(text: str) -> dict[str, Any]:
     for part in reversed(key.split(".")):
         parsed = {part: parsed}
     return dict(parsed)
-
-
-_NULLABLE = (
-    "train.steps",
-    "train.epochs",
-    "train.stack",
-    "infer.views.count",
-    "budget.reserve",
-    "budget.chunk",
-    "workers.devices",
-    "workers.memory",
-    "workers.alternate",
-    "workers.fit_share",
-)
 
 
 def _clear_rival(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> None:

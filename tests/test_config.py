@@ -1,7 +1,12 @@
 """Settings: layers, overrides, and one line for whatever is unknown or out of range."""
 
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from solver.arc.selection import RULES
 from solver.config import Settings, load_settings, parse_duration, preset_names
@@ -39,6 +44,47 @@ def test_overrides_of_every_type() -> None:
     assert found.train.steps is None
     assert found.train.epochs == 2
     assert found.data.augmenters == ("translate", "rot90+double_width")
+
+
+def leaves(tree: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Every setting that is not a group of settings: its dotted name and its type."""
+    for name, field in tree.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from leaves(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, kind
+
+
+def value_of(settings: Settings, name: str) -> object:
+    return functools.reduce(getattr, name.split("."), settings)
+
+
+LEAVES = dict(leaves(Settings))
+NULLABLE = sorted(name for name, kind in LEAVES.items() if type(None) in get_args(kind))
+TEXTS = {"model.quantization", "model.device"}  # settings that take the word "none" as a text
+
+
+@pytest.mark.parametrize("name", NULLABLE)
+def test_none_clears_every_setting_that_allows_it(name: str) -> None:
+    (kind,) = (kind for kind in get_args(LEAVES[name]) if kind is not type(None))
+    value = {int: "2", float: "0.5", bool: "true", Path: "profile.json"}[kind]
+    length = ["train.epochs=3"] if name == "train.steps" else []  # a fit needs steps or epochs
+    assert value_of(load_settings(overrides=[f"{name}={value}"]), name) is not None
+    assert value_of(load_settings(overrides=[f"{name}={value}", *length, f"{name}=none"]), name) is None
+
+
+@pytest.mark.parametrize("name", sorted(LEAVES.keys() - NULLABLE))
+def test_none_is_refused_by_every_setting_that_does_not_allow_it(name: str) -> None:
+    if name in TEXTS:
+        assert value_of(load_settings(overrides=[f"{name}=none"]), name) == "none"
+    else:
+        assert refusal(f"{name}=none").startswith(f"setting {name}: ")
+
+
+def test_the_settings_that_allow_none_include_the_learning_rate_and_not_the_rank() -> None:
+    assert {"train.lr", "budget.profile", "infer.views.count"} <= set(NULLABLE)
+    assert "train.rank" not in NULLABLE
 
 
 def test_later_overrides_win_and_leave_the_rest() -> None:

@@ -25,12 +25,11 @@ PREFIX_BLOCK = 32  # columns
 SUFFIX_BLOCK = 64  # columns
 ROW_BLOCK = 4
 
-# What reading one more column of a slot's prompt costs, and what one more group of slots costs a layer, both in products of
-# a query with a key, and how many of those one group makes at most, to stay in the processor's cache; measured on a CPU with
-# heads of 64. Where launching is what costs, all slots are one group.
-READ = 6
-GROUP = {"cpu": 20000, "cuda": 1 << 60}
-MOST_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}
+# Costs of attention, in products of a query with a key, measured on a CPU with heads of size 64. On CUDA the launch of a
+# kernel is what costs, so all slots are one group there.
+READ = 6  # to read one more column of a slot's prompt
+GROUP = {"cpu": 20000, "cuda": 1 << 60}  # one more group of slots, in one layer
+MAX_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}  # of one group, so that it stays in the processor's cache
 
 Index = NDArray[np.int64]
 
@@ -226,7 +225,7 @@ class SharedPrefixCache(DynamicCache):
                 wider, longer = max(widest, width), max(longest, length)
                 products = (slot + 1 - first) * longer * wider
                 joined = (slot + 1 - first) * longer * (READ + wider) + GROUP[kind]
-                if joined <= cost + alone and products <= MOST_PRODUCTS[kind]:
+                if joined <= cost + alone and products <= MAX_PRODUCTS[kind]:
                     found[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
                     continue
             found.append((slot, slot + 1))

@@ -1,6 +1,6 @@
 """The decoding loop: completions of many requests advance together, one token a forward pass.
 
-Sampling and threshold search differ only in how rows go on (see `choosing`). Searching breadth-first in step is exact
+Sampling and threshold search differ only in how rows go on (see `token_choice`). Searching breadth-first in step is exact
 and stays narrow: the live prefixes of a request are disjoint events of probability >= min_prob, so at most 1 / min_prob
 exist at once. The key/value positions of the batch are bounded: what does not fit is parked (its tokens are kept, its keys and
 values dropped) and computed again when there is room, so memory never decides what is found.
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, arrangement, positions
-from solver.infer.choosing import Choice, Chooser
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.rows import Rows
+from solver.infer.token_choice import Choice, Chooser
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
 
@@ -34,22 +34,22 @@ ALIKE = 0.9  # prompts are of like length if none is shorter than this share of 
 
 
 @dataclass(frozen=True, eq=False)
-class Prompted:
-    """What the loop needs to know of a request."""
+class DecodeRequest:
+    """What the decoding loop needs to know of a request."""
 
     id: str
     prompt: TokenIds
-    limit: int  # new tokens at most, what the context leaves included
-    adapter: int = 0  # its number in the forward pass's stack
+    limit: int  # new tokens at most, by the request and by what the context leaves
+    adapter: int = 0  # its number in the stack of the forward pass
 
 
 @dataclass(eq=False)
-class _Job:
-    """One request on its way."""
+class _DecodeJob:
+    """One request while it is decoded."""
 
     number: int
-    request: Prompted
-    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values, to be taken up from the end
+    request: DecodeRequest
+    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     tried_alone: bool = False  # after memory ran out on it with nothing beside it
     slot: int = -1
@@ -74,7 +74,7 @@ class Decoder:
         chooser: Chooser,
         machine: GridMachine | None,
         end: int,
-        requests: Sequence[Prompted],
+        requests: Sequence[DecodeRequest],
         budget: int,
         pace: Pace,
         deadline: Deadline,
@@ -82,14 +82,14 @@ class Decoder:
         self._forward, self._chooser, self._machine, self._end = forward, chooser, machine, end
         self._budget, self._pace, self._deadline = budget, pace, deadline
         self._prefill_tokens = forward.prefill_tokens
-        self._jobs = [_Job(n, request) for n, request in enumerate(requests)]
+        self._jobs = [_DecodeJob(n, request) for n, request in enumerate(requests)]
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
         self._new_tokens = np.zeros(len(requests), dtype=np.int64)
         for job in self._jobs:
             job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
         # longest first: memory is tightest at the start, and neighbours in the queue are of like length
         self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
-        self._resident: list[_Job] = []  # by slot
+        self._resident: list[_DecodeJob] = []  # by slot
         self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
         self._cache = SharedPrefixCache(forward.device, budget)
         self._expected = EXPECTED_NEW
@@ -114,7 +114,7 @@ class Decoder:
         for job in (*self._resident, *self._waiting):
             yield self._result(job, "cut")
 
-    def _result(self, job: _Job, status: Status) -> Result:
+    def _result(self, job: _DecodeJob, status: Status) -> Result:
         best_first = tuple(sorted(job.done, key=lambda completion: -completion.logprob))
         new_tokens = int(self._new_tokens[job.number])
         return Result(job.request.id, status, best_first, job.error, len(job.prompt), new_tokens)
@@ -151,14 +151,14 @@ class Decoder:
             else:
                 return
 
-    def _unlike(self, job: _Job) -> bool:
+    def _unlike(self, job: _DecodeJob) -> bool:
         """Whether to let the present rows finish first: their prompts are longer, and they keep the device busy already."""
         return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < ALIKE * self._cache.longest_prefix
 
     def _prefill(self) -> None:
         """Write the prompts at the head of the queue into the cache: as many as one pass takes."""
         longest = len(self._waiting[0].prompt)
-        batch: list[_Job] = []
+        batch: list[_DecodeJob] = []
         rows = 0
         for job in self._waiting:
             size, rows = len(batch) + 1, rows + len(job.parked)
@@ -182,7 +182,7 @@ class Decoder:
             if self._fits(0, 0, 1, int(job.parked[-1].length[0])):
                 self._resume(job)
 
-    def _resume(self, job: _Job) -> None:
+    def _resume(self, job: _DecodeJob) -> None:
         """Take up parked rows of a resident request: as many of the same length as fit."""
         first, length = len(self._rows), int(job.parked[-1].length[0])
         count = 1
@@ -282,7 +282,7 @@ class Decoder:
             self._finish(job)
         self._evict(over)
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: _DecodeJob) -> None:
         self._ready.append(self._result(job, "failed" if job.error else "complete"))
 
     # -- memory --------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ class Decoder:
                 self._waiting.appendleft(job)
                 self._evict([job])
 
-    def _evict(self, jobs: Sequence[_Job]) -> None:
+    def _evict(self, jobs: Sequence[_DecodeJob]) -> None:
         """Drop the prompts of requests without live rows."""
         if not jobs:
             return

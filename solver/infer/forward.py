@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from solver.infer.cache import ATTENTION, Index, Prompt, SharedPrefixCache
-from solver.infer.lean import LeanDecoder
+from solver.infer.fused_decoding import FusedDecodingPass
 from solver.model import threads
 from solver.model.lora import LoraStack
 from solver.model.positions import for_model, from_start, positions_of
@@ -41,7 +41,7 @@ class Forward:
         kind = "cuda" if device.type == "cuda" else "cpu"
         self.prefill_tokens, self.busy_rows = PREFILL_TOKENS[kind], BUSY_ROWS[kind]
         model.config._attn_implementation = ATTENTION
-        self._lean = LeanDecoder(model) if LeanDecoder.fits(model) else None
+        self._fused = FusedDecodingPass(model) if FusedDecodingPass.fits(model) else None
 
     def prefill(
         self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int], keep: bool = False
@@ -115,8 +115,8 @@ class Forward:
 
     def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | None) -> Tensor:
         threads.adjust()
-        if self._lean is not None:
-            return self._lean.logits(ids, positions, cache, keep)
+        if self._fused is not None:
+            return self._fused.logits(ids, positions, cache, keep)
         out = self.model(
             input_ids=ids,
             position_ids=for_model(positions),

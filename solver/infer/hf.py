@@ -13,12 +13,12 @@ import torch
 from solver.config import InferSettings
 from solver.errors import InputError
 from solver.infer.checks import refusal
-from solver.infer.choosing import Chooser, Sampler, Searcher
-from solver.infer.decoding import Decoder, Prompted
+from solver.infer.decoding import Decoder, DecodeRequest
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
+from solver.infer.token_choice import Chooser, Sampler, Searcher
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share
@@ -102,11 +102,11 @@ class HFEngine:
         deadline: Deadline,
     ) -> Iterator[Result]:
         room = self._base.context
-        prompted = [
-            Prompted(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in group.requests
+        requests = [
+            DecodeRequest(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in group.requests
         ]
         end, budget = self._base.codec.end, self._settings.batch_tokens
-        return Decoder(group.forward, chooser, self._machine, end, prompted, budget, self._pace, deadline).run()
+        return Decoder(group.forward, chooser, self._machine, end, requests, budget, self._pace, deadline).run()
 
     def _run(self, requests: Sequence[R], run: Callable[[_Served[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
         """Refuse what cannot be served, then serve the rest, one batch of adapters after the other."""

@@ -9,9 +9,9 @@ from solver.config import InferSettings
 from solver.errors import InputError, ProcessBroken
 from solver.infer.base import Engine, EngineLost, EngineState
 from solver.infer.hf import HFEngine
-from solver.infer.vllm.drive import line_of
 from solver.infer.vllm.engine import VllmEngine, unservable
 from solver.infer.vllm.shim import distribution
+from solver.infer.vllm.step_loop import line_of
 from solver.model.device import DevicePlan
 from solver.model.load import Base
 from solver.model.memory import broken

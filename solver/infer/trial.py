@@ -11,8 +11,8 @@ from torch import Tensor
 from solver.errors import InputError
 from solver.infer.cache import SharedPrefixCache
 from solver.infer.forward import Forward
+from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
-from solver.model.lean import decoder_states
 from solver.model.load import Base, one_line, share
 from solver.model.memory import is_out_of_memory
 from solver.model.support import VERIFIED, attention_refusal

@@ -25,7 +25,7 @@ from solver.codec import GRID_VOCABULARY, grid_codec
 from solver.errors import InputError
 from solver.model.cell_decoder import CellDecoderConfig, CellDecoderForCausalLM
 from solver.model.folder import check_folder
-from solver.pretrain.target import LoraTarget, Target
+from solver.pretrain.target import LoraTarget, PretrainTarget
 
 SHARD_BYTES = 15 * 2**20  # of a file; a larger tensor has one of its own
 _HEAD_BYTES = 160  # of a file's head at most: for itself, and for a tensor beside its name
@@ -59,7 +59,7 @@ class Position:
     by_source: Mapping[str, int] = field(default_factory=dict)
 
 
-def save_checkpoint(out: Path, target: Target, optimizers: Iterable[torch.optim.Optimizer], position: Position) -> Path:
+def save_checkpoint(out: Path, target: PretrainTarget, optimizers: Iterable[torch.optim.Optimizer], position: Position) -> Path:
     """Write what was trained, fp32 weights, bf16 optimizer state and position; then point `OUT/latest` at them.
 
     Raises CheckpointError if the disk refuses; nothing of the attempt is left, and `OUT/latest` is what it was.
@@ -160,7 +160,7 @@ def read_position(folder: Path) -> Position | None:
         raise InputError(f"{folder / 'state.json'}: not the state of a training: position: {error}") from None
 
 
-def load_state(folder: Path, target: Target, optimizers: Iterable[torch.optim.Optimizer]) -> Position | None:
+def load_state(folder: Path, target: PretrainTarget, optimizers: Iterable[torch.optim.Optimizer]) -> Position | None:
     """Restore what is trained and optimizer state; the position to go on from, or None if the folder holds a model alone.
 
     Raises InputError if the checkpoint is of another kind of training, codec, architecture or first model.
@@ -241,7 +241,7 @@ def _sync(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def _optimizer_state(target: Target, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
+def _optimizer_state(target: PretrainTarget, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
     names: dict[Tensor, str] = {p: n for n, p in target.parameters().items()}
     return {
         f"{names[p]}:{key}": value if key == "step" else value.to(torch.bfloat16)

@@ -34,7 +34,7 @@ from solver.pretrain.loop import LoopSettings, train
 from solver.pretrain.procedural import Procedural
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore
-from solver.pretrain.target import FullTarget, GridTarget, LoraTarget, Target
+from solver.pretrain.target import FullTarget, GridTarget, LoraTarget, PretrainTarget
 
 PRESETS: Mapping[str, Shape] = {
     "tiny": Shape(hidden=64, layers=2, heads=2, ffn=192),
@@ -146,7 +146,7 @@ def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:
         raise InputError(f"--mixture: every source there is has the share 0: {', '.join(sorted(sources))}")
 
 
-def make_target(options: PretrainOptions) -> Target:
+def make_target(options: PretrainOptions) -> PretrainTarget:
     """What the options train. Raises InputError for options that exclude each other, and for unusable models."""
     if options.init is None:
         if options.lora_rank is not None:

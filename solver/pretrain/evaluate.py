@@ -18,8 +18,8 @@ from solver.arc.view import TRANSFORMS, random_view
 from solver.codec import Codec
 from solver.config import ModelSettings
 from solver.errors import InputError
+from solver.model.fused_training import States
 from solver.model.head import OutputHead
-from solver.model.lean import States
 from solver.model.load import load_base
 from solver.pretrain.command import evaluation_guard, load_store
 from solver.pretrain.fast import fast_states

@@ -10,7 +10,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from solver.model.dtype import fastest_dtype, matmul_seconds
-from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
+from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, decoder_states
 
 MASKLESS = "causal"  # an implementation of attention, for transformers
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that measure a device
@@ -24,8 +24,8 @@ def fast_states(model: Any) -> tuple[States, int | None]:
     batches are cut from sequences sorted by length, so that about a twentieth of their tokens is padding.
     """
     device = next(model.parameters()).device
-    if fastest_dtype(device) == torch.float32 and LeanPass.fits(model):
-        return LeanPass(model), BEST_TOKENS
+    if fastest_dtype(device) == torch.float32 and FusedTrainingPass.fits(model):
+        return FusedTrainingPass(model), BEST_TOKENS
     ordinary = decoder_states(model)
     if device.type == "cuda":
         compile_decoder(model)

@@ -22,15 +22,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from solver.errors import InputError
+from solver.model.fused_training import States
 from solver.model.head import OutputHead
-from solver.model.lean import States
 from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states, matmul_flops
 from solver.pretrain.group import ALONE, Group
 from solver.pretrain.sampler import Batch, Sampler
 from solver.pretrain.supply import supply
-from solver.pretrain.target import Target
+from solver.pretrain.target import PretrainTarget
 from solver.report.curves import plot_curves
 
 
@@ -50,7 +50,7 @@ class LoopSettings:
 
 
 def train(
-    target: Target,
+    target: PretrainTarget,
     sampler: Sampler,
     validation: list[Batch],
     settings: LoopSettings,
@@ -170,7 +170,7 @@ def rate_factor(steps: int, progress: float, settings: LoopSettings) -> float:
     return min(warm, cool)
 
 
-def flops_per_token(target: Target, length: int) -> float:
+def flops_per_token(target: PretrainTarget, length: int) -> float:
     """Floating-point operations to train on one token: 6 per trained weight, 4 per frozen one, attention's causal products."""
     config = target.model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

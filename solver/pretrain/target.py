@@ -28,8 +28,8 @@ Optimizers = tuple[torch.optim.Optimizer, ...]
 _BESIDE = (".json", ".jinja", ".model", ".txt")  # files of a model folder that are no weights
 
 
-class Target(Protocol):
-    """What is trained, and how it is put on disk."""
+class PretrainTarget(Protocol):
+    """What pre-training trains, and how it is written to disk."""
 
     kind: Kind
     model: Any  # a causal language model in transformers' layout

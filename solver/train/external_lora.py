@@ -20,7 +20,7 @@ class ExternalLoraTarget(LoraTarget):
     """The adapter of a model that peft wrapped: begun and saved as those of a stack, number by number, trained in place."""
 
     def __init__(self, base: Base, shape: LoraShape, reentrant: bool = False) -> None:
-        """`base.model` is the model below peft's wrapper, its linear layers replaced; `reentrant`: see `Target`."""
+        """`base.model` is the model below peft's wrapper, its linear layers replaced; `reentrant`: see `FitTarget`."""
         self.model: Any = base.model
         self.reentrant = reentrant
         self._modules = {name: module for name, module in base.model.named_modules() if hasattr(module, "lora_A")}

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from solver.config import TrainSettings
 from solver.errors import InputError
 from solver.model import threads
+from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, decoder_states
 from solver.model.head import OutputHead
-from solver.model.lean import BEST_TOKENS, LeanPass, States, decoder_states
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 _FIRST_LOSS_SCALE = 2.0**14  # fp16 gradients below 6e-8 vanish; the loss is multiplied by this, and less once it overflows
 
 
-class Target(Protocol):
-    """What is trained: a model with `slots` sets of weights that start afresh for every fit."""
+class FitTarget(Protocol):
+    """What a fit trains: a model with `slots` sets of weights, which start anew for every fit."""
 
     kind: Literal["lora", "full"]
     slots: int
@@ -83,7 +83,9 @@ class _Run:
 class Loop:
     """Fits jobs on a target. Holds what is learnt from one fit to the next: seconds a token, and the batch that fits memory."""
 
-    def __init__(self, base: Base, target: Target, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None) -> None:
+    def __init__(
+        self, base: Base, target: FitTarget, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None
+    ) -> None:
         self._base = base
         self._target = target
         self._settings = settings
@@ -99,8 +101,8 @@ class Loop:
         self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif target.slots == 1 and autocast is None and LeanPass.fits(target.model):
-            self._states = LeanPass(target.model)
+        elif target.slots == 1 and autocast is None and FusedTrainingPass.fits(target.model):
+            self._states = FusedTrainingPass(target.model)
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:

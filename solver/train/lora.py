@@ -4,7 +4,7 @@ A stack of n adapters is trained in one step: every row of a batch uses its own 
 it were fitted alone (to rounding, and up to dropout's random numbers): loss normalisation, gradient clipping and the response
 to a loss that is not finite are per task. A small model on a large GPU spends most of a lone step on launching kernels; a stack
 pays for that once. A processor launches nothing: there one adapter after the other is faster, by the merged product of
-`model.lora` and the fused pass of `model.lean`, which both know one adapter at a time.
+`model.lora` and the fused pass of `model.fused_training`, which both know one adapter at a time.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from solver.model.lean import States
+from solver.model.fused_training import States
 from solver.train.batches import Batch
 
 _LOGITS = 2**26  # numbers held at once, 256 MiB in fp32; more are recomputed in the backward pass, chunk by chunk

@@ -21,7 +21,7 @@ from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.folder import CELL_DECODER
 from solver.model.load import Base
-from solver.model.rest import Parked
+from solver.model.offloaded_weights import OffloadedWeights
 from solver.train.base import TrainerState
 from solver.train.peft import PeftTrainer
 from solver.train.schedule import peak_lr
@@ -90,7 +90,7 @@ class UnslothTrainer:
         self._base, self._scratch, self._device_share = base, scratch, device_share
         self._state = state or TrainerState()
         self._instead: PeftTrainer | None = None
-        self._parked: Parked | None = None
+        self._weights: OffloadedWeights | None = None
         self._restarted = False
         self._process = self._start()
 
@@ -116,8 +116,8 @@ class UnslothTrainer:
 
     def rest(self) -> None:
         """Give the device's memory up until the next fit; a process that does not is ended, and started again for it."""
-        if self._parked is not None:
-            self._parked.rest()
+        if self._weights is not None:
+            self._weights.rest()
         elif self._process.alive:
             try:
                 self._process.rest()
@@ -126,8 +126,8 @@ class UnslothTrainer:
 
     def wake(self) -> None:
         """The process does that by itself."""
-        if self._parked is not None:
-            self._parked.wake()
+        if self._weights is not None:
+            self._weights.wake()
 
     def _start(self) -> SubprocessTrainer:
         process = self._state.unsloth
@@ -162,4 +162,4 @@ class UnslothTrainer:
             base = self._base.with_weights()
             self._instead = PeftTrainer(base, self._settings, self._scratch)
             if base is not self._base:  # nobody else computes with these weights
-                self._parked = Parked(base.model, base.device, self._instead)
+                self._weights = OffloadedWeights(base.model, base.device, self._instead)

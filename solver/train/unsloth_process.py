@@ -26,7 +26,7 @@ from solver.train.base import Trainer
 from solver.train.subprocess_trainer import TrainerSpec
 
 if TYPE_CHECKING:
-    from solver.model.rest import Parked
+    from solver.model.offloaded_weights import OffloadedWeights
 
 
 def model_arguments(folder: Path, model: ModelSettings, train: TrainSettings, tokenizer: Path) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     from solver.model.build import save_tokenizer
     from solver.model.load import Base, load_codec
     from solver.model.lora import LoraShape, target_names
-    from solver.model.rest import Parked
+    from solver.model.offloaded_weights import OffloadedWeights
     from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
     from solver.train.loop import Loop
 
@@ -110,7 +110,7 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
         plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
         loop = Loop(base, target, plain, spec.scratch, autocast=None if dtype == torch.float32 else dtype)
         trainer = ExternalLoraTrainer(loop)
-        last.append(_Tidy(trainer, Parked(inner, device, trainer)))
+        last.append(_Tidy(trainer, OffloadedWeights(inner, device, trainer)))
         return last[-1]
 
     return make
@@ -122,22 +122,22 @@ class _Tidy:
     What unsloth keeps for itself, such as buffers for recomputed layers, stays until the process ends.
     """
 
-    def __init__(self, trainer: Trainer, parked: Parked) -> None:
-        self._trainer, self._parked = trainer, parked
+    def __init__(self, trainer: Trainer, weights: OffloadedWeights) -> None:
+        self._trainer, self._weights = trainer, weights
 
     def rest(self) -> None:
         """Hold nothing of the model on the device until the next fit."""
-        self._parked.rest()
+        self._weights.rest()
 
     def wake(self) -> None:
         """Be as before the rest; a fit does that by itself."""
-        self._parked.wake()
+        self._weights.wake()
 
     def fit(self, jobs: Any, deadline: Any) -> Iterator[Any]:
         """As the trainer."""
         import torch
 
-        self._parked.wake()
+        self._weights.wake()
         try:
             yield from self._trainer.fit(jobs, deadline)
         finally:

@@ -22,7 +22,7 @@ from solver.infer.registry import OWN_WEIGHTS, choose_engine
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
 from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
-from solver.model.rest import Movable, Parked, Rests
+from solver.model.offloaded_weights import Movable, OffloadedWeights, Rests
 from solver.train.base import Trainer
 from solver.train.registry import SUBPROCESS, choose_trainer, fits_lora
 from solver.worker.context import WorkerContext
@@ -103,7 +103,7 @@ class WorkerDevicePlan:
             self._fits = trainer
         else:
             base = self.base.with_weights()
-            self._fits = Parked(base.model, base.device, trainer if isinstance(trainer, Movable) else None)
+            self._fits = OffloadedWeights(base.model, base.device, trainer if isinstance(trainer, Movable) else None)
         self._fits.rest()
 
     def device_turns(self, engine: Engine) -> DeviceTurns | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from solver.model.rest import Rests
+    from solver.model.offloaded_weights import Rests
 
 
 class DeviceTurns:

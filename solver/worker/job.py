@@ -25,8 +25,8 @@ from solver.types import (
 
 
 @dataclass(frozen=True, eq=False)
-class Prompted:
-    """A query under a view, written for the model."""
+class ViewPrompt:
+    """The prompt of one query under one view, as token ids."""
 
     query: int
     view: View
@@ -41,7 +41,7 @@ class Job:
     adapter: str  # id for the adapter to be fitted
     sequences: tuple[TokenSequence, ...] = ()
     steps: int = 0
-    prompts: list[Prompted] = field(default_factory=list)
+    prompts: list[ViewPrompt] = field(default_factory=list)
     fit: Fit | None = None
     found: dict[int, list[Candidate]] = field(default_factory=dict)
     scores: dict[int, list[Score]] = field(default_factory=dict)

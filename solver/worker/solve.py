@@ -37,7 +37,7 @@ from solver.types import (
     WorkItem,
 )
 from solver.worker.device_turns import DeviceTurns
-from solver.worker.job import Job, Prompted, names, spread
+from solver.worker.job import Job, ViewPrompt, names, spread
 
 # Shares of the time to an item's deadline, where the item does not say what to keep.
 INFER_SHARE = 0.35  # of an item, for everything after the fit
@@ -119,12 +119,12 @@ class Solver:
             job.steps = self._steps(job.work.plan.steps, len(job.sequences))
             job.seconds["prepare"] = self._clock() - began
 
-    def _prompts(self, job: Job, wave: int) -> list[Prompted]:
+    def _prompts(self, job: Job, wave: int) -> list[ViewPrompt]:
         """Every query under every view of the plan."""
         views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
         limit = job.work.max_tokens
         context = self._context if limit is None else min(self._context, limit + self.codec.longest_answer)
-        found: list[Prompted] = []
+        found: list[ViewPrompt] = []
         dropped = []
         for query in range(len(job.task.test)):
             lost = 0
@@ -135,7 +135,7 @@ class Solver:
                     lost += 1
                     continue
                 dropped.append(prompt.dropped)
-                found.append(Prompted(query, view, prompt.ids))
+                found.append(ViewPrompt(query, view, prompt.ids))
             if lost:
                 where = f"test {query} under {lost} of {len(views)} views"
                 job.events.append(("too long", f"{where}: does not fit {context} tokens even without demonstrations"))
@@ -242,7 +242,7 @@ class Solver:
         if self._settings.infer.score:
             keep = item.keep[1] if item.keep is not None else SCORE_SHARE * max(deadline.remaining(), 0.0)
             deadline = deadline.earlier(keep)
-        asked = {f"{job.adapter}q{place}": (job, prompted) for job in jobs for place, prompted in enumerate(job.prompts)}
+        asked = {f"{job.adapter}q{place}": (job, prompt) for job in jobs for place, prompt in enumerate(job.prompts)}
         if not asked:
             return
         report("inferring " + names(jobs))
@@ -250,39 +250,38 @@ class Solver:
         if self._device_turns is not None:
             self._device_turns.to_inference()
         for result in self._decode(asked, item.wave, deadline):
-            job, prompted = asked[result.request]
+            job, prompt = asked[result.request]
             job.note(result, "inference")
             job.count(prompt=result.prompt_tokens, new=result.new_tokens)
-            found = list(self._candidates(job, prompted, result))
-            job.found.setdefault(prompted.query, []).extend(found)
+            found = list(self._candidates(job, prompt, result))
+            job.found.setdefault(prompt.query, []).extend(found)
             if found or result.status != "cut":  # a view that the deadline left no time says nothing
-                job.views[prompted.query] = job.views.get(prompted.query, 0) + 1
+                job.views[prompt.query] = job.views.get(prompt.query, 0) + 1
         spread(jobs, "infer", self._clock() - began)
 
-    def _decode(self, asked: dict[str, tuple[Job, Prompted]], wave: int, deadline: Deadline) -> Iterator[Result]:
+    def _decode(self, asked: dict[str, tuple[Job, ViewPrompt]], wave: int, deadline: Deadline) -> Iterator[Result]:
         infer = self._settings.infer
 
-        def room(prompted: Prompted) -> int:
-            return min(self.codec.longest_answer, self._context - len(prompted.ids))
+        def room(prompt: ViewPrompt) -> int:
+            return min(self.codec.longest_answer, self._context - len(prompt.ids))
 
         if infer.mode == "search":
             searches = [
-                SearchRequest(id_, prompted.ids, job.serving, infer.min_prob, room(prompted))
-                for id_, (job, prompted) in asked.items()
+                SearchRequest(id_, prompt.ids, job.serving, infer.min_prob, room(prompt)) for id_, (job, prompt) in asked.items()
             ]
             return self._ask(lambda engine, left: engine.search(left, deadline), searches)
         greedy = infer.mode == "greedy"
         samples = [
             SampleRequest(
                 id_,
-                prompted.ids,
+                prompt.ids,
                 job.serving,
                 n=1 if greedy else job.work.plan.samples,
                 temperature=0.0 if greedy else infer.temperature,
-                max_new_tokens=room(prompted),
-                seed=_seed(self._settings, job.task, "sample", wave, prompted.query, prompted.view.key),
+                max_new_tokens=room(prompt),
+                seed=_seed(self._settings, job.task, "sample", wave, prompt.query, prompt.view.key),
             )
-            for id_, (job, prompted) in asked.items()
+            for id_, (job, prompt) in asked.items()
         ]
         return self._ask(lambda engine, left: engine.sample(left, deadline), samples)
 
@@ -300,30 +299,30 @@ class Solver:
                     raise
                 self._engine, self._device_turns = self._another(lost)
 
-    def _candidates(self, job: Job, prompted: Prompted, result: Result) -> Iterator[Candidate]:
+    def _candidates(self, job: Job, prompt: ViewPrompt, result: Result) -> Iterator[Candidate]:
         adapter = job.serving.id if job.serving is not None else ""
         for completion in result.completions:
             grid = self.codec.decode_answer(completion.ids) if completion.finished else None
             if grid is not None:
                 origin = self._settings.infer.mode
-                yield Candidate(prompted.view.undo(grid), prompted.view.key, completion.logprob, origin, adapter)
+                yield Candidate(prompt.view.undo(grid), prompt.view.key, completion.logprob, origin, adapter)
 
     # -- scoring
 
     def _score(self, jobs: Sequence[Job], deadline: Deadline, report: Report) -> Iterator[Job]:
         """Score the most voted candidates under every view; gives each job when its last score is in."""
         requests: list[ScoreRequest] = []
-        asked: dict[str, tuple[Job, Prompted, list[Grid]]] = {}
+        asked: dict[str, tuple[Job, ViewPrompt, list[Grid]]] = {}
         waiting: dict[str, int] = {}
         for job in jobs:
             tops = {query: job.top(query, self._settings.infer.score_candidates) for query in range(len(job.task.test))}
-            for place, prompted in enumerate(job.prompts):
-                if not (grids := tops[prompted.query]):
+            for place, prompt in enumerate(job.prompts):
+                if not (grids := tops[prompt.query]):
                     continue
                 id_ = f"{job.adapter}s{place}"
-                asked[id_] = (job, prompted, grids)
-                completions = tuple(self.codec.encode_answer(prompted.view.apply_grid(grid)) for grid in grids)
-                requests.append(ScoreRequest(id_, prompted.ids, job.serving, completions))
+                asked[id_] = (job, prompt, grids)
+                completions = tuple(self.codec.encode_answer(prompt.view.apply_grid(grid)) for grid in grids)
+                requests.append(ScoreRequest(id_, prompt.ids, job.serving, completions))
                 waiting[job.adapter] = waiting.get(job.adapter, 0) + 1
         yield from (job for job in jobs if job.adapter not in waiting)
         if not requests:
@@ -332,14 +331,14 @@ class Solver:
         began = self._clock()
         done: list[Job] = []
         for result in self._ask(lambda engine, left: engine.score(left, deadline), requests):
-            job, prompted, grids = asked[result.request]
+            job, prompt, grids = asked[result.request]
             job.note(result, "scoring")
             job.count(scored=sum(len(completion.ids) for completion in result.completions))
             # a view counts only with all candidates: sums over different views cannot be compared
             if result.status == "complete":
                 adapter = job.serving.id if job.serving is not None else ""
-                job.scores.setdefault(prompted.query, []).extend(
-                    Score(grid, prompted.view.key, -completion.logprob, len(completion.ids), adapter)
+                job.scores.setdefault(prompt.query, []).extend(
+                    Score(grid, prompt.view.key, -completion.logprob, len(completion.ids), adapter)
                     for grid, completion in zip(grids, result.completions, strict=True)
                 )
             waiting[job.adapter] -= 1

@@ -18,7 +18,7 @@ from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
 from solver.host import commit
 from solver.model.build import Shape, new_model
-from solver.model.lean import decoder_states
+from solver.model.fused_training import decoder_states
 from solver.pretrain.checkpoint import load_model, read_state
 from solver.pretrain.fast import compile_decoder, fast_states
 from solver.pretrain.loop import batch_losses

@@ -23,7 +23,7 @@ from solver.messages import WorkerConfig
 from solver.model.device import DevicePlan
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
-from solver.model.rest import Parked
+from solver.model.offloaded_weights import OffloadedWeights
 from solver.types import NEVER, AdapterRef, ScoreRequest, TaskOutcome, TaskPlan, TaskWork, TokenIds, WorkItem
 from solver.worker.main import load
 
@@ -85,16 +85,16 @@ def free() -> int:
 
 
 @pytest.mark.parametrize("quantization", KINDS)
-def test_parked_weights_leave_the_device_and_come_back(quantization: str, served_base: Path) -> None:
+def test_offloaded_weights_leave_the_device_and_come_back(quantization: str, served_base: Path) -> None:
     base = load_base(served_base, settings(quantization))
     ids = torch.arange(10, device="cuda")[None]
     expected = base.model(ids).logits
-    parked = Parked(base.model, base.device)
+    weights = OffloadedWeights(base.model, base.device)
     before = torch.cuda.memory_allocated()
-    parked.rest()
+    weights.rest()
     assert {p.device.type for p in base.model.parameters()} == {"cpu"}
     assert before - torch.cuda.memory_allocated() > 0.9 * sum(p.numel() * p.element_size() for p in base.model.parameters())
-    parked.wake()
+    weights.wake()
     assert torch.equal(base.model(ids).logits, expected)
 
 

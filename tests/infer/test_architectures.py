@@ -20,8 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from solver.infer.cache import SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.infer.trial import trial
+from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
-from solver.model.lean import decoder_states
 from solver.model.load import share
 from solver.model.support import UNSUPPORTED, VERIFIED, attention_refusal
 

@@ -11,18 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counted_calls import record_calls
 from lora_adapters import random_lora
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from solver.codec import GridGrammar, grid_codec
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
-from solver.infer.cache import MOST_PRODUCTS, SharedPrefixCache
+from solver.infer.cache import MAX_PRODUCTS, SharedPrefixCache
+from solver.infer.decoding import Decoder
 from solver.infer.forward import Forward
+from solver.infer.fused_decoding import FusedDecodingPass
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
 from solver.model.load import Base, load_base, share
-from solver.model.lora import LoraShape
+from solver.model.lora import LoraShape, LoraStack
 from solver.types import (
     NEVER,
     AdapterRef,
@@ -66,14 +69,32 @@ def base(tiny_base: Path) -> Base:
     return load_base(tiny_base, ModelSettings(device="cpu", dtype="float32"))
 
 
-@pytest.fixture(params=["lean", "modules", "slots apart"])
-def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways through a model, the fast one for small decoders and transformers' own modules; and attention slot by slot."""
+@pytest.fixture(params=["fused", "modules", "slots apart"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The paths through a model: the fused pass for small decoders, the modules of transformers, and attention slot by slot.
+
+    At the end of the test, asserts that every pass took this path.
+    """
     if request.param == "modules":
-        monkeypatch.setattr("solver.infer.lean.MOST_PARAMETERS", 0)
+        monkeypatch.setattr("solver.infer.fused_decoding.MAX_PARAMETERS", 0)
     if request.param == "slots apart":
-        monkeypatch.setitem(MOST_PRODUCTS, "cpu", 1)
-    return str(request.param)
+        monkeypatch.setitem(MAX_PRODUCTS, "cpu", 1)
+    passes = record_calls(monkeypatch, Forward, "_call")
+    fused = record_calls(monkeypatch, FusedDecodingPass, "logits")
+    groups: list[tuple[int, int]] = []
+    ranges = SharedPrefixCache._ranges
+
+    def recorded(cache: SharedPrefixCache, slot_of: np.ndarray, new: int) -> list[tuple[int, int]]:
+        found = ranges(cache, slot_of, new)
+        groups.extend(found)
+        return found
+
+    monkeypatch.setattr(SharedPrefixCache, "_ranges", recorded)
+    yield str(request.param)
+    assert passes
+    assert len(fused) == (0 if request.param == "modules" else len(passes))
+    if request.param == "slots apart":
+        assert {end - start for start, end in groups} == {1}
 
 
 def prompts(count: int, seed: int = 0, vocabulary: int = 10, shortest: int = 5, longest: int = 40) -> list[TokenIds]:
@@ -150,7 +171,10 @@ def threshold_cases(seed: int, grammar: bool) -> tuple[Base, list[SearchRequest]
 @pytest.mark.parametrize("grammar", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("budget", [64, 32768])
-def test_search_finds_exactly_what_brute_force_finds(seed: int, grammar: bool, budget: int, either_path: str) -> None:
+def test_search_finds_exactly_what_brute_force_finds(
+    seed: int, grammar: bool, budget: int, either_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parked = record_calls(monkeypatch, Decoder, "_park")
     base, requests, answers = threshold_cases(seed, grammar)
     engine = HFEngine(base, InferSettings(grammar=grammar, batch_tokens=budget))
     results = by_id(engine.search(requests, NEVER))
@@ -163,6 +187,7 @@ def test_search_finds_exactly_what_brute_force_finds(seed: int, grammar: bool, b
         assert [c.logprob for c in got.completions] == sorted((c.logprob for c in got.completions), reverse=True)
         assert all(c.finished == (c.ids[-1] == END) for c in got.completions)
     assert sum(map(len, answers)) > len(requests)  # branching was exercised
+    assert bool(parked) == (budget == 64)
 
 
 def test_search_keeps_the_side_limit_of_the_grammar() -> None:
@@ -234,7 +259,10 @@ def test_score_equals_teacher_forcing(base: Base, budget: int, either_path: str)
 
 def test_score_reads_long_completions_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("solver.infer.forward.PIECE_ELEMENTS", 1 << 11)
-    test_score_equals_teacher_forcing(base, 32768, "lean")
+    reads = record_calls(monkeypatch, Forward, "extend")
+    test_score_equals_teacher_forcing(base, 32768, "fused")
+    widths = [ids.shape[1] for _, _, _, ids in reads]
+    assert max(widths) < 89 < sum(widths)  # the longest completion has 90 tokens, and its last one is not read
 
 
 def test_greedy_is_the_argmax_of_plain_forward_passes() -> None:
@@ -249,12 +277,16 @@ def test_greedy_is_the_argmax_of_plain_forward_passes() -> None:
             assert results[request.id].completions[0].ids.tolist() == ids[len(request.prompt) :]
 
 
-def test_a_request_gets_the_same_alone_and_in_any_batch(base: Base) -> None:
+def test_a_request_gets_the_same_alone_and_in_any_batch(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [
         SampleRequest(str(n), prompt, None, n % 4 + 1, 0.8, 50, seed=n) for n, prompt in enumerate(prompts(9, 5, longest=120))
     ]
+    steps = record_calls(monkeypatch, Forward, "extend")
     together = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
+    widest = max(len(ids) for _, _, _, ids in steps)
+    steps.clear()
     tight = by_id(HFEngine(base, InferSettings(batch_tokens=900)).sample(requests[::-1], NEVER))
+    assert 1 < max(len(ids) for _, _, _, ids in steps) < widest
     for request in requests:
         alone = next(HFEngine(base, InferSettings()).sample([request], NEVER))
         for other in (together[request.id], tight[request.id]):
@@ -430,12 +462,14 @@ def _break_every_other_pass(engine: HFEngine, error: Callable[[int], Exception |
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("no memory"), MemoryError(), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")]
 )
-def test_out_of_memory_backs_off_to_smaller_batches(base: Base, error: Exception) -> None:
+def test_out_of_memory_backs_off_to_smaller_batches(base: Base, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [SampleRequest(str(n), prompt, None, 4, 1.0, 40, seed=n) for n, prompt in enumerate(prompts(6))]
     expected = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
     engine = HFEngine(base, InferSettings())
     _break_every_other_pass(engine, lambda size: error if size > 45 else None)
+    backed_off = record_calls(monkeypatch, Decoder, "_back_off")
     results = by_id(engine.sample(requests, NEVER))
+    assert backed_off
     for key, result in results.items():
         assert result.status == "complete"
         assert table(result).keys() == table(expected[key]).keys()
@@ -558,6 +592,7 @@ def test_every_request_is_served_by_its_own_adapter(
     ]
     if stacked:
         monkeypatch.setattr("solver.infer.hf.STACKED_DEVICES", ("cpu",))
+    batches = record_calls(monkeypatch, LoraStack, "set_rows")
     prompt = prompts(1)[0]
     requests = [
         SampleRequest(f"{n}-{round_}", prompt, adapter, 2, 1.0, 20) for round_ in range(2) for n, adapter in enumerate(adapters)
@@ -571,6 +606,8 @@ def test_every_request_is_served_by_its_own_adapter(
             np.testing.assert_allclose(completion.logprobs, teacher_forced(plain, prompt, completion.ids), atol=1e-4)
             totals.add(round(completion.logprobs[0], 4))
     assert len(totals) > 2
+    mixed = [rows for _, rows in batches if len(set(rows.tolist())) > 1]
+    assert bool(mixed) == stacked  # rows of different adapters in one pass
     given = {request.id: results[request.id].completions for request in requests}
     scored = engine.score([ScoreRequest(r.id, prompt, r.adapter, tuple(c.ids for c in given[r.id])) for r in requests], NEVER)
     for result in scored:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from solver.codec import grid_codec
 from solver.infer.cache import arrangement, by_slot, compaction
-from solver.infer.choosing import _uniform
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
+from solver.infer.token_choice import _uniform
 
 
 @settings(deadline=None, max_examples=20)

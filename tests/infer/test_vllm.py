@@ -24,7 +24,7 @@ from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.base import EngineLost
 from solver.infer.hf import HFEngine
-from solver.infer.vllm import drive, shim
+from solver.infer.vllm import shim, step_loop
 from solver.infer.vllm.engine import VllmEngine, unservable
 from solver.infer.vllm.jobs import Given
 from solver.model.load import Base, load_base
@@ -324,7 +324,7 @@ def test_a_core_that_breaks_or_stalls_is_replaced(
     monkeypatch.setattr(shim.Core, "step", broken)
     assert_same(by_id(vllm.sample(requests, NEVER)), expected)
     assert passes[0] > 5
-    monkeypatch.setattr(drive, "STALLED", 0.01)
+    monkeypatch.setattr(step_loop, "STALLED", 0.01)
     monkeypatch.setattr(shim.Core, "step", lambda core: {})
     with pytest.raises(EngineLost, match="no token"):
         list(vllm.sample(requests, NEVER))

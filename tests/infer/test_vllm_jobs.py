@@ -22,10 +22,10 @@ from solver.infer.base import EngineLost
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm import engine as engine_module
-from solver.infer.vllm.drive import Drive
 from solver.infer.vllm.engine import VllmEngine, limits
 from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, Lora, Options
+from solver.infer.vllm.step_loop import StepLoop
 from solver.model.load import Base, load_base
 from solver.model.lora import linear_layers
 from solver.train.registry import choose_trainer
@@ -96,9 +96,9 @@ class StandInCore:
         return mask
 
 
-def drive(core: StandInCore, jobs: list, deadline: Deadline = NEVER) -> dict[str, Result]:
+def run_step_loop(core: StandInCore, jobs: list, deadline: Deadline = NEVER) -> dict[str, Result]:
     adapters: Callable = lambda _, ref: Lora(ref.id, 1, ref.path)  # noqa: E731
-    results = list(Drive(core, deque(jobs), adapters, Pace(), deadline).run())  # type: ignore[arg-type]
+    results = list(StepLoop(core, deque(jobs), adapters, Pace(), deadline).run())  # type: ignore[arg-type]
     assert len({result.request for result in results}) == len(results) == len(jobs)
     assert not core.live
     return {result.request: result for result in results}
@@ -128,7 +128,7 @@ def test_search_finds_what_brute_force_finds(machine: GridMachine | None) -> Non
         SearchJob(SearchRequest(id_, PROMPT, None, least, most), most, END, VOCABULARY, machine)
         for id_, (least, most) in cases.items()
     ]
-    results = drive(core, jobs)
+    results = run_step_loop(core, jobs)
     for id_, (least, most) in cases.items():
         expected = brute_force(core, least, most)
         assert results[id_].status == "complete"
@@ -144,7 +144,7 @@ def test_scores_samples_and_adapters() -> None:
     score = ScoreJob(ScoreRequest("score", PROMPT, adapter, given), END)
     nothing = ScoreJob(ScoreRequest("nothing", PROMPT, adapter, ()), END)
     sample = SampleJob(SampleRequest("sample", PROMPT, adapter, 3, 1.0, 9), 9, END)
-    results = drive(core, [score, nothing, sample])
+    results = run_step_loop(core, [score, nothing, sample])
     assert {result.status for result in results.values()} == {"complete"}
     assert [len(c.ids) for c in results["score"].completions] == [3, 0, 1]
     expected = [logprobs((4, 0, 1))[0], logprobs((4, 0, 1, 0))[1], logprobs((4, 0, 1, 0, 1))[END]]
@@ -166,7 +166,7 @@ def test_numbers_that_are_none_fail_their_request_alone() -> None:
 
     core.step = broken  # type: ignore[method-assign]
     jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 1, 0.0, 6), 6, END) for n in range(3)]
-    results = drive(core, jobs)
+    results = run_step_loop(core, jobs)
     assert [results[str(n)].status for n in range(3)] == ["failed", "complete", "complete"]
     assert "not finite" in results["0"].error
 
@@ -175,7 +175,7 @@ def test_numbers_that_are_none_fail_their_request_alone() -> None:
 def test_the_deadline_cuts(seconds: float) -> None:
     now = itertools.count()
     jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 2, 0.0, 6), 6, END) for n in range(9)]
-    results = drive(StandInCore(None), jobs, Deadline(seconds, lambda: float(next(now))))
+    results = run_step_loop(StandInCore(None), jobs, Deadline(seconds, lambda: float(next(now))))
     statuses = {result.status for result in results.values()}
     assert "cut" in statuses
     assert statuses <= {"cut", "complete"}

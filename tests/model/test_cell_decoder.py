@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counted_calls import record_calls
 from plain_qwen3 import write_plain_qwen3
 from safetensors.torch import load_file, save_file
 
@@ -18,10 +19,11 @@ from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.cache import SharedPrefixCache
 from solver.infer.forward import Forward
+from solver.infer.fused_decoding import FusedDecodingPass
 from solver.infer.hf import HFEngine
 from solver.model.cell_decoder import CellDecoderForCausalLM, rotary_axes
 from solver.model.folder import SHIPPED, check_folder
-from solver.model.lean import LeanPass, States, decoder_states
+from solver.model.fused_training import FusedTrainingPass, States, decoder_states
 from solver.model.load import Base, load_base, share
 from solver.model.lora import LoraShape, attach
 from solver.model.positions import from_start
@@ -55,7 +57,7 @@ def test_positions_are_those_of_the_reference(name: str) -> None:
     assert found[0].tolist() == REFERENCE[name]["positions"]
 
 
-@pytest.mark.parametrize("path", [decoder_states, LeanPass])
+@pytest.mark.parametrize("path", [decoder_states, FusedTrainingPass])
 @torch.inference_mode()
 def test_a_whole_pass(path: type[States], shipped: tuple[Base, torch.Tensor, torch.Tensor]) -> None:
     base, ids, wanted = shipped
@@ -71,8 +73,9 @@ def test_a_prompt_and_pieces_behind_it(
 ) -> None:
     base, ids, wanted = shipped
     if not fused:
-        monkeypatch.setattr("solver.infer.lean.MOST_PARAMETERS", 0)
+        monkeypatch.setattr("solver.infer.fused_decoding.MAX_PARAMETERS", 0)
     start = 300 if piece == 1 else 200
+    fused_passes = record_calls(monkeypatch, FusedDecodingPass, "logits")
     forward, cache = Forward(share(base.model), CPU), SharedPrefixCache(CPU, 10_000)
     prompt = ids[0, :start].numpy().astype(np.int32)
     logits = [forward.prefill(cache, [prompt, prompt[:-50]], [0, 0])[0]]
@@ -80,6 +83,7 @@ def test_a_prompt_and_pieces_behind_it(
     for at in range(start, ids.shape[1], piece):
         logits += forward.extend(cache, 0, ids[:, at : at + piece].numpy())[0]
     assert_reference(gathered(torch.stack(logits), ids[:, start - 1 :]), wanted[start - 1 :])
+    assert bool(fused_passes) == fused
 
 
 def test_scores_of_the_engine(shipped: tuple[Base, torch.Tensor, torch.Tensor]) -> None:

@@ -24,7 +24,7 @@ from solver.pretrain.guard import Guard
 from solver.pretrain.loop import LoopSettings
 from solver.pretrain.sampler import Sampler, SamplerSettings, parse_mixture
 from solver.pretrain.store import pack
-from solver.pretrain.target import GridTarget, Target
+from solver.pretrain.target import GridTarget, PretrainTarget
 
 
 def recolouring(seed: int) -> list[dict[str, GridJson]]:
@@ -114,7 +114,7 @@ def test_held_out_generators_too_long_for_a_sequence_are_replaced_by_procedural_
 def test_the_data_goes_on_with_the_seed_of_the_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[list[list[int]], int]] = []
 
-    def train(target: Target, sampler: Sampler, validation: Any, *rest: Any, **others: Any) -> None:
+    def train(target: PretrainTarget, sampler: Sampler, validation: Any, *rest: Any, **others: Any) -> None:
         asked.append((sampler.block(3)[0].ids.tolist(), rest[3]))
 
     def run(seed: int, resume: Path | None) -> list[str]:

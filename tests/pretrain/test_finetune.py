@@ -37,7 +37,7 @@ from solver.pretrain.command import PretrainOptions, make_target
 from solver.pretrain.loop import LoopSettings, train
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings, parse_sides
 from solver.pretrain.store import PairStore, pack
-from solver.pretrain.target import Target
+from solver.pretrain.target import PretrainTarget
 
 SIZE: dict[str, float] = {
     "hidden_size": 32,
@@ -95,7 +95,9 @@ class SteppedSampler(Sampler):
             self.now += 1
 
 
-def fit(target: Target, store: PairStore, out: Path, steps: int, resume: Path | None = None, lr: float = 1e-2) -> list[str]:
+def fit(
+    target: PretrainTarget, store: PairStore, out: Path, steps: int, resume: Path | None = None, lr: float = 1e-2
+) -> list[str]:
     sampler = SteppedSampler(store, {}, target.codec, SETTINGS, 0)
     validation: list[Batch] = [next(Sampler(store, {}, target.codec, SETTINGS, 9).batches(0, 0))[2]]
     loop = LoopSettings(minutes=steps / 60, warmup_steps=1, cooldown=0, checkpoint_minutes=99, validate_minutes=99, lr=lr)
@@ -108,7 +110,7 @@ def held_loss(lines: list[str]) -> float:
     return float(lines[-1].split("held-out loss ")[1].split(",")[0]) if "held-out" in lines[-1] else held_loss(lines[:-1])
 
 
-def make(init: Path, rank: int | None, out: Path, resume: Path | None = None) -> Target:
+def make(init: Path, rank: int | None, out: Path, resume: Path | None = None) -> PretrainTarget:
     return make_target(PretrainOptions(out, None, LoopSettings(1), resume=resume, init=init, lora_rank=rank))
 
 

@@ -25,7 +25,7 @@ from solver.arc.task import Pair
 from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
-from solver.model.lean import LeanPass
+from solver.model.fused_training import FusedTrainingPass
 from solver.pretrain.checkpoint import STATE_FILES, CheckpointError, Position, load_model, load_state, save_checkpoint
 from solver.pretrain.fast import fast_states
 from solver.pretrain.loop import LoopSettings, batch_losses, rate_factor, train
@@ -33,7 +33,7 @@ from solver.pretrain.optim import orthogonalise
 from solver.pretrain.sampler import Batch, Sampler, SamplerSettings
 from solver.pretrain.store import PairStore, pack
 from solver.pretrain.supply import supply
-from solver.pretrain.target import GridTarget, Target
+from solver.pretrain.target import GridTarget, PretrainTarget
 
 SETTINGS = SamplerSettings(batch_tokens=1024, block_batches=4, max_tokens=512)
 SHAPE = Shape(hidden=32, layers=2, heads=2, ffn=64)
@@ -190,7 +190,9 @@ def test_bf16_devices_learn_through_the_ordinary_modules(
     assert piece is None
     batch = next(sampler(store).batches(0, 0))[2]
     rough = sum(float(loss.detach()) for loss, _ in batch_losses(states, model.lm_head, batch, piece, torch.device("cpu")))
-    exact = sum(float(loss.detach()) for loss, _ in batch_losses(LeanPass(model), model.lm_head, batch, 300, torch.device("cpu")))
+    exact = sum(
+        float(loss.detach()) for loss, _ in batch_losses(FusedTrainingPass(model), model.lm_head, batch, 300, torch.device("cpu"))
+    )
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.01)
 
@@ -391,7 +393,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(checkpoint: Path, room: int) -
 def test_training_goes_on_while_the_disk_is_full(store: PairStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     attempts: list[int] = []
 
-    def save(out: Path, target: Target, optimizers: Any, position: Position) -> Path:
+    def save(out: Path, target: PretrainTarget, optimizers: Any, position: Position) -> Path:
         attempts.append(position.steps)
         with full_disk(1000) if len(attempts) < 3 else nullcontext():
             return save_checkpoint(out, target, optimizers, position)

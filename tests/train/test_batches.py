@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counted_calls import record_calls
 from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.config import ModelSettings
-from solver.model.lean import decoder_states
+from solver.model.fused_training import decoder_states
 from solver.model.load import load_base
 from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
@@ -85,11 +86,14 @@ def test_chunked_logits_give_equal_losses_and_gradients(tiny_base: Path, monkeyp
     base.model.requires_grad_(True)
     rng = np.random.default_rng(3)
     batch = collate([Row(slot, sequence(rng, 20 + slot), 1.0) for slot in range(3)], base.codec.pad)
-    found = []
+    chunks = record_calls(monkeypatch, loss, "checkpoint")
+    found, counts = [], []
     for limit in (2**26, 16 * 7):
         monkeypatch.setattr(loss, "_LOGITS", limit)
         losses = slot_losses(decoder_states(base.model), base.model.lm_head, batch, 3)
         found.append((losses.detach(), torch.autograd.grad(losses.sum(), base.model.get_input_embeddings().weight)[0]))
+        counts.append(len(chunks))
+    assert counts == [0, -(-len(batch.targets) // 7)]
     for whole, chunked in zip(*found, strict=True):
         torch.testing.assert_close(whole, chunked, atol=1e-4, rtol=1e-4)
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counted_calls import record_calls
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from text_models import FAMILIES, write_folder
+from torch.utils.checkpoint import CheckpointFunction
 
 from solver.config import ModelSettings, TrainSettings
 from solver.model.adapters import apply_adapter
@@ -59,7 +61,10 @@ def wrap(base: Base, checkpointing: bool) -> ExternalLoraTrainer:
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_fits_are_those_of_the_lora_trainer(family: str, checkpointing: bool, tmp_path: Path) -> None:
+def test_fits_are_those_of_the_lora_trainer(
+    family: str, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recomputed = record_calls(monkeypatch, CheckpointFunction, "backward")
     write_folder(tmp_path / "model", family, tied=False)
     jobs = [FitJob(name, sequences(seed), 6, seed) for name, seed in (("a", 1), ("b", 2))]
     own = LoraTrainer(load_base(tmp_path / "model", FP32), SETTINGS, tmp_path / "own")
@@ -70,6 +75,7 @@ def test_fits_are_those_of_the_lora_trainer(family: str, checkpointing: bool, tm
     refit = [FitJob("c", sequences(3), 3, 3, start=found[0].adapter)]
     again = [FitJob("c", sequences(3), 3, 3, start=expected[0].adapter)]
     compare(list(own.fit(again, NEVER)), list(theirs.fit(refit, NEVER)))
+    assert bool(recomputed) == checkpointing
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "phi3", "glm4"])

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counted_calls import record_calls
 from safetensors import SafetensorError
+from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
@@ -301,13 +303,28 @@ def test_an_adapter_that_cannot_be_saved_fails_its_fit_alone(
     assert (fit.status, fit.reason, fit.adapter) == ("failed", f"cannot save the adapter: {words}", None)
 
 
-def test_micro_batches_and_checkpointing_change_nothing(base: Base, tmp_path: Path) -> None:
+def test_micro_batches_and_checkpointing_change_nothing(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import solver.train.loop as loop
+
+    passes = record_calls(monkeypatch, loop, "slot_losses")
+    layers = record_calls(monkeypatch, Qwen3DecoderLayer, "forward")
     jobs = [FitJob("b", sequences(13), 4)]
-    (whole,) = fit_all(base, tmp_path / "whole", jobs, trainer="lora", batch_sequences=4, batch_tokens=4096)
-    for name, changes in {"split": {"batch_tokens": 64}, "checkpointing": {"batch_tokens": 4096, "checkpointing": True}}.items():
-        (other,) = fit_all(base, tmp_path / name, jobs, trainer="lora", batch_sequences=4, **changes)
-        ours, theirs = logits(apply_adapter(base, whole.adapter)), logits(apply_adapter(base, other.adapter))
-        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0)
+    split, checkpointing = {"batch_tokens": 64}, {"checkpointing": True}
+    settings = {"whole": {}, "split": split, "checkpointing": checkpointing, "both": split | checkpointing}
+    served, passed, computed = {}, {}, {}
+    for name, changes in settings.items():
+        passes.clear()
+        layers.clear()
+        (fit,) = fit_all(base, tmp_path / name, jobs, trainer="lora", **({"batch_sequences": 4, "batch_tokens": 4096} | changes))
+        passed[name], computed[name] = len(passes), len(layers)
+        served[name] = logits(apply_adapter(base, fit.adapter))
+    for name in ("split", "checkpointing", "both"):
+        torch.testing.assert_close(served[name], served["whole"], atol=2e-3, rtol=0)
+    assert passed["whole"] == passed["checkpointing"] == 4  # one a step
+    assert passed["split"] == passed["both"] > 4
+    assert computed["whole"] == computed["split"] == 0  # the fused pass calls no module of a layer
+    for name in ("checkpointing", "both"):  # every layer is computed again in the backward pass
+        assert computed[name] == 2 * passed[name] * base.model.config.num_hidden_layers
 
 
 def test_bad_jobs_fail_alone_with_a_reason(base: Base, tmp_path: Path) -> None:

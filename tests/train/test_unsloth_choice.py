@@ -337,8 +337,8 @@ def test_only_its_stand_in_loads_the_weights_of_a_description(
         list(trainer.fit([job("crash")], NEVER))
     (fit,) = trainer.fit([job("b")], NEVER)
     assert fit.adapter is not None
-    assert trainer._parked is not None  # type: ignore[attr-defined]
+    assert trainer._weights is not None  # type: ignore[attr-defined]
     trainer.rest()  # type: ignore[attr-defined]
-    assert trainer._parked.resting  # type: ignore[attr-defined]
+    assert trainer._weights.resting  # type: ignore[attr-defined]
     trainer.wake()  # type: ignore[attr-defined]
     assert [fit.status for fit in trainer.fit([job("c")], NEVER)] == ["complete"]

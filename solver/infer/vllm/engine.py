@@ -28,10 +28,10 @@ from solver.infer.checks import refusal
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm.adapters import check_adapter
-from solver.infer.vllm.drive import Drive, line_of
 from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora, reads_nf4
+from solver.infer.vllm.step_loop import StepLoop, line_of
 from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
 from solver.model.folder import CELL_DECODER
@@ -41,8 +41,8 @@ from solver.model.memory import is_out_of_memory
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
-STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most,
-LEAST_STEP_TOKENS = 512  # and at least: as many as are decoded at once, and prompts beside them
+STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most
+MIN_STEP_TOKENS = 512  # a pass may always read this many: more than are decoded at once, so that prompts are read beside them
 LOGITS = 2**28  # of one pass: vLLM makes those of all its tokens at once where the prompts are scored
 SLOTS = 8  # adapters in one batch, fewer if they are large
 SLOT_BYTES = 4 << 30  # for the adapters of a batch
@@ -69,9 +69,9 @@ class VllmEngine:
     `plan`. A request that cannot be served gives a "failed" result, not an exception.
 
     A pass that never returns cannot be ended from inside the process: the supervisor's watch over workers does. A core that
-    raises, or returns without making tokens for a minute (see `drive`), is replaced by a new one, which is given fewer requests
-    at once; those that the old one held begin anew, and fail if they were in two that broke. If that goes wrong twice without an
-    answer in between, the engine is lost.
+    raises, or returns without making tokens for a minute (see `step_loop`), is replaced by a new one, which is given fewer
+    requests at once; those that the old one held begin anew, and fail if they were in two that broke. If that goes wrong twice
+    without an answer in between, the engine is lost.
 
     Raises InputError if vLLM is not installed, or cannot serve such a model.
     """
@@ -233,17 +233,17 @@ class VllmEngine:
             except Exception as error:  # whatever vllm finds wrong with a model, a machine or itself
                 tries = self._give_up(f"vLLM did not start: {line_of(error)}", tries)
                 continue
-            drive = Drive(core, waiting, self._lora, self._pace, deadline, most)
-            yield from drive.run()
-            if drive.broken is None:
+            loop = StepLoop(core, waiting, self._lora, self._pace, deadline, most)
+            yield from loop.run()
+            if loop.broken is None:
                 continue
-            tries = self._give_up(f"vLLM broke: {line_of(drive.broken)}", TRIES if drive.completed else tries)
+            tries = self._give_up(f"vLLM broke: {line_of(loop.broken)}", TRIES if loop.completed else tries)
             most = max(1, most // LESS)
-            if is_out_of_memory(drive.broken):
+            if is_out_of_memory(loop.broken):
                 self._most = most
-            yield from (job.result("failed", line_of(drive.broken)) for job in drive.lost if job in again)
-            waiting.extend(job for job in drive.lost if job not in again)
-            again.update(drive.lost)
+            yield from (job.result("failed", line_of(loop.broken)) for job in loop.lost if job in again)
+            waiting.extend(job for job in loop.lost if job not in again)
+            again.update(loop.lost)
 
     def _give_up(self, reason: str, tries: int) -> int:
         """End a core that is of no use; gives how many may still be tried. Raises EngineLost."""
@@ -340,7 +340,7 @@ def limits(base: Base, rank: int) -> tuple[int, int, int]:
     """Tokens read in one pass, sequences decoded at once, and adapters of that rank in a batch."""
     device = base.device.type
     vocabulary = int(base.model.config.get_text_config().vocab_size)
-    step_tokens = max(LEAST_STEP_TOKENS, min(STEP_TOKENS[device], LOGITS // vocabulary))
+    step_tokens = max(MIN_STEP_TOKENS, min(STEP_TOKENS[device], LOGITS // vocabulary))
     return step_tokens, SEQUENCES[device], _share(SLOT_BYTES, adapter_bytes(base, _served_rank(rank)), SLOTS)
 
 

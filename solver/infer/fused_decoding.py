@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM, Qwen3ForCausalLM
 
 from solver.infer.cache import SharedPrefixCache
 from solver.model.cell_decoder import CellDecoderForCausalLM
-from solver.model.lean import MOST_PARAMETERS
+from solver.model.fused_training import MAX_PARAMETERS
 from solver.model.positions import rotation
 
 FAMILIES = (CellDecoderForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM)
@@ -34,8 +34,8 @@ class _Block:
     down: Tensor  # (hidden, ffn)
 
 
-class LeanDecoder:
-    """Same function as a model of one of `FAMILIES` over a shared-prefix cache; see `fits`."""
+class FusedDecodingPass:
+    """The forward pass of a model of one of `FAMILIES` over a shared-prefix cache; `fits` says which models it can replace."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -55,7 +55,7 @@ class LeanDecoder:
             return False
         projections = [m for name, m in model.get_decoder().layers.named_modules() if name.endswith("_proj")]
         plain = all(type(m) is nn.Linear and m.bias is None for m in projections)
-        return plain and sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
+        return plain and sum(p.numel() for p in model.parameters()) <= MAX_PARAMETERS
 
     def logits(self, ids: Tensor, positions: Tensor, cache: SharedPrefixCache, keep: Tensor | None) -> Tensor:
         """(rows, kept, vocabulary) logits after the columns `keep` of `ids` (rows, new) at `positions` (rows, new, axes).

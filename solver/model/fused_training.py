@@ -22,7 +22,7 @@ from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.lora import LoraLinear, MergedProduct
 from solver.model.positions import from_start, positions_of, rotation
 
-MOST_PARAMETERS = 64_000_000  # joined weights are copies, made for every pass
+MAX_PARAMETERS = 64_000_000  # of a model: every pass copies its weights to join them
 BEST_TOKENS = 1024
 States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
 _BLOCK = 96  # queries that share a block of attention: the fastest of 64, 80, 96, 112, 128, 192 on Zen 3
@@ -52,7 +52,7 @@ class _Layer:
         self.query_norm, self.key_norm = attention.q_norm.weight, attention.k_norm.weight
 
 
-class LeanPass:
+class FusedTrainingPass:
     """The decoder of `model` as one function of token ids; gradients reach its parameters, LoRA matrices included."""
 
     def __init__(self, model: Any) -> None:
@@ -70,7 +70,7 @@ class LeanPass:
         if type(model) not in (CellDecoderForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
             return False
         parameters = list(model.parameters())
-        if sum(p.numel() for p in parameters) > MOST_PARAMETERS:
+        if sum(p.numel() for p in parameters) > MAX_PARAMETERS:
             return False
         if any(p.device.type != "cpu" or p.dtype != torch.float32 for p in parameters):
             return False

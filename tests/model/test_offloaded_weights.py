@@ -1,4 +1,4 @@
-"""Weights that rest: the same tensors, elsewhere. Where there is no second device, the one without storage takes its part."""
+"""Offloaded weights stay the same tensors. Tests without a second device use the meta device, which has no storage."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from solver.config import ModelSettings, TrainSettings
-from solver.model import rest
+from solver.model import offloaded_weights
 from solver.model.load import load_base, share
-from solver.model.rest import Parked, Rests, move_weights
+from solver.model.offloaded_weights import OffloadedWeights, Rests, move_weights
 from solver.train.lora import LoraTrainer
 from solver.train.weights import FlatWeights
 from solver.types import NEVER, FitJob, TokenSequence
@@ -28,7 +28,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         devices.append(device.type)
         return tensor.as_subclass(torch.Tensor).clone()
 
-    monkeypatch.setattr(rest, "_moved", copied)
+    monkeypatch.setattr(offloaded_weights, "_moved", copied)
     return devices
 
 
@@ -55,18 +55,18 @@ def test_what_is_trained_stays(tiny_base: Path, elsewhere: list[str]) -> None:
     assert frozen.data_ptr() != before[1]
 
 
-def test_parked_weights_are_moved_once_each_way(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offloaded_weights_are_moved_once_each_way(tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load_base(tiny_base, FP32).model
     moved: list[str] = []
-    monkeypatch.setattr(rest, "move_weights", lambda _, device: moved.append(device.type))
-    parked = Parked(model, torch.device("meta"))
-    assert isinstance(parked, Rests)
-    parked.wake()
-    parked.rest()
-    parked.rest()
-    assert parked.resting
-    parked.wake()
-    parked.wake()
+    monkeypatch.setattr(offloaded_weights, "move_weights", lambda _, device: moved.append(device.type))
+    weights = OffloadedWeights(model, torch.device("meta"))
+    assert isinstance(weights, Rests)
+    weights.wake()
+    weights.rest()
+    weights.rest()
+    assert weights.resting
+    weights.wake()
+    weights.wake()
     assert moved == ["cpu", "meta"]
 
 
@@ -82,9 +82,9 @@ def test_four_bit_weights_compute_the_same_after_a_rest(tiny_base: Path, elsewhe
     for state in states:
         moves = state.to
         state.to = lambda device, moves=moves: (asked.append(device.type), moves(device))
-    parked = Parked(base.model, base.device)
-    parked.rest()
-    parked.wake()
+    weights = OffloadedWeights(base.model, base.device)
+    weights.rest()
+    weights.wake()
     assert asked == ["cpu"] * 2 * len(states)
     assert torch.equal(base.model(ids).logits, expected)
 
@@ -96,10 +96,10 @@ def test_a_trainer_that_rested_fits_as_one_that_did_not(tiny_base: Path, tmp_pat
     plain, rested = load_base(tiny_base, FP32), load_base(tiny_base, FP32)
     expected = list(LoraTrainer(plain, settings, tmp_path / "plain").fit(jobs, NEVER))
     trainer = LoraTrainer(rested, settings, tmp_path / "rested")
-    parked = Parked(rested.model, rested.device, trainer)
+    weights = OffloadedWeights(rested.model, rested.device, trainer)
     for job, before in zip(jobs, expected, strict=True):
-        parked.rest()
-        parked.wake()
+        weights.rest()
+        weights.wake()
         (after,) = trainer.fit([job], NEVER)
         assert after.final_loss == before.final_loss
         assert after.final_loss < after.first_loss

@@ -1,4 +1,4 @@
-"""Requests through a running core, pass by pass, until all are done, the deadline comes or the core breaks."""
+"""The loop that steps a running core until all requests are done, the deadline comes or the core breaks."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class _Running:
     asked: int = 0
 
 
-class Drive:
-    """Lets requests into the core as it has room for them. Those left in `waiting` at the end were never begun."""
+class StepLoop:
+    """Gives requests to the core while it has room, and steps it. Requests left in `waiting` at the end were never begun."""
 
     def __init__(
         self, core: Core, waiting: deque[Job], adapters: Adapters, pace: Pace, deadline: Deadline, most: int | None = None
     ) -> None:
-        """At most `most` generations in the core, unless one request takes more; more than it decodes at once only wait there."""
+        """At most `most` generations are in the core, unless one request has more. None: twice what it decodes at once."""
         self._core, self._waiting, self._adapters = core, waiting, adapters
         self._pace, self._deadline = pace, deadline
         self._most = 2 * core.options.sequences if most is None else most

@@ -1,4 +1,4 @@
-"""Weights that rest: moved to the host while another process or library uses the device, and back."""
+"""Weights that move to host memory while another process or library uses the device, and back."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Movable(Protocol):
         ...
 
 
-class Parked:
-    """The frozen weights of a model, which all trees of modules over them share: while parked, none of these can compute.
+class OffloadedWeights:
+    """The frozen weights of a model, in host memory while they rest. No module that shares them can compute during that time.
 
-    Moving pageable memory is slower than pinned memory, but costs the host no more than the weights themselves, and these are
-    read from disk otherwise. Not run on a CUDA device yet.
+    The host memory is pageable: pinned memory moves faster but takes more room than the weights. Without this class the weights
+    would be read from disk again. Not run on a CUDA device yet.
     """
 
     def __init__(self, model: Any, device: torch.device, trainer: Movable | None = None) -> None:
-        """`trainer` has matrices of its own beside them, which move, too."""
+        """`trainer`: has matrices of its own on the device; they move with the weights."""
         self._model, self._device, self._trainer = model, device, trainer
         self.resting = False
 
     def rest(self) -> None:
-        """To the host; what the allocator then has in store goes back to the device."""
+        """Move the weights to host memory and return the memory that the allocator has cached to the device."""
         if not self.resting:
             self.resting = True
             self._move(torch.device("cpu"))
@@ -51,7 +51,7 @@ class Parked:
             torch.cuda.empty_cache()
 
     def wake(self) -> None:
-        """Back to the device, if they are not there."""
+        """Move the weights back to the device, if they are not there."""
         if self.resting:
             self._move(self._device)
             self.resting = False

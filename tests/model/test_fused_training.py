@@ -1,4 +1,4 @@
-"""The lean training pass gives the states and gradients of the transformers modules."""
+"""The fused training pass gives the states and gradients of the transformers modules."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from counted_calls import record_calls
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from solver.config import ModelSettings
-from solver.model import lean
+from solver.model import fused_training
 from solver.model.build import Shape, new_model, save_model
-from solver.model.lean import LeanPass, decoder_states
+from solver.model.fused_training import FusedTrainingPass, decoder_states
 from solver.model.load import load_base
 from solver.model.lora import LoraShape, attach
 
@@ -43,9 +44,9 @@ def gradients(states: object, ids: torch.Tensor, keep: torch.Tensor, parameters:
 
 
 def assert_same(model: torch.nn.Module, ids: torch.Tensor, keep: torch.Tensor, parameters: list[torch.Tensor]) -> None:
-    assert LeanPass.fits(model)
+    assert FusedTrainingPass.fits(model)
     expected = gradients(decoder_states(model), ids, keep, parameters)
-    for wanted, found in zip(expected, gradients(LeanPass(model), ids, keep, parameters), strict=True):
+    for wanted, found in zip(expected, gradients(FusedTrainingPass(model), ids, keep, parameters), strict=True):
         assert found.shape == wanted.shape
         assert torch.linalg.vector_norm(found - wanted) <= 2e-5 * torch.linalg.vector_norm(wanted) + 5e-5
 
@@ -61,9 +62,13 @@ def test_states_and_all_gradients_are_those_of_the_ordinary_pass(heads, key_head
 
 
 def test_probabilities_that_are_not_kept_are_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lean, "_KEPT_PROBABILITIES", 0)
-    model = model_of(3, 3, True)
-    assert_same(model, torch.arange(100)[None] % 16, torch.arange(10, 90), list(model.parameters()))
+    model, ids, keep = model_of(3, 3, True), torch.arange(100)[None] % 16, torch.arange(10, 90)
+    computed = record_calls(monkeypatch, fused_training, "_probabilities")
+    assert_same(model, ids, keep, list(model.parameters()))
+    once = len(computed)
+    monkeypatch.setattr(fused_training, "_KEPT_PROBABILITIES", 0)
+    assert_same(model, ids, keep, list(model.parameters()))
+    assert len(computed) - once == 2 * once > 0  # in the forward pass and again in the backward pass
 
 
 @pytest.mark.parametrize("rank", [2, 32], ids=["low-rank gradients", "dense gradients"])
@@ -74,15 +79,15 @@ def test_adapters_get_the_same_gradients(rank: int, tmp_path: Path) -> None:
     stack.reset(0, 3)
     for layer in stack.layers.values():
         torch.nn.init.normal_(layer.b, std=0.1)
-        assert lean._thin(layer) == (rank == 2)
+        assert fused_training._thin(layer) == (rank == 2)
     ids = torch.randint(0, 16, (2, 80), generator=torch.Generator().manual_seed(2))
     assert_same(stack.model, ids, torch.arange(20, 160, 3), list(stack.parameters()))
 
 
 def test_models_it_cannot_stand_in_for_are_left_alone(tmp_path: Path) -> None:
     model = model_of(3, 3, True)
-    assert not LeanPass.fits(model.bfloat16())
+    assert not FusedTrainingPass.fits(model.bfloat16())
     save_model(new_model(Shape(64, 2, 2, 128)), tmp_path, torch.float32)
     base = load_base(tmp_path, ModelSettings(dtype="float32"))
-    assert not LeanPass.fits(attach(base, LoraShape(4, 4.0, dropout=0.1), 1).model)
-    assert not LeanPass.fits(attach(base, LoraShape(4, 4.0), 2).model)
+    assert not FusedTrainingPass.fits(attach(base, LoraShape(4, 4.0, dropout=0.1), 1).model)
+    assert not FusedTrainingPass.fits(attach(base, LoraShape(4, 4.0), 2).model)

@@ -16,8 +16,8 @@ from vllm.v1.sample.logits_processor import LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from solver.codec import GridGrammar
-from solver.infer.choosing import draw
 from solver.infer.grammar import STATE, GridMachine, GridState
+from solver.infer.token_choice import draw
 
 ARGUMENT = "solver_way"  # in SamplingParams.extra_args: a Way
 
@@ -47,8 +47,8 @@ class _Row:
         self.read = len(self.output)
 
 
-class Choice(LogitsProcessor):
-    """Chooses for those requests that carry a `Way`; the others are left alone."""
+class TokenChoiceProcessor(LogitsProcessor):
+    """Chooses the next token of every request that carries a `Way`; leaves the logits of other requests alone."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
         self._vocabulary = vllm_config.model_config.get_vocab_size()
