@@ -33,7 +33,7 @@ def plain_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def served_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An ordinary Qwen3 over the grid vocabulary that vLLM has kernels for, whose next tokens are far from equally likely."""
+    """An ordinary Qwen3 over the grid vocabulary that vLLM has kernels for, which has learnt what answers look like."""
     from plain_qwen3 import SERVED, write_plain_qwen3
 
-    return write_plain_qwen3(tmp_path_factory.mktemp("served") / "model", SERVED, sharpness=4.0)
+    return write_plain_qwen3(tmp_path_factory.mktemp("served") / "model", SERVED, steps=120)

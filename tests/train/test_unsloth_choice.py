@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import logging
 import re
 import sys
 import tomllib
@@ -203,7 +204,7 @@ def test_auto_takes_another_if_it_does_not_start(
     state = TrainerState()
     assert choose_trainer(base, auto, state)[0] == "unsloth"
     assert isinstance(make_trainer(base, auto, tmp_path, state), PeftTrainer)
-    (warning,) = (record.getMessage() for record in caplog.records)
+    (warning,) = (text for text in map(logging.LogRecord.getMessage, caplog.records) if text.startswith("trainer: "))
     assert warning.startswith("trainer: peft: ")
     name, why = choose_trainer(base, auto, state)
     assert name == "peft"
