@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from solver.budget.costs import CostModel
-from solver.budget.task_table import Mask, Rows, TaskTable
+from solver.budget.task_table import TaskTable
 from solver.budget.workload import TaskShape
 from solver.config import Settings
 from solver.types import Status, TaskPlan
@@ -163,7 +161,8 @@ class UniformPolicy:
             wave = int(table.waves[chosen[0]])
         if wave > 0 and left < self._floor and not self._fits(table.tasks[chosen[0]], left):
             return None
-        share = min(left, left * workers * self._share(chosen, due))
+        items = math.ceil(int(due.sum()) / len(chosen))  # that the tasks which are due make, at this size
+        share = min(left, left * workers / items)
         if share < self._floor:
             share = self._floor if left >= 2 * self._floor else left
         return Assignment(
@@ -171,7 +170,7 @@ class UniformPolicy:
             wave=wave,
             plan=self._plan,
             seconds=share,
-            reason=f"{self._kind} share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
+            reason=f"even share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
             halvings=int(table.losses[chosen[0]]),
         )
 
@@ -185,30 +184,3 @@ class UniformPolicy:
         """Whether another pass would come to answers, after one optimizer step if there are to be any."""
         plan = replace(self._plan, steps=min(1, self._plan.steps))
         return self.costs.measured and self.costs.seconds(task.shape, plan, task.waves) <= left
-
-    _kind = "even"
-
-    def _share(self, chosen: Rows, due: Mask) -> float:
-        """The share of the time for an item of the `chosen` tasks, out of all that are due."""
-        return 1 / math.ceil(int(due.sum()) / len(chosen))
-
-
-class ProportionalPolicy(UniformPolicy):
-    """As uniform, but every task gets time in proportion to what its full plan is predicted to cost."""
-
-    _kind = "proportional"
-
-    def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
-        super().__init__(settings, costs)
-        self._cost = np.zeros(0)  # seconds, by row; not a number: to be predicted
-        self._version = -1  # of the cost model they come from
-
-    def _share(self, chosen: Rows, due: Mask) -> float:
-        tasks = self._task_table.tasks
-        if self._version != self.costs.version or self._task_table.renewed:
-            self._version, self._cost = self.costs.version, np.full(len(tasks), np.nan)
-        if len(missing := np.flatnonzero(due & np.isnan(self._cost))):
-            plan, shapes = self._plan, [tasks[row].shape for row in missing]
-            steps, views = np.array([float(plan.steps)]), np.array([float(plan.views)])
-            self._cost[missing] = self.costs.medians(shapes, steps, views, plan.samples)[:, 0]
-        return float(self._cost[chosen].sum() / self._cost[due].sum())

@@ -8,13 +8,12 @@ from typing import Literal
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
 from solver.budget.gains import Gains
-from solver.budget.planner import FixedPolicy, Policy, ProportionalPolicy, UniformPolicy
+from solver.budget.planner import FixedPolicy, Policy, UniformPolicy
 from solver.config import Settings
 
-POLICIES: dict[Literal["fixed", "uniform", "proportional", "adaptive"], Callable[..., Policy]] = {
+POLICIES: dict[Literal["fixed", "uniform", "adaptive"], Callable[..., Policy]] = {
     "fixed": FixedPolicy,
     "uniform": UniformPolicy,
-    "proportional": ProportionalPolicy,
     "adaptive": AdaptivePolicy,
 }
 

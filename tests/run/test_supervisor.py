@@ -570,7 +570,7 @@ def identity_of_made() -> Identity:
     budget=st.floats(1.0, 60.0),
     workers=st.integers(1, 4),
     chunk=st.integers(1, 5),
-    policy=st.sampled_from(["fixed", "uniform", "proportional", "adaptive"]),
+    policy=st.sampled_from(["fixed", "uniform", "adaptive"]),
     agree=st.booleans(),
     silent=st.booleans(),
     faults=st.dictionaries(st.integers(0, 24), st.lists(st.sampled_from(["hang", "crash", "fail", ""]), max_size=3), max_size=6),
