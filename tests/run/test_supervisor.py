@@ -389,7 +389,7 @@ def test_a_device_that_changes_hands_gets_chunks_once_a_task_is_measured(tmp_pat
     assert sizes[:2] == [1, 9]  # 8 s are four percent of all of 8 + 9 x 22 s
     assert sizes == [1, *sorted(sizes[1:], reverse=True)]  # the end of the tasks is not left to one worker
     events = [event.detail for event in run.ledger.events() if event.kind == "chunk"]
-    assert events[0].startswith("9 tasks per item: changing hands takes 8.0 s, a task 22.0 s")
+    assert events[0].startswith("9 tasks per item: switching the device takes 8.0 s, a task 22.0 s")
 
 
 def test_a_short_budget_has_small_chunks(tmp_path: Path) -> None:
