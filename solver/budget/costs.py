@@ -186,7 +186,8 @@ class CostModel:
         """Learn where work is done, before any was. On another device than its own the prior becomes weak, and a line says so."""
         if not self.prior.known or self.tasks or not device or device == self.prior.device:
             return None
-        line = f"the profile was made on {self.prior.device}, the worker runs on {device}: a hint only until tasks are measured"
+        line = f"the profile was made on {self.prior.device}, the worker runs on {device}"
+        line += "; the profile is used as a rough guess until the first tasks are measured"
         self.prior = replace(self.prior, spreads=dict.fromkeys(PHASES, WEAK), known=frozenset())
         self._phases = _regressions(self.prior)
         self._forecasts.clear()

@@ -130,7 +130,7 @@ def _expected(given: Assignment, book: Mapping[str, TaskState], costs: CostModel
 
 
 def _within(plan: TaskPlan, forecast: Forecast, room: float) -> Pass:
-    """A pass within `room` seconds, as a worker does it: the fit leaves time for the answers; views are dropped if that is short."""
+    """A pass within `room` seconds, as a worker does it: the fit leaves time for answers; views are dropped if that is short."""
     phases = dict(forecast.median)
     if sum(phases.values()) <= room:
         return Pass(plan, plan.steps, plan.views, phases)

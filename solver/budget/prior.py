@@ -249,7 +249,8 @@ def prior(path: Path | None, machine: str | None, model: Model) -> tuple[Profile
         profile = load_profile(path)
         if profile.model.alike(model):
             return profile, []
-        warning = f"{path}: is about the model {profile.model}, not {model}: used as an estimate"
+        warning = f"{path}: is about the model {profile.model}, not {model}; costs are estimated from it"
         return estimate(profile, profile.machine, model), [warning]
     except InputError as error:
-        return stored(machine if machine in PRESETS else ANCHOR, model), [f"{error}; the stored profile is used instead"]
+        warning = f"{error}; the profile that comes with the package is used instead"
+        return stored(machine if machine in PRESETS else ANCHOR, model), [warning]

@@ -50,7 +50,7 @@ class TaskTable:
         return self.pending & ~self.busy
 
     def chunk(self, mask: Mask, size: int) -> Rows:
-        """Up to `size` tasks of `mask`, all of one wave, the shortest first. Tasks with failed passes come last, one at a time."""
+        """Up to `size` tasks of `mask`, all of one wave, the shortest first. Tasks with failed passes come last and alone."""
         rows = np.flatnonzero(mask)
         if not len(rows):
             return rows

@@ -92,7 +92,7 @@ def _expected_table(found: DryRun) -> Table:
     table.add_column(style="dim", justify="right", no_wrap=True)
     table.add_column()
     table.add_row("start", f"{clock_text(found.start_seconds)} until the first pass")
-    ending = "the time is up, with work left" if found.work_left else "nothing is left to do"
+    ending = "the time is up, with work left" if found.work_left else "all work is done"
     table.add_row("finish", f"{clock_text(found.finish)}: {ending}; workers busy {found.busy:.0%} of the time")
     table.add_row("a task", f"{found.steps:.0f} steps, {found.views:.1f} views in {found.passes:.1f} passes")
     table.add_row("a full pass", f"{found.planned_steps} steps, {found.planned_views} views by the settings")

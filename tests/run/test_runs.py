@@ -148,7 +148,7 @@ def test_a_worker_that_cannot_start(tmp_path: Path, challenges: Path, tiny_base:
     done = run_it(tmp_path, {"*": "raise"}, challenges=str(challenges), model=str(tiny_base))
     assert done.returncode == 1
     said = "no worker could be started: MemoryError: out of memory"
-    assert f"end: {said}; {tmp_path / 'out' / 'submission.json'} holds fallback answers only" in done.stdout
+    assert f"end: {said}; {tmp_path / 'out' / 'submission.json'} holds only fallback answers" in done.stdout
     assert_valid(tmp_path / "out", challenges)
     assert events(tmp_path / "out")["start failed"] >= MAX_FAILED_STARTS
     again = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base))  # once what was wrong is put right
