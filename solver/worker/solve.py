@@ -121,7 +121,7 @@ class Solver:
             job.seconds["prepare"] = self._clock() - began
 
     def _prompts(self, job: Job, wave: int) -> list[Prompted]:
-        """The prompt of every query under every view of the plan. One that does not fit the context is left out, with an event."""
+        """The prompt of every query under every view of the plan. One that does not fit the context is left out with an event."""
         views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
         limit = job.work.max_tokens
         context = self._context if limit is None else min(self._context, limit + self.codec.longest_answer)
@@ -232,7 +232,7 @@ class Solver:
         return SharedFit(self._own(fit), tuple(events))
 
     def _own(self, fit: Fit) -> Fit:
-        """The fit without the user's own adapter, which a fit without steps hands on: the run deletes the adapters of its fits."""
+        """The fit without the user's adapter, which a fit without steps hands on: the run deletes the adapters of its fits."""
         return replace(fit, adapter=None) if self._start is not None and fit.adapter == self._start else fit
 
     # -- inference
