@@ -276,7 +276,7 @@ def test_check_warns_of_test_outputs_that_it_does_not_need(files: Path) -> None:
     ("solutions", "words", "scored"),
     [
         (None, ("cannot read",), 0),
-        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1", "no answers are used"), 0),
+        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1", "nothing is scored"), 0),
         ({**SOLUTIONS, "aaaa0001": [[[1]], [[2]]], "b": [[[1]]]}, ("task aaaa0001", "2 outputs", "1 test inputs", "1 more"), 2),
     ],
 )

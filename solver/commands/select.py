@@ -38,7 +38,7 @@ class PastRun:
 
 
 def reselect(sources: Sequence[Path], rule: str | None, out: Path) -> str:
-    """Select from all sources by `rule` (default: that of the first run) and write the submission to `out`; gives a line for people.
+    """Select from all sources by `rule` (default: that of the first run) and write the submission to `out`; gives a line to show.
 
     A source is the folder of a run, a submission file, or a folder that holds a submission and no ledger. Candidates and scores
     of a task are pooled over runs; attempts of submissions are counted by `merged`. Raises InputError if a source cannot be read,

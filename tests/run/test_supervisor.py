@@ -232,7 +232,7 @@ def test_a_task_of_many_demonstrations_is_shown_in_parts(tmp_path: Path) -> None
     assert 512 <= (limits["many"] or 0) <= 4096
     (event,) = [event for event in run.ledger.events() if event.kind == "shortened"]
     assert event.task == "many"
-    assert f"of 400 demonstrations at once, in {limits['many']} tokens" in event.detail
+    assert f"of 400 demonstrations in at most {limits['many']} tokens" in event.detail
     fixed = simulate(tmp_path, 2, 60, "budget.policy=fixed", name="fixed.db", tasks=tasks)
     assert {work.max_tokens for _, item in fixed.executor.submitted for work in item.tasks} == {None}
 
