@@ -330,7 +330,7 @@ def test_picking_tasks(tmp_path: Path) -> None:
     assert pick_tasks(whole, "99").ids == whole.ids
     assert pick_tasks(whole, "b, c").ids == ("c", "b")
     assert pick_tasks(whole, "00576224").ids == ("00576224",)
-    for spec, message in [("0", "at least one"), ("a,x", "has no task x"), (",", "give a number"), ("-1", "no task -1")]:
+    for spec, message in [("0", "give at least 1"), ("a,x", "has no task x"), (",", "give a number"), ("-1", "no task -1")]:
         with pytest.raises(InputError, match=message):
             pick_tasks(whole, spec)
 
@@ -514,7 +514,7 @@ def test_repeated_keys_matter_where_they_are_needed(tmp_path: Path) -> None:
         (
             {"abc": [[[1]]], "def": [[[3]]], "ghi": [[[1]]]},
             ["def"],
-            "task abc: has 1 outputs.*, and 1 more; the answers to 1 of 2",
+            "task abc: has 1 outputs.*, and 1 more; only 1 of 2 tasks are scored",
         ),
         ({"abc": [[[1]], [[2], [3, 4]]], "def": [[[3]]]}, [], "test pair 1 output: row 1 .*; nothing is scored"),
         ("{", [], "cut off; nothing is scored"),

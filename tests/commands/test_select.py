@@ -130,7 +130,7 @@ def test_other_tasks_and_missing_ledgers_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_before_it_began_is_refused(tmp_path: Path) -> None:
     Ledger.open(tmp_path / "run.db", Identity(TASKS.fingerprint, "model", 0, "default", {}), TASKS).close()
-    with pytest.raises(InputError, match="before it began"):
+    with pytest.raises(InputError, match="before any work began"):
         reselect([tmp_path], None, tmp_path / "submission.json")
 
 
