@@ -158,11 +158,6 @@ def task_features(shape: TaskShape) -> tuple[float, float, float]:
     return math.log(max(shape.tokens, 1.0) / 1000), len(shape.demonstrations) - 3.0, float(shape.same_size)
 
 
-def prior_gains() -> Gains:
-    """The gains by the means of the prior alone."""
-    return Gains({name: mean for name, (mean, _) in PRIOR.items()}, fitted_on="no task: the prior")
-
-
 def shipped_gains(by_path: bool = False) -> Gains:
     """The gains that come with the package: for its own models, or for one that was given by path."""
     return load_gains(Path(str(resources.files("solver").joinpath("budget", "gains_by_path.json" if by_path else "gains.json"))))
@@ -316,8 +311,8 @@ def _chance(p: Mapping[str, float], features: Numbers, steps: Numbers, answers: 
     ceiling = _logistic(p["ceiling"] + features @ np.array([p["tokens"], p["demonstrations"], p["same_size"]]))
     base, single = _logistic(np.array(p["base"])), _logistic(np.array(p["single"]))
     fitted = base + (1 - base) * -np.expm1(-((steps / math.exp(p["scale"])) ** math.exp(p["onset"])))
-    slope = 1 - (1 - single) * np.exp(-np.maximum(answers - 1, 0.0) / math.exp(p["reach"]))
-    return np.asarray(ceiling * fitted * slope)
+    found = 1 - (1 - single) * np.exp(-np.maximum(answers - 1, 0.0) / math.exp(p["reach"]))
+    return np.asarray(ceiling * fitted * found)
 
 
 def _hope(p: Mapping[str, float], agreement: Numbers, waves: Numbers) -> Numbers:
