@@ -132,7 +132,7 @@ class _Scale:
     to_model: Model
 
     def seconds(self, seconds: float, here: tuple[float, float], there: tuple[float, float], passes: float) -> float:
-        """Seconds over there of work of (FLOP, bytes), in so many forward-sized passes through the layers."""
+        """Seconds on the other machine, for work of (FLOP, bytes) that runs `passes` times through the layers."""
         roofed = seconds * _roof(self.to_machine, *there) / _roof(self.machine, *here)
         if self.to_machine.kind == "cpu":
             return roofed

@@ -32,7 +32,7 @@ class Pace:
     """Seconds of each kind of work on one device, from a profile, between whose lengths it is interpolated."""
 
     start: Mapping[str, float]  # creation of a worker until it is ready, by part
-    fit: float  # of a fit beside its steps
+    fit: float  # of a fit, besides its steps
     step: tuple[tuple[int, float], ...]  # tokens a sequence -> seconds of an optimizer step
     prefill: tuple[tuple[int, float], ...]  # tokens -> seconds a prompt
     decode: tuple[tuple[int, float], ...]  # tokens of the prompt -> tokens/s
@@ -230,7 +230,7 @@ def course(
     return Course(prepare, fit, steps, infer * share, views, score * share, steps == plan.steps and share >= 1.0)
 
 
-# -- what it adds up to
+# -- sums over runs
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def in_column(sizes: Sequence[Sizes]) -> Sizes:
 def amounts(
     sizes: Sizes, settings: Settings, steps: Amount, views: Amount, samples: Amount, circumstances: Circumstances = FIRST
 ) -> dict[str, tuple[Amount, ...]]:
-    """Features by phase of a pass with so many `steps` and `views`, or of several: numbers and arrays that broadcast."""
+    """The features of a pass by phase, or of several passes: the arguments are numbers, or arrays that broadcast."""
     train, infer = settings.train, settings.infer
     several = isinstance(steps, np.ndarray) or isinstance(sizes.answers, np.ndarray)
     least, most = (np.minimum, np.maximum) if several else (min, max)  # for single numbers these take a tenth of the time

@@ -47,7 +47,7 @@ class Bench:
         self._base, self._trainer, self._engine, self._settings = base, trainer, engine, settings
         self.variant = variant
         self.context = base.context
-        self.fit_seconds = 0.0  # of a fit, beside its steps
+        self.fit_seconds = 0.0  # of a fit, besides its steps
         # seconds that the last row took: those that grow with the length, and those that hardly do
         self.reading = self.writing = 0.0
         self._adapter: AdapterRef | None = None  # of the first fit: inference is timed with it

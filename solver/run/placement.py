@@ -22,7 +22,7 @@ ON_GPU = 1.2  # times the same: the files are read through host memory on their 
 
 @dataclass(frozen=True)
 class Placement:
-    """The workers of a run: the environment each gets on top of ours, the settings all get, and notes for people."""
+    """The workers of a run: the variables added to the environment of each, the settings of all, and notes for people."""
 
     environments: tuple[Mapping[str, str], ...]
     settings: Settings
