@@ -1,6 +1,6 @@
-"""Child processes: how one is started with a line to it, what it needs to know of its parent, and how both report trouble.
+"""Child processes: starting one with a connection to it, ending it with its parent, and describing errors and exits.
 
-A child is `command FD PARENT`: the number of its end of the line, and the process id of its parent.
+A child's command line is `command FD PARENT`: the file descriptor of its end of the connection, and the process id of its parent.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import IO
 
 from solver.errors import InputError
 
-Output = int | IO[bytes] | None  # as subprocess takes it
+Output = int | IO[bytes] | None  # as `subprocess.Popen` takes it
 
 
 def start_child(
     command: Sequence[str], environment: Mapping[str, str], stdout: Output, stderr: Output, own_session: bool = False
 ) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Start `command FD PARENT` and give it with our end of the line; `environment` is added to ours.
+    """Start `command FD PARENT`. Gives the process and our end of the connection; `environment` is added to that of this process.
 
-    With `own_session` a Ctrl-C meant for us does not reach it, and its process group is its own to be killed. Raises OSError
-    if there is no process, memory or file to be had; nothing is left open then.
+    With `own_session` a Ctrl-C for this process does not reach the child, and the child has a process group that can be killed
+    alone. Raises OSError if the system has no process, memory or file left; nothing stays open then.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -45,22 +45,22 @@ def start_child(
 
 
 def line_to_parent() -> Connection:
-    """For the child: its end of the line, from its command line. From now on it dies with its parent."""
+    """The child's end of the connection, from its command line. From now on the child ends when its parent does."""
     die_with(int(sys.argv[2]))
     return Connection(int(sys.argv[1]))
 
 
 def die_with(parent: int) -> None:
-    """Have the system kill this process when its parent dies (Linux; elsewhere the broken line does it)."""
+    """Have the system kill this process when its parent ends. Elsewhere than on Linux the broken connection ends it."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
+    if os.getppid() != parent:  # the parent ended before the call
         os._exit(0)
 
 
 class WarningHandler(logging.Handler):
-    """Passes the text of every warning to `send`, but not of errors: they come with what failed by them."""
+    """Passes the text of every warning to `send`. Errors are not passed on: they are reported with the work that failed."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -73,7 +73,7 @@ class WarningHandler(logging.Handler):
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line; an InputError is a line for the user already."""
+    """An error in one line: its type and message, or only the message of an InputError, which is written for the user."""
     text = str(error).strip().splitlines()
     if text and isinstance(error, InputError):
         return text[0]
@@ -81,9 +81,9 @@ def describe_error(error: BaseException) -> str:
 
 
 def describe_exit(code: int | None) -> str:
-    """How a process ended, by its `Popen.returncode`; None: it could not be ended."""
+    """How a process ended, by its `Popen.returncode`; None: it has not ended in spite of a kill."""
     if code is None:
-        return "it closed its line and could not be ended"
+        return "it closed its connection, and killing it had no effect"
     if code >= 0:
         return f"it ended with exit code {code}"
     with contextlib.suppress(ValueError):

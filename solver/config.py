@@ -139,7 +139,7 @@ class SelectSettings(_Settings):
 class BudgetSettings(_Settings):
     """How seconds are spent."""
 
-    policy: Literal["fixed", "uniform", "proportional", "adaptive"] = "adaptive"
+    policy: Literal["fixed", "uniform", "adaptive"] = "adaptive"
     profile: Path | None = None  # of this machine, by `solver profile`; none: the one that comes with the package
     fixed_waves: tuple[int, ...] = ()  # optimizer steps of each pass under "fixed"; none: one pass by the other settings
     reserve: float | None = Field(None, ge=0)  # seconds kept for the last write, kill and report; none: see `budget.reserve`

@@ -1,4 +1,4 @@
-"""The machine and the installation this process runs on: memory, processors, versions of packages, the commit. Needs no torch."""
+"""Facts about the machine and the installation: memory, processors, package versions, the commit. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PACKAGES = ("solver", "torch", "transformers", "peft", "tokenizers", "bitsandby
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of host memory that new processes can have: what the system says, or less by a container's limit."""
+    """Bytes of host memory for new processes: what the system has available, or less if a container's limit leaves less."""
     system = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
-        system = int(found.group(1)) * 1024 if found else system
+        available = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+        system = int(available.group(1)) * 1024 if available else system
     except OSError:
         pass
     groups = (
@@ -35,27 +35,27 @@ def free_memory(root: Path = Path("/")) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, as installed; nothing is imported."""
-    found = {"python": platform.python_version()}
+    """Installed versions of Python and of the packages a run uses, by name. Imports none of them."""
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def hardware(facts: Mapping[str, str]) -> dict[str, Any]:
-    """The machine: processors this process may use, memory in bytes, and what the worker said of its device."""
+    """The machine: processors that this process may use, memory in bytes, and the `facts` of a worker."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"cpu": _cpu(), "cores": cores, "memory": memory, "system": platform.platform(), **facts}
 
 
 def commit() -> str:
-    """The commit of the checkout the package runs from, "+" appended if it was changed.
+    """The commit of the checkout that the package runs from, with "+" at the end if files were changed.
 
-    Outside of one what the environment variable `SOLVER_COMMIT` says, for copies of a checkout; else empty.
+    Outside of a checkout it is the environment variable `SOLVER_COMMIT` (for copies of a checkout), or empty.
     """
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

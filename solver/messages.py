@@ -1,4 +1,4 @@
-"""What supervisor and workers say to each other, besides work items and their outcomes. Needs no torch."""
+"""The messages between supervisor and workers, besides work items and their outcomes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from solver.types import Fit, TaskOutcome
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """The first message a worker gets."""
+    """The first message to a worker."""
 
     settings: Settings
     model: Path | None  # None: the embedded one
-    scratch: Path  # adapters
+    scratch: Path  # the folder for adapters
     adapter: Path | None = None  # the LoRA weights that every fit starts from; None: fits start from the base
 
 
@@ -23,7 +23,7 @@ class WorkerConfig:
 class Ready:
     """A worker has loaded its model and waits for work."""
 
-    parts: dict[str, float]  # seconds of each part of its start: those of budget.costs.START
+    parts: dict[str, float]  # seconds of its start, by part (budget.costs.START)
     facts: dict[str, str]  # "trainer", "engine", "dtype", "device", ..., in words
 
     @property
@@ -34,7 +34,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Changed:
-    """The worker goes on with another engine than it began with."""
+    """The worker has replaced its engine."""
 
     facts: dict[str, str]  # as in `Ready`
 
@@ -43,7 +43,7 @@ class Changed:
 class Heartbeat:
     """A sign of life, about once a second."""
 
-    activity: str  # what is going on, in words; empty while idle
+    activity: str  # what the worker is doing, in words; empty while idle
     peak_memory: int  # bytes
 
 
@@ -62,14 +62,14 @@ class ItemDone:
 
 @dataclass(frozen=True)
 class ItemFailed:
-    """The item ended with an error that the worker survived; tasks not yet reported will not be."""
+    """The item ended with an error that the worker survived. Tasks without an outcome so far get none."""
 
     error: str
 
 
 @dataclass(frozen=True)
 class StartFailed:
-    """The worker cannot start; it ends. `bad_input`: `error` is the line for the user, and trying again is pointless."""
+    """The worker could not start and ends. With `bad_input` trying again is pointless, and `error` is the line for the user."""
 
     error: str
     bad_input: bool = False
@@ -77,7 +77,7 @@ class StartFailed:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something went wrong that the item goes on in spite of, such as memory that ran out and was made do with."""
+    """Something went wrong, but the item goes on: for example, memory ran out and a smaller batch helped."""
 
     kind: str
     detail: str

@@ -36,4 +36,4 @@ def served_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ordinary Qwen3 over the grid vocabulary that vLLM has kernels for, which has learnt what answers look like."""
     from plain_qwen3 import SERVED, write_plain_qwen3
 
-    return write_plain_qwen3(tmp_path_factory.mktemp("served") / "model", SERVED, steps=120)
+    return write_plain_qwen3(tmp_path_factory.mktemp("served") / "model", SERVED, steps=300)

@@ -49,7 +49,7 @@ def write_plain_qwen3(folder: Path, shape: Shape = TINY, seed: int = 0, steps: i
 
 def learn(model: Qwen3ForCausalLM, steps: int) -> None:
     """AdamW on the shortest ARC-AGI-1 training tasks, one a step: then next tokens are far from equally likely."""
-    tasks = shortest_tasks(load_tasks("arc1:training"), 8)
+    tasks = list(shortest_tasks(load_tasks("arc1:training"), 8))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(steps):
         sequence = grid_codec().sequence(tasks[step % len(tasks)].query(0), 4096)

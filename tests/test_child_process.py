@@ -101,7 +101,7 @@ def test_an_error_is_one_line(error: Exception, line: str) -> None:
 @pytest.mark.parametrize(
     ("code", "line"),
     [
-        (None, "it closed its line and could not be ended"),
+        (None, "it closed its connection, and killing it had no effect"),
         (3, "it ended with exit code 3"),
         (-9, "it was ended by SIGKILL"),
         (-250, "it was ended by signal 250"),

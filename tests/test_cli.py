@@ -185,7 +185,7 @@ def test_check_accepts_the_fallback_for_a_named_set(tmp_path: Path) -> None:
         (("run", "{}/challenges.json", "--out", "{}/out", "--set", "train.steps=none"), ("setting train", "steps")),
         (("run", "{}/challenges.json", "--out", "{}/out", "--set", "select.rule=dice"), ("select.rule", "dice", "flat_vote")),
         (("run", "{}/challenges.json", "--out", "{}/out", "--tasks", "aaaa0009"), ("challenges.json", "aaaa0009")),
-        (("run", "", "--out", "{}/out"), ("empty name",)),
+        (("run", "", "--out", "{}/out"), ("name of the tasks is empty",)),
         (("run", "arc7:evaluation", "--out", "{}/out"), ("arc7:evaluation", "arc1:evaluation")),
         (("score", "{}/submission.json", "arc7:evaluation"), ("arc7:evaluation", "arc1:evaluation")),
         (("score", "{}/submission.json", "{}/absent.json"), ("absent.json",)),
@@ -276,7 +276,7 @@ def test_check_warns_of_test_outputs_that_it_does_not_need(files: Path) -> None:
     ("solutions", "words", "scored"),
     [
         (None, ("cannot read",), 0),
-        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1", "no answers are used"), 0),
+        ({**SOLUTIONS, "aaaa0001": [[[5, 11]]]}, ("task aaaa0001", "test pair 0", "row 0, column 1", "nothing is scored"), 0),
         ({**SOLUTIONS, "aaaa0001": [[[1]], [[2]]], "b": [[[1]]]}, ("task aaaa0001", "2 outputs", "1 test inputs", "1 more"), 2),
     ],
 )
@@ -470,9 +470,9 @@ def test_a_run_from_end_to_end(files: Path, tiny_base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "words"), [(("--budget", "2s"), "budget of 2 s"), (("--until", "100"), "--until names a moment")]
+    ("end", "words"), [(("--budget", "2s"), "budget of 2 s"), (("--until", "100"), "--until is a time in the past")]
 )
 def test_a_budget_too_short_for_a_model_leaves_the_fallback(files: Path, end: tuple[str, str], words: str) -> None:
     result = solver("run", files / "challenges.json", "--out", files / "out", *end)
-    assert_one_line_and_exit_2(result, words, "to start a model", "fallback answers only")
+    assert_one_line_and_exit_2(result, words, "to start a model", "only fallback answers")
     assert solver("check", files / "out" / "submission.json", files / "challenges.json").returncode == 0

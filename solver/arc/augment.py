@@ -1,4 +1,4 @@
-"""Augmenters: changes of all grids of a task that keep its rule recognisable but, unlike views, cannot always be undone.
+"""Augmenters change all grids of a task alike. The rule of the task stays recognisable, but unlike views not all can be undone.
 
 Source: the transformations of Akyurek et al. 2024 (arXiv 2411.07279), appendix on TTT data, in this project's names. A
 name of several joined by "+" is a chain, applied from left to right: "rot90+double_resolution".

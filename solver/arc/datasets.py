@@ -1,7 +1,7 @@
 """Reading tasks and solutions: files and folders in the layouts of `arc.layouts`, and the public sets by name.
 
-Every flaw is an `InputError` of one line naming file, task, pair and cell. Pairs, rows and columns count from 0. A flaw of what
-nobody needs, such as a test output where tasks are to be solved, is a note instead.
+Every flaw is an `InputError` of one line that names file, task, pair and cell. Pairs, rows and columns count from 0. A flaw in
+something that is not needed, such as a test output of a task that is to be solved, only becomes a note.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class TaskSet:
     tasks: tuple[Task, ...]
     bad: Mapping[str, BadTask] = field(default_factory=dict)  # only with on_bad_task = "fallback"
     ids: tuple[str, ...] = ()  # of good and bad tasks, in file order; empty: those of `tasks`
-    notes: tuple[str, ...] = ()  # what was left out while reading because nobody needs it, a line each
+    notes: tuple[str, ...] = ()  # a line for each thing that was left out because it is not needed
 
     def __post_init__(self) -> None:
         if not self.ids:
@@ -162,18 +162,18 @@ def load_solutions(source: str | Path, tasks: TaskSet | None = None) -> Answers:
 
 
 def load_usable_solutions(source: str | Path, tasks: TaskSet) -> tuple[Answers, str]:
-    """The answers of `source` that fit `tasks`, and in one line what does not; empty: all fit. For who can do without them."""
+    """The answers of `source` that fit `tasks`, and a line about those that do not (empty: all fit). Raises nothing."""
     try:
         answers = load_solutions(source)
     except InputError as error:
-        return {}, f"{error}; no answers are used"
+        return {}, f"{error}; nothing is scored"
     wrong = list(_mismatches(str(source), answers, tasks))
     if not wrong:
         return answers, ""
     counts = tasks.test_counts
     fitting = {id_: grids for id_, grids in answers.items() if len(grids) == counts.get(id_)}
     more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-    return fitting, f"{wrong[0]}{more}; the answers to {len(fitting)} of {len(tasks)} tasks are used"
+    return fitting, f"{wrong[0]}{more}; only {len(fitting)} of {len(tasks)} tasks are scored"
 
 
 def pick_tasks(tasks: TaskSet, spec: str) -> TaskSet:
@@ -183,7 +183,7 @@ def pick_tasks(tasks: TaskSet, spec: str) -> TaskSet:
     """
     if spec.strip().isascii() and spec.strip().isdigit() and spec.strip() not in tasks.ids:
         if int(spec) < 1:
-            raise InputError(f"--tasks {spec}: at least one task is needed")
+            raise InputError(f"--tasks {spec}: give at least 1")
         return tasks.subset(tasks.ids[: int(spec)])
     wanted = [part.strip() for part in spec.split(",") if part.strip()]
     if not wanted:
@@ -195,7 +195,7 @@ def pick_tasks(tasks: TaskSet, spec: str) -> TaskSet:
 
 
 def sample_tasks(tasks: TaskSet, count: int) -> TaskSet:
-    """A fixed sample without favourites: the `count` tasks whose ids have the smallest sha256."""
+    """A fixed and unbiased sample: the `count` tasks whose ids have the smallest sha256."""
     return tasks.subset(sorted(tasks.ids, key=lambda id_: hashlib.sha256(id_.encode()).digest())[:count])
 
 
@@ -205,7 +205,7 @@ def shortest_tasks(tasks: TaskSet, count: int) -> TaskSet:
 
 
 class _Reader:
-    """Collects tasks from one or several files and notices ids that come twice."""
+    """Collects tasks from one or several files, and detects repeated ids."""
 
     def __init__(self, on_bad_task: OnBadTask, need_answers: bool) -> None:
         self.on_bad_task = on_bad_task
@@ -218,7 +218,7 @@ class _Reader:
         self._file = ""
 
     def add_file(self, path: Path, alone: bool) -> None:
-        """Add the tasks of one file. Among others, one without tasks is noted, and an unreadable one may be a bad task."""
+        """Add the tasks of one file. If it is not `alone`, no tasks in it become a note, and an unreadable file a bad task."""
         self._file = str(path)
         try:
             for entry in read_entries(path, "task file"):
@@ -239,7 +239,7 @@ class _Reader:
         where = f"{entry.where}: task {entry.id}"
         origin = self.origin.get(entry.id)
         if origin is not None and origin != self._file:
-            # which of the two is meant cannot be known, so no answer would be right for both
+            # nobody can know which of the two is meant, and no answer can be right for both
             raise _Refused(f"{where}: the id is also in {origin}")
         flaw = REPEATED if origin is not None else entry.flaw
         try:
@@ -258,7 +258,7 @@ class _Reader:
 
     def _reject(self, id_: str, value: Any, message: str) -> None:
         tests = value.get("test") if isinstance(value, dict) else None
-        if id_ in self.origin:  # a row, as an earlier one was: neither can be answered
+        if id_ in self.origin:  # the id of an earlier row: neither of the two can be answered
             self.tasks = [task for task in self.tasks if task.id != id_]
         else:
             self._enter(id_)
@@ -270,7 +270,7 @@ class _Reader:
 
 
 class _Refused(InputError):
-    """A task that is refused whatever becomes of the rest of its file."""
+    """A task for which the whole input is refused, even if its file could be passed over."""
 
 
 def parse_task(id_: str, value: Any, note: Callable[[str], None] | None = None) -> Task:
@@ -296,7 +296,7 @@ def parse_pairs(
         raise GridError(f"has no {part} pairs")
     if not isinstance(pairs, list):
         raise GridError(f"{part} must be a list of pairs, not {kind(pairs)}")
-    found = []
+    parsed = []
     for i, pair in enumerate(pairs):
         name = f"{part} pair {i}"
         if not isinstance(pair, dict):
@@ -312,8 +312,8 @@ def parse_pairs(
                 if answers or note is None:
                     raise
                 note(f"{error}; it counts as unknown")
-        found.append(Pair(shown, output))
-    return tuple(found)
+        parsed.append(Pair(shown, output))
+    return tuple(parsed)
 
 
 def _grid(pair: dict[str, Any], side: str, name: str) -> Grid:
@@ -334,7 +334,7 @@ def _no_repeats(value: dict[str, Any], keys: tuple[str, ...], name: str) -> None
 def _check_name(source: str) -> None:
     """Refuse what is neither a path nor a named set."""
     if not source:
-        raise InputError("an empty name where a file, a folder or a set is needed")
+        raise InputError("the name of the tasks is empty; give a file, a folder or a named set")
     if source not in NAMED_SETS and re.fullmatch(r"arc\d+:\w*", source):
         raise InputError(f"{source}: unknown set; there are: {', '.join(NAMED_SETS)}")
 

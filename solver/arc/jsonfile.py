@@ -1,4 +1,4 @@
-"""JSON files: read from users, where everything wrong is an InputError of one line that says where, and written atomically."""
+"""JSON files: reads those of users, with an InputError of one line for every flaw, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def _parsed(text: str) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace `path` by the JSON of `value`: at every instant, power cuts included, the old or the new file is whole.
+    """Replace `path` by the JSON of `value`. At any moment, even in a power cut, the old or the new file is there as a whole.
 
-    One writer per path at a time. Raises OSError (full or read-only disk) with the old file untouched.
+    Only one process may write a path at a time. Raises OSError (full or read-only disk) with the old file untouched.
     """
-    # always the same name, so that a killed writer leaves at most one such file, and the next write takes it over
+    # always the same name: a killed writer leaves at most one such file, which the next write replaces
     temporary = path.with_name(f".{path.name}.tmp")
     data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     try:
@@ -98,7 +98,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _sync_folder(folder: Path) -> None:
-    # the new name reaches the disk with its folder; file systems that cannot sync folders have replaced the file all the same
+    # the new name is on disk once its folder is; a file system that cannot sync folders has replaced the file nevertheless
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""What files hold tasks, and in which layouts: whatever people publish becomes entries of one kind.
+"""Finds the files that hold tasks, and reads all layouts in which tasks are published into entries of one kind.
 
     {"train": [...], "test": [...]}                     a task, named as its file
     [{"input": grid, "output": grid}, ...]              a family of pairs, named as its file (RE-ARC)
@@ -26,45 +26,45 @@ REPEATED = "the id occurs more than once in this file"
 
 _NAMES = ("task_id", "id", "name")  # keys of a row that say what its task is called
 _SHOWN = 3  # keys or suffixes that a message names
-_TRIED = 100  # rows without a task after which a file is taken to hold none
+_TRIED = 100  # rows: if none of the first ones is a task, the file counts as holding none
 
 
 class OtherForm(InputError):
-    """A file of JSON that holds neither tasks nor pairs; the message says what it does hold."""
+    """A JSON file that holds neither tasks nor pairs; the message says what it holds instead."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One task or family as it stands in a file, not checked: an object with train and test, or a list of pairs."""
+    """One task or family from a file, not checked: an object with train and test, or a list of pairs."""
 
     id: str
     value: Any
     where: str  # the file, with the line if it has lines: how a message about the entry begins
-    flaw: str = ""  # why it cannot be used, whatever it holds
+    flaw: str = ""  # why it cannot be used, for example because its id is repeated
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files of a folder and of those below it that can hold tasks, sorted. Hidden ones never count (.DS_Store, ._1.json)."""
+    """The files in and below a folder that can hold tasks, sorted. Hidden files (.DS_Store, ._1.json) are ignored."""
     return [path for path in _visible(folder) if path.name.lower().endswith(SUFFIXES)]
 
 
 def describe_folder(folder: Path) -> str:
-    """What a folder without such files holds instead, in words."""
+    """A description of a folder that has no such files, for a message."""
     suffixes = sorted({path.suffix or path.name for path in _visible(folder)})
-    found = ", ".join(suffixes[:_SHOWN]) + (", ..." if len(suffixes) > _SHOWN else "")
-    return f"no .json or .jsonl file (packed as .xz or not), {f'only {found}' if found else 'nothing else either'}"
+    names = ", ".join(suffixes[:_SHOWN]) + (", ..." if len(suffixes) > _SHOWN else "")
+    return f"no .json or .jsonl file (packed as .xz or not), {f'only {names}' if names else 'nor any other file'}"
 
 
 def _visible(folder: Path) -> list[Path]:
-    found = []
+    paths = []
     seen = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         folders[:] = [] if real in seen else [name for name in folders if not name.startswith(".")]
         if real not in seen:
-            found += [Path(place) / name for name in files if not name.startswith(".")]
-        seen.add(real)  # links may lead back
-    return sorted(found)
+            paths += [Path(place) / name for name in files if not name.startswith(".")]
+        seen.add(real)  # symbolic links may form a cycle
+    return sorted(paths)
 
 
 def stem(path: Path) -> str:
@@ -113,17 +113,17 @@ def holds_solutions(value: Any) -> bool:
 
 
 def _rows(path: Path, rows: Iterator[tuple[int, Any]], unit: str) -> Iterator[Entry]:
-    """The entries of rows, once one of the first rows has turned out to be a task."""
+    """The entries of rows. Raises OtherForm if none of the first `_TRIED` rows is a task."""
     waiting: list[tuple[int, Any]] = []
-    found = False
+    has_task = False
     for number, row in rows:
         waiting.append((number, row))
-        found = found or is_single(row)
-        if not found and len(waiting) == _TRIED:
+        has_task = has_task or is_single(row)
+        if not has_task and len(waiting) == _TRIED:
             break
-        while found and waiting:
+        while has_task and waiting:
             yield _row(path, unit, *waiting.pop(0))
-    if not found:
+    if not has_task:
         head = f"{path}: {unit} {waiting[0][0]}" if waiting else str(path)
         raise OtherForm(f"{head}: {_refusal(waiting[0][1] if waiting else [])}")
 
@@ -148,7 +148,7 @@ def _pair(example: Any) -> Any:
 
 
 def _whole(grid: Any) -> Any:
-    """A grid whose whole numbers are written as floats, with integers."""
+    """The grid with integers in place of whole floats (3.0)."""
     if not isinstance(grid, list):
         return grid
     return [

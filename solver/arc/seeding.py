@@ -1,4 +1,4 @@
-"""Random generators that depend on names, not on the process: the same run gives the same draws on every machine."""
+"""Random generators that are seeded by names, so that the same run makes the same draws on every machine."""
 
 import hashlib
 

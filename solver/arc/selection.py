@@ -1,10 +1,10 @@
-"""Selection: from the candidates of one query and their scores to two attempts.
+"""Selection: chooses two attempts from the candidates of one query and their scores.
 
-A rule ranks the distinct grids among the candidates, best first. Every order is total (ties end at the cells), so the
-same candidates give the same answer whatever order they arrived in.
+A rule ranks the distinct grids among the candidates, best first. The order is total (the last tie-break compares cells), so the
+same candidates give the same answer in whatever order they come.
 
-Votes pool over waves: pass every candidate ever found. Likelihoods do not: a score belongs to (adapter, view), so pass
-`newest_scores` of each run. A grid without a score among them ranks behind all that have one, by votes.
+Votes are pooled over waves, so pass every candidate of all waves. Likelihoods are not, because a score belongs to an adapter and
+a view: pass the `newest_scores` of each run. Grids without such a score rank by votes, behind all that have one.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def architects(candidates: Sequence[Candidate], scores: Sequence[Score]) -> list
     experts = len({(score.adapter, score.view) for score in scores})
 
     def value(group: _Group) -> float:
-        found = sum(BASELINE + candidate.logprob for candidate in group.candidates)
-        return found + experts * (BASELINE - group.mean_nll)
+        votes = sum(BASELINE + candidate.logprob for candidate in group.candidates)
+        return votes + experts * (BASELINE - group.mean_nll)
 
     return _by_likelihood(candidates, scores, value)
 
@@ -116,8 +116,8 @@ def select(rule: str, candidates: Sequence[Candidate], scores: Sequence[Score]) 
 def newest_scores(scores: Iterable[Score]) -> list[Score]:
     """The scores of one query by the adapter that scored last; `scores` come in the order in which they were made.
 
-    Likelihoods under different adapters do not compare: a grid that only an older one scored keeps none. Of several scores
-    of a grid by one view the last counts. Apply it to each run alone before pooling runs.
+    Likelihoods under different adapters cannot be compared, so a grid that only an older adapter scored has no score. Of several
+    scores of a grid under one view the last counts. Call it for each run before pooling runs.
     """
     made = list(scores)
     kept = {(grid_key(score.grid), score.view): score for score in made if score.adapter == made[-1].adapter}
@@ -186,7 +186,7 @@ def _by_likelihood(candidates: Sequence[Candidate], scores: Sequence[Score], val
 
 
 def _top_three(candidates: Sequence[Candidate], everyone: Sequence[Grid]) -> list[bytes]:
-    """What one transform names: always three keys, the last ones repeated if nothing else is left."""
+    """The three grids, by key, that one transform names; its most frequent grid is repeated if it has fewer."""
     groups = _by_votes(_groups(candidates, ()).values())
     votes = [group.grid for group in groups for _ in group.candidates]  # best first
     named = [grid_key(group.grid) for group in groups[:3]]
@@ -199,7 +199,7 @@ def _top_three(candidates: Sequence[Candidate], everyone: Sequence[Grid]) -> lis
 
 
 def _row_majority(votes: Sequence[Grid], everyone: Sequence[Grid]) -> Grid:
-    """Each row the most frequent one at its place, over the votes of the most frequent shape's width."""
+    """A grid of the most frequent shape; each row is the most frequent row at its place, among votes of the same width."""
     rows, columns = _most_frequent([grid.shape for grid in votes], [grid.shape for grid in everyone])
     chosen = []
     for r in range(rows):

@@ -1,4 +1,4 @@
-"""Submissions: two attempts for every test input, written atomically, checked against the challenges, scored.
+"""Submissions: makes, writes, reads, checks and scores files with two attempts for every test input.
 
 The file's form is `{id: [{"attempt_1": grid, "attempt_2": grid}, ...]}`, one entry per test input in order.
 """
@@ -27,10 +27,10 @@ _LAST_RESORT = (np.zeros((1, 1), dtype=np.uint8), np.ones((1, 1), dtype=np.uint8
 
 
 def two_attempts(ranked: Sequence[Grid], task: Task | None, index: int) -> Attempts:
-    """The best two of `ranked`, filled up with fallback guesses for test input `index`, so that the two always differ.
+    """The best two grids of `ranked`, completed by fallback guesses for test input `index`. The two always differ.
 
-    Guesses, in order: the test input itself, the outputs of the demonstrations, single cells; `task` is None if it could
-    not be read.
+    The guesses are, in this order, the test input itself, the outputs of the demonstrations, and single cells. `task` is None if
+    it could not be read.
     """
     guesses = [] if task is None else [task.test[index].input, *(pair.output for pair in task.train if pair.output is not None)]
     distinct = {grid_key(grid): grid for grid in (*ranked, *guesses, *_LAST_RESORT)}
@@ -47,7 +47,7 @@ def fallback_submission(tasks: TaskSet) -> Submission:
 
 
 def submission_json(submission: Submission) -> dict[str, list[dict[str, Any]]]:
-    """The submission in its file's form."""
+    """The submission in the form of its file."""
     return {
         id_: [dict(zip(ATTEMPTS, map(grid_json, attempts), strict=True)) for attempts in entries]
         for id_, entries in submission.items()
@@ -71,21 +71,21 @@ def load_submission(path: Path) -> Submission:
 
 
 def defects(path: Path, tasks: TaskSet) -> list[str]:
-    """Everything wrong with a submission file for these challenges, one line each; empty: it is complete and valid.
+    """Every flaw of a submission file for these challenges, one line each; empty: it is complete and valid.
 
     Raises InputError if the file cannot be read or is not JSON.
     """
     value = read_json(path, "submission")
-    found = _flaws(value)
+    flaws = _flaws(value)
     if not isinstance(value, dict):
-        return found
+        return flaws
     for id_, count in tasks.test_counts.items():
         if id_ not in value:
-            found.append(f"task {id_}: is missing")
+            flaws.append(f"task {id_}: is missing")
         elif isinstance(value[id_], list) and len(value[id_]) != count:
-            found.append(f"task {id_}: has {len(value[id_])} entries for {count} test inputs")
-    found += [f"task {id_}: is not among the challenges" for id_ in value if id_ not in tasks.test_counts]
-    return found
+            flaws.append(f"task {id_}: has {len(value[id_])} entries for {count} test inputs")
+    flaws += [f"task {id_}: is not among the challenges" for id_ in value if id_ not in tasks.test_counts]
+    return flaws
 
 
 def score(submission: Submission, solutions: Mapping[str, Sequence[Grid | None]]) -> dict[str, dict[str, float]]:
@@ -135,30 +135,30 @@ def _ratio(solved: float, total: int) -> dict[str, float]:
 
 
 def _flaws(value: Any) -> list[str]:
-    """What is wrong with the form of a parsed submission, whatever the challenges."""
+    """Every flaw in the form of a parsed submission, without regard to the challenges."""
     if not isinstance(value, dict):
         return [f"a submission must be an object of task ids, not {kind(value)}"]
-    found = [f"task {id_}: occurs more than once" for id_ in sorted(value.repeated)] if isinstance(value, RepeatedKeys) else []
+    flaws = [f"task {id_}: occurs more than once" for id_ in sorted(value.repeated)] if isinstance(value, RepeatedKeys) else []
     for id_, entries in value.items():
         if not isinstance(entries, list):
-            found.append(f"task {id_}: must be a list of attempts, not {kind(entries)}")
+            flaws.append(f"task {id_}: must be a list of attempts, not {kind(entries)}")
             continue
         for index, entry in enumerate(entries):
-            found += [f"task {id_}: test {index}: {flaw}" for flaw in entry_flaws(entry)]
-    return found
+            flaws += [f"task {id_}: test {index}: {flaw}" for flaw in entry_flaws(entry)]
+    return flaws
 
 
 def entry_flaws(entry: Any) -> list[str]:
-    """What is wrong with one test input's entry of a parsed submission, one line each; empty: nothing."""
+    """Every flaw in one entry (of one test input) of a parsed submission, one line each."""
     if not isinstance(entry, dict):
         return [f"must be an object with {ATTEMPTS[0]} and {ATTEMPTS[1]}, not {kind(entry)}"]
-    found = [f"{key} occurs more than once" for key in sorted(entry.repeated)] if isinstance(entry, RepeatedKeys) else []
+    flaws = [f"{key} occurs more than once" for key in sorted(entry.repeated)] if isinstance(entry, RepeatedKeys) else []
     for name in ATTEMPTS:
         if name not in entry:
-            found.append(f"{name} is missing")
+            flaws.append(f"{name} is missing")
             continue
         try:
             parse_grid(entry[name])
         except GridError as error:
-            found.append(f"{name}: {error}")
-    return found + [f"unknown key {key!r}" for key in entry if key not in ATTEMPTS]
+            flaws.append(f"{name}: {error}")
+    return flaws + [f"unknown key {key!r}" for key in entry if key not in ATTEMPTS]

@@ -44,7 +44,7 @@ class Task:
         return replace(self, test=(self.test[index],))
 
     def grid_tokens(self) -> int:
-        """Cells plus one separator a row over all known grids: the size the 16-token codec gives, less markers."""
+        """Cells plus one separator for each row, over all known grids: the tokens of the 16-token codec without its markers."""
         grids = [g for pair in (*self.train, *self.test) for g in (pair.input, pair.output) if g is not None]
         return sum(g.size + g.shape[0] for g in grids)
 

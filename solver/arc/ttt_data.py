@@ -1,4 +1,4 @@
-"""TTT examples: small tasks with a known answer, made from the demonstrations of one task alone.
+"""Examples for test-time training: small tasks with a known answer, made only from the demonstrations of one task.
 
 An example is a `Task` of some demonstrations and one test pair with its output. Sources: leave-one-out and
 leave-two-out with the cap of Akyurek et al. 2024 (arXiv 2411.07279) and its published data code; n-1 and n-2
@@ -24,21 +24,21 @@ from solver.config import DataSettings
 
 T = TypeVar("T")
 
-PATIENCE = 200  # examples in a row that were seen before: the supply counts as used up
+PATIENCE = 200  # after so many repeated examples in a row the supply counts as used up
 
 
 def ttt_examples(task: Task, settings: DataSettings, seed: int, count: int | None = None, start: int = 0) -> list[Task]:
     """Examples `start` to `start + count` (default: up to `settings.max_sequences`) of the stream of this task and seed.
 
-    A second fit passes the number already used as `start` and so sees new views. Where the settings allow only so many
-    different examples, fewer come back, and a `start` past the last begins again at the first; never none at all.
+    A second fit passes the number of examples already used as `start`, and so sees new ones. If the settings allow fewer
+    different examples, fewer are given, and a `start` past the last continues at the first again. There is always at least one.
     """
     count = settings.max_sequences if count is None else count
-    found = list(islice(example_stream(task, settings, seed), start, start + count))
-    if not found and count:
+    examples = list(islice(example_stream(task, settings, seed), start, start + count))
+    if not examples and count:
         supply = list(islice(example_stream(task, settings, seed), start))
-        found = supply[start % len(supply) :][:count]
-    return found
+        examples = supply[start % len(supply) :][:count]
+    return examples
 
 
 def example_stream(task: Task, settings: DataSettings, seed: int) -> Iterator[Task]:
@@ -55,19 +55,19 @@ def example_stream(task: Task, settings: DataSettings, seed: int) -> Iterator[Ta
     one, two = _leave_out(task, 1), _leave_out(task, 2)
     alone = [Task(task.id, (), (pair,)) for pair in task.train]
     if settings.scheme == "e2e":
-        found = _random(alone, settings, rng)
+        examples = _random(alone, settings, rng)
     elif settings.scheme == "n-2":
-        found = _random(two or alone, settings, rng)
+        examples = _random(two or alone, settings, rng)
     elif settings.scheme == "n-1":
-        found = _random(one or alone, settings, rng)
+        examples = _random(one or alone, settings, rng)
     else:
-        found = _systematic(one or alone, two, settings, rng)
-    return _distinct(found)
+        examples = _systematic(one or alone, two, settings, rng)
+    return _distinct(examples)
 
 
 @dataclass(frozen=True)
 class _Recipe:
-    """How to present a split: the augmenter first, then the transform, then colours and order if they are to be drawn."""
+    """How to present a split: first the augmenter, then the transform, then drawn colours and order if `permuted`."""
 
     split: Task
     transform: Transform
@@ -85,7 +85,7 @@ class _Recipe:
 
 
 def _leave_out(task: Task, leave: int) -> list[Task]:
-    """Every split that predicts one demonstration from all but `leave` of them (1 or 2); none that shows nothing."""
+    """Every split that predicts one demonstration from the others but `leave` - 1 (`leave`: 1 or 2), if any are left to show."""
     pairs = task.train
     if len(pairs) <= leave:
         return []

@@ -1,4 +1,4 @@
-"""Views: invertible re-presentations of a task (a dihedral transform, a colour permutation, a demonstration order).
+"""Views: invertible changes of a task (a dihedral transform, a colour permutation, an order of the demonstrations).
 
 Source: the invertible transformations of "The Surprising Effectiveness of Test-Time Training for Few-Shot Learning"
 (Akyurek et al. 2024), section 5.1 and appendix B.
@@ -41,9 +41,9 @@ def transform_grid(grid: Grid, transform: Transform) -> Grid:
 
 @dataclass(frozen=True)
 class View:
-    """One presentation: `colours[c]` replaces colour c, `order[i]` names the demonstration shown at place i.
+    """One view: `colours[c]` replaces colour c, and `order[i]` is the index of the demonstration shown at place i.
 
-    An empty `order` keeps the demonstrations as they are, whatever their number.
+    An empty `order` keeps any number of demonstrations in their order.
     """
 
     transform: Transform = "identity"

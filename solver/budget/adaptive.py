@@ -1,11 +1,14 @@
-"""The policy that plans: steps, views and samples for every task so that the expected number of solved tasks is largest.
+"""The policy that plans: it chooses steps, views and samples so that the expected number of solved tasks is largest.
 
 Every task has options (`budget.pass_options`): passes with so many steps, views and samples, each with predicted seconds and an
-expected gain. Taking from every task the option that is worth most at a common price of a second, at the price at which the
-time left is used up, is what a greedy choice by marginal gain per second ends at where gains are concave, and where they are
-not it passes over what would not pay (Everett 1963, Generalized Lagrange Multiplier Method); it needs no sorting, and a table
-of each task's choices by price makes planning a sum.
-No task gets more than the least pass before all have been given that, if there is time for that at all.
+expected gain. The policy puts one price on a second, the same for all tasks, and takes from every task the option that is worth
+most at that price: its gain less the price of its seconds. The price is the lowest at which these options fit into the time left.
+This is Everett's method (1963, Generalized Lagrange Multiplier Method). Where gains are concave it ends where a greedy choice by
+marginal gain per second ends; where they are not, it skips options that would not pay. A table of each task's choice at every
+price makes planning a sum over tasks.
+
+No task gets more than its shortest pass before there is time for the shortest pass of every task. If the time does not suffice
+for that, the tasks with the largest gain per second come first.
 """
 
 from __future__ import annotations
@@ -27,14 +30,14 @@ from solver.types import TaskPlan
 STEP_SHARES = (0.0, 0.05, 0.1, 0.17, 0.25, 0.37, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # of the steps of the settings
 VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
 SAMPLE_SHARES = (0.5, 1.0, 2.0)
-MEASURED_FIRST = 2  # tasks: the shortest and the longest
-MEASURING = 0.25  # of the steps of the settings, to see what they cost
-LONGEST_SHARE = 0.05  # of the time left that measuring the longest task may take
-SLACK = 1.1  # of the median, where the upper quantile is hardly more
+MEASURED_FIRST = 2  # tasks whose first pass measures costs: the shortest, and the longest that is short enough
+MEASURING = 0.25  # of the steps of the settings, in a pass that measures costs
+LONGEST_SHARE = 0.05  # of the time left that measuring costs on a long task may take
+SLACK = 1.1  # times the median: the shortest deadline of a pass, where its upper quantile is hardly above its median
 
 
 class AdaptivePolicy:
-    """Most expected solved tasks for the time left, planned anew before every item."""
+    """Plans anew before every item for the most expected solved tasks in the time left."""
 
     def __init__(self, settings: Settings, costs: CostModel | None = None, gains: Gains | None = None) -> None:
         self.costs = costs or CostModel(settings)
@@ -51,14 +54,14 @@ class AdaptivePolicy:
         self._pass_options = PassOptions(self.costs, gains, full, self._steps, self._views, samples)
 
     def pending(self, task: TaskState) -> bool:
-        """Until its candidates agree; a task that cannot be worked on is left alone."""
+        """Whether its candidates still disagree. A task that failed or was set aside is never pending."""
         if task.set_aside or task.status == "failed":
             return False
         full = self._full
         return task.waves == 0 or trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted) < 1
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
-        """One task: first passes before later ones; None if nothing fits the time left."""
+        """The next item; first passes come before later ones. None if nothing fits the time left."""
         table, pass_options = self._task_table, self._pass_options
         pass_options.note(table, table.see(tasks))
         free = np.flatnonzero(table.free)
@@ -76,14 +79,14 @@ class AdaptivePolicy:
     # -- what to do next
 
     def _unmeasured(self, firsts: Rows, left: float, workers: int) -> Assignment:
-        """The shortest task, to see what work costs: the least pass under all views, within a share of the time."""
+        """A first pass over the shortest task, to measure costs: some steps, all views, within its share of the time."""
         task = self._task_table.tasks[firsts[self._task_table.place[firsts].argmin()]]
         share = left * workers / len(firsts)
         seconds = min(left, max(share, self._floor))
         return _assignment(task, self._measuring(), seconds, f"measure costs on the shortest of {len(firsts)} tasks")
 
     def _first_pass(self, firsts: Rows, others: Rows, price: int | None, left: float, workers: int) -> Assignment:
-        """The shortest task without a pass; if that does not fit, the next one, or a later pass of one of the `others`."""
+        """A first pass over the shortest task that fits; if none fits, a later pass over one of the `others`."""
         table, pass_options = self._task_table, self._pass_options
         least = pass_options.least_seconds(firsts)
         if price is None:
@@ -94,44 +97,47 @@ class AdaptivePolicy:
             longest = next((one for one in whole if self._measuring_seconds(one) < LONGEST_SHARE * left), None)
             if longest is not None:
                 seconds = self._measuring_seconds(longest)
-                reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time"
+                reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time left"
                 return _assignment(longest, self._measuring(), seconds, reason)
         total = sum(least.tolist())
         for at in np.lexsort((table.place[firsts], table.losses[firsts])):
             row, own = int(firsts[at]), float(least[at])
             option = int(pass_options.choice[row, price])
             room = min(left, max(left - (total - own) / workers, own))
-            reason = f"{self._worth(row, option, price)}; the least pass kept for {len(firsts) - 1} other tasks"
-            found = self._fit(table.tasks[row], pass_options.plans[option], room, left, reason)
-            if found is not None and table.pending.sum() == 1:
-                return self._stretched(found, table.tasks[row], left)
-            if found is not None:
-                return self._joined(found, firsts[np.argsort(table.place[firsts])], price, left)
+            others_left = len(firsts) - 1
+            reason = self._worth(row, option, price)
+            if others_left:
+                reason += f"; time is kept for the shortest pass of {others_left} other task{'s' * (others_left > 1)}"
+            assignment = self._fit(table.tasks[row], pass_options.plans[option], room, left, reason)
+            if assignment is not None and table.pending.sum() == 1:
+                return self._stretched(assignment, table.tasks[row], left)
+            if assignment is not None:
+                return self._joined(assignment, firsts[np.argsort(table.place[firsts])], price, left)
         later = self._later_pass(others, price, left)
         return self._tried(firsts, least, left, "nothing is predicted to fit") if later is None else later
 
     def _too_little(self, firsts: Rows, least: Numbers, left: float, workers: int) -> Assignment:
-        """Where not even the least pass fits for all: those that promise most a second."""
+        """For too little time for the shortest pass of every task: the task with the largest gain per second that fits."""
         table, pass_options = self._task_table, self._pass_options
         options = pass_options.least[firsts]
         ranked = np.lexsort((table.place[firsts], -pass_options.rates(firsts, options), table.losses[firsts]))
         fitting = int((np.cumsum(least[ranked]) <= left * workers).sum())
-        why = f"time for the least pass of {fitting} of {len(firsts)} tasks"
+        why = f"there is time for the shortest pass of {fitting} of {len(firsts)} tasks"
         for at in ranked:
-            found = self._fit(table.tasks[firsts[at]], pass_options.plans[options[at]], left, left, why)
-            if found is not None:
-                return found
+            assignment = self._fit(table.tasks[firsts[at]], pass_options.plans[options[at]], left, left, why)
+            if assignment is not None:
+                return assignment
         return self._tried(firsts, least, left, why)
 
     def _tried(self, firsts: Rows, least: Numbers, left: float, why: str) -> Assignment:
-        """The least pass of the task with the shortest: predictions may be wrong, and the time is of no other use."""
+        """The shortest pass, although none is predicted to fit: predictions may be wrong, and the time has no other use."""
         tasks = self._task_table.tasks
         at = min(range(len(firsts)), key=lambda at: (least[at], tasks[firsts[at]].id))
         plan = self._pass_options.plans[self._pass_options.least[firsts[at]]]
-        return _assignment(tasks[firsts[at]], plan, left, f"{why}; tried all the same")
+        return _assignment(tasks[firsts[at]], plan, left, f"{why}; this one is tried nevertheless")
 
     def _later_pass(self, free: Rows, price: int | None, left: float) -> Assignment | None:
-        """The doubtful task with the largest gain a second; with time left over, whichever still fits."""
+        """A further pass over the task in doubt with the largest gain per second that fits; None if none fits."""
         table, pass_options, place = self._task_table, self._pass_options, price or 0
         chosen = pass_options.choice[free, place]
         options = np.where(chosen < 0, pass_options.least[free], chosen)
@@ -140,46 +146,48 @@ class AdaptivePolicy:
             task, option = table.tasks[free[at]], int(options[at])
             doubt = f"agreement {task.agreement:.0%} of {task.views} views after {task.steps} steps"
             reason = f"{doubt}: {self._worth(free[at], option, place)}"
-            found = self._fit(task, pass_options.plans[option], left, left, reason)
-            if found is None:
+            assignment = self._fit(task, pass_options.plans[option], left, left, reason)
+            if assignment is None:
                 continue
             alike = free[ranked[table.waves[free[ranked]] == task.waves]]
-            joined = self._joined(found, alike, place, left)
+            joined = self._joined(assignment, alike, place, left)
             if len(joined.tasks) > 1:
                 return joined
-            after = left - self.costs.seconds(task.shape, found.plan, task.waves)
-            return found if after >= pass_options.least_seconds(free).min() else self._stretched(found, task, left)
+            after = left - self.costs.seconds(task.shape, assignment.plan, task.waves)
+            last = after < pass_options.least_seconds(free).min()  # no other pass fits after this one
+            return self._stretched(assignment, task, left) if last else assignment
         return None
 
     def _worth(self, row: int, option: int, price: int) -> str:
+        """An option in words, with what it is expected to gain and to cost."""
         plan, pass_options = self._pass_options.plans[option], self._pass_options
         what = f"{plan.steps} steps, {plan.views} views" + (f", {plan.samples} samples" if plan.samples > 1 else "")
         gain, seconds = pass_options.gain[row, option], pass_options.seconds[row, option]
-        return f"{what} for +{gain:.3f} solved in {seconds:.1f} s, a second worth {PRICES[price]:.1g}"
+        return f"{what}: +{gain:.3f} expected solved tasks in {seconds:.1f} s, at a price of {PRICES[price]:.1g} a second"
 
     # -- joining, shrinking and stretching
 
-    def _joined(self, found: Assignment, others: Rows, price: int, left: float) -> Assignment:
-        """With up to `chunk` tasks in all, the first of the `others` that are to get the same pass."""
-        if self.chunk == 1 or found.halvings:
-            return found
+    def _joined(self, assignment: Assignment, others: Rows, price: int, left: float) -> Assignment:
+        """The assignment with more tasks, `chunk` in all at most: the first of the `others` for which the same plan is chosen."""
+        if self.chunk == 1 or assignment.halvings:
+            return assignment
         table, pass_options = self._task_table, self._pass_options
-        ids, seconds = list(found.tasks), found.seconds
+        ids, seconds = list(assignment.tasks), assignment.seconds
         for row in others:
             task, option = table.tasks[row], int(pass_options.choice[row, price])
             if len(ids) == self.chunk:
                 break
-            if task.id in ids or task.losses or option < 0 or pass_options.plans[option] != found.plan:
+            if task.id in ids or task.losses or option < 0 or pass_options.plans[option] != assignment.plan:
                 continue
-            most = self.costs.forecast(task.shape, found.plan, task.waves).most
+            most = self.costs.forecast(task.shape, assignment.plan, task.waves).most
             if seconds + most <= left:
                 ids.append(task.id)
                 seconds += most
         more = f"; {len(ids)} tasks together" if len(ids) > 1 else ""
-        return replace(found, tasks=tuple(ids), seconds=seconds, reason=found.reason + more)
+        return replace(assignment, tasks=tuple(ids), seconds=seconds, reason=assignment.reason + more)
 
     def _fit(self, task: TaskState, plan: TaskPlan, room: float, left: float, reason: str) -> Assignment | None:
-        """The plan within `room` seconds, or what of it fits; None if not even its answers would."""
+        """A pass by `plan`, or by a smaller plan if it is predicted to take more than `room` seconds; None if none fits."""
         if self.costs.seconds(task.shape, plan, task.waves) > room:
             smaller = self._shrunk(task, plan, room)
             if smaller is None:
@@ -187,14 +195,16 @@ class AdaptivePolicy:
             plan = smaller
             reason += f"; shrunk to {plan.steps} steps and {plan.views} views in {room:.1f} s"
         forecast = self.costs.forecast(task.shape, plan, task.waves)
-        fair = left / max(1, int(self._task_table.pending.sum()))  # where time is plenty, a pass that hiccups is not to be cut
+        # with much time left, a pass that takes unusually long is not cut
+        fair = left / max(1, int(self._task_table.pending.sum()))
         deadline = min(left, max(min(forecast.most, room), SLACK * forecast.seconds, fair))
         return _assignment(task, plan, deadline, reason)
 
     def _shrunk(self, task: TaskState, plan: TaskPlan, room: float) -> TaskPlan | None:
-        """As many views as leave half of the room to the fit, and the steps that fit; with one view, whatever fits.
+        """The largest part of `plan` that is predicted to take `room` seconds; None if there is none.
 
-        A first pass without a fit: as many views as fit.
+        It has as many views as leave half of the room to the fit, and then as many steps as fit. A first pass that is planned
+        without a fit, or has no room for one, has as many views as fit. A later pass has at least one step.
         """
         if task.waves and self.costs.seconds(task.shape, TaskPlan(1, self._views[0], plan.samples), task.waves) > room:
             return None
@@ -210,19 +220,20 @@ class AdaptivePolicy:
         return None
 
     def _affordable(self, task: TaskState, views: int, samples: int, room: float) -> int:
-        """Steps that bring a pass to `room` seconds, by the medians."""
+        """With how many steps a pass takes `room` seconds, by the medians."""
         most = self._steps[-1]
         few, many = (self.costs.seconds(task.shape, TaskPlan(steps, views, samples), task.waves) for steps in (1, most + 1))
         each = (many - few) / most if most else 0.0
         return max(0, min(most, int(1 + (room - few) / each))) if room >= few and each > 0 else 0
 
-    def _stretched(self, found: Assignment, task: TaskState, left: float) -> Assignment:
-        """With as many more steps as what would be left of the time is good for: nothing else could use it."""
-        steps = self._affordable(task, found.plan.views, found.plan.samples, left)
-        if steps <= found.plan.steps:
-            return _assignment(task, found.plan, left, f"{found.reason}; the last item")
-        plan = TaskPlan(steps, found.plan.views, found.plan.samples)
-        return _assignment(task, plan, left, f"{found.reason}; stretched to {steps} steps: the last item")
+    def _stretched(self, assignment: Assignment, task: TaskState, left: float) -> Assignment:
+        """The assignment with all the time that is left, and as many steps as fit into it: nothing else could use that time."""
+        plan = assignment.plan
+        steps = self._affordable(task, plan.views, plan.samples, left)
+        if steps <= plan.steps:
+            return _assignment(task, plan, left, f"{assignment.reason}; the last item")
+        plan = replace(plan, steps=steps)
+        return _assignment(task, plan, left, f"{assignment.reason}; the last item, so it gets {steps} steps")
 
     def _measuring(self) -> TaskPlan:
         return TaskPlan(math.ceil(MEASURING * self._full.steps), self._full.views, self._full.samples)
@@ -232,7 +243,7 @@ class AdaptivePolicy:
 
 
 def _scaled(full: int, shares: Sequence[float]) -> list[int]:
-    """Distinct shares of a number; a share that is not 0 gives at least 1."""
+    """The shares of a number, rounded and without repetition. Only the share 0 gives 0."""
     return sorted({max(1, round(full * share)) if full and share else 0 for share in shares})
 
 

@@ -1,7 +1,7 @@
-"""What a pass that failed, perhaps for lack of memory, gives up when it is tried again: batch, then views, then context.
+"""Backing off: a failed pass is tried again with a smaller batch, fewer views or a shorter context, as it may have lacked memory.
 
-The n-th try halves one more of the three, in this order and then round again. Smaller batches cost speed alone, fewer views
-some votes, a shorter context demonstrations of the longest tasks.
+Every new try halves one more of the three, in this order and then from the beginning. A smaller batch costs only speed, fewer
+views cost votes, and a shorter context costs demonstrations of the longest tasks.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from dataclasses import replace
 from solver.config import Settings
 from solver.types import WorkItem
 
-LEAST_BATCH = 64  # tokens
-LEAST_CONTEXT = 256  # tokens
+MIN_BATCH = 64  # tokens
+MIN_CONTEXT = 256  # tokens
 
 
 def smaller_settings(settings: Settings, halvings: int) -> Settings:
-    """The settings of a worker after so many halvings: the same optimizer steps, in smaller batches."""
+    """The settings of a worker after so many halvings. The optimizer steps stay the same; only micro-batches get smaller."""
     batch, _, context = shares(halvings)
     train, infer, model = settings.train, settings.infer, settings.model
     return settings.model_copy(
         update={
-            "train": train.model_copy(update={"batch_tokens": _halve(train.batch_tokens, batch, LEAST_BATCH)}),
-            "infer": infer.model_copy(update={"batch_tokens": _halve(infer.batch_tokens, batch, LEAST_BATCH)}),
-            "model": model.model_copy(update={"context": _halve(model.context, context, LEAST_CONTEXT)}),
+            "train": train.model_copy(update={"batch_tokens": _halve(train.batch_tokens, batch, MIN_BATCH)}),
+            "infer": infer.model_copy(update={"batch_tokens": _halve(infer.batch_tokens, batch, MIN_BATCH)}),
+            "model": model.model_copy(update={"context": _halve(model.context, context, MIN_CONTEXT)}),
         }
     )
 
 
 def smaller_item(item: WorkItem) -> WorkItem:
-    """The item with as many views as its halvings leave."""
+    """The item with the views that its halvings leave."""
     _, views, _ = shares(item.halvings)
     if not views:
         return item
@@ -38,14 +38,14 @@ def smaller_item(item: WorkItem) -> WorkItem:
 
 
 def shares(halvings: int) -> tuple[int, int, int]:
-    """How often batch, views and context are halved, of `halvings` in all."""
+    """How often batch, views and context are each halved if there are `halvings` in all."""
     return (halvings + 2) // 3, (halvings + 1) // 3, halvings // 3
 
 
 def describe(halvings: int) -> str:
-    """The same in words, for the ledger."""
+    """What so many halvings leave of batch, views and context, in words for the ledger."""
     names = [f"{name} / {2**times}" for name, times in zip(("batch", "views", "context"), shares(halvings), strict=True) if times]
-    return ", ".join(names) or "as planned"
+    return ", ".join(names) or "nothing halved"
 
 
 def _halve(value: int, times: int, least: int) -> int:

@@ -1,8 +1,12 @@
-"""How many tasks a work item takes: more where a worker's device changes hands, or its engine is half idle with one task.
+"""How many tasks a work item takes (its chunk size).
 
-A chunk pays once for giving the device from fits to inference and back, so it is as large as makes that a few percent of its
-time; and an engine that decodes many sequences for the price of one is given as many. Against it speak the time (a chunk ends
-as a whole: its deadline, its crash), the other workers, and the adapters, which all exist until the chunk has been inferred.
+Two things ask for more than one task. Where trainer and engine take turns with a GPU, every item pays for two switches, so an
+item is large enough that switching takes a few per cent of its time. And an engine that decodes many sequences at nearly the cost
+of one should get that many.
+
+Three things limit the size. All tasks of an item share one deadline and are lost together in a crash, so an item may take only a
+small share of the time left. Every worker should get several items. And the adapters of all tasks of an item are on the disk
+until its inference is over.
 """
 
 from __future__ import annotations
@@ -13,26 +17,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-HANDOVER_SHARE = 0.04  # of a chunk's time that changing hands may take
-TIME_SHARE = 0.1  # of the time left that a chunk may take: results come at its end
-ROUNDS = 2  # chunks that every worker is to get at least, of the tasks that are left
-ROOM_SHARE = 0.25  # of what adapters may fill, for the one chunk of a worker: earlier ones may still be there
-MOST = 64  # tasks
-RECENT = 8  # tasks whose time is remembered
+HANDOVER_SHARE = 0.04  # of an item's time that switching the device may take
+TIME_SHARE = 0.1  # of the time left that an item may take
+ROUNDS = 2  # items that every worker should still get, at least
+ROOM_SHARE = 0.25  # of a worker's part of the disk, for the adapters of one item: those of earlier items may still be there
+MAX_CHUNK = 64  # tasks
+RECENT = 8  # tasks: the seconds of a task are the median over so many
 
 
 @dataclass(frozen=True)
 class Turns:
-    """What a worker says of its device when it is ready; nothing speaks for chunks unless it says so."""
+    """What the size of an item depends on, as a worker reports it when it is ready. The defaults ask for one task an item."""
 
-    handover: float = 0.0  # seconds of giving the device to the fits and to inference again; 0: both stay
-    sequences: int = 1  # that the engine decodes at once for about the price of one
+    handover: float = 0.0  # seconds of switching the device to training and back to inference; 0: it holds both
+    sequences: int = 1  # that the engine decodes at once at about the cost of one
     adapter_bytes: int = 0
     adapter_room: int = 0  # bytes for adapters of all workers
 
     @classmethod
     def read(cls, facts: Mapping[str, str]) -> Turns:
-        """From the words of a worker; what is missing or no number counts as not said."""
+        """Read them from a worker's facts. A fact that is missing or is not a number keeps its default."""
 
         def number(name: str) -> float:
             try:
@@ -46,66 +50,67 @@ class Turns:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A number of tasks, and why, in words."""
+    """How many tasks an item takes, and why, for people."""
 
     size: int
     reason: str
 
 
-ALONE = Chunk(1, "nothing speaks for more")
+ALONE = Chunk(1, "more tasks would not save time")
 
 
 def choose_chunk(turns: Turns, task_seconds: float, task_sequences: int, left: float, tasks: int, workers: int) -> Chunk:
-    """The size for `left` seconds, so many tasks left and workers.
+    """The chunk size when `tasks` tasks and `left` seconds are left for so many workers.
 
-    `task_seconds` is what a task takes without handing over, `task_sequences` what it asks the engine for at once.
+    A task takes `task_seconds` without the switching, and asks the engine for `task_sequences` sequences at once.
     """
     share = HANDOVER_SHARE / (1 - HANDOVER_SHARE)  # of the tasks' own seconds
     by_handover = math.ceil(turns.handover / (share * task_seconds)) if turns.handover else 1
     by_sequences = math.ceil(turns.sequences / max(task_sequences, 1))
     wanted, why = by_sequences, f"the engine decodes {turns.sequences} sequences at once, a task has {task_sequences}"
     if by_handover >= by_sequences:
-        wanted, why = by_handover, f"changing hands takes {turns.handover:.1f} s, a task {task_seconds:.1f} s"
+        wanted, why = by_handover, f"switching the device takes {turns.handover:.1f} s, a task {task_seconds:.1f} s"
     if wanted <= 1:
         return ALONE
     bounds = [
-        (MOST, f"at most {MOST}"),
-        (int(TIME_SHARE * left / task_seconds), f"{left:.0f} s are left"),
-        (math.ceil(tasks / (ROUNDS * workers)), f"{tasks} tasks are left for {workers} worker{'s' * (workers > 1)}"),
+        (MAX_CHUNK, f"an item takes at most {MAX_CHUNK}"),
+        (int(TIME_SHARE * left / task_seconds), f"only {left:.0f} s are left"),
+        (math.ceil(tasks / (ROUNDS * workers)), f"only {tasks} tasks are left for {workers} worker{'s' * (workers > 1)}"),
     ]
     if turns.adapter_bytes:
         room = int(ROOM_SHARE * turns.adapter_room / workers / turns.adapter_bytes)
-        bounds.append((room, f"an adapter takes {turns.adapter_bytes / 1e6:.1f} MB of {turns.adapter_room / 1e9:.1f} GB"))
+        megabytes, gigabytes = turns.adapter_bytes / 1e6, turns.adapter_room / 1e9
+        bounds.append((room, f"an adapter takes {megabytes:.1f} MB and the disk has {gigabytes:.1f} GB"))
     least, bound = min(bounds)
     if least < wanted:
-        return Chunk(max(1, least), f"{wanted} by rights: {why}; but {bound}")
+        return Chunk(max(1, least), f"{why}, which calls for {wanted} tasks, but {bound}")
     return Chunk(wanted, why)
 
 
 class Chunks:
-    """Chooses as workers get ready, tasks finish and the time goes by. One task at a time until something is known."""
+    """Chooses the chunk size again and again during a run. It is one task until a task has been measured."""
 
     def __init__(self, fixed: int | None, task_sequences: int) -> None:
-        """`fixed` is the setting, which nothing overrules; none: chosen here."""
+        """`fixed` is the setting `budget.chunk`, which is always obeyed; None: the size is chosen here."""
         self._fixed, self._task_sequences = fixed, task_sequences
         self._turns = Turns()
         self._seconds: deque[float] = deque(maxlen=RECENT)
 
     def meet(self, facts: Mapping[str, str]) -> None:
-        """What a worker says of itself."""
+        """Take in the facts that a worker reports when it is ready."""
         self._turns = Turns.read(facts)
 
     def observe(self, seconds: float, tasks: int) -> None:
-        """What a task took, in an item of so many, its part of handing over included."""
+        """Take in that a task took `seconds`, its part of the switching included, in an item of `tasks` tasks."""
         self._seconds.append(max(seconds - self._turns.handover / tasks, 0.1 * seconds, 1e-3))
 
     @property
     def in_question(self) -> bool:
-        """Whether it could be another than one, or than the setting."""
+        """Whether there is a choice: no setting fixes the size, and a worker has reported a reason for more than one task."""
         return self._fixed is None and self._turns != Turns()
 
     def choose(self, left: float, tasks: int, workers: int) -> Chunk:
-        """For the next item."""
+        """The size of the next item."""
         if self._fixed is not None:
             return Chunk(self._fixed, "set by budget.chunk")
         if not self._seconds:

@@ -1,6 +1,6 @@
-"""What the phases of a pass over a task cost in seconds: a prior, corrected by every finished piece of work.
+"""The cost model: predicts the seconds of every phase of a pass over a task, from a prior that every finished pass corrects.
 
-The planner spends by the median and keeps its promises by the upper quantile. No clock: durations are told.
+Plans are made with the median; deadlines come from the upper quantile. It reads no clock: callers pass the durations.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from solver.types import TaskOutcome, TaskPlan
 
 Numbers = NDArray[np.float64]
 
-RECENT = 32  # passes whose answers are remembered
-LEARNING = 5  # tasks before predictions are judged
+RECENT = 32  # passes: predictions assume answers like those of the last ones
+LEARNING = 5  # passes at the beginning whose predictions are not judged
 ONCE = (1.0,)
-LEAST_JUDGED = 0.01  # of the seconds of all phases: the predictions of one that takes less are not judged
-CHANGE = 0.03  # of a prediction that calls for new plans
+MIN_JUDGED = 0.01  # of all seconds: predictions of a phase that takes less are not judged
+CHANGE = 0.03  # relative change of a prediction from which on plans are made anew
 
-# Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. A fit
-# is that of docs/measurements.md, Fits (2,270 tokens/s at 207 tokens, 1,956 at 1,274), reading a prompt a third of it; a pair of
-# a sequence took 0.1 ms; the rest is guessed.
+# Seconds per unit of `workload.FEATURES`: the order of magnitude for a model of three million weights on two CPU cores. The rates
+# of a fit come from docs/measurements.md, Fits (2,270 tokens/s at 207 tokens, 1,956 at 1,274); a prompt token is assumed to take
+# a third of a trained one; a pair of a sequence took 0.1 ms; the others are guesses.
 _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {
         "prepare": (6e-4, 1e-4, 3e-5, 1e-7, 6e-5),
@@ -43,30 +43,30 @@ _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
         "select": (1e-3,),
     }
 )
-# what a worker does before it can take work, in seconds
+# seconds of the start of a worker, by part
 _GUESSED_START: Mapping[str, float] = MappingProxyType({"imports": 8.0, "model": 1.0, "trainer": 0.1, "engine": 1.0})
 START = tuple(_GUESSED_START)
-_LEAST_PART = 1e-3  # seconds: what did not take any where a profile was made may elsewhere
-_LIKELY = Spread(common=0.5, own=0.5)  # what a profile of this machine says of inference: at one width, one answer scored
-_WIDTH = 0.3  # of the seconds of a decoding pass, what grows with its rows
-_CACHED = 0.1  # of the cost of reading a prompt, if it was read before
+_MIN_PART = 1e-3  # seconds of a part, at least: a part that took no time for a profile may take some elsewhere
+_LIKELY = Spread(common=0.5, own=0.5)  # for inference in a profile of this machine: it measured one width, and scored one answer
+_WIDTH = 0.3  # of the seconds of a decoding pass, the part that grows with its rows
+_CACHED = 0.1  # of the cost of reading a prompt, for a prompt that was read before
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is thought of the rates before anything was measured, and how sure that is."""
+    """The rates before anything is measured, and how uncertain they are."""
 
     rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: _GUESS)
     spreads: Mapping[str, Spread] = field(default_factory=lambda: dict.fromkeys(PHASES, WEAK))
     start: Mapping[str, float] = field(default_factory=lambda: _GUESSED_START)  # of a worker, by part
     known: frozenset[str] = frozenset()  # phases that can be predicted before one was measured
-    device: str = ""  # as a worker names it; empty: of no device in particular
+    device: str = ""  # as a worker names it; empty: no particular device
 
 
 def prior_of(profile: Profile, quantization: str, doubts: Iterable[str] = ()) -> Prior:
-    """The prior that a profile gives; a weak one if there are `doubts` that it is about this machine and model.
+    """The prior from a profile. It is weak if there are `doubts` that the profile is about this machine and model.
 
-    What was not measured at two lengths or more is left as guessed.
+    Rates that the profile cannot tell stay as guessed.
     """
     variant = profile.variant(quantization)
     doubts = [*doubts, *(["its numbers are an estimate"] if profile.estimate else [])]
@@ -104,13 +104,13 @@ def _answer_rates(variant: Variant) -> dict[str, tuple[float, ...]]:
     lengths, seconds = np.array(reads).T
     token, square = non_negative(np.stack([lengths, lengths**2], axis=1), seconds)
     written = 1 / float(np.median([rate for _, rate in rates]))  # seconds a token, with so many views side by side
-    found: dict[str, tuple[float, ...]] = {
+    rates_by_phase: dict[str, tuple[float, ...]] = {
         "infer": (_GUESS["infer"][0], token, square, (1 - _WIDTH) * written * variant.views, _WIDTH * written)
     }
     scored = [row.score_seconds / row.score_tokens for row in variant.rows if row.score_seconds and row.score_tokens]
     if scored:
-        found["score"] = (_GUESS["score"][0], token * _CACHED, float(np.median(scored)))
-    return found
+        rates_by_phase["score"] = (_GUESS["score"][0], token * _CACHED, float(np.median(scored)))
+    return rates_by_phase
 
 
 def non_negative(amounts: Numbers, seconds: Numbers) -> list[float]:
@@ -121,11 +121,11 @@ def non_negative(amounts: Numbers, seconds: Numbers) -> list[float]:
     scale = 1 / np.maximum(seconds, 1e-9)
     kept = list(range(amounts.shape[1]))
     while kept:
-        found = np.linalg.lstsq(amounts[:, kept] * scale[:, None], seconds * scale, rcond=None)[0]
-        if found.min() >= 0:
+        solution = np.linalg.lstsq(amounts[:, kept] * scale[:, None], seconds * scale, rcond=None)[0]
+        if solution.min() >= 0:
             break
-        kept.pop(int(found.argmin()))
-    rates = dict(zip(kept, found.tolist(), strict=True)) if kept else {}
+        kept.pop(int(solution.argmin()))
+    rates = dict(zip(kept, solution.tolist(), strict=True)) if kept else {}
     return [rates.get(place, 0.0) for place in range(amounts.shape[1])]
 
 
@@ -147,12 +147,12 @@ class Forecast:
         return sum(self.upper.values())
 
     def after_fit(self) -> float:
-        """Upper quantile of what comes after the fit in a worker."""
+        """Upper quantile of what a worker does after the fit: inference and scoring."""
         return self.upper.get("infer", 0.0) + self.upper.get("score", 0.0)
 
 
 class CostModel:
-    """Predicts passes and learns from them. Deterministic, and cheap enough to be asked before every decision."""
+    """Predicts passes and learns from them. It is deterministic, and fast enough for use before every decision."""
 
     def __init__(self, settings: Settings, prior: Prior | None = None) -> None:
         self._settings = settings
@@ -160,13 +160,13 @@ class CostModel:
         self._phases = _regressions(self.prior)
         self.forget_drift()
         doubt = _LIKELY if self.prior.known else WEAK
-        self._start = {part: Regression([max(self.prior.start[part], _LEAST_PART)], doubt) for part in START}
+        self._start = {part: Regression([max(self.prior.start[part], _MIN_PART)], doubt) for part in START}
         self._lengths: deque[float] = deque(maxlen=RECENT)
         self._candidates: deque[float] = deque(maxlen=RECENT)
-        self._answers: tuple[float, float | None] = (1.0, None)  # what is to be expected of them
+        self._answers: tuple[float, float | None] = (1.0, None)  # expected relative length, and candidates scored for a query
         self._sizes: dict[TaskShape, Sizes] = {}
         self.tasks = 0  # observed
-        self.version = 0  # changes with the predictions, if by more than a few per cent
+        self.version = 0  # changes whenever predictions have changed by more than `CHANGE`
         self._noted = {phase: regression.rates for phase, regression in self._phases.items()}
 
     def start(self) -> tuple[float, float]:
@@ -183,20 +183,21 @@ class CostModel:
             part.add(ONCE, parts[name])
 
     def meet(self, device: str) -> str | None:
-        """Learn where work is done, before any was. On another device than its own the prior becomes weak, and a line says so."""
+        """Take in the device of a worker before any pass. A prior of another device becomes weak, and a line says so."""
         if not self.prior.known or self.tasks or not device or device == self.prior.device:
             return None
-        line = f"the profile was made on {self.prior.device}, the worker runs on {device}: a hint only until tasks are measured"
+        line = f"the profile was made on {self.prior.device}, the worker runs on {device}"
+        line += "; the profile is used as a rough guess until the first tasks are measured"
         self.prior = replace(self.prior, spreads=dict.fromkeys(PHASES, WEAK), known=frozenset())
         self._phases = _regressions(self.prior)
         self._forecasts.clear()
         return line
 
     def forget_drift(self) -> None:
-        """Predict for the machine as it usually is: how it was at the last measurement says nothing about what is asked."""
-        self._drift = Drift()  # of the machine
-        self._leanings = {phase: Drift(PHASE_SHARE) for phase in PHASES}  # of a phase beside it
-        self._forecasts: dict[tuple[TaskShape, TaskPlan, int], Forecast] = {}  # since the last measurement
+        """Predict for the machine as it usually is, not as it was at the last measurement."""
+        self._drift = Drift()  # of whole passes
+        self._leanings = {phase: Drift(PHASE_SHARE) for phase in PHASES}  # of each phase, besides that of whole passes
+        self._forecasts: dict[tuple[TaskShape, TaskPlan, int], Forecast] = {}  # cached until the next measurement
 
     def known(self, phase: str) -> bool:
         """Whether a prediction of this phase rests on a measurement, here or in a profile of this machine."""
@@ -210,7 +211,7 @@ class CostModel:
             "prepare": True,
             "fit": not train.shared and (train.epochs is not None or bool(train.steps)),
             "infer": True,
-            "score": infer.score and self.tasks < LEARNING,  # tasks may find nothing to score; that must not go on for ever
+            "score": infer.score and self.tasks < LEARNING,  # a task may have nothing to score, so do not wait for ever
         }
         return all(self.known(phase) for phase, wanted in needed.items() if wanted)
 
@@ -220,7 +221,7 @@ class CostModel:
         if (known := self._forecasts.get(key)) is None:
             work = self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(wave))
             median = {phase: self._now(phase) * self._phases[phase].median(part) for phase, part in work.items()}
-            # a promise does not count on work staying as fast as it is just now
+            # a deadline does not rely on the machine staying as fast as it is now
             upper = {phase: max(1.0, self._now(phase)) * self._phases[phase].upper(part) for phase, part in work.items()}
             known = self._forecasts[key] = Forecast(median, upper)
         return known
@@ -231,7 +232,7 @@ class CostModel:
         return sum(self._now(phase) * self._phases[phase].median(part) for phase, part in work.items())
 
     def _now(self, phase: str) -> float:
-        """How much longer a phase takes just now than its rates say."""
+        """The factor by which a phase takes longer now than its rates say."""
         return self._drift.factor * self._leanings[phase].factor
 
     def medians(
@@ -239,7 +240,7 @@ class CostModel:
     ) -> Numbers:
         """Seconds (tasks, plans) of whole passes by the medians, for arrays (plans,) of steps and views.
 
-        These are for plans of all that is to come: as on the machine as it usually is, whatever it is just now.
+        They are for plans of the whole run, so they assume the machine as it usually is, without drift.
         """
         sizes = in_column([self._sizes_of(shape) for shape in shapes])
         wave = waves if isinstance(waves, int) else np.array(waves, float)[:, None]
@@ -248,12 +249,12 @@ class CostModel:
         return np.asarray(np.broadcast_to(seconds, (len(shapes), len(steps))))
 
     def observe(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> None:
-        """Learn from a pass by `plan`. What the deadline cut counts for what it got done, and long answers for what they are."""
+        """Learn from a pass by `plan`, by the work it has done: steps and views before the deadline, and answer tokens."""
         queries = max(1, len(outcome.queries))
         answered = sum(query.views for query in outcome.queries) / queries
         scored = sum(len({score.view for score in query.scores}) for query in outcome.queries) / queries
         steps = outcome.fit.steps if outcome.fit is not None else 0
-        found = self._seen(shape, plan, outcome, answered)
+        seen = self._seen(shape, plan, outcome, answered)
         done = {
             "prepare": (plan.steps, plan.views),
             "fit": (steps, 0),
@@ -266,17 +267,17 @@ class CostModel:
         for phase, seconds in outcome.seconds.items():
             if phase not in done:
                 continue
-            work = self._amounts(shape, *done[phase], plan.samples, found).get(phase)
+            work = self._amounts(shape, *done[phase], plan.samples, seen).get(phase)
             if phase in ("infer", "score") and not done[phase][1]:
-                # nothing came of it: all it says is that the whole takes longer than this
-                work = self._amounts(shape, 0, plan.views, plan.samples, found).get(phase)
+                # the phase was cut before any result: this only tells that the whole takes longer
+                work = self._amounts(shape, 0, plan.views, plan.samples, seen).get(phase)
                 if work is not None and seconds <= self._phases[phase].median(work):
                     continue
             if work is not None:
                 self._leanings[phase].add(self._drift.factor * self._phases[phase].median(work), seconds)
                 self._phases[phase].add(work, seconds)
                 learnt[phase] = work
-        # beside rates that know of this pass: what they took up is no drift
+        # by the rates that have learnt from this pass: what they explain is no drift
         self._drift.add(
             sum(self._phases[phase].median(work) for phase, work in learnt.items()), sum(map(outcome.seconds.__getitem__, learnt))
         )
@@ -286,7 +287,7 @@ class CostModel:
         self._note_change(self._amounts(shape, plan.steps, plan.views, plan.samples, self._usual(outcome.wave)), first)
 
     def _seen(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome, answered: float) -> Circumstances:
-        """How long the answers of a pass were, and how many were scored; both are noted for predictions."""
+        """The circumstances of a finished pass: length of its answers, and how many were scored. Predictions use both."""
         length, candidates = 1.0, float(self._settings.infer.score_candidates)
         if answered >= plan.views and (new := outcome.tokens.get("new", 0)):
             length = new / (sum(shape.answers) * answered * plan.samples)
@@ -306,9 +307,9 @@ class CostModel:
         return float(tokens) if (tokens := outcome.tokens.get("scored", 0)) else None
 
     def score_seconds(self, shape: TaskShape, plan: TaskPlan, outcome: TaskOutcome) -> float | None:
-        """What scoring takes, for the answers that inference found: the prediction of the moment at which they are known.
+        """Predicted seconds of scoring, given the answers that inference has found; None if nothing was scored.
 
-        Ask before the pass is observed. None if nothing was scored.
+        Call it before the pass is observed.
         """
         if (scored := self._scored(outcome)) is None:
             return None
@@ -317,11 +318,11 @@ class CostModel:
         return self._now("score") * self._phases["score"].median(work["score"])
 
     def _usual(self, wave: Amount) -> Circumstances:
-        """What is to be expected of the answers of a pass: what was usual of late."""
+        """The expected circumstances of a pass: those usual in the last passes."""
         return Circumstances(wave, *self._answers)
 
     def _note_change(self, work: Mapping[str, Sequence[float]], first: bool) -> None:
-        """Call for new plans if this `work` costs something else now, or a phase was measured for the `first` time."""
+        """Change `version` if the cost of this `work` has changed, or a phase was measured for the `first` time."""
         now = {phase: self._phases[phase].rates for phase in work}
         before, after = (sum(sum(map(mul, work[phase], rates[phase])) for phase in work) for rates in (self._noted, now))
         if abs(after - before) > CHANGE * before or first:
@@ -329,7 +330,7 @@ class CostModel:
             self.version += 1
 
     def rates(self) -> dict[str, list[float]]:
-        """Seconds per unit of each feature of `workload.FEATURES`, by phase, as far as is known now."""
+        """Current estimates, by phase: seconds per unit of each feature of `workload.FEATURES`."""
         return {phase: list(regression.rates) for phase, regression in self._phases.items()}
 
     def _amounts(
@@ -359,12 +360,12 @@ def prediction_errors(timings: Sequence[Timing], skip: int = 0) -> dict[str, flo
     """Median of |predicted - used| / used by phase, of timings in the order of the work.
 
     The first `skip` rows of a phase are left out, and those without a prediction. Phases that take less than a hundredth of all
-    seconds are not judged: no plan depends on them, and their milliseconds are the scheduler's.
+    seconds are left out as well: no plan depends on them, and their milliseconds depend on the scheduler.
     """
     rows: dict[str, list[Timing]] = {}
     for timing in timings:
         rows.setdefault(timing.phase, []).append(timing)
-    least = LEAST_JUDGED * sum(timing.used for timing in timings)
+    least = MIN_JUDGED * sum(timing.used for timing in timings)
     errors = {}
     for phase, mine in rows.items():
         judged = [row for row in mine[skip:] if row.predicted is not None and row.used > 0]

@@ -1,7 +1,7 @@
-"""From a sample of tasks to the whole set: the policy of a run played out on paper, with what the sample taught about costs.
+"""From a sample of tasks to the whole set: the policy of a run plans all tasks, with the costs that were measured on the sample.
 
-No noise and no faults: `solver rehearse` has those. Agreement, which decides who gets further passes, is taken from the task of
-the sample that is nearest in size.
+Nothing is executed: every pass takes exactly its predicted seconds. Noise and faults are left to `solver rehearse`. The agreement
+of a task, which decides whether it gets further passes, is that of the task of the sample nearest in size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Pass:
     """One pass over a task as it is expected to go."""
 
     plan: TaskPlan
-    steps: int  # that fit its time
+    steps: int  # for which there is time
     views: int
     seconds: Mapping[str, float]  # by phase
 
@@ -41,10 +41,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """What is to be expected of a run."""
+    """What a run is expected to do."""
 
     seconds: float  # until nothing is left to do or the time is up
-    work_left: bool  # at that moment
+    work_left: bool  # whether some task was still worth a pass at that moment
     busy: float  # share of the workers' time in passes
     passes: Mapping[str, Sequence[Pass]] = field(repr=False)  # by task, those without any included
 
@@ -94,7 +94,7 @@ def play(
     agreement: Callable[[TaskState], float],
     tell: Callable[[int, float], None],
 ) -> Extrapolation:
-    """Let the policy spend `seconds` of `workers`; `tell` hears of the passes so far and where in the time they are."""
+    """Let the policy spend `seconds` on so many workers. `tell` gets the passes so far and the second they have reached."""
     book = {state.id: state for state in states}
     done: dict[str, list[Pass]] = {state.id: [] for state in states}
     under_way: list[tuple[float, int, Assignment, dict[str, Pass]]] = []
@@ -122,7 +122,7 @@ def play(
 
 
 def _expected(given: Assignment, book: Mapping[str, TaskState], costs: CostModel, left: float) -> dict[str, Pass]:
-    """The passes of an item, each with its share of the item's time."""
+    """The passes of an item as they are expected to go, each within its share of the item's time."""
     forecasts = {id_: costs.forecast(book[id_].shape, given.plan, given.wave) for id_ in given.tasks}
     total = sum(forecast.seconds for forecast in forecasts.values())
     room = min(given.seconds, left)
@@ -130,7 +130,7 @@ def _expected(given: Assignment, book: Mapping[str, TaskState], costs: CostModel
 
 
 def _within(plan: TaskPlan, forecast: Forecast, room: float) -> Pass:
-    """As the worker does it: the steps that leave time for the answers, and the views there is time for."""
+    """A pass within `room` seconds, as a worker does it: the fit leaves time for answers; views are dropped if that is short."""
     phases = dict(forecast.median)
     if sum(phases.values()) <= room:
         return Pass(plan, plan.steps, plan.views, phases)
@@ -157,7 +157,7 @@ def _after(state: TaskState, given: Assignment, one: Pass, agreement: Callable[[
 
 
 def nearest_agreement(sample: Sequence[TaskState]) -> Callable[[TaskState], float]:
-    """The agreement of the task of the sample that is nearest in size; 0 without any."""
+    """A function that gives a task the agreement of the task of the sample nearest in size, or 0 if the sample has no pass."""
     known = [state for state in sample if state.waves]
 
     def agreement(state: TaskState) -> float:
@@ -170,7 +170,7 @@ def nearest_agreement(sample: Sequence[TaskState]) -> Callable[[TaskState], floa
 def rescaled(
     costs: CostModel, settings: Settings, here: Profile, there: Profile, shapes: Sequence[TaskShape]
 ) -> tuple[CostModel, dict[str, float]]:
-    """What was learnt on one machine, for another by the ratio of their profiles; and that ratio by phase."""
+    """Costs learnt on one machine, turned into costs on another by the ratio of the two profiles; and that ratio by phase."""
     plan, quantization = full_plan(settings), settings.model.quantization
     totals: list[dict[str, float]] = []
     for profile in (here, there):
@@ -181,7 +181,7 @@ def rescaled(
                 total[phase] += seconds
         totals.append(total)
     ratios = {phase: totals[1][phase] / totals[0][phase] for phase in ON_DEVICE if totals[0].get(phase)}
-    rates = {phase: tuple(rate * ratios.get(phase, 1.0) for rate in found) for phase, found in costs.rates().items()}
+    rates = {phase: tuple(rate * ratios.get(phase, 1.0) for rate in learnt) for phase, learnt in costs.rates().items()}
     prior = Prior(
         rates=rates,
         spreads=dict.fromkeys(PHASES, STRONG),

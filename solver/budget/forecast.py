@@ -1,4 +1,4 @@
-"""The forecast of a work item before it is handed out: its seconds by phase, what its end needs, how long it is silent."""
+"""The forecast of a work item before it is handed out: seconds by phase, the time its fit must leave, when it is overdue."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from solver.budget.costs import CostModel
 from solver.budget.workload import TaskShape
 from solver.types import TaskPlan
 
-AFTER_FIT_SHARE = 0.6  # of an item that is too short for its plan: a fit is worth more than the last views
-SILENCE = 3.0  # times the upper quantile of an item after which a worker that says nothing, or comes to no end, is lost
-LEAST_SILENCE = 15.0  # seconds: what a busy machine may keep a process from running
+AFTER_FIT_SHARE = 0.6  # of an item too short for its plan that the answers may take: beyond it, steps are worth more than views
+SILENCE = 3.0  # a worker counts as lost if it is silent, or works on one item, for so many times the item's upper quantile
+MIN_SILENCE = 15.0  # seconds: a busy machine may keep a process from running for so long
 
 
 @dataclass(frozen=True)
 class ItemForecast:
-    """Of one item. `seconds[i]` are those of its i-th task, by phase; phases that cannot be predicted yet are missing."""
+    """Of one item. `seconds[i]` maps phases of its i-th task to seconds; phases that cannot be predicted yet are missing."""
 
     seconds: tuple[Mapping[str, float], ...] = ()
     keep: tuple[float, float] | None = None  # see `WorkItem.keep`
-    silence: float = float("inf")  # seconds
-    longest: float = float("inf")  # seconds after which an item without a deadline of its own hangs, whatever it says
+    silence: float = float("inf")  # seconds without a heartbeat after which its worker counts as lost
+    longest: float = float("inf")  # seconds until an item without its own deadline counts as hung, whatever it says
 
     @property
     def total(self) -> float:
@@ -30,7 +30,7 @@ class ItemForecast:
 
 
 def forecast_item(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan, seconds: float, wave: int = 0) -> ItemForecast:
-    """What passes by `plan` over tasks of these shapes do with an item's `seconds`, the fits ending early if need be."""
+    """The forecast of passes by `plan` over tasks of these shapes within `seconds`; if that is short, the fits end early."""
     forecasts = [costs.forecast(shape, plan, wave) for shape in shapes]
     longest = SILENCE * sum(forecast.most for forecast in forecasts)
     if not costs.measured:
@@ -43,7 +43,7 @@ def forecast_item(costs: CostModel, shapes: Sequence[TaskShape], plan: TaskPlan,
     return ItemForecast(
         tuple(_known(costs, {**forecast.median, "fit": forecast.median["fit"] * shorter}) for forecast in forecasts),
         (after, score),
-        max(LEAST_SILENCE, longest),
+        max(MIN_SILENCE, longest),
         longest,
     )
 

@@ -1,23 +1,22 @@
-"""What more work on a task is worth: the chance that it is solved, by steps, views and samples, and after a pass in doubt.
+"""Gains: the chance that a task is solved, by steps, views and samples, and what another pass adds to it.
 
     chance = ceiling * fitted(steps) * found(answers)
     fitted = base + (1 - base) * (1 - exp(-(steps / scale)^onset))
     found = 1 - (1 - single) * exp(-(answers - 1) / reach)
 
-`found` is concave. `fitted` is only where `onset` is 1 or less; with a larger one the first steps are worth little and those
-after them much, so that a fit pays if it is long enough. `ceiling` is a logistic function of the task: the logarithm of its
-tokens, its number of demonstrations, and whether outputs have the size of their inputs. `answers` are views times samples^0.3:
-samples of one view are worth less than other views.
-After a pass with agreement A (see `trusted`)
+`found` is concave in the answers. `fitted` is concave only if `onset` is 1 or less; if it is larger, the first steps are worth
+little and later ones much, so a fit pays only if it is long enough. `ceiling` is a logistic function of the task: the logarithm
+of its tokens, its number of demonstrations, and whether outputs have the size of their inputs. `answers` are views times
+samples^0.3: samples of one view are worth less than other views. After a pass with agreement A (see `trusted`)
 
     right   = logistic(sure + surer * A)                      the chance that it is solved already
     P(then) = right + (1 - right) * hope(A) * (chance(all steps) - chance(steps so far)) / (1 - chance(steps so far))
     hope(A) = logistic(hope + hopeful * A) * fade^(passes - 1)      and 0 where all views agree
 
-Few numbers (`PRIOR`), each with a normal prior, so that a few tasks move them a little and hundreds decide. They are fitted
-by `solver fit-gains`. Runs start from `gains.json` with the models that ship, and from `gains_by_path.json` with any other: a
-model that was trained on grids knows much before any fit, and its views are to be believed when they agree; another model's are
-not yet. Both files say from how many tasks they come.
+The parameters (`PRIOR`) have normal priors: a few tasks change them a little, hundreds of tasks determine them. `solver
+fit-gains` fits them. Runs with the shipped models use `gains.json`, all others `gains_by_path.json`: the views of a model that
+was trained on grids can be believed when they agree, even without a fit; those of another model cannot. Each file says from how
+many tasks it comes.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ Numbers = NDArray[np.float64]
 
 VERSION = 3
 SAMPLE_POWER = 0.3
-REFERENCE = 4.0  # sequences a step of the runs that `scale` is about
-DOUBTED = 0.25  # what agreement without a fit is worth with a model of which nothing is known
+REFERENCE = 4.0  # sequences in each of the steps that `scale` counts
+DOUBTED = 0.25  # factor on agreement without a fit, for a model of which nothing is known
 
-# parameter -> (mean, standard deviation) of its normal prior: what is thought of a small model before any task was seen
+# parameter -> (mean, standard deviation) of its normal prior: assumptions about a small model before any task was seen
 PRIOR: Mapping[str, tuple[float, float]] = {
     "ceiling": (-0.5, 1.0),  # logit of the ceiling at 1000 tokens, 3 demonstrations, outputs of another size
     "tokens": (-0.7, 0.4),  # to the logit, for every factor e of tokens
@@ -63,12 +62,12 @@ PRIOR: Mapping[str, tuple[float, float]] = {
 }
 
 
-LATER = ("hope", "hopeful", "fade")  # that only passes after the first tell about
+LATER = ("hope", "hopeful", "fade")  # parameters that only passes after the first depend on
 
 
 @dataclass(frozen=True)
 class Last:
-    """How a task stands after its latest pass."""
+    """The state of a task after its latest pass."""
 
     agreement: float  # of its least agreed query, as far as it can be trusted
     steps: float  # of all passes
@@ -77,7 +76,7 @@ class Last:
 
 @dataclass(frozen=True)
 class Passed:
-    """A pass over a task whose answers are known, for fitting."""
+    """A pass over a task with known answers, to fit parameters to."""
 
     shape: TaskShape
     steps: float  # optimizer steps of `REFERENCE` sequences, all passes so far
@@ -87,16 +86,16 @@ class Passed:
     solved: float  # share of its test inputs
     waves: int = 1  # passes so far
     before: Passed | None = None  # the pass before, if this one went on from it
-    weight: float = 1.0  # of its evidence: rows of one task are no independent tasks
+    weight: float = 1.0  # of this row: several rows of one task are not independent
 
     @property
     def last(self) -> Last:
-        """What a policy would know after it."""
+        """What a policy knows after this pass."""
         return Last(self.agreement, self.steps, self.waves)
 
 
 class Gains:
-    """Chances by the formulas above."""
+    """Chances by the formulas of this module."""
 
     def __init__(
         self, parameters: Mapping[str, float], batch: int = int(REFERENCE), fitted_on: str = "", unfitted: float = DOUBTED
@@ -111,11 +110,11 @@ class Gains:
         self._step = batch / REFERENCE
 
     def with_batch(self, batch: int) -> Gains:
-        """The same for steps of so many sequences."""
+        """These gains for optimizer steps of `batch` sequences."""
         return Gains(self.parameters, batch, self.fitted_on, self.unfitted)
 
     def chance(self, shape: TaskShape, steps: Numbers, views: Numbers, samples: float) -> Numbers:
-        """That a task is solved by one pass; arrays of one shape. Rises with steps, views and samples."""
+        """The chance that one pass solves a task. `steps`, `views` and the result are arrays of one shape."""
         answers = np.asarray(views, float) * samples**SAMPLE_POWER
         return _chance(self.parameters, np.array(task_features(shape)), np.asarray(steps, float) * self._step, answers)
 
@@ -136,7 +135,7 @@ class Gains:
         return np.asarray(chance * share)
 
     def hope(self, last: Last) -> float:
-        """What is left of a longer fit's promise for a task that stands so."""
+        """The factor `hope` of the formulas, for a task in this state."""
         return float(_hope(self.parameters, np.array(last.agreement), np.array(float(last.waves))))
 
     def to_json(self) -> dict[str, Any]:
@@ -145,9 +144,10 @@ class Gains:
 
 
 def trusted(agreement: float, views: float, steps: float, full_views: int, full_steps: int, unfitted: float) -> float:
-    """Agreement for what it is worth: views agree easily if they are few, and on a wrong answer if a model knows little.
+    """Agreement, discounted: few views agree easily, and views of a model that knows little may agree on a wrong answer.
 
-    It counts in full from half of the views and half of the steps of the settings on; without any step by the share `unfitted`.
+    It counts in full from half of the views and half of the steps of the settings on. Without any step it counts by the factor
+    `unfitted`.
     """
     fitted = min(1.0, unfitted + 2 * (1 - unfitted) * steps / full_steps) if full_steps else 1.0
     return agreement * min(1.0, 2 * views / full_views) * fitted
@@ -156,11 +156,6 @@ def trusted(agreement: float, views: float, steps: float, full_views: int, full_
 def task_features(shape: TaskShape) -> tuple[float, float, float]:
     """What the ceiling depends on: centred log tokens, demonstrations, same size."""
     return math.log(max(shape.tokens, 1.0) / 1000), len(shape.demonstrations) - 3.0, float(shape.same_size)
-
-
-def prior_gains() -> Gains:
-    """The gains before any task was seen."""
-    return Gains({name: mean for name, (mean, _) in PRIOR.items()}, fitted_on="no task: the prior")
 
 
 def shipped_gains(by_path: bool = False) -> Gains:
@@ -195,17 +190,17 @@ def save_gains(path: Path, gains: Gains) -> None:
 def fit(passes: Iterable[Passed], fitted_on: str, unfitted: float = DOUBTED) -> Gains:
     """The most probable parameters, given passes over tasks with known answers and the prior; `unfitted` goes into them as it is.
 
-    First the chances of first passes and of being right by the agreement after a pass; then, with these as they are, the hope
-    in later passes. All at once, tasks that pool the votes of several passes would bend the curve of single ones. A task
+    First the parameters of first passes and of being right at an agreement are fitted; then, with these fixed, those of later
+    passes. Fitted together, tasks that pool the votes of several passes would distort the curve of single ones. A task that is
     solved in part counts in part.
     """
     rows = list(passes)
     table = _Table.of(rows)
-    found = {name: mean for name, (mean, _) in PRIOR.items()}
+    parameters = {name: mean for name, (mean, _) in PRIOR.items()}
     if rows:
-        found |= _most_probable([name for name in PRIOR if name not in LATER], found, table.of_first)
-        found |= _most_probable(LATER, found, table.of_later)
-    return Gains(found, fitted_on=fitted_on, unfitted=unfitted)
+        parameters |= _most_probable([name for name in PRIOR if name not in LATER], parameters, table.of_first)
+        parameters |= _most_probable(LATER, parameters, table.of_later)
+    return Gains(parameters, fitted_on=fitted_on, unfitted=unfitted)
 
 
 def _most_probable(
@@ -303,12 +298,12 @@ def _minimise(loss: Callable[[Numbers], float], start: Numbers, rounds: int = 40
 
 
 def _slope(loss: Callable[[Numbers], float], at: Numbers, reach: float = 1e-4) -> Numbers:
-    found = np.zeros_like(at)
+    slope = np.zeros_like(at)
     for place in range(len(at)):
         shift = np.zeros_like(at)
         shift[place] = reach
-        found[place] = (loss(at + shift) - loss(at - shift)) / (2 * reach)
-    return found
+        slope[place] = (loss(at + shift) - loss(at - shift)) / (2 * reach)
+    return slope
 
 
 def _chance(p: Mapping[str, float], features: Numbers, steps: Numbers, answers: Numbers) -> Numbers:

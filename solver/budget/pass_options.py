@@ -1,8 +1,8 @@
-"""What can be done for every task next, in tables: seconds and gains of all options, and which is worth most at any price.
+"""The options for the next pass of every task, as tables: seconds, gains, and the best option at every price of a second.
 
-An option is a pass with so many steps, views and samples. It is worth its gain less its seconds at the price of a second. A
-first pass is priced together with the second one that is likely to follow if its candidates disagree, which only doubtful
-tasks will cost. Gains are computed anew when a task has changed, seconds when the predictions of the cost model have.
+An option is a pass with so many steps, views and samples. Its worth is its gain less the price of its seconds. A first pass is
+priced together with the second one that may follow: the cost of that counts by the chance that candidates disagree. Gains are
+computed again when a task has changed, seconds when the predictions of the cost model have changed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from solver.types import TaskPlan
 
 Numbers = NDArray[np.float64]
 
-LATER_STEPS = 0.25  # of the steps of the settings, at least, in a pass after the first: it has to warm up again
-LATER_VIEWS = 0.5  # of the views
-LATER_SHARES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the second pass that a first one is priced with
-PRICES = np.geomspace(1e-8, 10.0, 96)  # solved tasks a second
+LATER_STEPS = 0.25  # of the steps of the settings, at least, in a later pass, because its learning rate warms up again
+LATER_VIEWS = 0.5  # of the views of the settings, at least, in a later pass
+LATER_SHARES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the settings' steps, in the second pass that a first one is priced with
+PRICES = np.geomspace(1e-8, 10.0, 96)  # of a second, in expected solved tasks
 
 
 class PassOptions:
@@ -48,7 +48,7 @@ class PassOptions:
         self._resize(0)
 
     def note(self, table: TaskTable, changed: Sequence[int]) -> None:
-        """Hear which rows of the task table have changed."""
+        """Take in which rows of the task table have changed."""
         if table.renewed:
             self._resize(len(table.tasks))
         for row in changed:
@@ -69,12 +69,12 @@ class PassOptions:
         self._version[stale] = self._costs.version
 
     def price(self, rows: Rows, seconds: float) -> int | None:
-        """The lowest price at which the choices of all these tasks fit the seconds; None if they do not at any."""
+        """Index of the lowest price at which the choices of all these tasks take at most `seconds`; None if there is none."""
         fitting = np.flatnonzero(self.cost[rows].sum(axis=0) <= seconds)
         return int(fitting[0]) if len(fitting) else None
 
     def least_seconds(self, rows: Rows) -> Numbers:
-        """Of the shortest option of each task."""
+        """Seconds of the shortest option of each task."""
         return np.asarray(self.seconds[rows, self.least[rows]])
 
     def rates(self, rows: Rows, options: Rows) -> Numbers:
@@ -87,13 +87,13 @@ class PassOptions:
         options, prices = len(self.plans), len(PRICES)
         self.seconds = np.full((count, options), np.inf)  # of the pass itself; inf: no option
         self.gain = np.zeros((count, options))  # of the pass itself
-        self.choice = np.zeros((count, prices), np.int64)  # the option that is worth most; -1: none is worth anything
-        self.cost = np.zeros((count, prices))  # its seconds, of a likely second pass included
+        self.choice = np.zeros((count, prices), np.int64)  # the option that is worth most; -1: no option is worth its price
+        self.cost = np.zeros((count, prices))  # seconds of that option, including those expected for a second pass
         self.least = np.zeros(count, np.int64)  # the option with the fewest seconds
-        self._value = np.zeros((count, options, len(LATER_SHARES)))  # of a first pass with such a second one
-        self._doubtful = np.zeros((count, options))  # the chance that there will be a second one
-        self._basis: list[object] = [None] * count  # of the gains
-        self._gained = np.zeros(count, bool)  # whether they are up to date
+        self._value = np.zeros((count, options, len(LATER_SHARES)))  # gain of a first pass, with a second one of each share
+        self._doubtful = np.zeros((count, options))  # the chance that a first pass is followed by a second one
+        self._basis: list[object] = [None] * count  # the state of the task that its gains depend on
+        self._gained = np.zeros(count, bool)  # whether its gains are up to date
         self._version = np.full(count, -1)  # of the cost model the seconds come from
 
     def _gain(self, row: int, task: TaskState) -> None:
@@ -141,7 +141,7 @@ class PassOptions:
 
 
 def _worth_most(value: Numbers, cost: Numbers) -> Rows:
-    """(prices,) the option whose value less its cost at that price is largest; those that cost more for no more are out."""
+    """(prices,) the option with the largest value less cost times price. Ones that cost more for no more value are left out."""
     order = cost.argsort(kind="stable")
     rising = value[order]
     kept = order[np.append(True, rising[1:] > np.maximum.accumulate(rising)[:-1])]

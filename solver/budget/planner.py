@@ -1,6 +1,6 @@
-"""Budget policies: which tasks are worked on next, with what plan, and for how long; and the simple ones of them.
+"""Budget policies decide which tasks are worked on next, with what plan, and for how long: the contract and two simple ones.
 
-A policy decides from the state and the time left alone; nothing here reads a clock. `budget.adaptive` has the one that plans.
+A policy decides by the states of the tasks and the time left; it reads no clock. The policy that plans is in `budget.adaptive`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from solver.budget.costs import CostModel
-from solver.budget.task_table import Mask, Rows, TaskTable
+from solver.budget.task_table import TaskTable
 from solver.budget.workload import TaskShape
 from solver.config import Settings
 from solver.types import Status, TaskPlan
 
 MAX_LOSSES = 2  # workers a task may cost before it is set aside
-MAX_TRIES = 4  # passes of a task that may fail, each backed off further, before it is set aside
+MAX_TRIES = 4  # passes of a task that may fail before it is set aside; each is backed off further than the one before
 
 
 @dataclass(frozen=True)
@@ -33,27 +31,27 @@ class TaskState:
     steps: int = 0  # optimizer steps of all passes
     status: Status | None = None
     agreement: float = 0.0  # of its least agreed query, 0..1
-    views: int = 0  # that were asked for that
-    losses: int = 0  # passes that failed, whether the worker was lost with them or not
+    views: int = 0  # that the agreement comes from
+    losses: int = 0  # failed passes, whether a worker was lost with them or not
     killed: int = 0  # workers lost while on it
     busy: bool = False
 
     @property
     def set_aside(self) -> bool:
-        """Whether it has cost so much that it is not tried again."""
+        """Whether it has failed or cost workers so often that it is not tried again."""
         return self.killed >= MAX_LOSSES or self.losses >= MAX_TRIES
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """The next work item: `seconds` from now until its deadline (inf: only the run's own)."""
+    """The next work item. Its deadline is `seconds` from now (inf: the end of the run)."""
 
     tasks: tuple[str, ...]
     wave: int
     plan: TaskPlan
     seconds: float
     reason: str  # one line for people
-    halvings: int = 0  # how often batch, views or context are halved: see `budget.backoff`
+    halvings: int = 0  # how often batch, views and context are halved in all: see `budget.backoff`
 
 
 class Policy(Protocol):
@@ -61,17 +59,17 @@ class Policy(Protocol):
 
     @property
     def costs(self) -> CostModel:
-        """What it thinks work costs; whoever runs the work tells it the durations."""
+        """The cost model that it plans with. The caller of `next` lets it observe the passes that are done."""
         ...
 
-    chunk: int  # tasks in an item at most; whoever runs the work may change it between two items
+    chunk: int  # the most tasks of an item; the caller may change it between two items
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
-        """The next item given `left` seconds and `workers` workers; None if nothing is worth starting now."""
+        """The next item, given `left` seconds and `workers` workers; None if nothing is worth starting."""
         ...
 
     def pending(self, task: TaskState) -> bool:
-        """Whether a later `next` may still name this task, so that its adapter is needed."""
+        """Whether a later call of `next` may name this task, so that its adapter is still needed."""
         ...
 
 
@@ -90,9 +88,9 @@ def full_plan(settings: Settings) -> TaskPlan:
 
 
 class FixedPolicy:
-    """Every task gets the same passes, whatever the clock says: one by the settings, or those of `budget.fixed_waves`.
+    """Every task gets the same passes, however long they take: one by the settings, or those of `budget.fixed_waves`.
 
-    With several passes a task gets all of its own before the next task, so that few adapters are kept.
+    A task gets all of its passes before the next task gets its first, so that few adapters are kept at a time.
     """
 
     def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
@@ -103,7 +101,7 @@ class FixedPolicy:
         self._task_table = TaskTable(self.pending)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:  # noqa: ARG002
-        """The next tasks in order of size; an unfinished one starts its pass again."""
+        """The next tasks, the shortest first. A pass that was cut is done again."""
         table = self._task_table
         table.see(tasks)
         due = table.waves - table.cut  # the pass that is due: the last one again if it was cut
@@ -124,17 +122,17 @@ class FixedPolicy:
         )
 
     def pending(self, task: TaskState) -> bool:
-        """Until it has been done in full."""
+        """Whether it lacks one of its passes, or its last one was cut."""
         due = task.waves - (task.status == "cut")
         return not task.set_aside and task.status != "failed" and due < len(self._plans)
 
 
 class UniformPolicy:
-    """An even split of the time left over the tasks left, shortest first; then further waves for tasks in doubt.
+    """The time left is split evenly over the tasks that are due, the shortest first; tasks in doubt then get further waves.
 
-    What a task leaves unused flows on to those after it. With less than `budget.floor` seconds for an item the share
-    is raised to the floor, and the longest tasks go without; what would be left of the time below the floor goes to the
-    item before it. A further pass is not begun with less than the floor left, unless its answers are predicted to fit.
+    What a task leaves unused goes to those after it. A share below `budget.floor` seconds is raised to the floor, so the longest
+    tasks may get nothing. If less than the floor would be left after an item, that item gets it too. With less than the floor
+    left, a further pass is started only if one step and its answers are predicted to fit.
     """
 
     def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
@@ -145,7 +143,7 @@ class UniformPolicy:
         self._task_table = TaskTable(self.pending)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
-        """A chunk of the tasks with the fewest passes."""
+        """The shortest of the tasks with the fewest passes, with an even share of the time left."""
         if left <= 0:
             return None
         table = self._task_table
@@ -155,7 +153,7 @@ class UniformPolicy:
         wave = int(table.waves[table.pending].min())
         due = table.pending & (table.waves == wave)
         chosen = table.chunk(due & ~table.busy, self.chunk)
-        if not len(chosen):  # the rest of this wave is being worked on: do not leave the worker idle
+        if not len(chosen):  # workers are busy with the rest of this wave: go on with the next one
             due = table.pending
             chosen = table.chunk(table.free, self.chunk)
             if not len(chosen):
@@ -163,7 +161,8 @@ class UniformPolicy:
             wave = int(table.waves[chosen[0]])
         if wave > 0 and left < self._floor and not self._fits(table.tasks[chosen[0]], left):
             return None
-        share = min(left, left * workers * self._share(chosen, due))
+        items = math.ceil(int(due.sum()) / len(chosen))  # of this size, for all tasks that are due
+        share = min(left, left * workers / items)
         if share < self._floor:
             share = self._floor if left >= 2 * self._floor else left
         return Assignment(
@@ -171,44 +170,17 @@ class UniformPolicy:
             wave=wave,
             plan=self._plan,
             seconds=share,
-            reason=f"{self._kind} share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
+            reason=f"even share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
             halvings=int(table.losses[chosen[0]]),
         )
 
     def pending(self, task: TaskState) -> bool:
-        """Until its candidates agree under a full pass; a task that cannot be worked on is left alone."""
+        """Whether its candidates disagree or its last pass was cut. A task that failed or was set aside is never pending."""
         if task.set_aside or task.status == "failed":
             return False
         return task.status in (None, "cut") or task.agreement < 1
 
     def _fits(self, task: TaskState, left: float) -> bool:
-        """Whether another pass would come to answers, after one optimizer step if there are to be any."""
+        """Whether a pass with one optimizer step (none if the plan has none) is predicted to finish its answers."""
         plan = replace(self._plan, steps=min(1, self._plan.steps))
         return self.costs.measured and self.costs.seconds(task.shape, plan, task.waves) <= left
-
-    _kind = "even"
-
-    def _share(self, chosen: Rows, due: Mask) -> float:
-        """The share of the time for an item of the `chosen` tasks, out of all that are due."""
-        return 1 / math.ceil(int(due.sum()) / len(chosen))
-
-
-class ProportionalPolicy(UniformPolicy):
-    """As uniform, but every task gets time in proportion to what its full plan is predicted to cost."""
-
-    _kind = "proportional"
-
-    def __init__(self, settings: Settings, costs: CostModel | None = None) -> None:
-        super().__init__(settings, costs)
-        self._cost = np.zeros(0)  # seconds, by row; not a number: to be predicted
-        self._version = -1  # of the cost model they come from
-
-    def _share(self, chosen: Rows, due: Mask) -> float:
-        tasks = self._task_table.tasks
-        if self._version != self.costs.version or self._task_table.renewed:
-            self._version, self._cost = self.costs.version, np.full(len(tasks), np.nan)
-        if len(missing := np.flatnonzero(due & np.isnan(self._cost))):
-            plan, shapes = self._plan, [tasks[row].shape for row in missing]
-            steps, views = np.array([float(plan.steps)]), np.array([float(plan.views)])
-            self._cost[missing] = self.costs.medians(shapes, steps, views, plan.samples)[:, 0]
-        return float(self._cost[chosen].sum() / self._cost[due].sum())

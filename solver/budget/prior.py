@@ -1,13 +1,14 @@
-"""Profiles of machines nobody has measured yet, and which profile a run starts from.
+"""Chooses the profile that a run starts from, and estimates profiles of machines that were not measured.
 
-The profile of a preset is `machines/profiles/NAME.json` where one was measured, and otherwise an estimate from the `cpu` one,
-marked as such. The estimate takes the same utilisation for granted (Williams, Waterman, Patterson 2009, the roofline model):
+The profile of a preset is `machines/profiles/NAME.json` if that exists. Otherwise it is estimated from the `cpu` profile and
+marked as an estimate, which assumes the same utilisation on both machines (Williams, Waterman, Patterson 2009, the roofline
+model):
 
     seconds there = max(seconds here * roof there / roof here, kernels * LAUNCH)      roof = max(FLOP / peak, bytes / bandwidth)
 
 with the FLOP and bytes of one optimizer step, one prefill or one decoding pass by the shape of the model. The second term is
-what a GPU needs for a small model, whose kernels end before the host has launched the next one. From a CPU to a GPU the
-utilisation is at most `UTILISATION`: a processor is easier to fill.
+for small models on a GPU, whose kernels end before the host has launched the next one. In an estimate from a CPU for a GPU the
+utilisation is at most `UTILISATION`, because a GPU is harder to use fully.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Hardware:
     source: str
 
     def machine(self, preset: str, devices: int) -> Machine:
-        """So many of them, as a profile describes a machine."""
+        """A machine with `devices` of these devices."""
         return Machine(
             preset=preset,
             kind=self.kind,
@@ -63,7 +64,7 @@ PRESETS = {"kaggle-t4x2": (T4, 2), "kaggle-l4x4": (L4, 4), "h200": (H200, 1)}  #
 
 
 def known_device(name: str) -> Hardware | None:
-    """The data sheet of a GPU by the name its driver gives."""
+    """The data sheet of a GPU by the name that its driver gives; None if it is not known."""
     return next((device for device in (T4, L4, H200) if device.device.split()[-1] in name.replace("-", " ").split()), None)
 
 
@@ -97,13 +98,13 @@ def cache_bytes(model: Model, variant: Variant, tokens: int) -> float:
 
 
 def estimate(profile: Profile, machine: Machine, model: Model) -> Profile:
-    """What `profile` leads one to expect of another machine or model, marked as an estimate with its derivation.
+    """A profile of another machine or model, estimated from `profile`, with its derivation.
 
     Raises InputError if the peak or the bandwidth of one of the machines is unknown.
     """
     for place in (profile.machine, machine):
         if place.peak_flops is None or place.bandwidth is None:
-            raise InputError(f"nothing is known of the peak FLOP/s and bandwidth of {place.device}: no estimate is possible")
+            raise InputError(f"the peak FLOP/s and the bandwidth of {place.device} are unknown, so nothing can be estimated")
     scale = _Scale(profile.machine, profile.model, machine, model)
     derivation = (
         f"estimate for {model.name} on {_roofs(machine)}, from {profile.model.name} on {_roofs(profile.machine)}: seconds * roof "
@@ -131,7 +132,7 @@ class _Scale:
     to_model: Model
 
     def seconds(self, seconds: float, here: tuple[float, float], there: tuple[float, float], passes: float) -> float:
-        """Seconds over there of work of (FLOP, bytes), in so many forward-sized passes through the layers."""
+        """Seconds on the other machine, for work of (FLOP, bytes) that runs `passes` times through the layers."""
         roofed = seconds * _roof(self.to_machine, *there) / _roof(self.machine, *here)
         if self.to_machine.kind == "cpu":
             return roofed
@@ -187,11 +188,11 @@ def _row(row: Row, here: Variant, there: Variant, scale: _Scale) -> Row:
     return row.model_copy(update=changed)
 
 
-# -- where a run finds its prior
+# -- the profile of a run
 
 
 def model_of(folder: Path | None) -> Model:
-    """The shape of a base model from its folder, without torch. Raises InputError if the folder does not tell it."""
+    """The sizes of a base model, from its folder and without torch. Raises InputError if one is missing."""
     path = EMBEDDED if folder is None else folder
     check_folder(path)
     config = json.loads(read_text(path / "config.json", "model configuration"))
@@ -201,7 +202,7 @@ def model_of(folder: Path | None) -> Model:
         for name in names:
             if isinstance(config.get(name), int):
                 return int(config[name])
-        raise InputError(f"{path / 'config.json'}: does not say {names[0]}")
+        raise InputError(f"{path / 'config.json'}: has no {names[0]}")
 
     hidden, heads = number("hidden_size", "n_embd"), number("num_attention_heads", "n_head")
     head = config.get("head_dim") or hidden // heads
@@ -232,7 +233,7 @@ def stored(machine: str | None = None, model: Model | None = None) -> Profile:
         anchor = stored(ANCHOR)
         profile = estimate(anchor, there, model or anchor.model)
     else:
-        raise InputError(f"no profile is stored for machine {preset!r}; there are: {', '.join(sorted((ANCHOR, *PRESETS)))}")
+        raise InputError(f"there is no profile of machine {preset!r}; there are: {', '.join(sorted((ANCHOR, *PRESETS)))}")
     if model is not None and not profile.model.alike(model):
         profile = estimate(profile, profile.machine, model)
     return profile
@@ -249,7 +250,8 @@ def prior(path: Path | None, machine: str | None, model: Model) -> tuple[Profile
         profile = load_profile(path)
         if profile.model.alike(model):
             return profile, []
-        warning = f"{path}: is about the model {profile.model}, not {model}: used as an estimate"
+        warning = f"{path}: is about the model {profile.model}, not {model}; costs are estimated from it"
         return estimate(profile, profile.machine, model), [warning]
     except InputError as error:
-        return stored(machine if machine in PRESETS else ANCHOR, model), [f"{error}; the stored profile is used instead"]
+        warning = f"{error}; the profile that comes with the package is used instead"
+        return stored(machine if machine in PRESETS else ANCHOR, model), [warning]

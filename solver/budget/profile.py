@@ -1,7 +1,7 @@
-"""The profile of a machine: what a model's steps and passes cost on it, as `solver profile` measured (or somebody derived) it.
+"""The profile of a machine: what a model's steps and passes cost on it, either measured by `solver profile` or estimated.
 
-A profile is one JSON file: the machine, the model, and for every quantisation the fixed costs and one row per sequence
-length. It is the prior of a run's cost model. Nothing here measures: see `solver.commands.profile`.
+A profile is one JSON file: the machine, the model, and for every quantisation the fixed costs and one row per sequence length. A
+run's cost model starts from it. `solver.commands.profile` does the measuring.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Part(BaseModel):
 
 
 class Machine(_Part):
-    """Where it was measured. `peak_flops` (FLOP/s in the dtype of the run) and `bandwidth` (bytes/s) belong to one device."""
+    """The machine of a profile. `peak_flops` (FLOP/s in the dtype of the run) and `bandwidth` (bytes/s) belong to one device."""
 
     preset: str = ""  # name of the machine preset; empty: none was given
     kind: Literal["cpu", "cuda"]
@@ -39,11 +39,11 @@ class Machine(_Part):
     memory: int = Field(ge=0)  # bytes of one device; the host's on a CPU
     peak_flops: Rate | None = None
     bandwidth: Rate | None = None
-    source: str = ""  # where the two come from
+    source: str = ""  # of `peak_flops` and `bandwidth`
 
 
 class Model(_Part):
-    """What was measured: the shape that its costs follow from, whatever its weights were trained to."""
+    """The model of a profile: the sizes that its costs depend on."""
 
     name: str
     parameters: int = Field(ge=1)
@@ -57,7 +57,7 @@ class Model(_Part):
         return f"{self.name} ({self.parameters:,} weights)"
 
     def alike(self, other: Model) -> bool:
-        """Whether the other one costs the same."""
+        """Whether the other model costs the same."""
         return self == other.model_copy(update={"name": self.name})
 
 
@@ -92,7 +92,7 @@ class Variant(_Part):
     load_seconds: Seconds  # the base model, from disk to device
     trainer_seconds: Seconds  # making the trainer
     engine_seconds: Seconds  # making the engine
-    fit_seconds: Seconds  # what a fit costs beside its steps: fresh weights, saving
+    fit_seconds: Seconds  # of a fit, besides its steps: making and saving its weights
     rows: tuple[Row, ...]
     note: str = ""  # why it could not be measured
 
@@ -110,7 +110,7 @@ class Variant(_Part):
 
     @property
     def start_parts(self) -> dict[str, float]:
-        """The same by what is done."""
+        """These seconds by part."""
         return {
             "imports": self.import_seconds,
             "model": self.load_seconds,
@@ -127,7 +127,7 @@ class Profile(_Part):
     """The contents of a profile file."""
 
     version: Literal[1] = PROFILE_VERSION
-    derivation: str = ""  # empty: every number was measured; else the numbers are an estimate, and this says how they came about
+    derivation: str = ""  # how the numbers were estimated; empty: all of them were measured
     measured_at: str = ""  # ISO date and time
     commit: str = ""
     versions: dict[str, str] = {}
@@ -141,19 +141,19 @@ class Profile(_Part):
         return bool(self.derivation)
 
     def variant(self, quantization: str) -> Variant:
-        """The one of that quantisation, else the first."""
+        """The variant with that quantisation; if there is none, the first variant."""
         return next((variant for variant in self.variants if variant.quantization == quantization), self.variants[0])
 
     def differences(self, machine: Machine, model: Model) -> list[str]:
-        """Why this profile says less about runs of `model` on `machine`, in words; empty if it is about them."""
-        found = []
+        """How this profile differs from `machine` and `model`, in words; empty if it is about them."""
+        differences = []
         if self.machine.device != machine.device:
-            found.append(f"it was made on {self.machine.device}, this is {machine.device}")
+            differences.append(f"it was made on {self.machine.device}, this machine has {machine.device}")
         elif self.machine.threads and machine.threads and self.machine.threads != machine.threads:
-            found.append(f"it was made with {self.machine.threads} threads, now {machine.threads}")
+            differences.append(f"it was made with {self.machine.threads} threads, now {machine.threads}")
         if not self.model.alike(model):
-            found.append(f"it is about the model {self.model}, not {model}")
-        return found
+            differences.append(f"it is about the model {self.model}, not {model}")
+        return differences
 
 
 def load_profile(path: Path) -> Profile:
@@ -172,7 +172,7 @@ def load_profile(path: Path) -> Profile:
 
 
 def check_place(path: Path) -> None:
-    """Whether a profile can be saved there, before the minutes of measuring it. Raises InputError if it cannot."""
+    """Check, before minutes of measuring, that a profile can be saved at `path`. Raises InputError if it cannot."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

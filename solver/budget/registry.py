@@ -8,21 +8,20 @@ from typing import Literal
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel
 from solver.budget.gains import Gains
-from solver.budget.planner import FixedPolicy, Policy, ProportionalPolicy, UniformPolicy
+from solver.budget.planner import FixedPolicy, Policy, UniformPolicy
 from solver.config import Settings
 
-POLICIES: dict[Literal["fixed", "uniform", "proportional", "adaptive"], Callable[..., Policy]] = {
+POLICIES: dict[Literal["fixed", "uniform", "adaptive"], Callable[..., Policy]] = {
     "fixed": FixedPolicy,
     "uniform": UniformPolicy,
-    "proportional": ProportionalPolicy,
     "adaptive": AdaptivePolicy,
 }
 
 
 def make_policy(settings: Settings, costs: CostModel | None = None, gains: Gains | None = None) -> Policy:
-    """The policy of the settings; `costs` is what it plans with and whoever runs the work corrects.
+    """The policy that the settings name. It plans with `costs`, which learn from the passes that the caller reports.
 
-    `gains` say what work is worth, to a policy that asks; none: those of the models that ship.
+    Only "adaptive" uses `gains`; None: the gains of the shipped models.
     """
     costs = costs or CostModel(settings)
     if settings.budget.policy == "adaptive":

@@ -1,11 +1,11 @@
-"""Seconds from amounts of work: positive rates, learnt from few measurements with heavy tails, and how sure they are.
+"""Regression of seconds on amounts of work: positive rates and their uncertainty, from few measurements with heavy tails.
 
 Seconds are modelled as `exp(c + e) * sum_j rate_j * exp(d_j) * amount_j`: a prior rate for each kind of work, a factor `c`
-for all of them together (a machine is slower than thought), a factor `d_j` for each, and an error `e` that follows
-Student's t with 4 degrees of freedom (a pause of the machine is no evidence about its speed). The factors have normal
-priors, so one measurement moves all rates and many tell them apart. The most probable factors are found by Gauss-Newton
-on reweighted squares (Lange, Little and Taylor 1989, Robust Statistical Modeling Using the t Distribution); what is left
-open about them is Laplace's approximation. Rates stay positive, so predictions rise with the amounts.
+for all of them together (a machine is slower than expected), a factor `d_j` for each, and an error `e` that follows
+Student's t with 4 degrees of freedom (so that a pause of the machine hardly changes its rates). The factors have normal
+priors, so one measurement changes all rates, and many separate them. The most probable factors are found by Gauss-Newton
+on reweighted squares (Lange, Little and Taylor 1989, Robust Statistical Modeling Using the t Distribution); their
+uncertainty is Laplace's approximation. Rates stay positive, so predictions rise with the amounts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Numbers = NDArray[np.float64]
 
 FREEDOM = 4.0  # degrees of freedom of the errors
 KEPT = 96  # measurements, the newest
-HALF_LIFE = 48.0  # measurements after which one counts half: machines warm up, and get neighbours
-SHORTEST = 1e-4  # seconds below which clocks and schedulers are measured, not work
-_NOISE, _NOISE_WEIGHT = 0.1, 4.0  # relative error expected before any is seen, and how many measurements that is worth
+HALF_LIFE = 48.0  # measurements after which one counts half, as machines warm up and get neighbours
+SHORTEST = 1e-4  # seconds: shorter times measure the clock and the scheduler, and count as this
+_NOISE, _NOISE_WEIGHT = 0.1, 4.0  # the relative error assumed before any measurement, and how many measurements that counts as
 _ROUNDS = 12
 _T95 = 2.132  # 95 % of Student's t with 4 degrees of freedom lie below
 
@@ -38,7 +38,7 @@ class Spread:
     own: float  # of the factor of each rate
 
 
-WEAK = Spread(common=2.3, own=1.2)  # another machine or model: ten times off is well possible
+WEAK = Spread(common=2.3, own=1.2)  # for another machine or model: rates may be wrong by a factor of ten
 STRONG = Spread(common=0.4, own=0.2)
 
 
@@ -61,12 +61,12 @@ class Regression:
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """Seconds per unit of each feature, as far as is known now."""
+        """The current estimate: seconds per unit of each feature."""
         self._refit()
         return self._rates
 
     def add(self, amounts: Sequence[float], seconds: float) -> None:
-        """Take in a measurement; one without any work, or without a number, says nothing."""
+        """Take in a measurement. It is ignored if it has no work, or a value that is not finite."""
         amounts = tuple(map(float, amounts))
         if not (math.isfinite(seconds) and all(map(math.isfinite, amounts))) or sum(map(mul, self._rates, amounts)) <= 0:
             return
@@ -91,7 +91,7 @@ class Regression:
         return float(median * math.exp(_T95 * math.sqrt(variance + self._noise**2)))
 
     def _refit(self) -> None:
-        """Fit anew, after every measurement at first and then when there are a sixth more."""
+        """Fit again if it is due: after every measurement at first, later whenever there are a sixth more."""
         if self.count < self._due or not self.count:
             return
         amounts = np.array([amounts for amounts, _ in self._seen])
@@ -124,12 +124,12 @@ class Regression:
         covariance = np.linalg.inv(curvature)
         self._factors, self._covariance = factors, covariance.tolist()
         self._rates = tuple((self._prior * np.exp(factors[0] + factors[1:])).tolist())
-        # factors follow the errors they are fitted to: what they took up is missing from those that are left
+        # the factors explain a part of the errors they are fitted to, so the errors that are left are too small
         taken = len(self._precision) - float(np.diag(covariance) @ self._precision)
         self._noise = noise * math.sqrt((_NOISE_WEIGHT + seen) / (_NOISE_WEIGHT + max(seen - taken, 0.0)))
 
     def _start(self, amounts: Numbers, logs: Numbers) -> Numbers:
-        """Where the rounds begin: the last fit, or the median factor, which no outlier moves."""
+        """The factors that the rounds begin with: those of the last fit, or at first a median factor, which no outlier moves."""
         if self._due:
             return self._factors
         factors = np.zeros(len(self._prior) + 1)

@@ -1,10 +1,10 @@
-"""What a simulated machine does to a plan: how long work takes, what goes wrong, and what a set of rehearsed runs adds up to.
+"""The models behind rehearsals: how long work takes on a simulated machine, what goes wrong, and sums over rehearsed runs.
 
-Pure Python on numbers: no clock, no process. `solver.commands.rehearse` drives the real supervisor through it.
+It is arithmetic alone, without clock or process; `solver.commands.rehearse` runs the real supervisor with it.
 
-A duration is the profile's seconds times four factors: how far the profile is off for this run, how slow this device is, the
-noise of this piece of work (lognormal), and, rarely, a heavy tail (Pareto). The default parameters are assumptions, chosen
-wider than what was seen; `fit_noise` gives those of real ledgers.
+A duration is the profile's seconds times four factors: the error of the profile in this run, the slowness of this device, the
+noise of this piece of work (lognormal), and, rarely, a heavy tail (Pareto). The default parameters are assumptions, wider than
+what was seen; `fit_noise` fits them to real ledgers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Pace:
     """Seconds of each kind of work on one device, from a profile, between whose lengths it is interpolated."""
 
     start: Mapping[str, float]  # creation of a worker until it is ready, by part
-    fit: float  # of a fit beside its steps
+    fit: float  # of a fit, besides its steps
     step: tuple[tuple[int, float], ...]  # tokens a sequence -> seconds of an optimizer step
     prefill: tuple[tuple[int, float], ...]  # tokens -> seconds a prompt
     decode: tuple[tuple[int, float], ...]  # tokens of the prompt -> tokens/s
@@ -186,7 +186,7 @@ MIXES: dict[str, Faults] = {
 
 @dataclass(frozen=True)
 class Course:
-    """What a pass over a task comes to, in seconds and in work done."""
+    """The course of one pass over a task: its seconds by phase, and the work it has done."""
 
     prepare: float
     fit: float
@@ -203,7 +203,7 @@ class Course:
 
 
 PREPARE = 0.5  # seconds, of a task
-AFTER_SHARE = 0.35  # of an item's time that a fit leaves to what comes after it where the item does not say, as workers do
+AFTER_SHARE = 0.35  # of an item's time that a fit leaves to later phases if the item has no forecast, as in a worker
 
 
 def course(
@@ -211,7 +211,7 @@ def course(
 ) -> Course:
     """A pass with that plan over a task of `tokens` whose answers have `answers` tokens, `slower` times, in `left` seconds.
 
-    Like a worker it leaves `keep` seconds to what comes after the fit, and stops by itself before the deadline.
+    Like a worker it leaves `keep` seconds to the phases after the fit, and stops by itself before the deadline.
     """
     left = max(left, 0.0)
     prepare = min(PREPARE * slower, left)
@@ -230,7 +230,7 @@ def course(
     return Course(prepare, fit, steps, infer * share, views, score * share, steps == plan.steps and share >= 1.0)
 
 
-# -- what it adds up to
+# -- sums over runs
 
 
 @dataclass(frozen=True)
@@ -247,9 +247,9 @@ class RunRecord:
     publishes: int
     loading: float  # share of workers x budget in which tasks were read and workers first started
     worked: float  # share of workers x budget spent on work
-    lost: float  # of it, on work that brought nothing
+    lost: float  # of `worked`, on work without an outcome
     down: float  # share of workers x budget in which workers hung, vanished or started again, to the end of the budget
-    work_left: bool  # the time ended the run, and there was a task to be worked on that nobody was at
+    work_left: bool  # the time ended the run while a pending task had no worker
     steps: float  # mean optimizer steps a task
     at_floor: int  # tasks that got no more than a quarter of the steps of the settings
     untouched: int  # tasks without any pass
@@ -261,14 +261,14 @@ class RunRecord:
         return 1 - self.loading - self.down
 
 
-LEAST_USABLE = 0.5  # of the worker time: with less left by faults, one unlucky second shows in a run's own utilisation
+MIN_USABLE = 0.5  # of the worker time: if faults leave less, one unlucky second changes a run's utilisation
 
 
 def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """The sums and means over runs, as plain JSON.
 
     Utilisation is work done over the worker time that loading and faults left, the reserve included, over all runs that ended
-    with work left; `utilisation_least` is that of the worst of them to which faults left `LEAST_USABLE` of their time.
+    with work left; `utilisation_least` is that of the worst of them to which faults left `MIN_USABLE` of their time.
     """
     if not runs:
         raise ValueError("no runs")
@@ -284,7 +284,7 @@ def summarise(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "deadline_misses": sum(run.missed for run in runs),
         "invalid_submissions": sum(run.invalid for run in runs),
         "utilisation": math.fsum(run.worked for run in left) / usable if usable > 0 else None,
-        "utilisation_least": min((run.worked / run.usable for run in left if run.usable >= LEAST_USABLE), default=None),
+        "utilisation_least": min((run.worked / run.usable for run in left if run.usable >= MIN_USABLE), default=None),
         "loading": statistics.fmean(run.loading for run in runs),
         "lost": statistics.fmean(run.lost for run in runs),
         "down": statistics.fmean(run.down for run in runs),

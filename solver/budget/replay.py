@@ -1,8 +1,8 @@
-"""Policies played against a record: every task's passes were done once for good, so any plan's result can be looked up.
+"""Replays: a policy spends a budget on recorded passes, so that no model is needed and policies can be compared.
 
-A record holds for every task what inference found after 0, s1, s1 + s2, ... optimizer steps. A plan that stops between two of
-these rungs gets one of them, by chance in proportion. Durations are those of the record, linear in steps and in views, with
-noise. Policies see what they see in a run: durations, agreement, never what is right.
+A record holds for every task the candidates after 0, s1, s1 + s2, ... optimizer steps (its rungs). A pass that stops between two
+rungs gets one of them, the nearer the more likely. Durations are those of the record, linear in steps and in views, with noise. A
+policy sees what it sees in a run: durations and agreement, but never the answers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from solver.config import Settings
 from solver.types import Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 NOISE = 0.08  # standard deviation of the logarithm of a duration
-_ENOUGH = 20  # tasks
+_ENOUGH = 20  # tasks whose views agree, before a fit and after fits, for `unfitted_trust` to be estimated
 _AS_OFTEN = 0.95
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a task's candidates come to."""
+    """The result of a task's candidates."""
 
     solved: float  # share of its test inputs
     agreement: float  # of its least agreed query, of the latest pass
@@ -36,8 +36,8 @@ class Found:
 class Rung:
     """One pass of a record."""
 
-    steps: int  # so far
-    fitted: int  # in this pass
+    steps: int  # of all passes so far
+    fitted: int  # steps of this pass
     seconds: Mapping[str, float]  # by phase
 
 
@@ -51,13 +51,15 @@ class RecordedTask:
     rungs: tuple[Rung, ...]
     views: int  # of every pass
     samples: int
-    found: Callable[[tuple[tuple[int, int], ...]], Found]  # of passes (place of the rung, its first views), pooled
+    # of the pooled candidates of passes; a pass is (index of its rung, how many of its first views)
+    found: Callable[[tuple[tuple[int, int], ...]], Found]
 
 
 def unfitted_trust(tasks: Sequence[RecordedTask]) -> float:
-    """What agreement without a fit is worth: all, if tasks whose views agree then are right as often as after fits; else DOUBTED.
+    """The factor on agreement without a fit (`Gains.unfitted`): 1 if it is as reliable as agreement after fits, else `DOUBTED`.
 
-    As often: at least `_AS_OFTEN` of the share. Where fewer than `_ENOUGH` tasks tell, it is DOUBTED.
+    It is as reliable if tasks whose views all agree are right at least `_AS_OFTEN` times as often as after fits. With fewer than
+    `_ENOUGH` such tasks the factor is `DOUBTED`.
     """
     before = [found.solved for found in (_found(task, 0) for task in tasks if not task.rungs[0].steps) if found.agreement >= 1]
     after = [
@@ -76,10 +78,10 @@ def _found(task: RecordedTask, place: int) -> Found:
 
 
 def evidence(task: RecordedTask, settings: Settings, unfitted: float) -> list[Passed]:
-    """What a task's passes say about gains: every pass under more and more views, and every step from one to the next.
+    """The passes of a task as rows to fit gains to: each with all, half, ... of the views, each later one with its predecessor.
 
-    A pass that goes on from the one before stands for a first pass of as many steps. However many numbers of views are tried,
-    a pass weighs as one.
+    A later pass also stands for a first pass of as many steps as all passes up to it. The rows of one pass with different numbers
+    of views have a total weight of 1.
     """
     halves = [task.views]
     while halves[0] > 1:
@@ -105,19 +107,19 @@ def evidence(task: RecordedTask, settings: Settings, unfitted: float) -> list[Pa
 
 @dataclass(frozen=True)
 class Played:
-    """How a replay went."""
+    """The result of a replay."""
 
-    solved: float  # tasks, those solved in part counting in part
+    solved: float  # tasks; one solved in part counts in part
     tasks: int
-    untouched: int
-    used: float  # seconds of the budget in which somebody worked, over all workers
+    untouched: int  # tasks without an answered pass
+    used: float  # share of the workers' time in passes
     passes: int
 
 
 def replay(policy: Policy, tasks: Sequence[RecordedTask], budget: float, seed: int, workers: int = 1) -> Played:
     """Play `policy` for `budget` seconds of work. The same record, budget and seed give the same result."""
     rng = np.random.default_rng(seed)
-    # a task may be drawn twice: it is another task then
+    # `tasks` may hold a task twice, so tasks get new ids
     book = {f"{place:04}": (TaskState(f"{place:04}", task.size, task.shape), task) for place, task in enumerate(tasks)}
     done: dict[str, list[tuple[int, int]]] = {id_: [] for id_ in book}
     now = [0.0] * workers
@@ -172,7 +174,7 @@ def replay(policy: Policy, tasks: Sequence[RecordedTask], budget: float, seed: i
 def _work(
     policy: Policy, state: TaskState, task: RecordedTask, plan: TaskPlan, seconds: float, rng: np.random.Generator
 ) -> tuple[TaskOutcome, tuple[int, int] | None]:
-    """The outcome of a pass, and the (rung, views) it comes to; None if no view was answered."""
+    """The outcome of a pass, and its (rung, views) in the record; None if no view was answered."""
     pace = float(np.exp(rng.normal(0, NOISE)))
     fitted = [rung for rung in task.rungs if rung.fitted]
     each = pace * sum(rung.seconds.get("fit", 0.0) for rung in fitted) / max(1, sum(rung.fitted for rung in fitted))

@@ -1,4 +1,4 @@
-"""Where all tasks stand, in columns: a policy looks at hundreds of tasks before every item, of which few have changed."""
+"""The states of all tasks as columns: a policy looks at hundreds of them before every item, of which few have changed."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from solver.budget.planner import TaskState
 
 Mask = NDArray[np.bool_]  # (tasks,)
-Rows = NDArray[np.int64]  # of some tasks
+Rows = NDArray[np.int64]  # indices of rows, or a whole number for each row
 
-_DIGITS = 20  # bits for each part of the order of tasks
+_DIGITS = 20  # bits for each of the three parts of a task's place in the order
 
 
 class TaskTable:
-    """One row for each task, in the order in which they are told; what is told again unchanged costs next to nothing."""
+    """One row for each task, in the order of the states given. Unchanged states cost almost nothing."""
 
     def __init__(self, pending: Callable[[TaskState], bool]) -> None:
-        """`pending` says of a state whether it is still to be worked on."""
+        """`pending` says whether the policy may still work on a task in that state."""
         self._is_pending = pending
         self.tasks: list[TaskState] = []
-        self.renewed = True  # whether what was told last are other tasks than before
+        self.renewed = True  # whether the last call of `see` brought other tasks than the one before
         self._reset([])
 
     def see(self, tasks: Sequence[TaskState]) -> list[int]:
-        """Take in the states; gives the rows that have changed: all, if they are of other tasks than before."""
+        """Take in the states and give the rows that have changed; all rows if these are other tasks than before."""
         changed = list(compress(range(len(tasks)), map(is_not, tasks, self.tasks)))
         self.renewed = len(tasks) != len(self.tasks) or any(tasks[row].id != self.tasks[row].id for row in changed)
         if self.renewed:
@@ -46,11 +46,11 @@ class TaskTable:
 
     @property
     def free(self) -> Mask:
-        """Pending, and nobody is at it."""
+        """Which tasks are pending while no worker works on them."""
         return self.pending & ~self.busy
 
     def chunk(self, mask: Mask, size: int) -> Rows:
-        """The next of these tasks, shortest first, of equal wave; one that cost a worker comes last and alone."""
+        """Up to `size` tasks of `mask`, all of one wave, the shortest first. Tasks with failed passes come last and alone."""
         rows = np.flatnonzero(mask)
         if not len(rows):
             return rows
@@ -62,16 +62,16 @@ class TaskTable:
         return rows[(self.waves[rows] == self.waves[rows[0]]) & (self.losses[rows] == 0)]
 
     def ids(self, rows: Rows) -> tuple[str, ...]:
-        """The tasks of these rows."""
+        """The ids of the tasks in these rows."""
         return tuple(self.tasks[row].id for row in rows)
 
     def _reset(self, tasks: Sequence[TaskState]) -> None:
         count = len(tasks)
         self.pending: Mask = np.zeros(count, bool)
         self.busy: Mask = np.zeros(count, bool)
-        self.cut: Mask = np.zeros(count, bool)  # whether the last pass was
+        self.cut: Mask = np.zeros(count, bool)  # whether the last pass was cut
         self.waves: Rows = np.zeros(count, np.int64)
         self.losses: Rows = np.zeros(count, np.int64)
-        self.place: Rows = np.zeros(count, np.int64)  # from the shortest to the longest
+        self.place: Rows = np.zeros(count, np.int64)  # rank by length, 0 for the shortest task
         self.place[sorted(range(count), key=lambda row: (tasks[row].size, tasks[row].id))] = np.arange(count)
         self._order: Rows = np.zeros(count, np.int64)

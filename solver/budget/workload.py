@@ -1,7 +1,7 @@
-"""How much work a pass over a task is, by phase: the numbers that its seconds are proportional to.
+"""The work of a pass over a task, by phase: the amounts that its seconds are proportional to.
 
-Counts are of the 16-token grid codec, whatever the model's own: a text codec writes a like multiple of every one of
-them, and the rates of the cost model take that up. Only the sizes of grids are looked at, never what is in them.
+Tokens are those of the 16-token grid codec for every model. A text codec writes about the same multiple of each amount, which the
+rates of the cost model include. Only the sizes of grids matter, never their cells.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Amount = float | Numbers  # of one pass, or of several
 _MARKERS = 2  # tokens around a grid
 _LONGEST = 30 * 31  # tokens of the largest answer
 
-# What the seconds of a phase are proportional to, each with a rate of its own. "squared": per sequence, tokens squared.
+# The features of each phase; every feature has a rate of its own. "squared": per sequence, tokens squared.
 FEATURES: Mapping[str, tuple[str, ...]] = {
     "prepare": ("task", "pair of a sequence", "pair of a sequence passed over", "token of a sequence", "pair of a prompt"),
     "fit": ("fit", "step", "token trained", "squared token trained"),
@@ -36,12 +36,12 @@ PHASES = tuple(FEATURES)  # of a pass over a task, in order
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What bears on the work of a pass beside its plan."""
+    """What changes the work of a pass besides its plan."""
 
-    wave: Amount = 0  # a later pass passes over the sequences of those before
-    length: float = 1.0  # tokens of an answer, over those that were to be expected
-    candidates: float | None = None  # different grids that are scored for a query; None: as many as may be
-    scored: float | None = None  # tokens of all answers scored, under all views; None: to be expected
+    wave: Amount = 0  # a later pass first skips the sequences of the passes before it
+    length: float = 1.0  # tokens of an answer, relative to those expected
+    candidates: float | None = None  # distinct grids that are scored for a query; None: as many as the settings allow
+    scored: float | None = None  # tokens of all scored answers, over all views; None: unknown, so estimated
 
 
 FIRST = Circumstances()
@@ -49,11 +49,11 @@ FIRST = Circumstances()
 
 @dataclass(frozen=True)
 class TaskShape:
-    """A task as its cost and its chances see it, in tokens, before any context cuts it short."""
+    """The sizes of a task that its cost and its gains depend on, in tokens, before any context limits them."""
 
     demonstrations: tuple[float, ...]  # tokens of each pair
     prompts: tuple[float, ...]  # tokens of the whole prompt of each test input, under one view
-    answers: tuple[float, ...]  # tokens of each answer, as far as the demonstrations tell
+    answers: tuple[float, ...]  # tokens of each answer, estimated from the demonstrations
     same_size: bool = True  # every output is as large as its input
     growth: float = 0.0  # mean natural logarithm of output over input cells
 
@@ -88,7 +88,7 @@ def _answer(pair: Pair) -> float:
 
 
 def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
-    """Tokens of the answer to be expected: the one size all outputs have, or what the inputs grow or shrink by."""
+    """Expected tokens of the answer: by the one size that all outputs have, else by the growth from input to output."""
     sizes = {pair.output.shape for pair in task.train if pair.output is not None}
     if len(sizes) == 1 and any(pair.input.shape not in sizes for pair in task.train):
         return _tokens(next(iter(sizes)))
@@ -96,7 +96,7 @@ def _expected_answer(task: Task, asked: Pair, growth: float) -> float:
 
 
 class Sizes(NamedTuple):
-    """What the work of any pass over a task depends on; all but pairs are tokens as the model sees them."""
+    """The sizes that the work of every pass over a task depends on, in tokens after the context's limit; `pairs` are counts."""
 
     sequence: Amount  # of a training sequence
     pairs: Amount  # in a training sequence
@@ -124,14 +124,14 @@ def sizes_of(shape: TaskShape, settings: Settings) -> Sizes:
 
 
 def in_column(sizes: Sequence[Sizes]) -> Sizes:
-    """The sizes of several tasks, each (tasks, 1): with arrays of plans they give a row for each task."""
+    """The sizes of several tasks as columns (tasks, 1), which broadcast with arrays of plans to a row for each task."""
     return Sizes(*np.array(sizes, float).T[:, :, None])
 
 
 def amounts(
     sizes: Sizes, settings: Settings, steps: Amount, views: Amount, samples: Amount, circumstances: Circumstances = FIRST
 ) -> dict[str, tuple[Amount, ...]]:
-    """Features by phase of a pass with so many `steps` and `views`, or of several: numbers and arrays that broadcast."""
+    """The features of a pass by phase, or of several passes: the arguments are numbers, or arrays that broadcast."""
     train, infer = settings.train, settings.infer
     several = isinstance(steps, np.ndarray) or isinstance(sizes.answers, np.ndarray)
     least, most = (np.minimum, np.maximum) if several else (min, max)  # for single numbers these take a tenth of the time
@@ -145,7 +145,7 @@ def amounts(
     scored = views * answer * candidates if circumstances.scored is None else circumstances.scored
     # all views of all queries are answered side by side, a token of each in a pass
     passes = least(views, 1.0) * sizes.longest * circumstances.length
-    found: dict[str, tuple[Amount, ...]] = {
+    features: dict[str, tuple[Amount, ...]] = {
         "prepare": (1.0, pairs, pairs * most(circumstances.wave, 0), made * sizes.sequence, views * sizes.shown),
         "fit": (least(steps, 1.0), steps, trained, trained * sizes.sequence),
         "infer": (1.0, asked, views * sizes.squared, passes, views * samples * answer),
@@ -153,5 +153,5 @@ def amounts(
         "select": (1.0,),
     }
     if not infer.score:
-        del found["score"]
-    return found
+        del features["score"]
+    return features

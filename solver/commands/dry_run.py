@@ -1,7 +1,8 @@
-"""A run in small, and what follows from it for the whole: `solver dry-run`.
+"""`solver dry-run`: runs a sample of the tasks, and predicts from it what the whole run would do.
 
-The real pipeline solves a sample of the tasks, stratified by their grid tokens, under a cap on this machine. What it measured
-is then played out for all tasks and the whole budget, here or, by the ratio of two profiles, on another machine.
+The real pipeline solves a sample of the tasks, stratified by grid tokens, within a cap of seconds on this machine. With the costs
+that it measured, the policy then plans all tasks and the whole budget: for this machine, or for another one by the ratio of two
+profiles.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ from solver.run.state import RunState
 from solver.run.supervisor import SHARED_FIT_SHARE
 from solver.run.types import EXIT_DONE, RunOptions
 
-TASK_SECONDS = 15.0  # of the cap for every task of the sample
-LEAST_TASKS, MOST_TASKS = 3, 48
+TASK_SECONDS = 15.0  # of the cap, for each task of the sample
+MIN_TASKS, MAX_TASKS = 3, 48
 
 
 @dataclass(frozen=True)
 class DryRunOptions:
     """One `solver dry-run`."""
 
-    run: RunOptions  # of all tasks; its budget is that of the whole run, its folder that of the sample
+    run: RunOptions  # of the whole run, whose budget it has; its folder gets the run of the sample
     cap: float  # seconds for the sample
     machine: str | None = None  # extrapolate to this preset; none: to this machine
 
@@ -54,7 +55,7 @@ def dry_run(
     tell: Callable[[str], None],
     make_executor: ExecutorFactory | None = None,
 ) -> tuple[DryRun | None, Summary]:
-    """Run the sample, then extrapolate; no dry run if the sample was ended by a signal or for want of a worker.
+    """Run the sample, then extrapolate. Gives no `DryRun` if a signal ended the sample, or no worker could be started.
 
     Raises InputError as `pipeline.run` does, for a machine without a profile, and if the cap is too short for a single task.
     """
@@ -62,14 +63,14 @@ def dry_run(
     if whole.challenges is None or whole.budget is None:
         raise InputError("a dry run needs challenges and a budget")
     if options.machine is not None:
-        stored(options.machine)  # refuse it now
+        stored(options.machine)  # refuse an unknown machine before the sample runs
     tasks = load_tasks(whole.challenges, whole.settings.input.on_bad_task)
     if whole.tasks is not None:
         tasks = pick_tasks(tasks, whole.tasks)
     if not tasks.tasks:
-        raise InputError(f"{whole.challenges}: holds no task that can be read")
+        raise InputError(f"{whole.challenges}: holds no readable task")
     sample = stratified(tasks, sample_size(options.cap, len(tasks.tasks)))
-    tell(f"sample: {len(sample)} of {len(tasks)} tasks, {options.cap:.0f} s")
+    tell(f"running a sample of {len(sample)} of {len(tasks)} tasks for {options.cap:.0f} s")
     small = replace(whole, budget=options.cap, tasks=",".join(sample), started=time.monotonic())
     workers: list[int] = []
 
@@ -87,7 +88,7 @@ def dry_run(
 
 def sample_size(cap: float, tasks: int) -> int:
     """How many tasks to sample under a cap of so many seconds."""
-    return min(tasks, MOST_TASKS, max(LEAST_TASKS, int(cap / TASK_SECONDS)))
+    return min(tasks, MAX_TASKS, max(MIN_TASKS, int(cap / TASK_SECONDS)))
 
 
 def stratified(tasks: TaskSet, count: int) -> list[str]:
@@ -109,13 +110,13 @@ def _extrapolated(
     settings = small.settings
     run_state = RunState(tasks.subset(sample), settings.select.rule, ledger.outcomes())
     if not run_state.done():
-        raise InputError(f"the sample finished no task in {options.cap:.0f} s: a longer --cap is needed")
+        raise InputError(f"the sample finished no task in {options.cap:.0f} s; give a longer --cap")
     costs = initial_costs(small, tell)
     remember(costs, ledger)
     states = [TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks]
     timings = ledger.timings()
     validate, load = (timings.get(phase, (0.0, 0.0))[1] for phase in ("validate", "load"))
-    start = validate + load / workers  # they load side by side
+    start = validate + load / workers  # `load` is the sum over workers, which load side by side
     machine, derivation = summary.device, ""
     if options.machine is not None:
         costs, start, machine, workers, derivation = _elsewhere(options.machine, small, costs, states, start)
@@ -124,7 +125,7 @@ def _extrapolated(
     left = budget - reserve_seconds(settings.budget.reserve, budget) - start
     if settings.train.shared:
         left *= 1 - SHARED_FIT_SHARE
-    tell(f"playing out {len(states)} tasks and {budget:.0f} s on {workers} workers")
+    tell(f"planning {len(states)} tasks in {budget:.0f} s on {workers} worker{'s' * (workers > 1)}")
     played = play(
         states,
         make_policy(settings, costs, shipped_gains(options.run.model not in (None, *SHIPPED.values()))),
@@ -160,12 +161,12 @@ def _extrapolated(
 
 
 def _tenths(seconds: float, tell: Callable[[str], None]) -> Callable[[int, float], None]:
-    """Tells when another tenth of the time is played out."""
+    """A function that reports each time that another tenth of the time is planned."""
     due = [seconds / 10 * tenth for tenth in range(9, 0, -1)]
 
     def heard(passes: int, at: float) -> None:
         if due and at >= due[-1]:
-            tell(f"played out {at:.0f} of {seconds:.0f} s, {passes} passes")
+            tell(f"planned {at:.0f} of {seconds:.0f} s: {passes} passes so far")
         while due and at >= due[-1]:
             due.pop()
 
@@ -175,7 +176,7 @@ def _tenths(seconds: float, tell: Callable[[str], None]) -> Callable[[int, float
 def _elsewhere(
     machine: str, small: RunOptions, costs: CostModel, states: Sequence[TaskState], start: float
 ) -> tuple[CostModel, float, str, int, str]:
-    """Costs, start, name and workers of another machine, and how they came about."""
+    """Costs, seconds of the start, device and workers of another machine, and how the costs were derived."""
     settings: Settings = small.settings
     model = model_of(small.model)
     here, _ = prior(settings.budget.profile, small.machine, model)
@@ -197,14 +198,14 @@ def _elsewhere(
 def _phases(ledger: Ledger, played: Extrapolation) -> dict[str, PhaseSeconds]:
     forecasts = ledger.forecasts()
     errors, later = prediction_errors(forecasts), prediction_errors(forecasts, skip=LEARNING)
-    found = {}
+    phases = {}
     for phase in dict.fromkeys(timing.phase for timing in forecasts):
         rows = [timing for timing in forecasts if timing.phase == phase]
-        found[phase] = PhaseSeconds(
+        phases[phase] = PhaseSeconds(
             predicted=sum(timing.predicted or 0.0 for timing in rows),
             used=sum(timing.used for timing in rows),
             error=errors.get(phase),
             error_later=later.get(phase),
             full=played.phases.get(phase),
         )
-    return found
+    return phases

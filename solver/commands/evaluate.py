@@ -1,11 +1,11 @@
-"""`solver evaluate`: models on held-out families and on tasks with known answers, into tables that others show.
+"""`solver evaluate`: measures models on held-out families, and on tasks with known answers, and writes tables of the results.
 
     OUT/held_out.jsonl, .md, .png   families that no training sees, answered without fitting, over checkpoints
     OUT/tasks.jsonl, .md            runs over tasks at several budgets; "0" stands for no test-time training
     OUT/runs/...                    the runs, each with its ledger, submission and summary
 
-A row that is in the table already is not measured again. The tasks' answers are used for scores alone: a run sees them as
-little as any other run does, and adapts to demonstrations only.
+A row that is in the table already is not measured again. The answers to the tasks are used only for scores: like any other run,
+an evaluated run never sees them.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from solver.run.types import EXIT_DONE, RunOptions
 Report = Callable[[str], None]
 
 UNFITTED = ("train.steps=0", "budget.policy=fixed")  # one pass over every task without an optimizer step
-LABEL_BYTES = 200  # of the name of a run's folder; file systems end at 255
-DAY = 86400.0  # seconds: the clock of a run that has none
+LABEL_BYTES = 200  # at most, of the name of a run's folder; file systems allow 255
+DAY = 86400.0  # seconds: the budget of a run without test-time training
 
 
 @dataclass(frozen=True)
 class TaskChoice:
-    """Which tasks of a set: of the `shortest` by grid tokens (none: of all) the `count` with the smallest sha256 of their id."""
+    """Which tasks of a set: the `count` with the smallest sha256 of the id, among the `shortest` by grid tokens (None: all)."""
 
     source: str  # as `solver run` takes it
     count: int | None = None
@@ -59,7 +59,7 @@ class TaskChoice:
         """The tasks. Raises InputError if the source cannot be read, has no answers, or one that is no grid."""
         every = load_tasks(self.source, need_answers=True)
         if not any(answer is not None for outputs in every.answers().values() for answer in outputs):
-            raise InputError(f"{self.source}: no answers are known, there is nothing to score")
+            raise InputError(f"{self.source}: holds no answers, so nothing can be scored")
         among = every if self.shortest is None else shortest_tasks(every, self.shortest)
         return among if self.count is None else sample_tasks(among, self.count)
 
@@ -70,7 +70,7 @@ class TaskChoice:
 
 @dataclass(frozen=True)
 class TaskEvaluation:
-    """What to run: every model over every choice of tasks within every budget, once a seed."""
+    """What to run: every model on every choice of tasks, with every budget and every seed."""
 
     choices: tuple[TaskChoice, ...]
     budgets: tuple[str, ...] = ("0", "5m")  # durations; "0": no test-time training
@@ -88,10 +88,10 @@ class TaskEvaluation:
 def evaluate_tasks(
     models: Sequence[Path | None], plan: TaskEvaluation, out: Path, observer: Callable[[], Observer], report: Report
 ) -> list[TaskRow]:
-    """Run what the table lacks and give the rows asked for. Raises InputError; a run that a signal ends is the last one."""
+    """Run what the table lacks, and give the rows asked for. Raises InputError, also when a signal has ended a run."""
     table = out / "tasks.jsonl"
     rows = []
-    for budget in plan.budgets:  # all that can be refused is refused before the first run
+    for budget in plan.budgets:  # refuse bad options before the first run
         if budget != "0":
             parse_duration(budget)
         plan.settings(budget, 0)
@@ -115,7 +115,7 @@ def evaluate_tasks(
 def evaluate_held_out(
     models: Sequence[Path | None], corpus: Path | None, cache: Path, queries: int, seed: int, out: Path | None, report: Report
 ) -> list[HeldOutRow]:
-    """Ask every model the same queries and give the rows; with `out`, also its table and the curve over what is in it."""
+    """Ask every model the same queries and give the rows. With `out`, also write its table and the curve over all of its rows."""
     from solver.pretrain.command import corpora_digest
     from solver.pretrain.evaluate import Tally, evaluate
 
@@ -126,12 +126,12 @@ def evaluate_held_out(
         check_folder(folder)
         identity = folder_identity(folder)
         known = read_rows(out / "held_out.jsonl", HeldOutRow) if out is not None else []
-        # as many queries come out as make every family's share whole: the same seed, model and corpora say the rest
+        # every family gets the same number of queries, so a row may have a few more than were asked for
         same = (r for r in known if (r.identity, r.seed) == (identity, seed) and r.data in ("", data))
         row = next((r for r in same if 0 <= r.queries - queries < r.families), None)
         if row is None:
-            found = evaluate(folder, corpus, cache, queries, seed, report)
-            total = sum(found.tallies.values(), Tally())
+            evaluation = evaluate(folder, corpus, cache, queries, seed, report)
+            total = sum(evaluation.tallies.values(), Tally())
             position = _position(folder)
             row = HeldOutRow(
                 model=_name(model),
@@ -139,11 +139,11 @@ def evaluate_held_out(
                 steps=position.get("steps"),
                 trained_tokens=position.get("tokens"),
                 seed=seed,
-                families=found.families,
+                families=evaluation.families,
                 **asdict(total),
-                hardware=hardware_text(hardware(found.facts)),
+                hardware=hardware_text(hardware(evaluation.facts)),
                 commit=commit(),
-                corpora={name: asdict(tally) for name, tally in sorted(found.tallies.items())},
+                corpora={name: asdict(tally) for name, tally in sorted(evaluation.tallies.items())},
                 data=data,
             )
             if out is not None:
@@ -183,7 +183,7 @@ def _run(
     finished = _finished(folder / SUMMARY, settings)
     summary: dict[str, Any] = finished or run_pipeline(options, observer).to_json()
     if summary["exit_code"] != EXIT_DONE:
-        raise InputError(f"{folder}: the run ended early ({summary['reason']}); the same command goes on with it")
+        raise InputError(f"{folder}: the run ended early ({summary['reason']}); give the same command again to continue it")
     scores = {name: (int(entry["solved"]), int(entry["total"])) for name, entry in summary["scores"].items()}
     return TaskRow(
         model=_name(model),
@@ -208,13 +208,13 @@ def _known(rows: Sequence[TaskRow], model: Path | None, choice: TaskChoice, budg
 
 
 def _finished(file: Path, settings: Settings) -> dict[str, Any] | None:
-    """The summary of a run that came to its end under the same settings: it has only to be written into the table."""
+    """The summary of a run that is finished and had the same settings, so that it need not run again; else None."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        summary = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    same = found.get("settings") == settings.model_dump(mode="json") and found.get("exit_code") == EXIT_DONE
-    return found if same else None
+    same = summary.get("settings") == settings.model_dump(mode="json") and summary.get("exit_code") == EXIT_DONE
+    return summary if same else None
 
 
 def _label(identity: str, choice: TaskChoice, budget: str, seed: int, plan: TaskEvaluation) -> str:
@@ -226,7 +226,7 @@ def _label(identity: str, choice: TaskChoice, budget: str, seed: int, plan: Task
 
 
 def _position(folder: Path) -> dict[str, int]:
-    """Where the training of a checkpoint stood; empty for other model folders."""
+    """The steps and tokens of the training that wrote a checkpoint; empty for other model folders."""
     try:
         return dict(json.loads((folder / "state.json").read_text(encoding="utf-8"))["position"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -234,7 +234,7 @@ def _position(folder: Path) -> dict[str, int]:
 
 
 def _folder(model: Path | None) -> Path:
-    """The folder of a model; of none, that of the shipped one that suits this machine."""
+    """The folder of a model; for None, that of the shipped model for this machine."""
     return model or shipped_model(bool(visible_gpus()))
 
 

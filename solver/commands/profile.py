@@ -1,4 +1,4 @@
-"""Measures what a model costs on this machine, through the trainer and the engine that a run would use: `solver profile`."""
+"""`solver profile`: measures what a model costs on this machine, with the trainer and the engine that a run would use."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from solver.host import commit, hardware, versions
 from solver.types import Deadline
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # tokens
-STEPPING_SECONDS = 3.0  # to time optimizer steps for, at each length
-STEPPING_SHARE = 0.25  # of a length's share of the time left, if that is less
-GROWTH = 1.5  # reading a length costs its predecessor's seconds times the ratio of both to this power
+STEPPING_SECONDS = 3.0  # of optimizer steps to time, at each length
+STEPPING_SHARE = 0.25  # or this share of the length's part of the time left, if that is less
+GROWTH = 1.5  # the time of reading is assumed to grow with the length to this power
 
 Quantization = Literal["none", "nf4"]
 Tell = Callable[[str], None]  # is given one line
@@ -32,7 +32,7 @@ Tell = Callable[[str], None]  # is given one line
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """What `solver profile` measures. Settings as for a run; `seconds` (none: no limit) is for all of it."""
+    """What `solver profile` measures. `settings` are as for a run; `seconds` (None: no limit) is the time for everything."""
 
     settings: Settings
     model: Path | None = None
@@ -43,7 +43,7 @@ class ProfileOptions:
 
 
 def profile(options: ProfileOptions, tell: Tell) -> Profile:
-    """Measure. A length that runs out of memory or of time is a row that says so.
+    """Measure. If memory or time runs out at a length, the note of its row says so.
 
     Raises InputError if the model, the device or none of the quantisations can be used.
     """
@@ -81,7 +81,7 @@ def profile(options: ProfileOptions, tell: Tell) -> Profile:
 
 
 def describe_machine(device: Any, dtype: Any, options: ProfileOptions) -> Machine:
-    """This machine. Peak and bandwidth of a known GPU in 16 bits are those of its data sheet, others are measured."""
+    """This machine. Peak and bandwidth come from the data sheet for a known GPU in 16 bits, and are measured otherwise."""
     import torch
 
     from solver.model.dtype import matmul_seconds
@@ -191,7 +191,7 @@ def _variant(
 
 
 def _timed(make: Callable[[], Any], what: str, quantization: str) -> tuple[Any, float]:
-    """What `make` makes, and the seconds it took. Raises InputError if there is no memory for it."""
+    """The result of `make`, and its seconds. Raises InputError if memory runs out; `what` names the result."""
     from solver.model.memory import is_out_of_memory, out_of_memory_line
 
     began = time.perf_counter()
@@ -200,7 +200,7 @@ def _timed(make: Callable[[], Any], what: str, quantization: str) -> tuple[Any, 
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(f"no room for {what} with quantisation {quantization}: {out_of_memory_line(error)}") from None
+        raise InputError(f"not enough memory for {what} with quantisation {quantization}: {out_of_memory_line(error)}") from None
     return made, time.perf_counter() - began
 
 
@@ -216,7 +216,7 @@ def _rows(bench: Bench, lengths: Sequence[int], model: Model, machine: Machine, 
         elif left <= 0:
             row = Row(tokens=tokens, note="skipped: the time of --seconds is up")
         elif left <= reach:
-            row = Row(tokens=tokens, note=f"skipped: would take about {reach:.0f} s, {left:.0f} s are left")
+            row = Row(tokens=tokens, note=f"skipped: it would take about {reach:.0f} s, and {left:.0f} s are left")
         else:
             row = bench.row(tokens, min(STEPPING_SECONDS, STEPPING_SHARE * left / (len(due) - place)), deadline)
             last = tokens

@@ -1,8 +1,8 @@
-"""One loaded model under the clock of `solver profile`: what its trainer and its engine take at one sequence length.
+"""Times one loaded model for `solver profile`: what its trainer and its engine take at one sequence length.
 
-The material is a task whose answers are its inputs, cut to the length asked for: like a real one in what is weighted and in how
-far a search goes. Every number is wall time of a call of the `Trainer` or `Engine` contract. The CUDA paths (peak memory,
-synchronisation) have not been run yet.
+The sequences come from a made-up task whose outputs equal its inputs, cut to the length asked for. As in a real task only answers
+are weighted, and a search follows few branches. Every number is the wall time of a call of a `Trainer` or an `Engine`. The CUDA
+paths (peak memory, synchronisation) have not been run yet.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from solver.model.load import Base
     from solver.train.base import Trainer
 
-SIDE = 12  # of the grids of the material
-NEW_TOKENS = 128  # that decoding and search are measured on, at most
-MOST_STEPS = 10
+SIDE = 12  # cells, of the grids of the made-up task
+NEW_TOKENS = 128  # at most, that decoding and search are timed on
+MAX_STEPS = 10
 
 
 class _OutOfTime(Exception):
@@ -37,38 +37,37 @@ class _OutOfTime(Exception):
 
 
 class _Failed(Exception):
-    """A measurement that cannot be had, and why: "out of memory", or what the trainer or the engine said."""
+    """A measurement that failed; the message is "out of memory", or the error of the trainer or the engine."""
 
 
 class Bench:
-    """One loaded model with its trainer and engine, under the clock."""
+    """Times one loaded model with its trainer and engine."""
 
     def __init__(self, base: Base, trainer: Trainer, engine: Engine, settings: Settings, variant: Variant) -> None:
         self._base, self._trainer, self._engine, self._settings = base, trainer, engine, settings
         self.variant = variant
         self.context = base.context
-        self.fit_seconds = 0.0  # of a fit, beside its steps
-        self.reading = self.writing = (
-            0.0  # seconds the last row needed at least: what grows with the length, and what hardly does
-        )
-        self._adapter: AdapterRef | None = None  # the first one: inference is measured with it
+        self.fit_seconds = 0.0  # of a fit, besides its steps
+        # seconds that the last row took: those that grow with the length, and those that hardly do
+        self.reading = self.writing = 0.0
+        self._adapter: AdapterRef | None = None  # of the first fit: inference is timed with it
         self._fits = self._asked = 0
         self._stepping = 0.0
 
     def row(self, tokens: int, stepping: float, deadline: Deadline) -> Row:
-        """Everything at one length; what cannot be had is None, and the note says why.
+        """All numbers at one length. A number that cannot be measured is None, and the note says why.
 
-        Optimizer steps are repeated for `stepping` seconds, but at most `MOST_STEPS`.
+        Optimizer steps are repeated for `stepping` seconds, but at most `MAX_STEPS`.
         """
         from solver.model.memory import is_out_of_memory, out_of_memory_line
 
         self._stepping, self.reading, self.writing = stepping, 0.0, 0.0
         reset_peak(self._base.device)
-        found: dict[str, Any] = {}
+        numbers: dict[str, Any] = {}
         notes: list[str] = []
         for what, part in (("training", self._train), ("inference", self._infer)):
             try:
-                found.update(part(tokens, deadline, notes))
+                numbers.update(part(tokens, deadline, notes))
             except _OutOfTime:
                 notes.append(f"{what}: cut by --seconds")
             except _Failed as failure:
@@ -77,7 +76,7 @@ class Bench:
                 if not is_out_of_memory(error):
                     raise
                 notes.append(f"{what}: {out_of_memory_line(error)}")
-        return Row(tokens=tokens, peak_memory=peak_of(self._base.device), note="; ".join(notes), **found)
+        return Row(tokens=tokens, peak_memory=peak_of(self._base.device), note="; ".join(notes), **numbers)
 
     # -- training
 
@@ -87,10 +86,10 @@ class Bench:
         sequences = tuple(material(self._base.codec, tokens, rng)[0] for _ in range(self.variant.batch))
         first = not self._fits
         one = self._fit(sequences, 1, deadline)
-        if first:  # it paid for everything that is done once: the same again
+        if first:  # the first fit includes what is done only once, so time it again
             one = self._fit(sequences, 1, deadline)
         self.reading += one
-        steps = max(1, min(MOST_STEPS, int(self._stepping / max(one - self.fit_seconds, 1e-6))))
+        steps = max(1, min(MAX_STEPS, int(self._stepping / max(one - self.fit_seconds, 1e-6))))
         if deadline.expired(steps * one):
             return {"step_seconds": max(one - self.fit_seconds, 1e-9), "steps": 1}
         if first:
@@ -102,7 +101,7 @@ class Bench:
         return {"step_seconds": step, "steps": steps}
 
     def _fit(self, sequences: tuple[TokenSequence, ...], steps: int, deadline: Deadline) -> float:
-        """Seconds of a fit of so many steps, its adapter saved."""
+        """Seconds of a fit of so many steps, including saving its adapter."""
         self._fits += 1
         began = time.perf_counter()
         (fit,) = self._trainer.fit([FitJob(f"profile{self._fits}", sequences, steps)], deadline)
@@ -118,35 +117,35 @@ class Bench:
     # -- inference
 
     def _infer(self, tokens: int, deadline: Deadline, notes: list[str]) -> dict[str, Any]:
-        """Prefill with the first of these calls, then decoding, search and scoring of prompts that were just read."""
+        """Prefill by a first call, then decoding, search and scoring with prompts that the engine has just read."""
         length = min(tokens, self.context - NEW_TOKENS)
         if length < 1:
             raise _Failed(f"the context of {self.context} tokens leaves no room for prompts")
         if length < tokens:
-            notes.append(f"prompts of {length:,} tokens, to leave room for answers")
-        if not self._asked or self._base.device.type == "cuda":  # what is done once, for an engine or for a shape
+            notes.append(f"prompts have {length:,} tokens, to leave room for answers")
+        if not self._asked or self._base.device.type == "cuda":  # what an engine does only once, or once for each shape
             self._sample(self._prompts(length), 1, deadline)
         prompts = self._prompts(length)
-        found: dict[str, Any] = {"prefill_seconds": self._sample(prompts, 1, deadline)[0] / len(prompts)}
-        again, _ = self._sample(prompts, 1, deadline)  # engines differ in what they remember of a prompt
-        self.reading += 2 * found["prefill_seconds"] * len(prompts) + again
+        numbers: dict[str, Any] = {"prefill_seconds": self._sample(prompts, 1, deadline)[0] / len(prompts)}
+        again, _ = self._sample(prompts, 1, deadline)  # what the engine still takes for a prompt that it has read before
+        self.reading += 2 * numbers["prefill_seconds"] * len(prompts) + again
         began = time.perf_counter()
         seconds, decoded = self._sample(prompts, NEW_TOKENS, deadline)
-        found["decode_rate"] = _rate(decoded - len(prompts), seconds - again)
+        numbers["decode_rate"] = _rate(decoded - len(prompts), seconds - again)
         searches = [
             SearchRequest(self._id(), prompt, self._adapter, self._settings.infer.min_prob, NEW_TOKENS) for prompt in prompts
         ]
         seconds, results = self._ask(self._engine.search, searches, deadline)
-        found["search_rate"] = _rate(sum(result.new_tokens for result in results), seconds - again)
-        notes += [f"{what}: too few tokens to be timed" for what in ("decode", "search") if found[f"{what}_rate"] is None]
+        numbers["search_rate"] = _rate(sum(result.new_tokens for result in results), seconds - again)
+        notes += [f"{what}: too few tokens to time" for what in ("decode", "search") if numbers[f"{what}_rate"] is None]
         answer = material(self._base.codec, length, np.random.default_rng(0))[2]
         scores = [ScoreRequest(self._id(), prompt, self._adapter, (answer,)) for prompt in prompts]
         seconds, _ = self._ask(self._engine.score, scores, deadline)
         self.writing = time.perf_counter() - began
-        return {**found, "score_seconds": seconds / len(prompts), "score_tokens": len(answer)}
+        return {**numbers, "score_seconds": seconds / len(prompts), "score_tokens": len(answer)}
 
     def _prompts(self, length: int) -> list[Any]:
-        """One for each view, none asked before."""
+        """One new prompt for each view."""
         rng = np.random.default_rng((length, self._asked))
         return [material(self._base.codec, length, rng)[1] for _ in range(self.variant.views)]
 
@@ -177,7 +176,7 @@ class Bench:
 
 
 def _rate(tokens: int, seconds: float) -> float | None:
-    """Tokens a second; None if there was too little to be timed."""
+    """Tokens a second; None if there is too little to time."""
     return tokens / seconds if tokens > 0 and seconds > 0 else None
 
 
@@ -203,7 +202,7 @@ def material(codec: Codec, tokens: int, rng: np.random.Generator) -> tuple[Token
 
 
 def reset_peak(device: Any) -> None:
-    """Let the peak begin anew: of a CUDA device, or (on Linux) of the process."""
+    """Reset the peak memory of a CUDA device, or (on Linux) of this process."""
     if device.type == "cuda":
         import torch
 
@@ -215,20 +214,20 @@ def reset_peak(device: Any) -> None:
 
 
 def peak_of(device: Any) -> int | None:
-    """Bytes: of a CUDA device, or of the process; None where the system does not say."""
+    """Peak memory in bytes of a CUDA device, or of this process; None if the system does not tell."""
     if device.type == "cuda":
         import torch
 
         return int(torch.cuda.max_memory_reserved(device))
     try:
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     except OSError:
         return None
-    return int(found[1]) * 1024 if found else None
+    return int(peak[1]) * 1024 if peak else None
 
 
 def wait_for(device: Any) -> None:
-    """Until the device has done what it was asked."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         import torch
 

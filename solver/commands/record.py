@@ -1,4 +1,4 @@
-"""What the ledgers of runs with known answers say about the worth of work: `solver fit-gains`, and the record for replays."""
+"""`solver fit-gains`: learns from the ledgers of runs with known answers what work is worth; also reads runs for replays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from solver.worker.solve import inference_views
 
 @dataclass(eq=False)
 class _Passes:
-    """The passes of one task, and what any of them come to together."""
+    """The passes of one task, and the result of any of them together."""
 
     task: Task
     settings: Settings
@@ -83,13 +83,15 @@ def read_record(folder: Path, solutions: str | None = None) -> Record:
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(f"{folder / LEDGER}: the ledger is damaged: {type(error).__name__}: {error}") from None
     if "all_settings" not in facts:
-        raise InputError(f"{folder / LEDGER}: its run ended before it began to work")
+        raise InputError(f"{folder / LEDGER}: its run ended before any work began")
     try:
         settings = Settings.model_validate_json(facts["all_settings"])
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise InputError(f"{folder / LEDGER}: of another version of this package: setting {where}: {first['msg']}") from None
+        raise InputError(
+            f"{folder / LEDGER}: was written by another version of this package: setting {where}: {first['msg']}"
+        ) from None
     answers = _answers(folder, facts.get("challenges"), solutions or facts.get("solutions") or None)
     found = []
     for id_, group in groupby(outcomes, key=lambda outcome: outcome.task_id):
@@ -98,13 +100,13 @@ def read_record(folder: Path, solutions: str | None = None) -> Record:
         if passes and any(answer is not None for answer in known):
             found.append(_recorded(tasks[id_], settings, passes, known))
     if not found:
-        raise InputError(f"{folder}: no answer is known to any task it worked on")
+        raise InputError(f"{folder}: no answer is known for any task that the run worked on")
     return Record(folder, settings, tuple(found))
 
 
 def _answers(folder: Path, challenges: str | None, solutions: str | None) -> Answers:
     if solutions is None and challenges is None:
-        raise InputError(f"{folder}: the answers are not known; give them as --solutions")
+        raise InputError(f"{folder}: the answers are not known; give them by --solutions")
     if solutions is None:
         assert challenges is not None
         return load_tasks(challenges, "fallback").answers()
@@ -124,9 +126,9 @@ def _recorded(task: Task, settings: Settings, outcomes: tuple[TaskOutcome, ...],
 
 
 def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: Callable[[str], None]) -> str:
-    """Fit gains on runs and write them to `out`; gives a line for people.
+    """Fit gains to runs and write them to `out`. Gives a line for people.
 
-    Runs that cannot be read are named and left out. Raises InputError if none is left or `out` cannot be written.
+    Runs that cannot be read are left out, with a line. Raises InputError if none is left or `out` cannot be written.
     """
     records: list[Record] = []
     trouble = ""
@@ -135,7 +137,7 @@ def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: C
             record = read_record(folder, solutions)
         except InputError as error:
             trouble = str(error)
-            tell(f"left out: {error}")
+            tell(f"this run is left out: {error}")
             continue
         records.append(record)
         tell(f"{folder}: {len(record.tasks)} tasks with known answers, {sum(len(task.rungs) for task in record.tasks)} passes")
@@ -143,9 +145,9 @@ def fit_gains(folders: Sequence[Path], solutions: str | None, out: Path, tell: C
         raise InputError(f"no run can be used: {trouble}")
     tasks = [task for record in records for task in record.tasks]
     unfitted = unfitted_trust(tasks)
-    tell(f"fitting {len(gains.PRIOR)} parameters; agreement without a fit counts {unfitted:g}")
+    tell(f"fitting {len(gains.PRIOR)} parameters; agreement without a fit counts by a factor of {unfitted:g}")
     rows = [passed for record in records for task in record.tasks for passed in evidence(task, record.settings, unfitted)]
     sources = ", ".join(record.folder.name for record in records)
     fitted = gains.fit(rows, f"{len(tasks)} tasks with known answers, of {sources}", unfitted)
     gains.save_gains(out, fitted)
-    return f"{out}: gains fitted on {fitted.fitted_on}"
+    return f"{out}: gains, fitted to {fitted.fitted_on}"

@@ -1,7 +1,7 @@
-"""Rehearsals: the real supervisor, policy and run state over simulated workers, a simulated disk and a simulated clock.
+"""`solver rehearse`: runs of the real supervisor, policy and run state on simulated workers, disk and clock.
 
-`solver rehearse` runs many of them, seeded, in several processes, and counts what must not happen: a run that ends after
-its budget, a submission on disk that is not complete and valid.
+It makes many seeded runs in several processes and counts what must not happen: a run that ends after its budget, or a submission
+on disk that is not complete and valid.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from solver.run.supervisor import Supervisor
 from solver.types import Deadline
 
 EVERY_MIX = "all"
-SETS = ("arc1:evaluation", "arc2:evaluation")  # whose tasks are rehearsed with
+SETS = ("arc1:evaluation", "arc2:evaluation")  # that the tasks come from
 CHUNK = 8  # runs a process takes at a time
-FLOOR_SHARE = 0.25  # of the steps of the settings: a task with no more than that counts as one at the floor
-# What a Kaggle or H200 run is rehearsed with unless a model is named: the shape of Qwen3-4B with the 16-token vocabulary.
+FLOOR_SHARE = 0.25  # of the steps of the settings: a task with no more steps is counted as "at floor"
+# The model of a Kaggle or H200 rehearsal unless one is given: the shape of Qwen3-4B with the vocabulary of 16 tokens.
 LARGE = Model(name="a 4B model", parameters=3_640_000_000, layers=36, hidden=2560, kv_width=1024, q_width=4096, vocabulary=16)
 
 
@@ -76,11 +76,11 @@ class Scene:
     noise: Noise
     mixes: tuple[str, ...]
     seed: int
-    good_grids: dict[int, Grid] = field(default_factory=dict)  # of answers that were found to be valid
+    good_grids: dict[int, Grid] = field(default_factory=dict)  # grids known to be valid, by `id`
 
 
 def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
-    """Rehearse, and give counts, means and where the numbers come from as plain JSON; `tell` hears how many runs are done.
+    """Rehearse. Gives counts, means and the source of the durations as plain JSON; `tell` gets the number of finished runs.
 
     Raises InputError for an unknown machine or mix, a profile or ledger that cannot be used, or too small numbers.
     """
@@ -177,7 +177,7 @@ def one_run(
 
 
 def rehearsal_tasks(count: int) -> TaskSet:
-    """So many evaluation tasks, spread evenly over all sizes; beyond what there is, tasks repeat under other ids."""
+    """`count` evaluation tasks, spread evenly over all sizes. If there are not as many, tasks repeat under other ids."""
     every = _every_task()
     chosen: list[Task] = []
     while len(chosen) < count:
@@ -250,7 +250,7 @@ _SCENE: list[Scene] = []  # of a child process
 
 
 def _set_scene(scene: Scene) -> None:
-    _SCENE[:] = [replace(scene, good_grids={})]  # whose identities are those of another process
+    _SCENE[:] = [replace(scene, good_grids={})]  # its keys are identities of objects in the parent process
 
 
 def _run_in_process(number: int) -> RunRecord:

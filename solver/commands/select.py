@@ -1,6 +1,6 @@
-"""Choose the attempts anew from the ledgers of one or several runs, and from submissions of others, without a model.
+"""`solver select`: selects attempts again from the ledgers of one or several runs and from other submissions, without a model.
 
-Runs of the same tasks are pooled, those of other tasks put beside them.
+Candidates of the same task are pooled over the runs. Runs of different tasks are put together into one submission.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from solver.types import Candidate, Score, TaskOutcome
 Found = tuple[list[Candidate], list[Score]]
 
 SUBMISSION = "submission.json"  # its name in the folder of a run
-FIRST, SECOND = 2, 1  # points of the attempts of a submission
+FIRST, SECOND = 2, 1  # votes of the first and the second attempt of a submission
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """What a ledger holds of a run, as far as selection needs it."""
+    """What selection needs of a run, from its ledger."""
 
     folder: Path
     rule: str
@@ -38,11 +38,11 @@ class PastRun:
 
 
 def reselect(sources: Sequence[Path], rule: str | None, out: Path) -> str:
-    """Write the submission that `rule` (default: that of the first run) makes of all sources to `out`; gives a line for people.
+    """Select from all sources by `rule` (default: that of the first run) and write the submission to `out`; gives a line to show.
 
-    A source is the folder of a run, a submission of anybody's, or a folder that holds one without a ledger. Votes and likelihoods
-    pool over the runs of a task; what submissions say is counted with that, see `merged`. Raises InputError if a source cannot be
-    read, two of them hold different tasks of the same id, the rule is unknown, or `out` cannot be written.
+    A source is the folder of a run, a submission file, or a folder that holds a submission and no ledger. Candidates and scores
+    of a task are pooled over runs; attempts of submissions are counted by `merged`. Raises InputError if a source cannot be read,
+    two sources hold different tasks of the same id, the rule is unknown, or `out` cannot be written.
     """
     if rule is not None and rule not in RULES:
         raise InputError(f"--rule: unknown rule {rule!r}; there are: {', '.join(RULES)}")
@@ -72,7 +72,7 @@ def read_run(folder: Path) -> PastRun:
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts = ledger.facts()
         if "all_settings" not in facts:
-            raise InputError(f"{folder / LEDGER}: its run ended before it began to work")
+            raise InputError(f"{folder / LEDGER}: its run ended before any work began")
         return PastRun(
             folder=folder,
             rule=json.loads(facts["all_settings"])["select"]["rule"],
@@ -83,19 +83,21 @@ def read_run(folder: Path) -> PastRun:
 
 
 def pooled_submission(runs: Sequence[PastRun], rule: str, others: Mapping[Path, Submission] | None = None) -> Submission:
-    """The attempts for every task of every source: those that `rule` chooses from the candidates and newest scores of all runs,
-    merged with what the submissions `others` say, or the fallback where there is nothing.
+    """Two attempts for every test input of every source.
+
+    `rule` selects from the candidates and newest scores of all runs; the result is merged with the attempts of the submissions
+    `others`. Where there is neither, the fallback fills in.
 
     Raises InputError if two sources hold different tasks of the same id.
     """
     others = others or {}
     tasks = _tasks(runs)
-    found = [_by_query(run.outcomes, str(number)) for number, run in enumerate(runs)]
+    by_run = [_by_query(run.outcomes, str(number)) for number, run in enumerate(runs)]
     submission: Submission = {}
     for id_, tests in _test_counts(runs, tasks, others).items():
         attempts = []
         for index in range(tests):
-            parts = [part[id_, index] for part in found if (id_, index) in part]
+            parts = [run[id_, index] for run in by_run if (id_, index) in run]
             candidates = [candidate for part in parts for candidate in part[0]]
             scores = [score for part in parts for score in newest_scores(part[1])]
             ranked = select(rule, candidates, scores) if candidates else []
@@ -106,9 +108,10 @@ def pooled_submission(runs: Sequence[PastRun], rule: str, others: Mapping[Path, 
 
 
 def merged(ranked: Sequence[Grid], others: Sequence[Sequence[Grid]]) -> list[Grid]:
-    """The grids of a ranking and of other pairs of attempts, best first: first attempts count twice, ties go to who comes first.
+    """The grids of a ranking and of other pairs of attempts, best first.
 
-    The ranking counts as one pair of attempts; without others it stays as it is.
+    The first two grids of the ranking count as one more pair. A first attempt has two votes, a second one has one; ties go to the
+    grid that comes first. Without `others` the ranking stays as it is.
     """
     if not others:
         return list(ranked)
@@ -125,13 +128,13 @@ def _tasks(runs: Sequence[PastRun]) -> dict[str, Task]:
     for run in runs:
         for id_, task in run.tasks.items():
             if tasks.setdefault(id_, task) != task:
-                raise InputError(f"{run.folder}: task {id_}: is another task than in {origin[id_]}")
+                raise InputError(f"{run.folder}: task {id_}: differs from the task of this id in {origin[id_]}")
             origin.setdefault(id_, run.folder)
     return tasks
 
 
 def _test_counts(runs: Sequence[PastRun], tasks: Mapping[str, Task], others: Mapping[Path, Submission]) -> dict[str, int]:
-    """Test inputs of every task, in the order of the sources; of a task that no run could read, as many as are answered."""
+    """The test inputs of every task, in the order of the sources. A task that no run could read has as many as were answered."""
     counts: dict[str, int] = {}
     for path, other in others.items():
         for id_, entries in other.items():
@@ -144,7 +147,7 @@ def _test_counts(runs: Sequence[PastRun], tasks: Mapping[str, Task], others: Map
 
 
 def _by_query(outcomes: Iterable[TaskOutcome], run: str) -> dict[tuple[str, int], Found]:
-    """Candidates and scores by query, waves in order. Adapter ids are unique within a run only, so `run` is put before them."""
+    """Candidates and scores by query, in the order of waves. `run` is put before adapter ids, which repeat between runs."""
     found: dict[tuple[str, int], Found] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
         for query in outcome.queries:

@@ -1,4 +1,4 @@
-"""`solver show`: tasks and what a run made of them, in the terminal and as an HTML page.
+"""`solver show`: shows tasks, with the candidates and attempts of a run, in the terminal or as an HTML page.
 
 solver show 0c9aba6e task.json arc2:evaluation
 solver show 0c9aba6e --run runs/eval
@@ -30,21 +30,21 @@ CANDIDATES = 8  # shown of a test input
 
 @dataclass(frozen=True)
 class ShownRun:
-    """A run, and what can be known of it without asking anybody."""
+    """A run, its submission, and the answers that its ledger leads to."""
 
     past: PastRun
     submission: Submission
-    answers: Answers  # of the solutions or the task set it was started with, as far as they can be read
+    answers: Answers  # from the solutions or the tasks that the run was started with; empty if they cannot be read
 
 
 def show(names: Sequence[str], run: Path | None, html: Path | None, console: Console, tell: Callable[[str], None]) -> None:
-    """Print the named tasks, or write them to the page `html`. Of a run without names: all its tasks.
+    """Print the named tasks, or write them to the page `html`. With a run and without names, all of its tasks.
 
     A name is a file, a folder, a named set, or the id of a task of the run or of a public set. Raises InputError for what cannot
     be found or read, and if `html` cannot be written.
     """
     if not names and run is None:
-        raise InputError("give a task (a file, a named set or an id), or --run")
+        raise InputError("nothing to show: give a task (a file, a named set or an id), or --run")
     known = None if run is None else _read(run)
     tasks = find_tasks(names, known, tell) if names else list(known.past.tasks.values()) if known is not None else []
     shown = [_shown(task, known) for task in tasks]
@@ -78,11 +78,11 @@ def _by_id(id_: str, run: ShownRun | None) -> Task:
     if run is not None:
         if id_ in run.past.tasks:
             return run.past.tasks[id_]
-        raise InputError(f"{id_}: no such file or set, and no task of {run.past.folder}")
+        raise InputError(f"{id_}: is no file, no named set, and no task of {run.past.folder}")
     for name in NAMED_SETS:
         if (task := load_tasks(name).by_id.get(id_)) is not None:
             return task
-    raise InputError(f"{id_}: no such file or set, and no task of {', '.join(NAMED_SETS)}")
+    raise InputError(f"{id_}: is no file, no named set, and no task of {', '.join(NAMED_SETS)}")
 
 
 def _read(folder: Path) -> ShownRun:
@@ -93,7 +93,7 @@ def _read(folder: Path) -> ShownRun:
 
 
 def _answers(*sources: str | None) -> Answers:
-    """Of the first source that has some; a run is worth looking at without them."""
+    """The answers of the first source that can be read; empty if none can, as a run can be shown without answers."""
     for source in filter(None, sources):
         try:
             return load_solutions(source)
@@ -116,7 +116,7 @@ def _shown(task: Task, run: ShownRun | None) -> ShownTask:
 
 
 def _candidates(outcomes: Sequence[TaskOutcome], index: int) -> tuple[ShownCandidate, ...]:
-    """The different grids found for a query, the most voted first; ties go to the more probable."""
+    """The distinct candidates of a query, those with the most votes first; ties go to the more probable."""
     found: dict[bytes, list[Candidate]] = {}
     scores: list[Score] = []
     for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):

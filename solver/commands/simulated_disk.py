@@ -1,4 +1,4 @@
-"""What a rehearsed run writes to in place of a real disk: a submission that is checked at every write, and counted events."""
+"""The simulated disk of a rehearsal: it checks the submission at every write, and counts events instead of storing them."""
 
 # ruff: noqa: ARG002  (SimulatedLedger takes what a ledger takes, and counts)
 
@@ -22,19 +22,20 @@ from solver.types import Fit, TaskOutcome, TaskPlan
 
 @dataclass(eq=False)
 class SimulatedDisk:
-    """Holds the submission; for a while, in some runs, it takes no more. Every file it holds is checked."""
+    """Holds the submission and checks it at every write. In some runs it is full for a while."""
 
     clock: SimulatedClock
     tasks: TaskSet
     budget: float  # seconds
     faults: Faults
     dice: Random
-    good_grids: MutableMapping[int, Grid] = field(default_factory=dict)  # by identity; kept, so that none is taken for another
+    # grids known to be valid, by `id`; they are kept so that no other grid gets the same `id`
+    good_grids: MutableMapping[int, Grid] = field(default_factory=dict)
     writes: int = 0
     invalid: int = 0
     held: Submission = field(default_factory=dict)
     _full: tuple[float, float] = (0.0, 0.0)
-    _good: Submission = field(default_factory=dict)  # the last one that was valid
+    _good: Submission = field(default_factory=dict)  # the last valid submission
     _pace: float = 0.0  # seconds of its slowest write
 
     def __post_init__(self) -> None:
@@ -44,7 +45,7 @@ class SimulatedDisk:
             self._full = (began, began + 0.1 * self.budget)
 
     def finish(self) -> None:
-        """The check of the file and the summary at the end."""
+        """Check the submission and write the summary, as at the end of a run."""
         self.check()
         self.clock.now += 2 * self._pace * self.dice.uniform(0.5, 1.0)
 
@@ -54,7 +55,7 @@ class SimulatedDisk:
         return self._full[0] <= self.clock.now < self._full[1]
 
     def write(self, submission: Submission) -> None:
-        """Replace the file, in some time. Raises OSError while it is full, but not for the first file: such a run is refused."""
+        """Replace the submission; this takes time. Raises OSError while the disk is full, but never for the first write."""
         self.clock.now += self._pace * self.dice.uniform(0.5, 1.0)
         if self.full and self.held:
             raise OSError(28, "No space left on device (simulated)")

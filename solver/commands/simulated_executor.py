@@ -1,7 +1,7 @@
-"""Workers that exist in arithmetic only: they take up work items, answer, and fail on a simulated clock.
+"""Simulated workers: they take items, answer, and fail on a simulated clock.
 
-Nothing runs and nobody waits: `results` moves the clock to the next thing that happens. All chance comes from one seeded
-generator, so a rehearsal can be repeated to the last event.
+Nothing is computed and nothing waits: `results` moves the clock to the next event. All randomness comes from one seeded
+generator, so a rehearsal can be repeated exactly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONG = 3600.0  # seconds an unkillable process stays
 
 
 class SimulatedClock:
-    """Seconds that pass when somebody says so."""
+    """A clock that advances only when `now` is set."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -35,7 +35,7 @@ class SimulatedClock:
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
-    """What a simulated worker needs to know of a task: sizes, two answers to give, and how hard it is."""
+    """What a simulated worker knows of a task: its sizes, two possible answers, and its difficulty."""
 
     tokens: int  # of a training sequence and of a prompt
     answers: tuple[int, ...]  # tokens, by query
@@ -64,18 +64,18 @@ class _Worker:
     """One simulated worker."""
 
     slower: float
-    life: int = 0  # counts processes: what an earlier one still had to say is void
+    life: int = 0  # counts its processes; messages of earlier ones are dropped
     alive: bool = False
     mute: bool = False
-    working_since: float | None = None  # since when it is at work on an item, and really is
+    working_since: float | None = None  # since when it works on an item and does not hang
     down_since: float | None = None  # since when a fault keeps it from work
-    loading_since: float | None = None  # since when its first process starts, as it should
+    loading_since: float | None = None  # since when its first process starts, without a fault so far
     gone_at: float = 0.0  # when the last process killed has vanished
 
 
 @dataclass(frozen=True)
 class _Hang:
-    """From now on a worker does nothing, until it is killed."""
+    """An event: from now on the worker does nothing until it is killed."""
 
     silent: bool  # not even heartbeats
 
@@ -85,11 +85,11 @@ class Usage:
     """Worker seconds."""
 
     worked: float = 0.0  # spent on items; not while hung
-    lost: float = 0.0  # of it, on tasks of which no outcome came
+    lost: float = 0.0  # of `worked`, on tasks without an outcome
     down: float = 0.0  # hung, dead, or starting again
     loading: float = 0.0  # before the first start of a worker, and in it
-    closed_at: float = 0.0  # when the workers were given up, ...
-    down_then: int = 0  # ... of which so many were down
+    closed_at: float = 0.0  # when the run closed the workers
+    down_then: int = 0  # workers that were down at that time
     events: dict[str, int] = field(default_factory=dict)  # faults that happened, by kind
 
 
@@ -139,7 +139,7 @@ class SimulatedExecutor:
             self._spawn(number)
 
     def submit(self, worker: int, work: WorkItem) -> None:
-        """Take up an item: everything it will come to is drawn now."""
+        """Take an item. Everything that will happen to it is drawn now."""
         state = self._workers[worker]
         state.working_since = at = self._clock.now
         if work.kind == "shared":
@@ -163,7 +163,7 @@ class SimulatedExecutor:
         self._say(at, worker, work.id, ItemDone())
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
-        """The next thing that happens within `timeout` simulated seconds; if nothing does, signs of life."""
+        """The next message within `timeout` simulated seconds; if there is none, heartbeats of the workers that send them."""
         until = self._clock.now + max(timeout, 0.0)
         while self._queue and self._queue[0][0] <= until:
             at, _, number, life, item, message = heapq.heappop(self._queue)
@@ -244,7 +244,7 @@ class SimulatedExecutor:
         self._say(self._clock.now + ready.seconds, number, "", ready)
 
     def _end(self, worker: _Worker) -> None:
-        """Send the signal; the process vanishes a little later, or much."""
+        """Kill the process; it ends a little later, or, if it is unkillable, much later."""
         seconds = self._dice.uniform(0.0, self._faults.kill_seconds)
         if self._dice.random() < self._faults.unkillable:
             self._happened("unkillable")

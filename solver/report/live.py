@@ -1,7 +1,7 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines anywhere else.
+"""Shows the progress of a run: a live table on a terminal, plain lines elsewhere.
 
-Both are observers in the sense of `solver.report.observer.Observer`. Where they cannot write (a closed pipe, a full disk), they
-are silent from then on and never raise.
+Both are an `Observer` of `solver.report.observer`. If they cannot write (a closed pipe, a full disk), they stay silent from then
+on and never raise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PLAIN_SECONDS = 15.0  # between two plain progress lines
 
 
 class _Quiet:
-    """Does what it is told to until that fails for want of somewhere to write; nothing after that."""
+    """Calls functions that write, until one fails because its output is closed or full; after that it does nothing."""
 
     def __init__(self) -> None:
         self._silent = False
@@ -87,7 +87,7 @@ class LiveObserver:
 
     def end(self, summary: Summary | None) -> None:
         """Take the table away and print the summary."""
-        with contextlib.suppress(OSError, ValueError):  # tried in any case: it gives standard output back
+        with contextlib.suppress(OSError, ValueError):  # always, because it restores standard output
             self._live.stop()
         self._quietly(lambda: _show(self._console, summary))
 

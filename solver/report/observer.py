@@ -1,4 +1,4 @@
-"""What a run reports while it works, and who listens."""
+"""The progress that a run reports while it works, and the contract of those who show it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solver.report.results import Summary
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. Rates are tokens a second of the phase that makes them, 0 before the first result."""
+    """How far a run has come. Rates count only the seconds of their own phase; they are 0 before the first result."""
 
     tasks: int
     done: int  # tasks with at least one finished pass
@@ -21,22 +21,22 @@ class Progress:
     sampled_rate: float  # tokens/s
     agreement: float  # mean over the queries that have candidates, 0..1
     seconds_left: float  # until work stops
-    activity: str  # what the workers do now, in words
+    activity: str  # what the workers are doing, in words
 
 
 class Observer(Protocol):
-    """Is told of a run's progress; a terminal table or plain lines."""
+    """Shows a run's progress, as a terminal table or as plain lines."""
 
     def progress(self, progress: Progress) -> None:
-        """Called after every change and about once a second."""
+        """Show the progress. Called after every change and about once a second."""
         ...
 
     def note(self, line: str) -> None:
-        """One line for people: a task done, a worker lost, a file that cannot be written."""
+        """Show one line: a task done, a worker lost, a file that cannot be written."""
         ...
 
     def end(self, summary: Summary | None) -> None:
-        """The last call: shows what the run leaves, None if it was refused, and gives the terminal back."""
+        """Show the summary (None if the run was refused) and give the terminal back. This is the last call."""
         ...
 
 

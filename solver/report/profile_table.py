@@ -1,4 +1,4 @@
-"""Profiles as tables: on the screen, in a document between markers, and side by side with an older one."""
+"""Shows profiles as tables: on the screen, between markers in a document, and beside an older profile."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def _number(value: float | None) -> str:
 
 
 def lines_about(profile: Profile) -> Iterator[str]:
-    """What the numbers are about, and whether they were measured at all."""
+    """Lines about the machine, the model and the settings of a profile, and whether its numbers were measured."""
     machine, model = profile.machine, profile.model
     threads = f", {machine.threads} thread{'s' if machine.threads > 1 else ''}" if machine.threads else ""
     devices = f"{machine.devices} x " if machine.devices > 1 else ""
-    one = ", each worker on one of them" if machine.devices > 1 else ""
+    one = ", one worker on each" if machine.devices > 1 else ""
     yield f"{model.name} ({model.parameters:,} weights) on {devices}{machine.device}{threads}{one}"
     if profile.estimate:
         yield f"NOT MEASURED, an {profile.derivation}"
@@ -77,12 +77,12 @@ def lines_about(profile: Profile) -> Iterator[str]:
             f"{v.quantization}: {v.dtype}; trainer {v.trainer}, {weights}, {v.batch} sequences a step; engine {v.engine}, "
             f"{v.views} prompts together; {v.start_seconds:.1f} s until a worker is ready (imports {v.import_seconds:.1f}, model "
             f"{v.load_seconds:.1f}, trainer {v.trainer_seconds:.1f}, engine {v.engine_seconds:.1f}); "
-            f"{v.fit_seconds:.2f} s a fit beside its steps"
+            f"a fit takes {v.fit_seconds:.2f} s besides its steps"
         )
 
 
 def notes(profile: Profile) -> Iterator[str]:
-    """What could not be measured, and why."""
+    """Lines about the numbers that could not be measured, and why."""
     for variant in profile.variants:
         for row in variant.rows:
             if row.note:
@@ -103,7 +103,7 @@ def profile_tables(profile: Profile) -> Iterator[Table]:
 
 
 def comparison_table(new: Profile, old: Profile) -> Table:
-    """Every number that both have, and their ratio: new over old."""
+    """Every number that both profiles have, and the ratio of new to old."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("quantisation", "tokens", "what", "new", "old", "new / old"):
         table.add_column(column, justify="left" if column in ("quantisation", "what") else "right")
@@ -116,7 +116,7 @@ def comparison_table(new: Profile, old: Profile) -> Table:
 
 
 def markdown(profile: Profile) -> str:
-    """For a document. The columns of numbers that were not measured say "estimate"."""
+    """The profile as a Markdown table. If the numbers were not measured, their columns say "estimate"."""
     rows = [cells(variant, row) for variant in profile.variants for row in variant.rows]
     suffix = ", estimate" if profile.estimate else ""
     head = [*COLUMNS[:2], *(f"{column}{suffix}" for column in COLUMNS[2:])]
@@ -150,9 +150,9 @@ def replace_between(text: str, name: str, body: str) -> str:
 
 
 def check_document(document: Path, name: str | None) -> None:
-    """Whether a table can go there, before the minutes of measuring. Raises InputError as `rewrite_table` does.
+    """Check, before minutes of measuring, that a table can be written to `document`. Raises InputError as `rewrite_table` does.
 
-    Without the `name` of a machine preset the markers are left to `rewrite_table`: it knows the device by then.
+    Without the `name` of a machine preset only the file is checked: the markers depend on the device, which is not known yet.
     """
     text = read_text(document, "document")
     try:
@@ -185,6 +185,6 @@ def rewrite_table(document: Path, profile: Profile) -> None:
 
 
 def _read_exactly(document: Path) -> str:
-    """With the line ends as they are."""
+    """The text of a document with its line ends unchanged."""
     read_text(document, "document")  # for its errors
     return document.read_bytes().decode()

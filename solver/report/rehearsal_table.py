@@ -1,4 +1,4 @@
-"""The result of rehearsals for people."""
+"""Shows the result of rehearsals to people."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def rehearsal_table(result: Mapping[str, Any]) -> Table:
 
 
 def rehearsal_notes(result: Mapping[str, Any]) -> Iterator[str]:
-    """What the table leaves out: what was rehearsed, where durations come from, how runs ended."""
+    """Lines beside the table: what was rehearsed, where the durations come from, how runs ended."""
     yield (
         f"{result['tasks']} tasks in {result['budget'] / 3600:.2f} h on {result['machine']} ({result['workers']} workers), "
         f"policy {result['policy']}, {result['model']}, seed {result['seed']}"
@@ -43,7 +43,8 @@ def rehearsal_notes(result: Mapping[str, Any]) -> Iterator[str]:
     yield ("durations measured: " if result["durations_measured"] else "durations are an ESTIMATE: ") + result["durations"]
     noise = result["noise"]
     where = "fitted on ledgers" if noise["fitted"] else "assumed"
-    yield f"noise {where}: sigma {noise['sigma']:.2f}, {noise['tail_share']:.1%} in a tail of power {noise['tail_power']:.1f}"
+    tail = f"{noise['tail_share']:.1%} in a tail of power {noise['tail_power']:.1f}"
+    yield f"noise of durations ({where}): sigma {noise['sigma']:.2f}, {tail}"
     yield "ends: " + ", ".join(f"{name} {count:,}" for name, count in result["stops"].items())
     yield "events: " + (", ".join(f"{name} {count:,}" for name, count in result["events"].items()) or "none")
     yield from result["warnings"]

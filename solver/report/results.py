@@ -1,4 +1,4 @@
-"""What a run leaves: its summary, and what it did for each task, put together from its ledger and its submission."""
+"""The summary of a run, and its result for each task, from its ledger and its submission."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `summary.json` holds. Seconds, tokens, bytes; `scores` is empty unless solutions are known."""
+    """The contents of `summary.json`, in seconds, tokens and bytes. `scores` is empty unless solutions are known."""
 
     exit_code: int
     reason: str  # why the run stopped, in words
@@ -83,7 +83,7 @@ def task_results(
 
 
 def _result(id_: str, passes: list[TaskOutcome], submission: Submission, answers: Sequence[Grid | None] | None) -> TaskResult:
-    found = [(query.index, grid_key(c.grid)) for outcome in passes for query in outcome.queries for c in query.candidates]
+    candidates = [(query.index, grid_key(c.grid)) for outcome in passes for query in outcome.queries for c in query.candidates]
     solved = None
     if answers is not None and any(answer is not None for answer in answers):
         pairs = zip(submission[id_], answers, strict=True)
@@ -94,7 +94,7 @@ def _result(id_: str, passes: list[TaskOutcome], submission: Submission, answers
         waves=len(passes),
         steps=sum(outcome.fit.steps for outcome in passes if outcome.fit is not None),
         seconds=sum(sum(outcome.seconds.values()) for outcome in passes),
-        candidates=len(found),
-        distinct=len(set(found)),
+        candidates=len(candidates),
+        distinct=len(set(candidates)),
         solved=solved,
     )

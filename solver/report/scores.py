@@ -1,6 +1,6 @@
-"""What evaluations found, as rows that are appended to a file and shown as Markdown: nothing is measured here.
+"""Results of evaluations: rows that are appended to a file and shown as Markdown. Nothing is measured here.
 
-A row is one JSON object on a line of its own, so that rows of many days and machines gather in one file.
+A row is one line of JSON, so the rows of many days and machines can be collected in one file.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class TaskRow:
     seed: int
     seconds: float  # wall clock of the run
     hardware: str
-    commit: str  # "+" at its end: with changes
+    commit: str  # with "+" at its end if files were changed
     pass_at_1: tuple[int, int]  # test inputs, first attempt
     pass_at_2: tuple[int, int]  # test inputs, either attempt
     tasks_solved: tuple[int, int]  # tasks, all test inputs, either attempt
     recipe: str = "default"
-    settings: tuple[str, ...] = ()  # changes on top
+    settings: tuple[str, ...] = ()  # overrides of the recipe
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class HeldOutRow:
 
     model: str
     identity: str
-    steps: int | None  # of the training, and
-    trained_tokens: int | None  # what it had read; none: the folder does not say
+    steps: int | None  # of the training; None: the folder does not say
+    trained_tokens: int | None  # that the training had read; None: the folder does not say
     seed: int
     families: int
     queries: int
     exact: int  # answers right to the last cell
     tokens: int  # of the answers
-    right: int  # of them
-    nats: float  # summed over them
+    right: int  # tokens predicted correctly
+    nats: float  # summed over the tokens
     hardware: str
     commit: str
     corpora: Mapping[str, Mapping[str, float]]  # the same counts by corpus
@@ -91,7 +91,7 @@ def read_rows(path: Path, kind: type[Row]) -> list[Row]:
             found = json.loads(line)
             rows.append(kind(**{name: _plain(value) for name, value in found.items() if name in names}))
         except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: line {number} is no row of this table: {error}") from None
+            raise InputError(f"{path}: line {number} is not a row of this table: {error}") from None
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Results as tables for people: of a run, of scores, of what the doctor found."""
+"""Tables for people: the results of a run, scores, and the findings of `solver doctor`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STATE_STYLES = {"ok": "green", "missing": "yellow", "refused": "red"}
 
 
 def summary_view(summary: Summary) -> list[RenderableType]:
-    """What a run leaves on the screen: why it stopped, where its seconds went, how fast it was, what it scored."""
+    """The summary on the screen: why the run stopped, how its seconds were used, how fast it was, and its scores."""
     failed = f", {summary.failed} failed" if summary.failed else ""
     head = (
         f"{summary.done} of {summary.tasks} tasks{failed} in {clock_text(summary.seconds)} of {clock_text(summary.budget)}"
@@ -69,7 +69,7 @@ def _facts_table(summary: Summary) -> Table:
 
 
 def tasks_table(results: Iterable[TaskResult]) -> Table:
-    """What was spent on each task and what came of it; the tasks without a pass in one line."""
+    """Passes, steps, seconds, candidates and solved test inputs of each task. Tasks without a pass share one line."""
     table = _table("task", passes="right", steps="right", seconds="right", candidates="right", solved="right")
     waiting = []
     for r in results:
@@ -83,12 +83,12 @@ def tasks_table(results: Iterable[TaskResult]) -> Table:
     if waiting:
         known = [r for r in waiting if r.solved is not None]
         solved = f"{sum(r.solved or 0 for r in known)} of {sum(r.tests for r in known)}" if known else "?"
-        table.add_row(f"{len(waiting)} others", "0", "0", "0.0", "-", solved, style="dim")
+        table.add_row(f"{len(waiting)} without a pass", "0", "0", "0.0", "-", solved, style="dim")
     return table
 
 
 def phases_table(phases: Mapping[str, Mapping[str, float]]) -> Table:
-    """Planned and used seconds of every phase, and how far off the predictions for a task were at the median."""
+    """Planned and used seconds of every phase, and the median error of the predictions for single tasks."""
     table = _table("phase", planned="right", used="right", error="right")
     for phase, seconds in phases.items():
         planned = seconds.get("planned", 0.0)  # 0: nothing was planned
@@ -109,7 +109,7 @@ def scores_table(scores: Mapping[str, Any]) -> Table:
 
 
 def evaluation_table(row: HeldOutRow) -> Table:
-    """What a model answered of held-out families, by corpus and in all."""
+    """How well a model answered queries of held-out families, by corpus and in all."""
     table = _table("corpus", queries="right", exact="right", interval="right", tokens_right="right", nats="right")
     for name, counts in (*row.corpora.items(), ("all", asdict(row))):
         queries, tokens = int(counts["queries"]), counts["tokens"]
@@ -120,7 +120,7 @@ def evaluation_table(row: HeldOutRow) -> Table:
 
 
 def findings_table(findings: Iterable[Finding]) -> Table:
-    """What the doctor found."""
+    """The findings of `solver doctor`."""
     table = _table("", found="left")
     table.add_column("why", style="dim")
     for finding in findings:

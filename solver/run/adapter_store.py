@@ -1,4 +1,4 @@
-"""The adapters of a run on its scratch disk: which may go, and which have to if there is no room for the next ones."""
+"""The adapters on the scratch disk of a run: deletes those no longer needed, and more if there is no room for new ones."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 
 from solver.types import AdapterRef
 
-SPARE = 2.0  # times the bytes of the largest adapter, for each one that may be written before somebody looks again
+SPARE = 2.0  # times the largest adapter: the free space kept for each one that may be written before the next check
 
 
 def free_bytes(folder: Path) -> int:
-    """What a disk has left for this user."""
+    """Bytes that this user can still write on the disk of `folder`."""
     return shutil.disk_usage(folder).free
 
 
 class AdapterStore:
-    """Deletes adapters. What cannot be deleted or measured stays, and costs the run nothing."""
+    """Deletes adapters. An adapter that cannot be deleted or measured stays, without an error."""
 
     def __init__(self, keep: bool, free: Callable[[Path], int] = free_bytes) -> None:
-        """`keep`: the user wants every adapter, so nothing is ever deleted; `free` gives the bytes left where a folder is."""
+        """With `keep` nothing is ever deleted: the user wants every adapter. `free` gives the free bytes of a folder's disk."""
         self._keep = keep
         self._free = free
         self._largest = 0  # bytes
-        self._waiting: dict[str, AdapterRef] = {}  # the newest of each task that may go on from it, oldest first
+        self._waiting: dict[str, AdapterRef] = {}  # for each task with passes to come, the adapter they start from; oldest first
 
     def sort(self, task: str, adapters: Sequence[AdapterRef], final: bool, shared: AdapterRef | None) -> None:
-        """Delete those of a task's `adapters` (oldest first) that nothing starts from: all if it is `final`, but not the shared.
+        """Delete those of a task's `adapters` (oldest first) that no later pass starts from: all if the task is `final`.
 
-        A fit without steps hands on the folder it started from, so several may be the same.
+        The `shared` adapter of the run is never deleted. Several adapters may be the same folder: a fit without steps hands on
+        the one that it started from.
         """
         self._waiting.pop(task, None)
         newest = None if final or not adapters else adapters[-1]
@@ -42,9 +43,9 @@ class AdapterStore:
             self._largest = max(self._largest, _bytes_of(newest.path))
 
     def make_room(self, coming: int, busy: Callable[[str], bool]) -> list[str]:
-        """Delete the oldest adapters until `coming` more have room, but none of a `busy` task; gives the tasks that lost theirs.
+        """Delete the oldest adapters until there is room for `coming` more, and give the tasks whose adapter is gone.
 
-        Such a task begins its next pass from the base, as its first one did.
+        Adapters of a `busy` task stay. A task that lost its adapter starts its next pass where it started its first.
         """
         lost: list[str] = []
         for task, ref in [] if self._keep else list(self._waiting.items()):

@@ -1,4 +1,4 @@
-"""When this process began, on the monotonic clock: the budget counts from there, not from the first line of ours."""
+"""Clocks of a run: when this process was created (the budget counts from there), and whether the wall clock was set meanwhile."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 _IMPORTED = time.monotonic()
-STEP = 2.0  # seconds; less is nobody's doing
+STEP = 2.0  # seconds; smaller changes are the usual corrections of the clock
 
 
 def process_start() -> float:
-    """Monotonic seconds at which this process was created; where the system does not say, when this module was imported."""
+    """When this process was created, in monotonic seconds; if the system does not tell, when this module was imported."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[19])  # starttime, field 22 counted with pid and name; clock ticks since boot
@@ -22,29 +22,29 @@ def process_start() -> float:
 
 
 def end_of_budget(budget: float | None, until: float | None, started: float) -> float:
-    """Monotonic seconds at which the process has to be gone. The wall clock is read once, so stepping it does no harm."""
+    """When the process must be gone, in monotonic seconds. The wall clock is read only here: setting it later has no effect."""
     if until is not None:
         return time.monotonic() + (until - time.time())
     return started + budget if budget is not None else float("inf")
 
 
 class WallClock:
-    """Notices when the wall clock is set, and tells it once."""
+    """Notices that the wall clock was set, and reports it once."""
 
     def __init__(self) -> None:
         self._ahead = self._read()
 
     def __call__(self) -> str | None:
-        """By how much the wall clock went off since the last call, in words; None: it did not."""
+        """A line that says by how much the wall clock was set since the last call; None if it was not."""
         moved = self._read() - self._ahead
         if abs(moved) < STEP:
             return None
         self._ahead += moved
         if moved < 0:
-            return f"the wall clock was set back by {-moved:.0f} s; the end of the run stays where it was"
+            return f"the wall clock was set back by {-moved:.0f} s; the run ends as planned, by its own clock"
         return (
-            f"the wall clock was set forward by {moved:.0f} s, and the end of the run stays where it was;"
-            " or the machine slept as long, and the end is later by that"
+            f"the wall clock was set forward by {moved:.0f} s, and the run ends as planned, by its own clock;"
+            f" or the machine slept for {moved:.0f} s, and the run ends later by as much"
         )
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What makes two runs the same run: the settings that change answers, apart from those that change only speed."""
+"""The identity of a run: what must not change when it is resumed. These are its inputs and the settings that change answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from solver.model.adapter_folder import adapter_identity
 from solver.model.folder import folder_identity
 from solver.run.ledger import Identity
 
-# The budget and the machine may change on resume, and so may whatever only they decide; selection is made anew anyway.
+# Settings that may change on resume: the budget, the machine, what only they decide, and selection, which is always done anew.
 _FREE_ROOMS = ("seed", "input", "select", "budget", "workers")
 _FREE = {
     "model.dtype",

@@ -1,7 +1,7 @@
-"""The ledger of a run: one SQLite file with everything that was planned, done and found. Only the supervisor writes it.
+"""The ledger of a run: one SQLite file with every plan, outcome, candidate, score and event. Only the supervisor writes it.
 
-Every write is an upsert on the natural key (task, wave, adapter, view), so writing the same outcome twice changes
-nothing, and one outcome is one transaction: after `kill -9` it is there whole or not at all.
+Rows have natural keys (task, wave, adapter, view), so writing the same outcome twice changes nothing. Each outcome is written in
+one transaction, so after `kill -9` it is in the ledger as a whole or not at all.
 """
 
 from __future__ import annotations
@@ -47,35 +47,35 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NUL
     kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
 """
-_OF_VIEWS = ("infer", "score")  # phases whose work is that of the views
+_OF_VIEWS = ("infer", "score")  # phases whose work grows with the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
-SHARED = ""  # the task column of what belongs to the whole run: the shared fit, run-wide timings and events
-SHORTENED = "shortened"  # the kind of event of a pass that did not have the time for all demonstrations at once
-BEFORE = -1  # the wave column of what comes before the first wave
+SHARED = ""  # in the task column, of rows about the whole run: the shared fit, its timings and events
+SHORTENED = "shortened"  # the kind of event of a pass that has no time for all demonstrations at once
+BEFORE = -1  # in the wave column, of rows about the time before the first wave
 
 
 class LedgerError(Exception):
-    """A write failed (the disk is full, the file is gone); what was to be written is not there."""
+    """A write failed, and nothing of it was stored (the disk is full, the file is gone)."""
 
 
 class DamagedLedger(InputError):
-    """The file is no sound ledger any more: nothing can be read from it."""
+    """The file is not a sound ledger: nothing can be read from it."""
 
 
 class UnfitError(LedgerError):
-    """A write failed for what it holds (a number that is none, say); trying it again is pointless."""
+    """A write failed because of its values (a number that SQLite cannot store, say); trying again is pointless."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What may not change between a run and its resumption."""
+    """What must be the same when a run is resumed."""
 
     tasks: str  # TaskSet.fingerprint
     model: str
     seed: int
     recipe: str
-    settings: Mapping[str, Any]  # those that change answers, dotted names
+    settings: Mapping[str, Any]  # that change answers, by dotted name
 
     def rows(self) -> dict[str, str]:
         """As the `run` table stores it."""
@@ -83,7 +83,7 @@ class Identity:
         return {"tasks": self.tasks, "model": self.model, "seed": str(self.seed), "recipe": self.recipe, "settings": settings}
 
     def difference(self, stored: Mapping[str, str]) -> str | None:
-        """The first thing in which a stored run differs, in words; None if nothing does."""
+        """The first difference from a stored run, in words; None if there is none."""
         mine = self.rows()
         if stored.get("tasks") != mine["tasks"]:
             return "it holds a run of another task set"
@@ -101,7 +101,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Event:
-    """Something worth knowing; `at` in seconds since the epoch."""
+    """Something that happened; `at` is in seconds since the epoch (0: the time of writing)."""
 
     kind: str
     detail: str
@@ -112,10 +112,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Planned:
-    """What a pass was given."""
+    """The plan of a pass."""
 
     plan: TaskPlan
-    seconds: float  # it was predicted to take; 0 where nothing was known
+    seconds: float  # that it was predicted to take; 0 if nothing could be predicted
     reason: str
 
 
@@ -219,7 +219,7 @@ class Ledger:
             self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
             views = json.dumps({query.index: query.views for query in outcome.queries})
-            # their order must survive a wall clock that is set back
+            # outcomes keep their order even if the wall clock is set back
             (latest,) = self._db.execute("SELECT ifnull(max(at), 0) FROM outcomes").fetchone()
             at = max(time.time(), latest + 1e-6)
             self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views", "at"), [(*row, views, at)])
@@ -239,7 +239,7 @@ class Ledger:
             self._put_fit(SHARED, BEFORE, fit)
 
     def plan(self, task: str, wave: int, plan: TaskPlan, seconds: float, reason: str) -> None:
-        """Record what a pass was given and why; `seconds` is what it was predicted to take, 0 where nothing was known yet."""
+        """Record the plan of a pass and its reason. `seconds` is its predicted time; 0 if nothing could be predicted."""
         with self._transaction():
             names = ("task", "wave", "steps", "views", "samples", "seconds", "reason")
             self._put("plans", names, [(task, wave, plan.steps, plan.views, plan.samples, seconds, reason)])
@@ -262,7 +262,7 @@ class Ledger:
     # -- reading
 
     def check_rows(self) -> None:
-        """Read what a resumed run reads beside the outcomes. Raises ValueError, TypeError or LookupError for nonsense."""
+        """Read what a resumed run needs beside the outcomes. Raises ValueError, TypeError or LookupError for bad rows."""
         int(self.facts().get("starts", "0"))
         self.tasks()
         self.plans()
@@ -293,8 +293,8 @@ class Ledger:
         for task, query, wave, adapter, view, grid, logprob, origin in self._db.execute(
             "SELECT task, query, wave, adapter, view, grid, logprob, origin FROM candidates ORDER BY task, query, wave, rank"
         ):
-            found = Candidate(grid_from_key(grid), view, logprob, origin, adapter)
-            candidates.setdefault((task, wave, query), []).append(found)
+            candidate = Candidate(grid_from_key(grid), view, logprob, origin, adapter)
+            candidates.setdefault((task, wave, query), []).append(candidate)
         scores: dict[tuple[str, int, int], list[Score]] = {}
         for task, query, wave, adapter, view, grid, nll, tokens in self._db.execute(
             "SELECT task, query, wave, adapter, view, grid, nll, tokens FROM scores "
@@ -337,7 +337,7 @@ class Ledger:
         return [Event(*row) for row in rows]
 
     def plans(self) -> dict[tuple[str, int], Planned]:
-        """What every pass was given, by task and wave."""
+        """The plan of every pass, by task and wave."""
         rows = self._db.execute("SELECT task, wave, steps, views, samples, seconds, reason FROM plans ORDER BY wave, task")
         return {
             (task, wave): Planned(TaskPlan(*map(int, numbers)), seconds, reason) for task, wave, *numbers, seconds, reason in rows
@@ -350,17 +350,17 @@ class Ledger:
     def forecasts(self) -> list[Timing]:
         """Predicted and used seconds of every phase of every pass, in the order in which they ended.
 
-        Without a prediction is also what the deadline took the time from, for views that were counted on.
+        A phase counts as not predicted where the deadline cut it: fewer views were answered than planned.
         """
         rows = self._db.execute(
             "SELECT phase, planned, used, outcomes.views, plans.views FROM timings JOIN outcomes USING (task, wave)"
             " LEFT JOIN plans USING (task, wave) ORDER BY at, task, wave, phase"
         )
-        found = []
+        timings = []
         for phase, planned, used, answered, wanted in rows:
             cut = phase in _OF_VIEWS and wanted is not None and min(json.loads(answered).values(), default=0) < wanted
-            found.append(Timing(phase, None if cut else planned, used))
-        return found
+            timings.append(Timing(phase, None if cut else planned, used))
+        return timings
 
     def timings(self) -> dict[str, tuple[float, float]]:
         """phase -> (planned, used) seconds summed over the run; planned counts only where there was a plan."""

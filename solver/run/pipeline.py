@@ -1,4 +1,4 @@
-"""One run from options to exit code: validate, fallback answers on disk, solve until the deadline, check, summarise."""
+"""One run from options to exit code: check the input, write fallback answers, solve until the deadline, check, summarise."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
 SUBMISSION, SUMMARY, LOG, WORKER_LOG, LOCK = "submission.json", "summary.json", "log.txt", "worker.log", ".lock"
 
 STOP_SECONDS = 4.5  # from a signal to the end of a process that does not stop by itself
-LEAST_SECONDS = 2.0  # that even a budget which is used up at the start leaves for the fallback answers and the message
+MIN_SECONDS = 2.0  # for the fallback answers and the message, even if the budget is used up at the start
 
 ExecutorFactory = Callable[[RunOptions, Path], Executor]  # of the options and the scratch folder
 
@@ -60,12 +60,12 @@ ExecutorFactory = Callable[[RunOptions, Path], Executor]  # of the options and t
 def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory | None = None) -> Summary:
     """Run to the end of the budget and leave submission.json, run.db, summary.json and log.txt in `options.out`.
 
-    Raises InputError (exit code 2) if the options cannot be used; if only the budget or the model turns out to be unusable
-    later, the fallback submission is there by then. Every other ending, a signal included, returns a Summary whose
-    `exit_code` the process should exit with. `make_executor` replaces the local worker process.
+    Raises InputError (exit code 2) if the options cannot be used. If the budget or the model proves unusable only later, the
+    fallback submission has been written by then. Every other end, a signal included, returns a Summary with the `exit_code` for
+    the process. `make_executor` replaces the local worker processes.
 
-    Should this process hang (a pipe that nobody reads, a dead disk), it is ended just before the budget is, unless
-    `options.started` is given: then the process is the caller's.
+    If this process hangs (a pipe that nobody reads, a dead disk), a watchdog ends it just before the end of the budget. With
+    `options.started` there is no watchdog, because the process belongs to the caller.
     """
     started = process_start() if options.started is None else options.started
     with _signals() as signals:
@@ -79,7 +79,7 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
             try:
                 summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or local_executor)
             finally:
-                observer.end(summary)  # a terminal that takes no more must not outlast the budget either
+                observer.end(summary)  # under the watchdog too: a terminal may block
         return summary
 
 
@@ -93,7 +93,7 @@ def _run(
     observer: Observer,
     make_executor: ExecutorFactory,
 ) -> Summary:
-    """The run proper, from the output folder on."""
+    """The run from the opening of its output folder on."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(_folder(options.out))
         log = _Log(options.out / LOG, observer)
@@ -104,7 +104,7 @@ def _run(
             write_submission(options.out / SUBMISSION, run_state.submission)
         except OSError as error:
             raise InputError(f"{options.out / SUBMISSION}: cannot be written: {error.strerror or error}") from None
-        watchdog.before_exit(lambda: log.write("end: hung, and ended by the watchdog"))
+        watchdog.before_exit(lambda: log.write("end: the process hung, and the watchdog ended it"))
         log.note(f"{len(inputs.tasks)} tasks; a valid submission is in {options.out / SUBMISSION}")
         for id_, bad in inputs.tasks.bad.items():
             log.note(f"{id_} gets a fallback answer: {bad.message}")
@@ -112,7 +112,7 @@ def _run(
         costs = initial_costs(options, lambda line: _warn(line, ledger, log))
         remember(costs, ledger)
         scratch = stack.enter_context(_scratch(options, ledger, signals, log))
-        source = commit()  # it asks git, which may take seconds: not at the end
+        source = commit()  # asked now, because git may take seconds that the end does not have
         if options.adapter is not None:
             log.note(f"every fit starts from the adapter in {options.adapter}")
         for kind, note in (*(("input", note) for note in inputs.warnings), *(("workers", note) for note in inputs.notes)):
@@ -155,19 +155,19 @@ def _run(
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Everything of the user's that was read, and found good as far as it is needed."""
+    """The user's input, read and checked as far as the run needs it."""
 
     tasks: TaskSet
     answers: Answers  # of the tasks whose solutions are known
     model: Path
     notes: tuple[str, ...]  # about the workers
-    warnings: tuple[str, ...] = ()  # about what was wrong and is not needed
+    warnings: tuple[str, ...] = ()  # about flaws in input that the run can do without
 
 
 def _read_inputs(options: RunOptions) -> _Inputs:
     every = load_tasks(DEFAULT_SET if options.challenges is None else options.challenges, options.settings.input.on_bad_task)
     answers, complaint = every.answers(), ""
-    if options.solutions is not None:  # for scores alone: not worth a submission
+    if options.solutions is not None:  # only for scores, so flaws in them are warnings
         answers, complaint = load_usable_solutions(options.solutions, every)
     warnings = (*every.notes, *([f"--solutions {complaint}"] if complaint else ()))
     tasks = every if options.challenges is not None else sample_tasks(shortest_tasks(every, DEFAULT_SHORTEST), DEFAULT_COUNT)
@@ -186,7 +186,7 @@ def _read_inputs(options: RunOptions) -> _Inputs:
 
 
 def _shipped(options: RunOptions) -> Path:
-    """The shipped model for a run that names none: the one it began with, even if it goes on elsewhere; else by the device."""
+    """The shipped model for a run that names none: the one its ledger names if it is resumed, else by the device."""
     with contextlib.suppress(InputError, FileNotFoundError), contextlib.closing(Ledger.read(options.out / LEDGER)) as ledger:
         begun = ledger.facts().get("model")
         for folder in SHIPPED.values():
@@ -197,7 +197,7 @@ def _shipped(options: RunOptions) -> Path:
 
 @contextlib.contextmanager
 def _folder(out: Path) -> Iterator[None]:
-    """The output folder, made if need be and locked against other runs. Raises InputError."""
+    """Create the output folder and lock it against other runs while inside. Raises InputError."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -216,8 +216,8 @@ def _folder(out: Path) -> Iterator[None]:
 
 
 def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: _Log) -> tuple[Ledger, RunState]:
-    """The ledger of this run, and what it holds; an unreadable one is moved out of the way."""
-    # the ledger is made first, so a submission without one is somebody else's
+    """Open the ledger of this run and read its state. A damaged ledger is renamed, and the run begins anew."""
+    # a run creates its ledger first, so a submission without one comes from somewhere else
     if not (out / LEDGER).exists() and (out / SUBMISSION).exists():
         raise InputError(f"--out {out}: holds a {SUBMISSION} without its {LEDGER}; choose another folder")
     try:
@@ -226,15 +226,15 @@ def _open_ledger(out: Path, identity: Identity, tasks: TaskSet, rule: str, log: 
         return _readable_ledger(out / LEDGER, identity, tasks, rule)
     except DamagedLedger as error:
         kept = _set_aside(out)
-        log.note(f"{error}; set aside as {kept}, and its submission beside it: the run begins anew")
+        log.note(f"{error}; it is kept as {kept}, with a copy of its submission beside it, and the run begins anew")
         ledger, run_state = _readable_ledger(out / LEDGER, identity, tasks, rule)
-        with contextlib.suppress(LedgerError):  # the log has said it
-            ledger.event(Event("damaged ledger", f"{error}; set aside as {kept}"))
+        with contextlib.suppress(LedgerError):  # the log has the line
+            ledger.event(Event("damaged ledger", f"{error}; it is kept as {kept}"))
         return ledger, run_state
 
 
 def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) -> tuple[Ledger, RunState]:
-    """Raises DamagedLedger also for a sound file whose rows make no sense."""
+    """Open a ledger and read its state. Raises DamagedLedger, also for a sound file whose rows make no sense."""
     ledger = Ledger.open(path, identity, tasks)
     try:
         ledger.check_rows()
@@ -245,7 +245,7 @@ def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) 
 
 
 def _set_aside(out: Path) -> Path:
-    """Move a ledger out of the way and keep a copy of the submission that came of it; gives the ledger's new name."""
+    """Rename a damaged ledger and copy its submission. Gives the ledger's new path."""
     number = next(n for n in range(1, 1000) if not (out / f"{LEDGER}.damaged{n}").exists())
     try:
         for suffix in ("", "-wal", "-shm"):  # SQLite looks for the others under the name of the first
@@ -259,7 +259,7 @@ def _set_aside(out: Path) -> Path:
 
 
 def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float, log: _Log) -> int:
-    """Record what may differ from one process of a run to the next; gives the number of this one, from 1."""
+    """Record the facts that may differ between the processes of a run. Gives the number of this process, from 1."""
     start = int(ledger.facts().get("starts", "0")) + 1
     try:
         ledger.set_facts(
@@ -276,8 +276,8 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
         if start > 1:
             events = ledger.events()
             how = "came to its end" if events and events[-1].kind == "end" else "was broken off"
-            ledger.event(Event("resumed", f"by process {start} of this run; the one before it {how}"))
-    except LedgerError as error:  # the submission is on disk: from here on a full disk costs records, not the run
+            ledger.event(Event("resumed", f"process {start} of this run begins; the one before it {how}"))
+    except LedgerError as error:  # the submission is written: from here on a full disk costs only records
         log.note(str(error))
     return start
 
@@ -290,9 +290,10 @@ def _warn(line: str, ledger: Ledger, log: _Log) -> None:
 
 @contextlib.contextmanager
 def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) -> Iterator[Path]:
-    """This run's own folder for adapters, whose names are unique within a run only.
+    """Create a folder for the adapters of this run while inside. Every run has its own, as adapter names repeat between runs.
 
-    It is removed at the end, unless it is to be kept or a signal ended the run: resuming finds it by the ledger.
+    The folder is removed at the end, unless the user wants to keep it or a signal ended the run. Then resuming finds it through
+    the ledger.
     """
     facts = ledger.facts()
     id_ = facts.get("id") or secrets.token_hex(8)
@@ -311,15 +312,15 @@ def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) 
             with contextlib.suppress(OSError):
                 scratch.rmdir()  # only if nothing is in it
             if scratch.is_dir():
-                log.note(f"adapters for resuming are left in {scratch}")
+                log.note(f"the adapters stay in {scratch}, for resuming the run")
         elif not options.keep_adapters:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog:
     reserve = reserve_seconds(options.settings.budget.reserve, end.remaining())
-    before = min(0.5, reserve / 4)  # a run on time ends earlier than that
-    at = max(end.at - before, time.monotonic() + LEAST_SECONDS)
+    before = min(0.5, reserve / 4)  # seconds before the end; a run that is on time ends earlier
+    at = max(end.at - before, time.monotonic() + MIN_SECONDS)
     return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
 
 
@@ -351,7 +352,7 @@ def _verdict(
     elif ending.stop == "no worker":
         code = EXIT_FAILED
         if not run_state.outcomes():
-            reason = f"{reason}; {options.out / SUBMISSION} holds fallback answers only"
+            reason = f"{reason}; {options.out / SUBMISSION} holds only fallback answers"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
     elif ending.stop == "deadline" and not supervisor.facts and not run_state.outcomes():
@@ -359,10 +360,10 @@ def _verdict(
         seconds = end.at - started
         reserve = reserve_seconds(options.settings.budget.reserve, seconds)
         if seconds > 0:
-            what = f"the budget of {seconds:.0f} s is too short to start a model (the last {reserve:.0f} s are kept for the end)"
+            what = f"the budget of {seconds:.0f} s is too short to start a model (its last {reserve:.0f} s are kept for the end)"
         else:
-            what = "--until names a moment that has passed: there is no time to start a model"
-        reason = f"{what}; {options.out / SUBMISSION} holds fallback answers only"
+            what = "--until is a time in the past"
+        reason = f"{what}; {options.out / SUBMISSION} holds only fallback answers"
     return Ended(code, reason, time.monotonic() - started, end.at - started)
 
 
@@ -376,7 +377,7 @@ def _final_check(path: Path, tasks: TaskSet, log: _Log) -> None:
 
 
 class _Log:
-    """Passes notes on and appends them to the log file; a full disk costs lines, not the run."""
+    """Passes notes on to the observer and appends them to the log file. Lines that cannot be written are lost."""
 
     def __init__(self, path: Path, observer: Observer) -> None:
         self._path = path
@@ -403,12 +404,12 @@ class _Signals:
     received: list[int] = field(default_factory=list)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """The handler: it only remembers, so nothing is ever interrupted half way."""
+        """The signal handler. It only remembers the signal, so no work is interrupted half way."""
         del frame
         self.received.append(number)
 
     def reason(self) -> str | None:
-        """Why to stop, if there is a reason."""
+        """Why the run has to stop; None if no signal has come."""
         return f"stopped by {signal.Signals(self.received[0]).name}" if self.received else None
 
     def exit_code(self) -> int:
@@ -418,7 +419,7 @@ class _Signals:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[_Signals]:
-    """Remember SIGTERM and SIGINT instead of dying of them; in a thread, where Python allows no handlers, nothing changes."""
+    """Collect SIGTERM and SIGINT while inside, instead of ending. In a thread Python allows no handlers: nothing changes."""
     signals = _Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals

@@ -1,6 +1,6 @@
-"""Where workers run: one process a device, `workers.per_device` where that leaves it half idle, as many as host memory allows.
+"""Where workers run: `workers.per_device` processes on each device, or fewer if host memory does not suffice for all.
 
-A worker on a GPU sees no other: CUDA_VISIBLE_DEVICES is set in its environment before its first import. Needs no torch.
+Each worker sees only its own GPU: its environment sets CUDA_VISIBLE_DEVICES before its first import. Needs no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from solver.config import Settings
 from solver.errors import InputError
 
-# Host memory of a worker, unless the settings say it: estimates, for the planning of workers alone.
+# Estimates of the host memory of a worker, used if `workers.memory` is not set.
 IMPORTED = 1_500_000_000  # bytes: torch and the libraries, with the host's side of a CUDA context
 ON_CPU = 4.0  # times the bytes of the weights' files: weights, gradients, two moments
 ON_GPU = 1.2  # times the same: the files are read through host memory on their way to the device
@@ -22,7 +22,7 @@ ON_GPU = 1.2  # times the same: the files are read through host memory on their 
 
 @dataclass(frozen=True)
 class Placement:
-    """The workers of a run: the environment each gets on top of ours, the settings all get, and notes for people."""
+    """The workers of a run: the variables added to the environment of each, the settings of all, and notes for people."""
 
     environments: tuple[Mapping[str, str], ...]
     settings: Settings
@@ -42,10 +42,10 @@ def place(settings: Settings, gpus: tuple[str, ...], cores: int, memory: int, we
     count = min(wanted, max(1, int(memory // need)))
     notes = []
     if memory < need * wanted:
-        fitting = f"{count} of {wanted} workers are started" if count < wanted else "it may not suffice"
+        fitting = f"{count} of {wanted} workers are started" if count < wanted else "the only worker may run out of memory"
         notes.append(f"host memory: {memory / 1e9:.1f} GB are free, a worker needs {need / 1e9:.1f} GB: {fitting}")
     if chosen:
-        # dealt out in turn, so that fewer workers leave every device one
+        # in turn over the devices, so that every device gets a worker before one gets two
         environments = tuple({"CUDA_VISIBLE_DEVICES": chosen[number % len(chosen)]} for number in range(count))
         model = settings.model.model_copy(update={"device": "cuda:0"})
         return Placement(environments, settings.model_copy(update={"model": model}), tuple(notes))
@@ -68,7 +68,7 @@ def gpus_in_use(settings: Settings, gpus: tuple[str, ...]) -> tuple[str, ...]:
         raise InputError(f"workers.devices = {devices} and model.device = {device}, but this machine shows {there}")
     if devices is None:
         devices = 1 if found else len(gpus)
-    return gpus[first : first + devices]  # none: whether the processor will do is for the worker to say
+    return gpus[first : first + devices]  # empty: the worker says whether the model can run on the processor
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ, root: Path = Path("/")) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, root: Path = Path(
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         names = [name.strip() for name in listed.split(",")]
-        # CUDA ignores whatever follows a name that is none
+        # CUDA ignores everything from the first invalid name on
         usable = next((place for place, name in enumerate(names) if name in ("", "-1", "NoDevFiles")), len(names))
         return tuple(names[:usable])
     gpus = list((root / "proc/driver/nvidia/gpus").glob("*")) or list((root / "dev").glob("nvidia[0-9]*"))

@@ -1,4 +1,4 @@
-"""The state of a run in memory: what every pass found, what follows for selection, and where each task stands."""
+"""The state of a run in memory: the outcome of every pass, the submission selected from them, and the state of every task."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunState:
             self.add(outcome)
 
     def add(self, outcome: TaskOutcome) -> None:
-        """Take in a pass, in place of an earlier account of the same (task, wave), and select anew."""
+        """Take in the outcome of a pass, replacing an earlier one of the same (task, wave), and select the attempts anew."""
         id_ = outcome.task_id
         passes = self._passes[id_]
         if outcome.wave in passes:
@@ -70,11 +70,11 @@ class RunState:
         self.submission[id_] = self._answers(self._tasks.by_id[id_])
 
     def states(self) -> list[TaskState]:
-        """Where each good task stands, in file order."""
+        """The state of every readable task, in file order."""
         return list(self._states.values())
 
     def state(self, id_: str) -> TaskState:
-        """Where one task stands."""
+        """The state of one task."""
         return self._states[id_]
 
     def mark(self, ids: Iterable[str], busy: bool) -> None:
@@ -94,7 +94,7 @@ class RunState:
         return [passes[wave] for passes in self._passes.values() for wave in sorted(passes)]
 
     def known(self, id_: str, before: int) -> tuple[tuple[Candidate, ...], ...]:
-        """The candidates of waves before `before`, by query."""
+        """The candidates of all waves below `before`, by query."""
         task = self._tasks.by_id[id_]
         return tuple(tuple(self._candidates(id_, index, before)) for index in range(len(task.test)))
 
@@ -146,15 +146,15 @@ class RunState:
             self._failed.discard(id_)
 
     def _latest_agreements(self, id_: str) -> list[float | None]:
-        """By query, of the latest pass that found candidates: a pass cut short does not make what was known less certain."""
-        found: list[float | None] = [None] * len(self._tasks.by_id[id_].test)
+        """The agreement of each query in the latest pass that found candidates for it; a pass that found none changes nothing."""
+        agreements: list[float | None] = [None] * len(self._tasks.by_id[id_].test)
         for _, outcome in sorted(self._passes[id_].items(), reverse=True):
             for query in outcome.queries:
-                if query.candidates and found[query.index] is None:
-                    found[query.index] = agreement(query.candidates, query.views)
-            if None not in found:
+                if query.candidates and agreements[query.index] is None:
+                    agreements[query.index] = agreement(query.candidates, query.views)
+            if None not in agreements:
                 break
-        return found
+        return agreements
 
     def _latest_views(self, id_: str) -> int:
         """The views asked by the latest pass that found candidates, of the query that was asked least."""

@@ -1,4 +1,4 @@
-"""What a run leaves for people and programs: `summary.json`, from the run's state, its ledger and the machine."""
+"""Makes the summary of a run, which `summary.json` holds, from its state, its ledger and facts about the machine."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def summarise(
 
 
 def _phases(ledger: Ledger) -> dict[str, dict[str, float]]:
-    """Planned and used seconds, and from the sixth task on the median error of the predictions."""
+    """Planned and used seconds by phase, and the median error of the predictions without the first tasks (`LEARNING`)."""
     phases = {phase: {"planned": planned, "used": used} for phase, (planned, used) in ledger.timings().items()}
     for phase, error in prediction_errors(ledger.forecasts(), skip=LEARNING).items():
         phases[phase]["error"] = error

@@ -1,7 +1,7 @@
-"""The state machine of a run: hands out work, takes in results, watches workers, and stops in time.
+"""The supervisor of a run: it hands out work, takes in results, watches the workers, and stops in time.
 
-It never imports torch, never reads a clock but the one it is given, and asks a `Policy` what to do next, so the same
-code runs real processes and a simulation. After every result the ledger and the submission on disk are up to date.
+A `Policy` decides what is done next. The supervisor imports no torch and reads no clock but the one it is given, so the same code
+runs real processes and a simulation. After every result it brings the ledger and the submission on disk up to date.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from solver.run.worker_state import WorkerState, WorkerTimeouts
 from solver.run.writer import Writer
 from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
-# Of one worker in a row. The fewer count where nobody has ever been ready and that has cost a good part of the time: memory that
-# another process still holds may be free a minute later, but a model that cannot be loaded must not cost its user hours.
-MAX_FAILED_STARTS, HOPEFUL_SHARE = 3, 0.1
+# A worker is given up after `MAX_FAILED_RESTARTS` failed starts in a row: memory that another process holds may be free a minute
+# later. If none has been ready when `HOPEFUL_SHARE` of the time is used up, it is given up after `MAX_FAILED_STARTS`: a model
+# that cannot be loaded must not cost its user hours.
 MAX_FAILED_RESTARTS = 20
+MAX_FAILED_STARTS, HOPEFUL_SHARE = 3, 0.1
 SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
-POLL = 0.5  # seconds between two looks at signals, at most
-ABSENCE = 5.0  # seconds more than a look at the workers should take, after which their silence says nothing
-SETTLE = 0.1  # seconds within which a worker that reported its last task says that it is free
+POLL = 0.5  # seconds, at most, between two checks for a signal
+ABSENCE = 5.0  # seconds that waiting for messages may take too long; beyond that this process itself was stopped
+SETTLE = 0.1  # seconds to wait, after the last outcome of an item, for the message that its worker is free
 
 Stop = Literal["finished", "deadline", "interrupted", "no worker", "bad input"]
 
@@ -73,10 +74,11 @@ class Supervisor:
         keep_adapters: bool = False,
         poll: float = POLL,
     ) -> None:
-        """`end` is when the process has to be gone, on the clock of the run; `start` counts the processes of this run.
+        """`end` is when the process has to be gone, on the clock of the run; `start` counts the processes of this run from 1.
 
-        `publish` writes the submission and may raise OSError; `interrupted` gives a reason to stop at once; `clock_set` tells
-        once that somebody set the wall clock, which moves nothing here but is worth knowing for who reads times.
+        `publish` writes the submission and may raise OSError. `interrupted` gives a reason to stop at once, or None. `clock_set`
+        gives a line, once, when somebody has set the wall clock; that moves no deadline, but whoever reads times in the ledger
+        should know it.
         """
         self._settings = settings
         self._tasks = {task.id: task.without_answers() for task in tasks}
@@ -110,7 +112,7 @@ class Supervisor:
         self.peak_memory = 0
 
     def run(self) -> Ending:
-        """Work until there is nothing to do, no time, or a reason to stop. The workers are gone when it returns."""
+        """Work until everything is done, the time is up, or there is a reason to stop. No worker runs when it returns."""
         self._recall_shared()
         self._tidy_adapters(self._tasks)
         self._writer.outdate()  # so that the first write tells how slow the disk is
@@ -122,7 +124,7 @@ class Supervisor:
             self._executor.start()
         try:
             while ending is None:
-                self._assign()  # before anything is written: a slow disk must not keep workers waiting
+                self._assign()  # before writing: a slow disk must not keep workers waiting
                 self._flush()
                 self._listen(self._patience())
                 if any(worker.reported_all for worker in self._workers):
@@ -152,7 +154,7 @@ class Supervisor:
             return Ending("bad input", refused.error.removeprefix(_BAD_INPUT))
         busy = any(worker.item is not None for worker in self._workers)
         if not busy and not self._work_left():
-            return Ending("finished", "nothing is left to do")
+            return Ending("finished", "all work is done")
         if self._nothing_more:
             return Ending("deadline", "the time left is too short for another pass")
         if self._last_call.expired() or (self._work_end.expired() and not busy):
@@ -165,7 +167,7 @@ class Supervisor:
         return any(self._policy.pending(state) for state in self._run_state.states())
 
     def _assign(self) -> None:
-        """Give every idle worker something to do, if there is something and time for it."""
+        """Hand an item to every idle worker, as long as the policy has one for the time left."""
         if self._work_end.expired():
             return
         for number, worker in enumerate(self._workers):
@@ -180,7 +182,7 @@ class Supervisor:
             self._choose_chunk(states, left, active)
             assignment = self._policy.next(states, left, active)
             if assignment is None:
-                # the time only gets less: what is not worth starting now never will be
+                # an item that does not fit the time left now will not fit later
                 self._nothing_more = not any(other.item is not None for other in self._workers)
                 return
             self._submit(number, assignment)
@@ -217,19 +219,20 @@ class Supervisor:
         return TaskWork(self._tasks[id_], assignment.plan, start, known, self._max_tokens(id_, assignment, seconds))
 
     def _max_tokens(self, id_: str, assignment: Assignment, seconds: float) -> int | None:
-        if math.isinf(assignment.seconds):  # a policy that does not go by the clock
+        if math.isinf(assignment.seconds):  # a policy that gives items no deadline
             return None
         shape, context = self._run_state.state(id_).shape, self._settings.model.context
         limit = token_limit(self._policy.costs, shape, assignment.plan, seconds, context, assignment.wave)
         if limit is not None:
             shown = len(shortened(shape, limit).demonstrations)
-            what = f"{shown} of {len(shape.demonstrations)} demonstrations at once, in {limit} tokens"
-            self._writer.event(SHORTENED, f"{what}: all take too long for {seconds:.1f} s", id_, assignment.wave)
+            what = f"prompts show {shown} of {len(shape.demonstrations)} demonstrations in at most {limit} tokens"
+            why = f"with all of them the pass would take longer than its {seconds:.1f} s"
+            self._writer.event(SHORTENED, f"{what}: {why}", id_, assignment.wave)
         return limit
 
     def _hand_over(self, number: int, item: WorkItem, forecast: ItemForecast, endless: bool = False) -> None:
         now = self._now()
-        # an item without a deadline of its own must not let a worker hang to the end of the run
+        # a worker that hangs on an item without a deadline of its own is killed before the end of the run
         due = min(item.deadline_at, now + forecast.longest) if endless else item.deadline_at
         self._workers[number].begin(item, forecast, due, now)
         self._executor.submit(number, item)
@@ -259,11 +262,11 @@ class Supervisor:
     # -- taking in
 
     def _listen(self, patience: float) -> None:
-        """Take in what workers say within so many seconds."""
+        """Take in the messages of workers, waiting at most `patience` seconds for the first."""
         began = self._now()
         for result in self._executor.results(patience):
             self._take(result)
-        if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, and perhaps they were
+        if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, so perhaps the workers were too
             for worker in self._workers:
                 worker.pardon(now)
 
@@ -279,7 +282,7 @@ class Supervisor:
             case Heartbeat(activity, peak_memory):
                 worker.activity = activity
                 self.peak_memory = max(self.peak_memory, peak_memory)
-            case Ready(parts, facts) if worker.state in ("starting", "given up"):  # better late than never
+            case Ready(parts, facts) if worker.state in ("starting", "given up"):  # a late start is welcome too
                 worker.state, worker.failed_starts, worker.activity = "idle", 0, ""
                 self.facts = facts
                 self._chunks.meet(facts)
@@ -291,12 +294,12 @@ class Supervisor:
                 self._writer.note(ready + ", ".join(map(" ".join, facts.items())))
             case Changed(facts):
                 self.facts = facts
-            case Warned(kind, detail) if not result.item:  # while it starts
+            case Warned(kind, detail) if not result.item:  # the worker is still starting
                 self._writer.event(kind, detail)
             case StartFailed(error, bad_input):
                 self._writer.event("start failed", error)
                 self._writer.note(f"worker {result.worker} cannot start: {error}")
-                final = bad_input and not self.facts  # what a worker could read before is good: the machine is in trouble
+                final = bad_input and not self.facts  # once a worker was ready the input is good, and the machine is in trouble
                 worker.error = (_BAD_INPUT if final else "") + error
                 if final:
                     worker.state = "given up"
@@ -304,7 +307,7 @@ class Supervisor:
     def _take_work(self, worker: WorkerState, message: Message) -> None:
         match message:
             case TaskOutcome() as outcome:
-                if outcome.final:  # with less, a worker lost while it scores is lost over the task
+                if outcome.final:  # a worker that is lost while it scores is charged to the task
                     worker.reported |= {outcome.task_id}
                 self._take_outcome(worker, outcome)
             case SharedFit(fit, events):
@@ -322,7 +325,7 @@ class Supervisor:
                 (task,) = [work.task.id for work in worker.item.tasks] if len(worker.item.tasks) == 1 else [SHARED]
                 self._writer.event(kind, detail, task, worker.item.wave)
             case ItemDone():
-                self._end_item(worker, "the worker did not report it")
+                self._end_item(worker, "the worker ended the item without an outcome for this task")
             case ItemFailed(error):
                 self._end_item(worker, error)
 
@@ -334,16 +337,16 @@ class Supervisor:
         self._writer.save(lambda: self._ledger.record(outcome))
         fit = outcome.fit
         fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None and fit.steps else "no fit"
-        found = sum(len(query.candidates) for query in outcome.queries)
+        candidates = sum(len(query.candidates) for query in outcome.queries)
         seconds = sum(outcome.seconds.values())
         agreed = self._run_state.state(outcome.task_id).agreement
         name = f"{outcome.task_id} wave {outcome.wave + 1}"
-        self._writer.note(f"{name}: {outcome.status}, {fitted}, {found} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
+        self._writer.note(f"{name}: {outcome.status}, {fitted}, {candidates} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
         for kind, detail in outcome.events:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _compared(self, worker: WorkerState, outcome: TaskOutcome) -> TaskOutcome:
-        """The outcome beside what was expected of it; the cost model learns from it, unless the item was backed off."""
+        """The outcome with its predicted seconds. The cost model learns from it, unless the item was backed off."""
         assert worker.item is not None
         place = next(place for place, work in enumerate(worker.item.tasks) if work.task.id == outcome.task_id)
         planned = dict(worker.forecast.seconds[place])
@@ -351,14 +354,14 @@ class Supervisor:
             work = worker.item.tasks[place]
             shape, plan = shortened(self._run_state.state(outcome.task_id).shape, work.max_tokens), work.plan
             if "score" in planned and (seconds := self._policy.costs.score_seconds(shape, plan, outcome)) is not None:
-                planned["score"] = seconds  # how many answers there would be to score, nobody could know before
+                planned["score"] = seconds  # the number of answers to score was not known before
             self._policy.costs.observe(shape, plan, outcome)
             if outcome.status == "complete":
                 self._chunks.observe(sum(outcome.seconds.values()), len(worker.item.tasks))
         return replace(outcome, planned=planned)
 
     def _end_item(self, worker: WorkerState, error: str) -> None:
-        """Free the worker; tasks of its item without a final outcome are charged with the loss."""
+        """Free the worker, and charge the failure to the tasks of its item that have no final outcome."""
         item = worker.item
         assert item is not None
         worker.state, worker.item = "idle", None
@@ -380,7 +383,7 @@ class Supervisor:
         worker.heard, worker.activity = self._now(), "starting"
 
     def _charge(self, item: WorkItem, reported: frozenset[str], reason: str, killed: bool) -> None:
-        """Release an item's tasks; those without a final outcome are tried again, smaller, until they have cost too much."""
+        """Release an item's tasks. Those without a final outcome have failed: they are tried again, backed off, or set aside."""
         if item.kind == "shared":
             if SHARED not in reported:
                 self._shared_losses += 1
@@ -392,21 +395,21 @@ class Supervisor:
             if id_ not in reported and not self._work_end.expired():
                 state = self._run_state.lose(id_, killed)
                 if not state.set_aside:
-                    self._writer.event("retry", f"{reason}; next time with {describe(state.losses)}", id_, item.wave)
+                    self._writer.event("retry", f"{reason}; the next try halves: {describe(state.losses)}", id_, item.wave)
                 else:
                     self._writer.event("skipped", reason, id_, item.wave)
                     self._writer.save(partial(self._ledger.set_status, id_, "skipped"))
         self._tidy_adapters(ids)
 
     def _note_unfinished(self, ending: Ending) -> None:
-        """What the end takes away from workers that did not stop by themselves: nothing is held against it."""
+        """Record the work that the end of the run breaks off. It does not count as a failure of its tasks."""
         for number, worker in enumerate(self._workers):
             if worker.dying:
-                self._writer.event("worker stays", f"worker {number} was killed and has not vanished")
+                self._writer.event("worker stays", f"worker {number} was killed, but its process has not ended")
             if worker.item is None:
                 continue
             if worker.item.kind == "shared":
-                self._writer.event("broken off", f"{ending.detail}; the shared fit")
+                self._writer.event("broken off", f"{ending.detail}: the shared fit was not finished")
             for work in worker.item.tasks if worker.item.kind != "shared" else ():
                 if work.task.id not in worker.reported:
                     self._writer.event("broken off", ending.detail, work.task.id, worker.item.wave)
@@ -419,7 +422,8 @@ class Supervisor:
             )
         coming = len(self._workers) * self._policy.chunk
         for id_ in self._adapter_store.make_room(coming, lambda id_: self._run_state.state(id_).busy):
-            self._writer.event("adapter dropped", "the scratch disk has no room: its next pass begins from the base", id_)
+            why = "the scratch disk has no room; the next pass of this task starts where its first one did"
+            self._writer.event("adapter dropped", why, id_)
 
     # -- watching
 
@@ -433,7 +437,7 @@ class Supervisor:
                     self._executor.kill(number, verdict)
 
     def _patience(self) -> float:
-        """Seconds until something has to be looked at even if no worker says anything."""
+        """Seconds to wait for messages: until the next moment at which a worker may be overdue or the time is up."""
         now = self._now()
         looks = [self._last_call.at]
         if not self._work_end.expired():
@@ -446,7 +450,7 @@ class Supervisor:
     # -- telling
 
     def _keep(self, reserve: float, writing: float = 0.0) -> None:
-        """Plan with so many seconds for the end: half of them, or the `writing` if that takes longer, for the last writes."""
+        """Set the reserve in seconds. Half of it, or the seconds of `writing` if they are more, is for the last writes."""
         self._reserve = reserve
         self._work_end = self._end.earlier(reserve)
         last = min(max(reserve / 2, writing), reserve)
@@ -454,7 +458,7 @@ class Supervisor:
 
     def _flush(self) -> None:
         took = self._writer.flush(self._run_state.submission)
-        # a disk that is slow now will be slow at the end
+        # a disk that is slow now may be slow at the end: keep more time for the last writes
         if took is not None and self._settings.budget.reserve is None and took > self._slowest_write:
             self._slowest_write, writing = took, writing_seconds(took)
             self._keep(max(self._reserve, min(reserve_for_writes(took), self._most_reserve)), writing)

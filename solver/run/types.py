@@ -1,4 +1,4 @@
-"""What a run is asked to do, and the exit codes it ends with."""
+"""The options of a run, and its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last resort against a run that hangs: at a set time the process ends, whatever the main thread is waiting for."""
+"""The watchdog: it ends a process that hangs at a set time, whatever the main thread is waiting for."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-LOOK = 0.1  # seconds between two looks
-LAST_WORDS = 0.2  # seconds for what is to be done before the exit
+LOOK = 0.1  # seconds between two checks
+LAST_WORDS = 0.2  # seconds for the actions before the exit
 
 
 class Watchdog:
@@ -42,7 +42,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, daemon=True, name="watchdog")
 
     def before_exit(self, action: Callable[[], object]) -> None:
-        """Have `action` started before the exit, on a thread of its own; it is not waited for long."""
+        """Have `action` started just before the exit, on a thread of its own, for at most `LAST_WORDS` seconds."""
         self._last.append(action)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""One worker as the supervisor sees it: what it is at, since when it was heard, and when it counts as lost."""
+"""What the supervisor knows of one worker: its state and item, its last sign of life, and when it counts as lost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from solver.types import WorkItem
 
 @dataclass(eq=False)
 class WorkerState:
-    """One worker as the supervisor sees it."""
+    """What the supervisor knows of one worker. Times are seconds on the clock of the run."""
 
     state: Literal["starting", "idle", "busy", "given up"]
     heard: float  # when it last gave a sign of life
@@ -22,22 +22,22 @@ class WorkerState:
     due: float = math.inf  # when its item should be over
     reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
     failed_starts: int = 0
-    error: str = ""  # why it could not start
+    error: str = ""  # of its last failed start
     activity: str = "starting"
 
     def begin(self, item: WorkItem, forecast: ItemForecast, due: float, now: float) -> None:
-        """Note that it was handed an item at `now`."""
+        """Note that the worker was handed an item at `now`."""
         self.state, self.item, self.forecast, self.due, self.heard = "busy", item, forecast, due, now
         self.reported = frozenset()
 
     def pardon(self, now: float) -> None:
-        """Count its silence and lateness from `now`: nobody listened before."""
+        """Measure its silence and lateness from `now` on, because the supervisor has not listened for a while."""
         self.heard = now
         self.due = max(self.due, now)
 
     @property
     def limits(self) -> tuple[float | None, float]:
-        """When its work has to be over, and for how many seconds it may be silent at that."""
+        """When its item has to be over (None: it has none), and for how many seconds it may be silent."""
         return (self.due, self.forecast.silence) if self.item is not None else (None, math.inf)
 
     @property
@@ -50,13 +50,14 @@ class WorkerState:
 class WorkerTimeouts:
     """When a worker counts as lost."""
 
-    heartbeat: float  # seconds of silence, at most; less for work that is expected to take little
+    heartbeat: float  # seconds of silence, at most; short work allows less
     grace: float  # seconds past the deadline of its item
 
     def verdict(self, now: float, heard: float, deadline_at: float | None, silence: float = float("inf")) -> str | None:
-        """Why a worker last heard at `heard` and working until `deadline_at` has to be killed at `now`; None: let it be.
+        """Why a worker has to be killed at `now`, in words; None if it may go on.
 
-        `silence` is what its work allows, in seconds.
+        It was last heard at `heard`, its work has to be over at `deadline_at`, and that work allows `silence` seconds without a
+        sign.
         """
         if now - heard > min(self.heartbeat, silence):
             return f"silent for {now - heard:.0f} s"
@@ -65,6 +66,6 @@ class WorkerTimeouts:
         return None
 
     def next_look(self, heard: float, deadline_at: float | None, silence: float = float("inf")) -> float:
-        """The earliest time at which `verdict` may change."""
+        """The earliest time at which `verdict` may demand the kill."""
         silent = heard + min(self.heartbeat, silence)
         return silent if deadline_at is None else min(silent, deadline_at + self.grace)

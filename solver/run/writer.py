@@ -1,6 +1,7 @@
-"""What a run puts on disk as it goes on: rows of the ledger, the submission, and lines for people.
+"""The writer of a run: it writes rows of the ledger, the submission, and lines for people.
 
-A disk that refuses a write costs nothing but that: rows are kept and tried again, in order, and so is the submission.
+A disk that refuses writes never stops the run. Rows of the ledger wait in memory and are written later in the same order, and the
+submission is written again at the next chance.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, Unfit
 
 
 class Writer:
-    """Writes for one run. Nothing that it is told to write raises."""
+    """Writes for one run. A write that fails never raises."""
 
     def __init__(
         self, ledger: Records, publish: Callable[[Submission], None], observer: Observer, now: Callable[[], float]
@@ -31,11 +32,11 @@ class Writer:
         self._starts: dict[str, tuple[float, float]] = {}  # part of a worker's start -> planned and used seconds of all workers
 
     def outdate(self) -> None:
-        """Note that the submission on disk is not, or may not be, what it should be."""
+        """Note that the submission on disk may be out of date, so that `flush` writes it."""
         self._stale = True
 
     def flush(self, submission: Submission) -> float | None:
-        """Write all that is due; gives the seconds that an outdated submission took to write, or not to write."""
+        """Write everything that waits. Gives the seconds that the submission took, written or not; None if it was up to date."""
         self._flush_ledger()
         if not self._stale:
             return None
@@ -44,11 +45,11 @@ class Writer:
             self._publish(submission)
             self._stale = False
         except OSError as error:
-            self._complain(f"cannot write the submission, the old one stays: {error}")
+            self._complain(f"cannot write the submission; the earlier one stays on disk: {error}")
         return self._now() - began
 
     def save(self, write: Callable[[], None]) -> None:
-        """Make an entry of the ledger, after those that are due."""
+        """Write an entry of the ledger after those that still wait."""
         self._unsaved.append(write)
         self._flush_ledger()
 
@@ -63,18 +64,18 @@ class Writer:
             self.save(partial(self._ledger.timing, phase, planned_seconds, used_seconds, start))
 
     def event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
-        """Enter an event; people hear of those of a task."""
+        """Record an event. Events of a task are also shown as a line."""
         self.save(lambda: self._ledger.event(Event(kind, detail, task, wave)))
         if task != SHARED:
             self.note(f"{task}: {kind}: {detail}")
 
     def note(self, line: str) -> None:
-        """Tell people a line."""
-        with contextlib.suppress(OSError, ValueError):  # nobody listens: that is no reason to stop
+        """Show a line to people."""
+        with contextlib.suppress(OSError, ValueError):  # an output that is closed or full must not stop the run
             self._observer.note(line)
 
     def _flush_ledger(self) -> None:
-        """Write what is due, in order. What a full disk refuses is kept and tried again; what can never be written is dropped."""
+        """Write the waiting rows in order. On a full disk they go on waiting; a row that SQLite can never store is dropped."""
         while self._unsaved:
             try:
                 self._unsaved[0]()
@@ -86,7 +87,7 @@ class Writer:
             self._unsaved.pop(0)
 
     def _complain(self, line: str, kind: str = "disk") -> None:
-        """Say once that a file takes no more."""
+        """Report a failed write, but the same failure only once."""
         if line not in self._complaints:
             self._complaints.add(line)
             self.note(line)

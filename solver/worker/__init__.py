@@ -1,1 +1,1 @@
-"""A worker's process: what it does with one work item after the other."""
+"""A worker process: it loads a model and works on one work item after the other."""

@@ -1,4 +1,4 @@
-"""What one worker process remembers from one trainer or engine to the next: made when it starts, and passed to whoever asks."""
+"""What a worker process remembers across the trainers and engines that it makes. It is made at the start and passed on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from solver.train.base import TrainerState
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """For one base model."""
+    """The memory of one worker process, for one base model."""
 
     trainers: TrainerState = field(default_factory=TrainerState)
     engines: EngineState = field(default_factory=EngineState)

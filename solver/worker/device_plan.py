@@ -1,8 +1,8 @@
-"""One device for a worker's fits and its engine: what each may take of it, and whether they take turns.
+"""How a worker's trainer and engine share one device: how much memory each gets, and whether they take turns.
 
-An engine that computes with the worker's own base shares all with the trainer, and there is nothing to plan. One with weights
-of its own (vllm) stays beside the trainer if the device holds both; otherwise whoever works has the device, and the other rests.
-The CUDA side was not run yet.
+An engine that computes with the worker's own base model shares its memory with the trainer, and there is nothing to plan. An
+engine with weights of its own (vllm) stays on the device beside the trainer if both fit. If not, the one that works has the
+device, and the other one rests: it keeps its weights in host memory or drops them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from solver.worker.device_turns import DeviceTurns
 log = logging.getLogger(__name__)
 
 SAVED = 4  # bytes of an adapter's weight in its file, fp32
-SLEEPERS_SHARE = 0.5  # of the host's free memory that what sleeps on one device may take
+SLEEPERS_SHARE = 0.5  # of the host's free memory, for what an engine that rests keeps there
 
 
 def needs_no_weights(model: Path | None, settings: Settings, cache: Path, context: WorkerContext | None = None) -> bool:
-    """Whether nobody in this process computes with the base: fits are made in another one, and the engine has its own."""
+    """Whether this process needs no weights of the base: another process fits, and the engine loads its own."""
     if settings.infer.engine == "hf" or settings.train.trainer not in ("auto", *SUBPROCESS):
         return False
     if settings.train.trainer == "auto" and not torch.cuda.is_available():
@@ -48,20 +48,20 @@ def needs_no_weights(model: Path | None, settings: Settings, cache: Path, contex
 
 @dataclass(eq=False)
 class WorkerDevicePlan:
-    """Of one worker. `plan` is none where there is nothing to share out."""
+    """The plan of one worker. `plan` is None if trainer and engine need not divide the memory."""
 
     base: Base
     rank: int
     alternates: bool = False
     plan: DevicePlan | None = None
-    sleeps: bool = False  # the engine may leave what it gives up in host memory
-    fit_fraction: float = 1.0  # of the device, for fits in a process of their own
+    sleeps: bool = False  # whether an engine that rests keeps its weights in host memory
+    fit_fraction: float = 1.0  # of the device's memory, for fits in a process of their own
     _fits: Rests | None = None
     _device_turns: DeviceTurns | None = None
 
     @classmethod
     def of(cls, base: Base, settings: Settings, context: WorkerContext | None = None) -> Self:
-        """Plan by the settings, and bound what this process may take; warns if the device is too small."""
+        """Plan by the settings, and limit the device memory of this process. Logs a warning if the device is too small."""
         worker_plan = cls(base, settings.train.rank)
         context = context or WorkerContext()
         lora = fits_lora(settings.train)
@@ -85,18 +85,18 @@ class WorkerDevicePlan:
         torch.cuda.set_per_process_memory_fraction(min(1.0, own / total), base.device)
         worker_plan.plan, worker_plan.alternates = plan, plan.alternates
         worker_plan.fit_fraction = plan.fit_fraction if apart else 1.0
-        # beside others a core cannot tell whether it gave its memory up, and takes that for an error
+        # beside other workers vLLM cannot tell whether its memory was freed, and takes that for an error
         alone = settings.workers.per_device == 1
         worker_plan.sleeps = plan.alternates and alone and plan.weights + plan.adapters < SLEEPERS_SHARE * free_memory()
         return worker_plan
 
     def begin(self) -> None:
-        """A trainer is going to be made: weights are where the last one fitted."""
+        """Call before a trainer is made: gives the device to training."""
         if self._device_turns is not None:
             self._device_turns.to_fits()
 
     def rest(self, trainer: Trainer) -> None:
-        """An engine is going to be made beside this trainer."""
+        """Call before an engine is made beside `trainer`: if they take turns, the trainer leaves the device."""
         if not self.alternates:
             return
         if isinstance(trainer, Rests):
@@ -107,38 +107,38 @@ class WorkerDevicePlan:
         self._fits.rest()
 
     def device_turns(self, engine: Engine) -> DeviceTurns | None:
-        """How the two take turns from now on; none if they need not."""
+        """How trainer and `engine` take turns from now on; None if both stay on the device."""
         if self._fits is None:
             return None
-        if not isinstance(engine, VllmEngine):  # the one that was to take turns did not start
+        if not isinstance(engine, VllmEngine):  # vllm did not start, so nothing takes turns
             self._fits.wake()
             self.alternates, self._fits, self._device_turns = False, None, None
             return None
         engine.rest()
-        if engine.asleep:  # what it costs to wake is known from the beginning, then
+        if engine.asleep:  # start it once, so that the cost of waking it is known from the beginning
             engine.start(self.rank)
             engine.rest()
         self._device_turns = DeviceTurns(self._fits, engine)
         return self._device_turns
 
     def facts(self, engine: Engine, scratch: Path) -> dict[str, str]:
-        """For people, and for the choice of how many tasks an item takes; nothing of an engine that shares all."""
+        """Facts for people and for the choice of the chunk size; empty for an engine that shares the trainer's weights."""
         if not isinstance(engine, VllmEngine):
             return {}
-        found = {
+        facts = {
             "engine_sequences": str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1",
             "adapter_bytes": str(adapter_bytes(self.base, self.rank) // self.base.dtype.itemsize * SAVED),
             "adapter_room": str(shutil.disk_usage(scratch).free),
         }
         if self.alternates:
-            found["handover_seconds"] = f"{engine.handover_seconds:.2f}"
+            facts["handover_seconds"] = f"{engine.handover_seconds:.2f}"
         if self.plan is not None:
-            found["memory"] = self.plan.describe()
-        return found
+            facts["memory"] = self.plan.describe()
+        return facts
 
 
 def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:
-    """What fits, and an engine with weights of its own, are to do with such a base."""
+    """What training, and an engine with weights of its own, ask of a device."""
     train = settings.train
     step_tokens, sequences, slots = limits(base, train.rank)
     return Demand(

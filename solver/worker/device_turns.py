@@ -1,4 +1,4 @@
-"""How fits and inference take turns with a device that does not hold both. Needs no torch."""
+"""Training and inference take turns with a device that does not hold both. Needs no torch."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 class DeviceTurns:
-    """Gives the device to one side and takes it from the other; knows who had it last."""
+    """Switches the device between training and inference, and remembers which of them has it."""
 
     def __init__(self, fits: Rests, inference: Rests, clock: Callable[[], float] = time.monotonic) -> None:
         self._fits, self._inference, self._clock = fits, inference, clock
         self._turn = ""
         self.turns = 0
-        self.seconds = 0.0  # spent on it, without waking that is put off until the first use
+        self.seconds = 0.0  # spent on switching; an engine that wakes only at its first use is not counted
 
     def to_fits(self) -> None:
-        """The next thing is a fit."""
+        """Give the device to training; call before every fit."""
         self._give("fits", self._inference, self._fits)
 
     def to_inference(self) -> None:
-        """The next thing is a request to the engine."""
+        """Give the device to the engine; call before every request."""
         self._give("inference", self._fits, self._inference)
 
     def _give(self, turn: str, resting: Rests, waking: Rests) -> None:

@@ -1,4 +1,4 @@
-"""One task of a work item while a worker is at it: what it asks, what it found, what that cost."""
+"""One task of a work item while a worker works on it: its prompts, its candidates and scores, and what they cost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from solver.types import (
 
 @dataclass(frozen=True, eq=False)
 class ViewPrompt:
-    """The prompt of one query under one view, as token ids."""
+    """The prompt of one query under one view."""
 
     query: int
     view: View
@@ -35,7 +35,7 @@ class ViewPrompt:
 
 @dataclass(eq=False)
 class Job:
-    """One task of an item while it is worked on."""
+    """One task of an item, and everything that the worker has of it so far."""
 
     work: TaskWork
     adapter: str  # id for the adapter to be fitted
@@ -43,14 +43,14 @@ class Job:
     steps: int = 0
     prompts: list[ViewPrompt] = field(default_factory=list)
     fit: Fit | None = None
-    found: dict[int, list[Candidate]] = field(default_factory=dict)
+    found: dict[int, list[Candidate]] = field(default_factory=dict)  # by query
     scores: dict[int, list[Score]] = field(default_factory=dict)
-    views: dict[int, int] = field(default_factory=dict)  # asked, by query
+    views: dict[int, int] = field(default_factory=dict)  # that were asked, by query
     seconds: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, int] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
-    answered: int = 0
-    cut: bool = False
+    answered: int = 0  # prompts that inference did not fail on
+    cut: bool = False  # whether the deadline ended something early
 
     @property
     def task(self) -> Task:
@@ -59,7 +59,7 @@ class Job:
 
     @property
     def serving(self) -> AdapterRef | None:
-        """What inference uses: the new adapter, else the earlier one, else the base."""
+        """The adapter that inference uses: that of this pass, else the one it started from; None: the base model."""
         fitted = self.fit.adapter if self.fit is not None else None
         return fitted or self.work.start
 
@@ -69,7 +69,7 @@ class Job:
             self.tokens[kind] = self.tokens.get(kind, 0) + number
 
     def note(self, result: Result, phase: str) -> None:
-        """What a result says of the job as a whole."""
+        """Take in what a result of `phase` says about the whole job: cut, failed or answered."""
         if result.status == "cut":
             self.cut = True
         if result.status == "failed":
@@ -81,13 +81,13 @@ class Job:
 
     @property
     def status(self) -> Status:
-        """How the job ended, if it ends now."""
+        """The status of the job as it is now."""
         if self.cut:
             return "cut"
         return "complete" if self.answered else "failed"
 
     def top(self, query: int, most: int) -> list[Grid]:
-        """The `most` most voted distinct candidates of a query over all waves; ties go to the more probable."""
+        """The `most` distinct candidates of a query with the most votes, over all waves; ties go to the more probable."""
         known = self.work.known[query] if query < len(self.work.known) else ()
         votes: dict[bytes, tuple[int, float]] = {}
         grids: dict[bytes, Grid] = {}
@@ -100,7 +100,7 @@ class Job:
         return [grids[key] for key in ranked[:most]]
 
     def outcome(self, wave: int, status: Status, final: bool = True) -> TaskOutcome:
-        """What the supervisor is told."""
+        """The outcome for the supervisor."""
         queries = tuple(
             QueryOutcome(index, tuple(self.found.get(index, ())), tuple(self.scores.get(index, ())), self.views.get(index, 0))
             for index in range(len(self.task.test))
@@ -124,13 +124,13 @@ def prompt_tokens(jobs: Sequence[Job]) -> int:
 
 
 def spread(jobs: Sequence[Job], phase: str, seconds: float) -> None:
-    """Charge a phase that was one call for all jobs to each, by its share of the prompts."""
+    """Divide the seconds of a phase that ran for all jobs together among them, by the tokens of their prompts."""
     total = prompt_tokens(jobs)
     for job in jobs:
         job.seconds[phase] = seconds * prompt_tokens([job]) / total
 
 
 def names(jobs: Sequence[Job]) -> str:
-    """The jobs in a few words."""
+    """Names the jobs in a few words."""
     first = jobs[0].task.id
     return first if len(jobs) == 1 else f"{first} and {len(jobs) - 1} more"

@@ -1,7 +1,7 @@
-"""The process that does the maths: `python -m solver.worker.main FD PARENT`, started by the local executor.
+"""The worker process, `python -m solver.worker.main FD PARENT`, which the local executor starts.
 
-It loads the base model once, then works on one item at a time and sends every task's outcome as soon as it is there.
-It never outlives its parent, and never touches the ledger or the submission.
+It loads the base model once, then works on one item at a time and sends the outcome of every task as soon as it is known. It ends
+when its parent does, and never touches the ledger or the submission.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from solver.worker.solve import Solver
 
 BEAT = 1.0  # seconds between heartbeats
 START = "start"  # the id of an adapter that fits start from
-NO_VLLM = "no-vllm.txt"  # in the scratch folder: why no worker of this run that starts from now on is to choose it
+NO_VLLM = "no-vllm.txt"  # in the scratch folder; if it is there, new workers of this run do not choose vLLM, for the reason in it
 
 
 @dataclass(frozen=True)
 class Backend:
-    """What `load` makes: a solver for any number of halvings (see `budget.backoff`), and facts for people."""
+    """What `load` gives: solvers for any number of halvings (see `budget.backoff`), and facts about them for people."""
 
     solver: Callable[[int], Solver]
     parts: dict[str, float]  # seconds of each part of `load`, and of the first solver
     facts: Callable[[], dict[str, str]]
-    peak_memory: Callable[[], int]  # bytes, of host and device together, the process of a trainer's included
-    broken: Callable[[], str] = lambda: ""  # why the device does no more work for this process; empty: it does
-    news: list[dict[str, str]] = field(default_factory=list)  # facts that have changed since they were last told
+    peak_memory: Callable[[], int]  # bytes of host and device together, with the process of an external trainer
+    broken: Callable[[], str] = lambda: ""  # why the device refuses all work of this process; empty: it works
+    news: list[dict[str, str]] = field(default_factory=list)  # changed facts that the supervisor has not got yet
 
 
 def load(config: WorkerConfig) -> Backend:
@@ -77,7 +77,7 @@ def load(config: WorkerConfig) -> Backend:
     cuda = base.device.type == "cuda"
     device_plan = WorkerDevicePlan.of(base, settings, context)
     lora = fits_lora(settings.train)
-    found: dict[str, str] = {}  # as the first solver is made
+    plan_facts: dict[str, str] = {}  # of the device plan, once the first solver is made
     news: list[dict[str, str]] = []
 
     def solver(halvings: int) -> Solver:
@@ -91,11 +91,11 @@ def load(config: WorkerConfig) -> Backend:
             engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora, context.engines)
         device_turns = device_plan.device_turns(engine)
         if not halvings:
-            found.update(device_plan.facts(engine, config.scratch))
+            plan_facts.update(device_plan.facts(engine, config.scratch))
 
         def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
             with contextlib.suppress(OSError):
-                no_vllm.write_text(f"vllm was lost by a worker before: {lost}", encoding="utf-8")
+                no_vllm.write_text(f"vllm failed in an earlier worker of this run: {lost}", encoding="utf-8")
             replacement = replace_engine(base, smaller.infer, lost, context.engines)
             news.append(facts())
             return replacement, device_plan.device_turns(replacement)
@@ -115,7 +115,7 @@ def load(config: WorkerConfig) -> Backend:
             "device": torch.cuda.get_device_name(base.device) if cuda else str(base.device),
             "threads": str(torch.get_num_threads()),
             "parameters": str(base.parameters),
-            **found,
+            **plan_facts,
         }
 
     def peak() -> int:
@@ -132,7 +132,7 @@ def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
 
 
 class Line:
-    """Our end of the line to the supervisor. Sending is safe from any thread; a broken line ends the process."""
+    """The connection to the supervisor. Sending is safe from any thread; if the connection breaks, the process ends."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -150,11 +150,11 @@ class Line:
             os._exit(0)
 
     def report(self, activity: str) -> None:
-        """Say what goes on; the next heartbeat tells."""
+        """Note what the worker is doing; the next heartbeat reports it."""
         self.activity = activity
 
     def items(self) -> Iterator[WorkItem]:
-        """Work items as they come, until the supervisor hangs up."""
+        """Work items as they arrive, until the supervisor closes the connection."""
         with contextlib.suppress(EOFError, OSError):
             while True:
                 yield self._connection.recv()
@@ -165,14 +165,14 @@ class Line:
         return config
 
     def beat(self) -> None:
-        """Send heartbeats for ever. A hang that holds the interpreter's lock silences them, which is the point."""
+        """Send heartbeats for ever. If native code hangs with the interpreter's lock they stop, so the supervisor notices."""
         while True:
             self.send(Heartbeat(self.activity, self.peak_memory()))
             time.sleep(BEAT)
 
 
 def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
-    """Load, then work until the line ends. Raises nothing that an item causes: it is reported and the next one taken."""
+    """Load the model, then work until the connection closes. An error in an item is reported, and the next item taken."""
     config = line.config()
     threading.Thread(target=line.beat, daemon=True).start()
     logging.getLogger("solver").addHandler(WarningHandler(lambda text: line.send(_warned(text))))
@@ -188,7 +188,7 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
         traceback.print_exc()
         line.send(StartFailed(describe_error(error)))
         return
-    gc.freeze()  # what is loaded stays: looking through it again took the collector a quarter of a second each time
+    gc.freeze()  # the loaded objects stay for good; without this every full collection took a quarter of a second
     line.peak_memory = backend.peak_memory
     line.activity = ""
     line.send(Ready(dict(backend.parts), facts))
@@ -198,14 +198,14 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
             solver = solver if not item.halvings else backend.solver(item.halvings)
             for message in solver.work(smaller_item(item), line.report):
                 if isinstance(message, TaskOutcome) and message.status == "failed" and (why := backend.broken()):
-                    raise ProcessBroken(why)  # the task may be as good as any
+                    raise ProcessBroken(why)  # the device has failed, not the task
                 line.send(message)
             ending: Message = ItemDone()
         except Exception as error:
             traceback.print_exc()
             if why := str(error) if isinstance(error, ProcessBroken) else backend.broken():
                 line.send(Warned("worker gives up", why))
-                return  # the end of the process gives the item to a new one
+                return  # the supervisor sees the process end, and hands the item to a new one
             ending = ItemFailed(describe_error(error))
         if item.halvings:
             solver = backend.solver(0)
@@ -223,7 +223,7 @@ def main(load: Callable[[WorkerConfig], Backend] = load) -> None:
 
 
 def _warned(text: str) -> Warned:
-    """The message for what a trainer or an engine warns of as it starts and works; "kind: detail" is how they put it."""
+    """The message for a warning that a trainer or an engine logs, in the form "kind: detail"."""
     kind, colon, detail = text.partition(": ")
     return Warned(kind, detail) if colon else Warned("warning", kind)
 

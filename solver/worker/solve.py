@@ -1,6 +1,7 @@
-"""What a worker does with a work item: TTT sequences, one fit call, one inference call, one scoring call, outcomes.
+"""What a worker does with a work item: make training sequences, fit, infer, score, and report outcomes.
 
-Knows tasks, views and the codec; trainers and engines see token ids only. Needs no torch itself.
+Each step is one call of the trainer or the engine for all tasks of the item. Tasks, views and the codec are known here; trainers
+and engines see only token ids. Needs no torch itself.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ from solver.types import (
 from solver.worker.device_turns import DeviceTurns
 from solver.worker.job import Job, ViewPrompt, names, spread
 
-# Shares of the time to an item's deadline, where the item does not say what to keep.
-INFER_SHARE = 0.35  # of an item, for everything after the fit
-PREPARE_SHARE = 0.25  # of an item that fits one adapter on many tasks, for making their sequences
-SCORE_SHARE = 0.25  # of what comes after the fit
+# Shares of the time until an item's deadline, used if the item has no forecast (`WorkItem.keep`).
+INFER_SHARE = 0.35  # of the item's time, for everything after the fit
+PREPARE_SHARE = 0.25  # of the shared fit's time, for making the sequences of all tasks
+SCORE_SHARE = 0.25  # of the time after the fit, for scoring
 
-Report = Callable[[str], None]  # is told what goes on, in words
+Report = Callable[[str], None]  # gets what the worker is doing, in words
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
 
 
 class Solver:
-    """Works on items with one trainer and one engine; remembers nothing from one to the next."""
+    """Works on items with one trainer and one engine. It keeps nothing from one item to the next."""
 
     def __init__(
         self,
@@ -63,10 +64,10 @@ class Solver:
         another: Callable[[EngineLost], tuple[Engine, DeviceTurns | None]] | None = None,
         start: AdapterRef | None = None,
     ) -> None:
-        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; `device_turns`: trainer and engine take turns.
+        """`context` is in tokens; `clock` is that of `WorkItem.deadline_at`; with `device_turns` trainer and engine take turns.
 
-        `another` gives an engine in place of one that is lost, and how that one takes turns; or raises.
-        `start` is what fits start from, and what serves a task without one, unless an earlier pass left it an adapter.
+        `another` gives an engine in place of a lost one, and how it takes turns; or it raises. `start` is the adapter that fits
+        start from, and that serves a task without a fit, unless an earlier pass left an adapter for the task.
         """
         self._settings = settings
         self.codec = codec
@@ -79,9 +80,9 @@ class Solver:
         self._start = start
 
     def work(self, item: WorkItem, report: Report = lambda _: None) -> Iterator[TaskOutcome | SharedFit]:
-        """Outcomes of an item's tasks, each as soon as it is known.
+        """Give the outcome of every task of the item as soon as it is known.
 
-        With several tasks in the item, an outcome without scores comes first and the final one replaces it.
+        If the item has several tasks, an outcome without scores comes first, and the final one replaces it.
         """
         deadline = Deadline(item.deadline_at, self._clock)
         jobs = [
@@ -96,7 +97,7 @@ class Solver:
         if self._settings.infer.score:
             if len(jobs) > 1:
                 for job in jobs:
-                    if job.found:  # without its scores it is cut at best
+                    if job.found:  # as long as the scores are missing, the pass counts as cut
                         yield job.outcome(item.wave, "failed" if job.status == "failed" else "cut", final=False)
             for job in self._score(jobs, deadline, report):
                 yield job.outcome(item.wave, job.status)
@@ -114,56 +115,56 @@ class Solver:
             report(f"preparing {job.task.id}")
             began = self._clock()
             job.prompts = self._prompts(job, wave)
-            # a task that cannot be asked about needs no adapter
+            # a task without prompts needs no adapter
             job.sequences = self._sequences(job, wave, deadline) if job.prompts and job.work.plan.steps else ()
             job.steps = self._steps(job.work.plan.steps, len(job.sequences))
             job.seconds["prepare"] = self._clock() - began
 
     def _prompts(self, job: Job, wave: int) -> list[ViewPrompt]:
-        """Every query under every view of the plan."""
+        """The prompt of every query under every view of the plan. One that does not fit the context is left out with an event."""
         views = inference_views(self._settings, job.task, wave)[: job.work.plan.views]
         limit = job.work.max_tokens
         context = self._context if limit is None else min(self._context, limit + self.codec.longest_answer)
-        found: list[ViewPrompt] = []
+        prompts: list[ViewPrompt] = []
         dropped = []
         for query in range(len(job.task.test)):
             lost = 0
-            for view in views:  # turning a grid changes its number of rows and so of tokens
+            for view in views:  # views differ in tokens: a turned grid has another number of rows
                 try:
                     prompt = self.codec.prompt(view.apply(job.task.query(query)), 0, context)
                 except TooLong:
                     lost += 1
                     continue
                 dropped.append(prompt.dropped)
-                found.append(ViewPrompt(query, view, prompt.ids))
+                prompts.append(ViewPrompt(query, view, prompt.ids))
             if lost:
                 where = f"test {query} under {lost} of {len(views)} views"
-                job.events.append(("too long", f"{where}: does not fit {context} tokens even without demonstrations"))
+                job.events.append(("too long", f"{where}: the prompt does not fit {context} tokens even without demonstrations"))
         self._tell_dropped(job, dropped, len(job.task.train), context, "prompts")
-        return found
+        return prompts
 
     def _tell_dropped(self, job: Job, dropped: Sequence[int], most: int, context: int, what: str) -> None:
-        """One event for all prompts or sequences that lost demonstrations to the context."""
+        """Add one event for all prompts or sequences that lost demonstrations because of the context."""
         if shortened := [number for number in dropped if number]:
-            where = f"in {len(shortened)} of {len(dropped)} {what}"
-            detail = f"up to {max(shortened)} of {most} do not fit {context} tokens, {where}"
+            where = f"{len(shortened)} of {len(dropped)} {what}"
+            detail = f"{where} lack up to {max(shortened)} of {most} demonstrations, which do not fit {context} tokens"
             job.events.append(("dropped demonstrations", detail))
 
     def _sequences(self, job: Job, wave: int, deadline: Deadline) -> tuple[TokenSequence, ...]:
-        """As many training sequences as the fit can use and there is time to make; a later wave sees other ones."""
+        """As many training sequences as the fit can use and there is time to make. Every wave gets others."""
         data, train = self._settings.data, self._settings.train
         context = min(self._context, job.work.max_tokens or self._context)
         most = data.max_sequences
         if train.epochs is None:
             most = min(most, job.work.plan.steps * train.batch_sequences)
         examples = ttt_examples(job.task, data, self._settings.seed, most, max(wave, 0) * most)
-        found, dropped = [], []
+        sequences, dropped = [], []
         lost = 0
         for example in examples:
             if deadline.expired():
                 break
             try:
-                found.append(self.codec.sequence(example, context, data.loss_on_demonstrations, data.loss_on_answer))
+                sequences.append(self.codec.sequence(example, context, data.loss_on_demonstrations, data.loss_on_answer))
             except TooLong:
                 lost += 1
                 continue
@@ -174,7 +175,7 @@ class Solver:
         if lost:
             detail = f"{lost} of {len(examples)} training sequences: do not fit {context} tokens even without demonstrations"
             job.events.append(("too long", detail))
-        usable = tuple(sequence for sequence in found if sequence.weights.any())
+        usable = tuple(sequence for sequence in sequences if sequence.weights.any())
         if not usable and not deadline.expired():
             job.events.append(("no training sequences", f"none of {len(examples)} examples can be trained on"))
         return usable
@@ -212,15 +213,13 @@ class Solver:
             job.sequences = ()
 
     def _fit_shared(self, item: WorkItem, jobs: Sequence[Job], deadline: Deadline, report: Report) -> SharedFit:
-        """One adapter on the sequences of all tasks, dealt out in turn."""
+        """Fit one adapter on the sequences of all tasks, one of each task in turn."""
         report(f"preparing {len(jobs)} tasks")
         preparation = deadline.earlier((1 - PREPARE_SHARE) * max(deadline.remaining(), 0.0))
         piles = [self._sequences(job, item.wave, preparation) for job in jobs if not preparation.expired()]
         events = [(kind, f"{job.task.id}: {detail}") for job in jobs for kind, detail in job.events]
         if len(piles) < len(jobs):
-            events.append(
-                ("left out", f"{len(jobs) - len(piles)} of {len(jobs)} tasks of the shared fit: no time to prepare them")
-            )
+            events.append(("left out", f"the shared fit had no time to prepare {len(jobs) - len(piles)} of {len(jobs)} tasks"))
         dealt = [pile[i] for i in range(max(map(len, piles), default=0)) for pile in piles if i < len(pile)]
         if not dealt:
             return SharedFit(Fit(item.id, "failed", "no training sequences", None, 0, 0, 0.0, math.nan, math.nan), tuple(events))
@@ -233,7 +232,7 @@ class Solver:
         return SharedFit(self._own(fit), tuple(events))
 
     def _own(self, fit: Fit) -> Fit:
-        """A fit without steps hands on what it started from: the user's adapter is none of the run's, which deletes its own."""
+        """The fit without the user's adapter, which a fit without steps hands on: the run deletes the adapters of its fits."""
         return replace(fit, adapter=None) if self._start is not None and fit.adapter == self._start else fit
 
     # -- inference
@@ -253,9 +252,9 @@ class Solver:
             job, prompt = asked[result.request]
             job.note(result, "inference")
             job.count(prompt=result.prompt_tokens, new=result.new_tokens)
-            found = list(self._candidates(job, prompt, result))
-            job.found.setdefault(prompt.query, []).extend(found)
-            if found or result.status != "cut":  # a view that the deadline left no time says nothing
+            candidates = list(self._candidates(job, prompt, result))
+            job.found.setdefault(prompt.query, []).extend(candidates)
+            if candidates or result.status != "cut":  # a view without an answer by the deadline was not asked
                 job.views[prompt.query] = job.views.get(prompt.query, 0) + 1
         spread(jobs, "infer", self._clock() - began)
 
@@ -286,7 +285,7 @@ class Solver:
         return self._ask(lambda engine, left: engine.sample(left, deadline), samples)
 
     def _ask(self, call: Callable[[Engine, Sequence[R]], Iterator[Result]], requests: Sequence[R]) -> Iterator[Result]:
-        """The engine's results; what it leaves open because it is lost, another one answers."""
+        """The results of all requests. If the engine is lost, another one answers the requests that are left."""
         left = {request.id: request for request in requests}
         while True:
             try:
@@ -310,7 +309,7 @@ class Solver:
     # -- scoring
 
     def _score(self, jobs: Sequence[Job], deadline: Deadline, report: Report) -> Iterator[Job]:
-        """Score the most voted candidates under every view; gives each job when its last score is in."""
+        """Score the candidates with the most votes under every view. Gives each job as soon as it has its last score."""
         requests: list[ScoreRequest] = []
         asked: dict[str, tuple[Job, ViewPrompt, list[Grid]]] = {}
         waiting: dict[str, int] = {}
@@ -334,7 +333,7 @@ class Solver:
             job, prompt, grids = asked[result.request]
             job.note(result, "scoring")
             job.count(scored=sum(len(completion.ids) for completion in result.completions))
-            # a view counts only with all candidates: sums over different views cannot be compared
+            # a view counts only if it scored all candidates: sums over different views cannot be compared
             if result.status == "complete":
                 adapter = job.serving.id if job.serving is not None else ""
                 job.scores.setdefault(prompt.query, []).extend(
@@ -359,7 +358,7 @@ def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
     """
     infer: InferSettings = settings.infer
     rng = generator(settings.seed, task.id, "views", str(wave))
-    found: dict[str, View] = {}
+    views: dict[str, View] = {}
     for draw in range(infer.permutations):
         for transform in infer.views.transforms:
             if draw == 0 and infer.views.keep_identity:
@@ -367,8 +366,8 @@ def inference_views(settings: Settings, task: Task, wave: int) -> list[View]:
             else:
                 order = tuple(int(i) for i in rng.permutation(len(task.train))) if infer.views.shuffle else ()
                 view = View(transform, random_colours(rng, infer.views.colours), order)
-            found.setdefault(view.key, view)
-    return list(found.values())
+            views.setdefault(view.key, view)
+    return list(views.values())
 
 
 def _seed(settings: Settings, task: Task, purpose: str, *names: int | str) -> int:

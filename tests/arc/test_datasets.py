@@ -106,7 +106,7 @@ def test_a_folder_in_place_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x.json").mkdir()
     assert (
         refusal(tmp_path / "x.json")
-        == f"{tmp_path / 'x.json'}: the folder holds no .json or .jsonl file (packed as .xz or not), nothing else either"
+        == f"{tmp_path / 'x.json'}: the folder holds no .json or .jsonl file (packed as .xz or not), nor any other file"
     )
 
 
@@ -330,7 +330,7 @@ def test_picking_tasks(tmp_path: Path) -> None:
     assert pick_tasks(whole, "99").ids == whole.ids
     assert pick_tasks(whole, "b, c").ids == ("c", "b")
     assert pick_tasks(whole, "00576224").ids == ("00576224",)
-    for spec, message in [("0", "at least one"), ("a,x", "has no task x"), (",", "give a number"), ("-1", "no task -1")]:
+    for spec, message in [("0", "give at least 1"), ("a,x", "has no task x"), (",", "give a number"), ("-1", "no task -1")]:
         with pytest.raises(InputError, match=message):
             pick_tasks(whole, spec)
 
@@ -510,15 +510,15 @@ def test_repeated_keys_matter_where_they_are_needed(tmp_path: Path) -> None:
     ("value", "usable", "words"),
     [
         ({"abc": [[[1]], [[2]]], "def": [[[3]]]}, ["abc", "def"], ""),
-        ({"abc": [[[1]], [[2]]]}, ["abc"], "task def: has no solutions, but .*; the answers to 1 of 2 tasks are used"),
+        ({"abc": [[[1]], [[2]]]}, ["abc"], "task def: has no solutions, but .*; only 1 of 2 tasks are scored"),
         (
             {"abc": [[[1]]], "def": [[[3]]], "ghi": [[[1]]]},
             ["def"],
-            "task abc: has 1 outputs.*, and 1 more; the answers to 1 of 2",
+            "task abc: has 1 outputs.*, and 1 more; only 1 of 2 tasks are scored",
         ),
-        ({"abc": [[[1]], [[2], [3, 4]]], "def": [[[3]]]}, [], "test pair 1 output: row 1 .*; no answers are used"),
-        ("{", [], "cut off; no answers are used"),
-        (3, [], "must hold tasks or pairs of grids, not a number; no answers are used"),
+        ({"abc": [[[1]], [[2], [3, 4]]], "def": [[[3]]]}, [], "test pair 1 output: row 1 .*; nothing is scored"),
+        ("{", [], "cut off; nothing is scored"),
+        (3, [], "must hold tasks or pairs of grids, not a number; nothing is scored"),
     ],
 )
 def test_solutions_that_nobody_needs_are_used_as_far_as_they_fit(

@@ -107,7 +107,7 @@ def _measured(ledger: Ledger, budget: float, used: float, cpu: float, wishes: li
         start=sum(timings.get(phase, (0.0, 0.0))[1] for phase in ("validate", "load")),
         worked=sum(phase.used for phase in phases.values()),
         supervisor_cpu=cpu,
-        work_left="nothing is left" not in end,
+        work_left="all work is done" not in end,
         tasks=len({task for task, _ in order}),
         passes=len(order),
         phases=phases,

@@ -21,7 +21,7 @@ from solver.config import load_settings, parse_duration
 
 MACHINES = "kaggle-t4x2,kaggle-l4x4,h200,cpu"
 BUDGETS = "60s,5m,1h,12h"
-POLICIES = "uniform,proportional,adaptive,fixed"
+POLICIES = "uniform,adaptive,fixed"
 WEIGHTS = ((60.0, 8), (300.0, 6), (3600.0, 3), (float("inf"), 1))  # of budgets up to so many seconds
 HEADINGS = ("machine", "budget", "policy", "runs", "late", "invalid", "work left", "utilisation", "least", "loading", "seconds")
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from solver.budget.gains import Gains, prior_gains
+from solver.budget.gains import PRIOR, Gains
 from solver.budget.replay import Found, RecordedTask, Rung
 from solver.budget.workload import TaskShape
 
 RUNGS = (0, 15, 30, 60, 120, 240)
+
+
+def prior_gains() -> Gains:
+    """The gains by the means of the prior alone."""
+    return Gains({name: mean for name, (mean, _) in PRIOR.items()})
 
 
 def shape(tokens: float, pairs: int = 3, same_size: bool = True) -> TaskShape:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_helpers import make_task
 
-from solver.budget.backoff import LEAST_BATCH, LEAST_CONTEXT, describe, shares, smaller_item, smaller_settings
+from solver.budget.backoff import MIN_BATCH, MIN_CONTEXT, describe, shares, smaller_item, smaller_settings
 from solver.config import load_settings
 from solver.types import TaskPlan, TaskWork, WorkItem
 
@@ -19,7 +19,7 @@ def test_nothing_is_given_up_at_first() -> None:
     settings = load_settings()
     assert smaller_settings(settings, 0) == settings
     assert smaller_item(item(0)).tasks[0].plan == TaskPlan(60, 8, 2)
-    assert describe(0) == "as planned"
+    assert describe(0) == "nothing halved"
 
 
 def test_batch_then_views_then_context_then_batch_again() -> None:
@@ -48,8 +48,8 @@ def test_steps_and_samples_stay() -> None:
 def test_nothing_falls_below_what_can_work(halvings: int, views: int) -> None:
     assert sum(shares(halvings)) == halvings
     smaller = smaller_settings(load_settings(), halvings)
-    assert smaller.train.batch_tokens >= LEAST_BATCH
-    assert smaller.model.context >= LEAST_CONTEXT
+    assert smaller.train.batch_tokens >= MIN_BATCH
+    assert smaller.model.context >= MIN_CONTEXT
     assert smaller_item(item(halvings, views)).tasks[0].plan.views >= 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.budget.chunk import ALONE, HANDOVER_SHARE, MOST, TIME_SHARE, Chunks, Turns, choose_chunk
+from solver.budget.chunk import ALONE, HANDOVER_SHARE, MAX_CHUNK, TIME_SHARE, Chunks, Turns, choose_chunk
 
 DAY = 86400.0
 FACTS = {"handover_seconds": "12.5", "engine_sequences": "256", "adapter_bytes": "33000000", "adapter_room": "16000000000"}
@@ -39,9 +39,9 @@ def test_an_engine_is_filled() -> None:
         (Turns(60.0), 3000.0, 400, 1, 10, "3000 s are left"),
         (Turns(60.0), 100.0, 400, 1, 1, "100 s are left"),
         (Turns(60.0), DAY, 40, 4, 5, "40 tasks are left for 4 workers"),
-        (Turns(60.0, adapter_bytes=10**9, adapter_room=16 * 10**9), DAY, 400, 1, 4, "1000.0 MB of 16.0 GB"),
-        (Turns(60.0, adapter_bytes=10**9, adapter_room=10**8), DAY, 400, 1, 1, "1000.0 MB of 0.1 GB"),
-        (Turns(6000.0), 100 * DAY, 4000, 1, MOST, "at most 64"),
+        (Turns(60.0, adapter_bytes=10**9, adapter_room=16 * 10**9), DAY, 400, 1, 4, "1000.0 MB and the disk has 16.0 GB"),
+        (Turns(60.0, adapter_bytes=10**9, adapter_room=10**8), DAY, 400, 1, 1, "1000.0 MB and the disk has 0.1 GB"),
+        (Turns(6000.0), 100 * DAY, 4000, 1, MAX_CHUNK, "at most 64"),
     ],
 )
 def test_bounds(turns: Turns, left: float, tasks: int, workers: int, size: int, why: str) -> None:
@@ -66,7 +66,7 @@ def test_always_one_to_the_most_and_inside_the_time(
 ) -> None:
     turns = Turns(handover, sequences, adapter, room)
     chunk = choose_chunk(turns, seconds, asked, left, tasks, workers)
-    assert 1 <= chunk.size <= min(MOST, tasks)
+    assert 1 <= chunk.size <= min(MAX_CHUNK, tasks)
     assert chunk.size == 1 or chunk.size * seconds <= TIME_SHARE * left * (1 + 1e-9)
     assert chunk.size == 1 or chunk.size * adapter * workers <= room
     assert "\n" not in chunk.reason

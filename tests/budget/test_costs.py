@@ -11,7 +11,7 @@ from profile_cases import CPU, profile, row, variant
 
 from solver.arc.task import Pair, Task
 from solver.budget.costs import LEARNING, CostModel, Timing, non_negative, prediction_errors, prior_of
-from solver.budget.forecast import AFTER_FIT_SHARE, LEAST_SILENCE, SILENCE, forecast_item
+from solver.budget.forecast import AFTER_FIT_SHARE, MIN_SILENCE, SILENCE, forecast_item
 from solver.budget.planner import full_plan
 from solver.budget.workload import FEATURES, TaskShape, amounts, shape_of, sizes_of
 from solver.config import Settings, load_settings
@@ -266,7 +266,7 @@ def test_what_is_expected_of_an_item() -> None:
     plenty = forecast_item(costs, [form, form], PLAN, 1e6)
     assert plenty.keep == pytest.approx((2 * forecast.after_fit(), 2 * forecast.upper["score"]))
     assert plenty.total == pytest.approx(2 * forecast.seconds)
-    assert plenty.silence == pytest.approx(max(LEAST_SILENCE, SILENCE * 2 * forecast.most))
+    assert plenty.silence == pytest.approx(max(MIN_SILENCE, SILENCE * 2 * forecast.most))
     short = forecast_item(costs, [form], TaskPlan(4000, 8, 1), 1.5 * forecast.after_fit())
     assert short.keep is not None
     assert short.keep[0] == pytest.approx(AFTER_FIT_SHARE * 1.5 * forecast.after_fit())

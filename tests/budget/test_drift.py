@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.budget.drift import MOST, Drift
+from solver.budget.drift import MAX_LOG, Drift
 
 SECONDS = st.floats(1e-3, 1e6)
 
@@ -32,7 +32,7 @@ def test_a_lasting_change_is_found(slower: float, predicted: list[float]) -> Non
 
 @given(SECONDS, SECONDS)
 def test_one_pass_moves_it_a_little(predicted: float, used: float) -> None:
-    assert abs(math.log(after((predicted, used)))) < MOST / 2
+    assert abs(math.log(after((predicted, used)))) < MAX_LOG / 2
 
 
 @pytest.mark.parametrize("nothing", [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_record import made_task, shape
+from made_record import made_task, prior_gains, shape
 
 from solver.budget.gains import (
     PRIOR,
@@ -20,7 +20,6 @@ from solver.budget.gains import (
     Passed,
     fit,
     load_gains,
-    prior_gains,
     save_gains,
     shipped_gains,
     trusted,

@@ -5,7 +5,7 @@ import pytest
 
 from solver.arc.task import Pair, Task
 from solver.budget.costs import CostModel
-from solver.budget.shorten import LEAST_STEPS, shortened, token_limit
+from solver.budget.shorten import MIN_STEPS, shortened, token_limit
 from solver.budget.workload import TaskShape, shape_of
 from solver.config import load_settings
 from solver.types import TaskPlan
@@ -36,7 +36,7 @@ def test_a_pass_without_the_time_for_a_step_shows_as_many_demonstrations_as_leav
     cut = shortened(form, limit)
     assert 2 <= len(cut.demonstrations) < count
     assert max(cut.prompts) <= limit
-    assert model.seconds(cut, TaskPlan(LEAST_STEPS, 8, 1)) <= 31.0 < model.seconds(form, TaskPlan(1, 8, 1))
+    assert model.seconds(cut, TaskPlan(MIN_STEPS, 8, 1)) <= 31.0 < model.seconds(form, TaskPlan(1, 8, 1))
 
 
 def test_more_time_shows_more_and_a_plan_without_steps_needs_less() -> None:

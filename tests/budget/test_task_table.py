@@ -67,7 +67,7 @@ def test_other_tasks_make_a_new_table() -> None:
     assert not len(table.chunk(table.free, 3))
 
 
-@pytest.mark.parametrize("name", ["fixed", "uniform", "proportional", "adaptive"])
+@pytest.mark.parametrize("name", ["fixed", "uniform", "adaptive"])
 @given(told=st.lists(st.tuples(st.integers(0, 4), changes, st.floats(1.0, 3000.0)), min_size=1, max_size=6))
 @hypothesis_settings(max_examples=25, deadline=None)
 def test_a_policy_decides_as_one_that_has_just_come(name: str, told: list[tuple[int, dict[str, object], float]]) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from solver.arc.datasets import TaskSet
 from solver.cli import app
-from solver.commands.dry_run import MOST_TASKS, DryRunOptions, dry_run, sample_size, stratified
+from solver.commands.dry_run import MAX_TASKS, DryRunOptions, dry_run, sample_size, stratified
 from solver.config import load_settings
 from solver.errors import InputError
 from solver.messages import WorkerConfig
@@ -67,7 +67,7 @@ def test_a_sample_of_two_takes_a_short_and_a_long_task() -> None:
     assert stratified(TASKS, 2) == [ordered[3].id, ordered[9].id]
 
 
-@pytest.mark.parametrize(("cap", "tasks", "size"), [(1.0, 100, 3), (180.0, 100, 12), (1e6, 1000, MOST_TASKS), (180.0, 2, 2)])
+@pytest.mark.parametrize(("cap", "tasks", "size"), [(1.0, 100, 3), (180.0, 100, 12), (1e6, 1000, MAX_TASKS), (180.0, 2, 2)])
 def test_the_sample_grows_with_the_cap_up_to_the_set(cap: float, tasks: int, size: int) -> None:
     assert sample_size(cap, tasks) == size
 

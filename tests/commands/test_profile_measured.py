@@ -191,14 +191,14 @@ def test_a_cut_is_not_taken_for_a_measurement() -> None:
 
 def test_steps_are_repeated_up_to_the_most_and_at_least_once() -> None:
     parts = _Parts()
-    assert bench(parts).row(64, 100.0, Deadline.after(60)).steps == profile_bench.MOST_STEPS
-    assert parts.steps == [1, 1, 1 + profile_bench.MOST_STEPS]  # the first pays for what is done once
+    assert bench(parts).row(64, 100.0, Deadline.after(60)).steps == profile_bench.MAX_STEPS
+    assert parts.steps == [1, 1, 1 + profile_bench.MAX_STEPS]  # the first pays for what is done once
     assert bench(parts).row(64, 0.0, Deadline.after(60)).steps == 1
 
 
 def test_prompts_leave_room_for_answers_and_say_so() -> None:
     row = bench(_Parts(fails_above=4096 - profile_bench.NEW_TOKENS)).row(4096, 0.0, Deadline.after(60))
-    assert row.note.split("; ")[0] == "prompts of 3,968 tokens, to leave room for answers"
+    assert row.note.split("; ")[0] == "prompts have 3,968 tokens, to leave room for answers"
 
 
 def test_a_model_that_finds_nothing_has_no_rate_of_search_and_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_a_model_that_finds_nothing_has_no_rate_of_search_and_a_note(monkeypatch
     monkeypatch.setattr(parts, "search", search)
     row = bench(parts).row(64, 0.01, Deadline.after(60))
     assert row.search_rate is None
-    assert "search: too few tokens to be timed" in row.note
+    assert "search: too few tokens to time" in row.note
 
 
 @pytest.mark.parametrize("tokens", [16, 100, 313, 5000])

@@ -114,7 +114,7 @@ def test_the_file_is_complete_with_bad_and_unsolved_tasks(tmp_path: Path) -> Non
 def test_other_tasks_and_missing_ledgers_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {1: 1.0})
     other = make_run(tmp_path / "other", {1: 1.0}, TaskSet("else", (task("a", 3),)))
-    with pytest.raises(InputError, match=r"other: task a: is another task than in .*run$"):
+    with pytest.raises(InputError, match=r"other: task a: differs from the task of this id in .*run$"):
         reselect([run, other], None, tmp_path / "out.json")
     with pytest.raises(InputError, match=r"two.json: task a: has 2 entries, another source has 1 test inputs"):
         reselect([run, submission(tmp_path / "two.json", a=[(1, 2), (1, 2)])], None, tmp_path / "out.json")
@@ -130,7 +130,7 @@ def test_other_tasks_and_missing_ledgers_are_refused(tmp_path: Path) -> None:
 
 def test_a_run_that_ended_before_it_began_is_refused(tmp_path: Path) -> None:
     Ledger.open(tmp_path / "run.db", Identity(TASKS.fingerprint, "model", 0, "default", {}), TASKS).close()
-    with pytest.raises(InputError, match="before it began"):
+    with pytest.raises(InputError, match="before any work began"):
         reselect([tmp_path], None, tmp_path / "submission.json")
 
 

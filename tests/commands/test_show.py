@@ -120,8 +120,8 @@ def test_the_page_needs_no_other_file_and_escapes_what_it_shows(folder: Path, tm
     ("arguments", "words"),
     [
         ((), "give a task"),
-        (("nothere",), "nothere: no such file or set, and no task of arc1:training"),
-        (("nothere", "--run", "RUN"), "nothere: no such file or set, and no task of"),
+        (("nothere",), "nothere: is no file, no named set, and no task of arc1:training"),
+        (("nothere", "--run", "RUN"), "nothere: is no file, no named set, and no task of"),
         (("--run", "ABSENT"), "run.db: no such ledger"),
         (("--run", "RUN", "--html", "ABSENT/page.html"), "--html"),
     ],

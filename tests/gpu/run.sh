@@ -13,7 +13,7 @@
 #
 # PARTS, in this order, and what OUT gets of them:
 #   doctor    doctor.txt
-#   tests     tests.txt: the reports of pytest, with what changing hands takes, and how memory is shared out
+#   tests     tests.txt: the reports of pytest, with what switching the device takes, and how memory is shared out
 #   fit       fit-MODEL.md: seconds a step and memory of every trainer; options go to bench_fit.py
 #   engines   engines-MODEL.md: tokens a second of vLLM and of our engine
 #   runs      run-hf.txt, run-vllm.txt: the same tasks for the same BUDGET with either, in folders of WORK

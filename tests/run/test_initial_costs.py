@@ -195,7 +195,7 @@ def test_fitting_gains_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
     assert "4 tasks" in line
     assert sum("left out" in one for one in told) == 4
     assert any("damaged" in one for one in told)
-    assert any("of another version of this package: setting model.depth" in one for one in told)
+    assert any("was written by another version of this package: setting model.depth" in one for one in told)
     assert any("torn" in one and "JSONDecodeError" in one for one in told)
     assert "right, wrong" in load_gains(tmp_path / "gains.json").fitted_on
     for folder, reason in (("missing", "no such ledger"), ("right", "answers are not known")):

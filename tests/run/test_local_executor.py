@@ -38,8 +38,8 @@ def test_a_worker_that_cannot_be_created_is_a_failed_start_and_is_tried_again(
     executor.close()
     failed = [one.message.error for one in said if isinstance(one, WorkResult) and isinstance(one.message, StartFailed)]
     assert failed == [
-        "no process for it: OSError: [Errno 12] Cannot allocate memory",
-        "no process for it: RuntimeError: can't start new thread",
+        "no process could be created for it: OSError: [Errno 12] Cannot allocate memory",
+        "no process could be created for it: RuntimeError: can't start new thread",
     ]
     assert [one.reason for one in said if isinstance(one, WorkerLost)] == ["it could not be created"] * 2 + [
         "it ended with exit code 3"

@@ -75,7 +75,7 @@ def test_memory_limits_workers_and_says_so() -> None:
     assert short.notes == ("host memory: 25.0 GB are free, a worker needs 10.0 GB: 2 of 4 workers are started",)
     none = place(load_settings("cpu"), (), 8, gigabyte, gigabyte)
     assert len(none.environments) == 1
-    assert "may not suffice" in none.notes[0]
+    assert "may run out of memory" in none.notes[0]
     assert not place(load_settings("cpu"), (), 8, IMPORTED + 5 * gigabyte, gigabyte).notes
 
 

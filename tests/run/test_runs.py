@@ -148,7 +148,7 @@ def test_a_worker_that_cannot_start(tmp_path: Path, challenges: Path, tiny_base:
     done = run_it(tmp_path, {"*": "raise"}, challenges=str(challenges), model=str(tiny_base))
     assert done.returncode == 1
     said = "no worker could be started: MemoryError: out of memory"
-    assert f"end: {said}; {tmp_path / 'out' / 'submission.json'} holds fallback answers only" in done.stdout
+    assert f"end: {said}; {tmp_path / 'out' / 'submission.json'} holds only fallback answers" in done.stdout
     assert_valid(tmp_path / "out", challenges)
     assert events(tmp_path / "out")["start failed"] >= MAX_FAILED_STARTS
     again = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base))  # once what was wrong is put right
@@ -220,7 +220,7 @@ def test_a_process_that_hangs_ends_in_time_all_the_same(
     assert code == (1 if number is None else 128 + number)
     assert_valid(tmp_path / "out", challenges)
     assert children_gone(tmp_path / "out")
-    assert "ended by the watchdog" in (tmp_path / "out" / "log.txt").read_text()
+    assert "the watchdog ended it" in (tmp_path / "out" / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -255,7 +255,7 @@ def test_adapters_that_a_signal_left_unused_wait_for_the_resumption(tmp_path: Pa
     process.wait(timeout=5)
     assert adapters[0].is_dir()
     assert events(tmp_path / "out")["broken off"] == 1
-    assert f"left in {adapters[0].parent}" in (tmp_path / "out" / "log.txt").read_text()
+    assert f"the adapters stay in {adapters[0].parent}" in (tmp_path / "out" / "log.txt").read_text()
     assert run_it(tmp_path, {}, **spec).returncode == 0
     assert not adapters[0].parent.exists()  # found by the ledger, and removed as nothing needs it any more
 

@@ -232,7 +232,7 @@ def test_a_task_of_many_demonstrations_is_shown_in_parts(tmp_path: Path) -> None
     assert 512 <= (limits["many"] or 0) <= 4096
     (event,) = [event for event in run.ledger.events() if event.kind == "shortened"]
     assert event.task == "many"
-    assert f"of 400 demonstrations at once, in {limits['many']} tokens" in event.detail
+    assert f"of 400 demonstrations in at most {limits['many']} tokens" in event.detail
     fixed = simulate(tmp_path, 2, 60, "budget.policy=fixed", name="fixed.db", tasks=tasks)
     assert {work.max_tokens for _, item in fixed.executor.submitted for work in item.tasks} == {None}
 
@@ -389,7 +389,7 @@ def test_a_device_that_changes_hands_gets_chunks_once_a_task_is_measured(tmp_pat
     assert sizes[:2] == [1, 9]  # 8 s are four percent of all of 8 + 9 x 22 s
     assert sizes == [1, *sorted(sizes[1:], reverse=True)]  # the end of the tasks is not left to one worker
     events = [event.detail for event in run.ledger.events() if event.kind == "chunk"]
-    assert events[0].startswith("9 tasks per item: changing hands takes 8.0 s, a task 22.0 s")
+    assert events[0].startswith("9 tasks per item: switching the device takes 8.0 s, a task 22.0 s")
 
 
 def test_a_short_budget_has_small_chunks(tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ def identity_of_made() -> Identity:
     budget=st.floats(1.0, 60.0),
     workers=st.integers(1, 4),
     chunk=st.integers(1, 5),
-    policy=st.sampled_from(["fixed", "uniform", "proportional", "adaptive"]),
+    policy=st.sampled_from(["fixed", "uniform", "adaptive"]),
     agree=st.booleans(),
     silent=st.booleans(),
     faults=st.dictionaries(st.integers(0, 24), st.lists(st.sampled_from(["hang", "crash", "fail", ""]), max_size=3), max_size=6),

@@ -148,7 +148,7 @@ def test_a_run_in_turns_on_a_quantised_base(served_base: Path, tmp_path: Path) -
     chunks = [event.detail for event in ledger.events() if event.kind == "chunk"]
     assert chunks
     assert chunks[0].startswith("2 tasks per item: ")
-    assert "changing hands takes" in chunks[0]
+    assert "switching the device takes" in chunks[0]
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["engine"], summary["trainer"]) == ("vllm", "lora")
     assert not processes_of(tmp_path)

@@ -162,13 +162,13 @@ def test_demonstrations_that_do_not_fit_are_told_of_prompts_and_of_training_sequ
     (outcome,) = bench.outcomes(work())
     assert outcome.status == "complete"
     (told,) = [detail for kind, detail in outcome.events if kind == "dropped demonstrations"]
-    assert "of 3 do not fit 970 tokens" in told
-    assert told.endswith("8 of 8 prompts")
+    assert told.startswith("8 of 8 prompts")
+    assert told.endswith("of 3 demonstrations, which do not fit 970 tokens")
     big = tuple(Pair(grid(i, 12, 12), grid(100 + i, 12, 12)) for i in range(4))
     bench = Bench(tmp_path / "big", context=1100)
     (outcome,) = bench.outcomes(TaskWork(Task("big", big, (Pair(grid(9), None),)), TaskPlan(3, 8, 1)))
-    (told,) = [detail for kind, detail in outcome.events if detail.endswith("training sequences")]
-    assert told == "up to 1 of 3 do not fit 1100 tokens, in 12 of 12 training sequences"
+    (told,) = [detail for kind, detail in outcome.events if "training sequences" in detail]
+    assert told == "12 of 12 training sequences lack up to 1 of 3 demonstrations, which do not fit 1100 tokens"
     assert all(len(sequence) <= 1100 for sequence in bench.trainer.jobs[0].sequences)
 
 

@@ -1,1 +1,1 @@
-"""Where workers live."""
+"""Executors: they run the workers of a run, as processes of this machine or simulated."""

@@ -1,4 +1,4 @@
-"""The contract between the supervisor, which holds the state, and whatever runs its work: processes, or a simulation."""
+"""The contract of executors, which run the supervisor's work items: as worker processes, or simulated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class WorkResult:
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """A worker process ended or was killed. Nothing more comes from it; a new one of the same number is on its way."""
+    """A worker process ended or was killed. No more messages come from it, and a new one of the same number is started."""
 
     worker: int
     reason: str
@@ -45,7 +45,7 @@ class Executor(Protocol):
         ...
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
-        """What has come, waiting at most `timeout` seconds for the first of it."""
+        """The messages that have arrived, waiting at most `timeout` seconds for the first."""
         ...
 
     def kill(self, worker: int, reason: str) -> None:

@@ -1,9 +1,9 @@
-"""Workers as processes of this machine: spawned, listened to, killed and replaced.
+"""The executor of worker processes on this machine: it starts, reads, kills and replaces them.
 
-A worker is `command FD PARENT`: the number of its end of the line, and our process id. First it is sent its
-configuration, then work items; it sends pairs of a WorkItem.id (empty between items) and a message. Both happen on
-threads, so a worker that stops in the middle of a message blocks nobody. A worker is a session of its own: killing it
-kills what it started, and a Ctrl-C meant for us does not reach it.
+A worker's command line is `command FD PARENT` (see `child_process`). It gets its configuration first, then work items; it sends
+pairs of a WorkItem.id (empty between items) and a message. Threads do the sending and receiving, so a worker that stops in the
+middle of a message blocks nothing. A worker has a session of its own: killing it kills the processes it started, and a Ctrl-C for
+this process does not reach it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import WorkItem
 
 WORKER_COMMAND = (sys.executable, "-m", "solver.worker.main")
-REAP_SECONDS = 1.0  # for a killed process to be gone
-RETRY_SECONDS = 5.0  # until a worker is started again that no process could be made for
+REAP_SECONDS = 1.0  # to wait for a killed process to end
+RETRY_SECONDS = 5.0  # until the next try to start a worker for which no process could be created
 
 
 @dataclass(eq=False)
 class _Process:
-    """One worker process and our end of its line."""
+    """One worker process and this side of its connection."""
 
     popen: subprocess.Popen[bytes]
     line: Connection
@@ -53,7 +53,7 @@ class LocalExecutor:
         environment: Sequence[Mapping[str, str]] = (),
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
-        """`config` is sent to every worker first; `log` takes what workers print.
+        """`config` is the first message to every worker; the output of workers goes to the file `log`.
 
         `environment[i]` is added to that of worker i before its first import.
         """
@@ -82,7 +82,7 @@ class LocalExecutor:
         self._send(self._running[worker], work)
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
-        """What has come, waiting at most `timeout` seconds for the first of it."""
+        """The messages that have arrived, waiting at most `timeout` seconds for the first."""
         yield from self._start_missing()
         wait = max(timeout, 0.0)
         while True:
@@ -94,7 +94,7 @@ class LocalExecutor:
             if self._running.get(worker) is not process:
                 continue
             if message is not None:
-                # a message that a killed worker still got out is worth as much as any
+                # also a message that a worker sent before it was killed
                 yield WorkResult(worker, *message)
                 continue
             code = self._reap(process)
@@ -104,13 +104,13 @@ class LocalExecutor:
             yield WorkerLost(worker, reason, self._last_lines())
 
     def kill(self, worker: int, reason: str) -> None:
-        """Kill a worker, without waiting; its end of file then brings WorkerLost and the new one."""
+        """Kill a worker without waiting. Its closed connection then leads to WorkerLost and a new process."""
         if (process := self._running.get(worker)) is not None:
             process.killed_for = process.killed_for or reason
             self._kill(process)
 
     def close(self) -> None:
-        """Kill every worker, then wait a second for all to be gone, though not for one that even a kill does not end."""
+        """Kill every worker and wait until all have ended, but at most a second: some cannot be killed."""
         self._closed = True
         running = list(self._running.values())
         for process in running:
@@ -124,7 +124,7 @@ class LocalExecutor:
         return [self._running[worker].popen.pid for worker in sorted(self._running)]
 
     def _try_to_spawn(self, worker: int) -> None:
-        """Start a worker, or note that there is no process, memory or file to be had for it just now."""
+        """Start a worker, or note why no process can be created for it now."""
         try:
             self._spawn(worker)
         except (OSError, RuntimeError) as error:
@@ -132,11 +132,11 @@ class LocalExecutor:
             self._missing[worker] = time.monotonic() + RETRY_SECONDS, f"{type(error).__name__}: {error}"
 
     def _start_missing(self) -> Iterator[WorkResult | WorkerLost]:
-        """Try again to start workers that could not be; each try that went wrong counts as a failed start."""
+        """Try again to start workers without a process. Each failed try before counts as a failed start."""
         for worker, (at, why) in list(self._missing.items()):
             if not self._closed and time.monotonic() >= at:
                 del self._missing[worker]
-                yield WorkResult(worker, "", StartFailed(f"no process for it: {why}"))
+                yield WorkResult(worker, "", StartFailed(f"no process could be created for it: {why}"))
                 self._try_to_spawn(worker)
                 yield WorkerLost(worker, "it could not be created")
 
@@ -161,7 +161,7 @@ class LocalExecutor:
         while True:
             try:
                 message = process.line.recv()
-            except Exception:  # end of file, or what a dying process left of a message: the line is of no more use
+            except Exception:  # the connection is closed, or a dying process has sent a part of a message
                 break
             self._inbox.put((worker, process, message))
         self._inbox.put((worker, process, None))
@@ -174,13 +174,13 @@ class LocalExecutor:
         threading.Thread(target=send, daemon=True).start()
 
     def _kill(self, process: _Process) -> None:
-        if not process.killed:  # once only: later the number may be somebody else's
+        if not process.killed:  # only once: later the process id may belong to another process
             process.killed = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.popen.pid, signal.SIGKILL)
 
     def _reap(self, process: _Process, patience: float = REAP_SECONDS) -> int | None:
-        """Kill a worker; gives its exit code, None if it is not gone in time (stuck in a driver or a dead disk)."""
+        """Kill a worker and give its exit code; None if it has not ended in time (stuck in a driver or a dead disk)."""
         self._kill(process)
         try:
             return process.popen.wait(timeout=max(patience, 0.0))
