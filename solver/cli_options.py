@@ -1,8 +1,9 @@
-"""Options that several commands share."""
+"""What several commands share: options, and how they print JSON."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
@@ -12,3 +13,8 @@ ModelOption = Annotated[
         metavar="DIR|NAME", help="Base model: a folder, embedded-base, embedded-mid, or embedded, which chooses by the device."
     ),
 ]
+
+
+def print_json(value: Any) -> None:
+    """Print a value for machines, indented."""
+    typer.echo(json.dumps(value, indent=2))
