@@ -362,7 +362,7 @@ def _verdict(
         if seconds > 0:
             what = f"the budget of {seconds:.0f} s is too short to start a model (its last {reserve:.0f} s are kept for the end)"
         else:
-            what = "--until is a time in the past"
+            what = "--until is a time in the past, so there is no time to start a model"
         reason = f"{what}; {options.out / SUBMISSION} holds only fallback answers"
     return Ended(code, reason, time.monotonic() - started, end.at - started)
 
