@@ -174,6 +174,7 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
     from solver.infer.registry import auto_engine, choose_engine
     from solver.infer.vllm.engine import not_usable
     from solver.model.load import load_base
+    from solver.model.shipped import name_of
     from solver.train.registry import choose_trainer, fits_lora, lora_trainer
 
     try:
@@ -183,7 +184,9 @@ def _embedded(settings: Settings, device_name: str) -> Iterator[Finding]:
         return
     size = sum(path.stat().st_size for path in base.path.glob("*.safetensors"))
     yield Finding(
-        "base model", f"embedded, {base.parameters:,} weights", why=f"{size / 1e6:.1f} MB, context {base.context} tokens"
+        "base model",
+        f"{name_of(base.path)}, {base.parameters:,} weights",
+        why=f"{size / 1e6:.1f} MB, context {base.context} tokens",
     )
     trainer, why = choose_trainer(base, settings.train)
     yield Finding("trainer", trainer, why=why)

@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from plain_qwen3 import write_plain_qwen3
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -27,6 +28,7 @@ from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.model.fused_training import FusedTrainingPass
 from solver.pretrain.checkpoint import STATE_FILES, CheckpointError, Position, load_model, load_state, save_checkpoint
+from solver.pretrain.command import PRESETS, PretrainOptions, make_target
 from solver.pretrain.fast import fast_states
 from solver.pretrain.loop import LoopSettings, batch_losses, rate_factor, train
 from solver.pretrain.optim import orthogonalise
@@ -462,3 +464,22 @@ def test_weights_without_optimizer_state_warm_up_again(store: PairStore, checkpo
     rates = [entry["lr"] for entry in entries if "lr" in entry]
     assert end.steps > 40
     assert rates[0] == pytest.approx(0.02, abs=0.001)
+
+
+def test_the_kind_with_positions_by_index_can_only_be_continued(tmp_path: Path) -> None:
+    """New models have cell positions; an older folder goes on as what it is, and no preset makes it the other kind."""
+    old = write_plain_qwen3(tmp_path / "old", PRESETS["tiny"])
+
+    def options(resume: Path | None, preset: str | None) -> PretrainOptions:
+        return PretrainOptions(tmp_path / "out", None, LoopSettings(minutes=1), preset=preset, resume=resume)
+
+    assert make_target(options(None, "tiny")).model.config.model_type == "cell_decoder"
+    assert make_target(options(old, None)).model.config.model_type == "qwen3"
+    with pytest.raises(
+        InputError, match=r"old: a qwen3, --preset tiny makes a cell_decoder: leave --preset out to go on with it"
+    ):
+        make_target(options(old, "tiny"))
+    new = checkpoint_of(new_model(PRESETS["tiny"]), tmp_path / "new", 3)
+    assert make_target(options(new, "tiny")).model.config.model_type == "cell_decoder"
+    with pytest.raises(InputError, match=r"the checkpoint is no small: leave --preset out to go on with the size it has"):
+        make_target(options(new, "small"))
