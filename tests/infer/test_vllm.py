@@ -363,7 +363,7 @@ def test_restarts_and_adapters_leave_no_memory_behind(
 
 
 def test_models_that_vllm_cannot_serve_are_refused(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    strange = SimpleNamespace(config=SimpleNamespace(architectures=["NoSuchForCausalLM"]))
+    strange = SimpleNamespace(config=SimpleNamespace(architectures=["NoSuchForCausalLM"], model_type="no_such"))
     with pytest.raises(InputError, match="NoSuchForCausalLM"):
         VllmEngine(replace(base, model=strange), InferSettings())  # type: ignore[arg-type]
     assert "quantised" in unservable(replace(base, quantized=True, cache=None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from solver.errors import InputError
 from solver.infer.vllm.shim import RANKS
 from solver.model.load import Base
-from solver.model.lora import check_fits
+from solver.model.lora import check_fits, read_shape
 from solver.types import AdapterRef
 
 
@@ -18,7 +18,7 @@ def check_adapter(base: Base, ref: AdapterRef) -> int:
         )
     if not ref.path.is_dir():
         raise InputError(f"{ref.path}: adapter {ref.id} is missing")
-    rank = check_fits(base, ref.path)
+    rank = read_shape(ref.path).rank
     if rank > RANKS[-1]:
         raise InputError(f"{ref.path}: adapter has rank {rank}, vLLM serves at most {RANKS[-1]}")
-    return rank
+    return check_fits(base, ref.path)
