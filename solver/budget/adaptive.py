@@ -236,7 +236,9 @@ class AdaptivePolicy:
         return _assignment(task, plan, left, f"{assignment.reason}; the last item, so it gets {steps} steps")
 
     def _measuring(self) -> TaskPlan:
-        return TaskPlan(math.ceil(MEASURING * self._full.steps), self._full.views, self._full.samples)
+        # where a quick answer comes first, the first fit of a doubtful task measures what steps cost
+        steps = 0 if self._unfitted >= 1 else math.ceil(MEASURING * self._full.steps)
+        return TaskPlan(steps, self._full.views, self._full.samples)
 
     def _measuring_seconds(self, task: TaskState) -> float:
         return self.costs.forecast(task.shape, self._measuring()).most

@@ -196,7 +196,11 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
 def test_a_quick_answer_comes_first_where_agreement_without_a_fit_is_believed() -> None:
     """Whatever the budget; then the task whose views disagree is fitted, and the one whose views agree is done."""
     costs, gains = taught(), shipped_gains(by_path=True)
-    policy = AdaptivePolicy(SETTINGS, costs, Gains(gains.parameters, unfitted=1.0))
+    believing = Gains(gains.parameters, unfitted=1.0)
+    measuring = AdaptivePolicy(SETTINGS, CostModel(SETTINGS), believing).next([state(1), state(2, 500.0)], 500.0, 1)
+    assert measuring is not None
+    assert measuring.plan.steps == 0
+    policy = AdaptivePolicy(SETTINGS, costs, believing)
     for left in (50.0, 5000.0):
         first = policy.next([state(1), state(2, 500.0)], left, 1)
         assert first is not None
