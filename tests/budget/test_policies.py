@@ -308,7 +308,8 @@ def test_short_of_time_adaptive_reaches_every_task_and_solves_more() -> None:
     tasks, solved = made_record(24, seed=5), {}
     for name in ("uniform", "adaptive"):
         settings = load_settings(overrides=[f"budget.policy={name}"])
-        played = [replay(make_policy(settings), tasks, budget, 0) for budget in (60.0, 1000.0)]
+        policies = (make_policy(settings, None, shipped_gains(by_path=True)) for _ in range(2))
+        played = [replay(policy, tasks, budget, 0) for policy, budget in zip(policies, (60.0, 1000.0), strict=True)]
         solved[name] = sum(one.solved for one in played)
         assert (played[0].untouched == 0) == (name == "adaptive")
     assert solved["adaptive"] > solved["uniform"]
