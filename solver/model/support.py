@@ -8,14 +8,13 @@ decided by a trial (`infer.trial`) when the model is loaded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from solver.arc.jsonfile import read_json
 from solver.config import Settings
 from solver.errors import InputError
-from solver.textfile import read_text
 
 
 def _words(*lines: str) -> frozenset[str]:
@@ -23,8 +22,7 @@ def _words(*lines: str) -> frozenset[str]:
 
 
 VERIFIED = _words(
-    "apertus arcee aria_text biogpt bitnet cohere cohere2 cohere2_moe ctrl cwm dots1 ernie4_5",
-    "ernie4_5_moe exaone4 exaone_moe",
+    "apertus arcee aria_text biogpt bitnet cohere cohere2 cohere2_moe ctrl cwm dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe",
     "flex_olmo fuyu gemma gemma3_text glm glm4 glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox granite granitemoe granitemoeshared",
     "helium hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax jais2 llama mellum minimax_m2 ministral ministral3 mistral mixtral",
     "nanochat olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3 solar_open",
@@ -141,10 +139,7 @@ def folder_quantization(config: Mapping[str, Any]) -> str:
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model folder. Raises InputError naming it if it cannot be read as one."""
     file = folder / "config.json"
-    try:
-        config = json.loads(read_text(file, "model configuration"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not JSON (line {error.lineno})") from None
+    config = read_json(file, "model configuration")
     if not isinstance(config, dict):
         raise InputError(f"{file}: not a model configuration")
     return config
