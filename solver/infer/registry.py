@@ -41,8 +41,8 @@ def choose_engine(base: Base, settings: InferSettings, lora: bool = False, state
 def auto_engine(device: str, lora: bool, problem: Callable[[], str]) -> tuple[str, str]:
     """The engine that "auto" takes on a kind of device, and why; `problem` says why vllm cannot serve, and is asked last.
 
-    By `tests/benchmarks/bench_vllm.py` with the embedded model on a processor, ours makes 2 to 13 times as many tokens a second,
-    under one adapter and under eight (docs/measurements.md, Engines). GPUs are what vllm was made for; that it is the faster one
+    By `tests/benchmarks/bench_vllm.py` with the earlier embedded model on a processor, ours makes 2 to 13 times as many tokens a
+    second, under one adapter and under eight (docs/measurements.md, Engines). GPUs are what vllm was made for; that it is the faster one
     there was not measured here yet, and neither were larger models on processors.
     """
     if device != "cuda":

@@ -27,7 +27,7 @@ BEST_TOKENS = 1024
 States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
 _BLOCK = 96  # queries that share a block of attention: the fastest of 64, 80, 96, 112, 128, 192 on Zen 3
 _KEPT_PROBABILITIES = 64 * 2**20  # bytes a layer may keep for the backward pass; longer sequences compute them again
-_THIN = 3  # rank 16 gained from rank-wide products on the embedded model, rank 64 did not: this lies between
+_THIN = 3  # rank 16 gained from rank-wide products on the earlier embedded model, rank 64 did not: this lies between
 
 
 def decoder_states(model: Any) -> States:

@@ -20,8 +20,8 @@ def model_named(text: str) -> Path | None:
 def shipped_model(on_gpu: bool) -> Path:
     """The shipped model for a device.
 
-    On processors `base`: a step of `mid` takes three times as long, and on held-out tasks the same seconds buy no more with it.
-    Where there is a GPU, neither fills it, and `mid` knows more before any fit.
+    `base` on processors, because `mid` has 2.8 times the weights to multiply for every token. `mid` on GPUs, which neither
+    fills: before any fit it gets 0.967 of held-out tokens right, `base` 0.963. Whole runs of both were not compared.
     """
     return SHIPPED["embedded-mid" if on_gpu else "embedded-base"]
 
