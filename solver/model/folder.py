@@ -104,7 +104,8 @@ def _what_else(folder: Path) -> str:
         except json.JSONDecodeError:
             adapter = None
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
-        return f"an adapter of {base or 'a base that it does not name'}, not a model: --model is the folder of its base"
+        of = base or "a base that it does not name"
+        return f"an adapter of {of}, not a model: give its base as --model, and this folder as --adapter"
     snapshots = sorted((folder / "snapshots").glob("*/config.json"), key=lambda file: file.stat().st_mtime)
     if snapshots:
         return f"a Hugging Face cache, not a model folder: give {snapshots[-1].parent}"

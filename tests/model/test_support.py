@@ -119,7 +119,8 @@ def test_an_unknown_architecture_is_tried_and_refused_in_one_line(tmp_path: Path
 
 def test_an_adapter_is_named_as_one_with_its_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
-    with pytest.raises(InputError, match=r"an adapter of some/base, not a model: --model is the folder of its base"):
+    expected = "an adapter of some/base, not a model: give its base as --model, and this folder as --adapter"
+    with pytest.raises(InputError, match=expected):
         check_folder(tmp_path)
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": None}))
     with pytest.raises(InputError, match="an adapter of a base that it does not name"):
