@@ -33,8 +33,8 @@ SUBPROCESS = ("unsloth",)  # those that compute in a process of their own
 def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | None = None) -> tuple[str, str]:
     """The name of the trainer, and why, in a few words. `state` is what the process remembers.
 
-    "auto" takes LoRA. With the earlier embedded model its fits left held-out answers more probable than fits of all weights did on
-    35 of 48 tasks, and solved as many; with today's models that was not compared. Engines serve many LoRA adapters in a batch.
+    "auto" takes LoRA. With the earlier embedded model its fits left held-out answers more probable than fits of all weights did
+    on 35 of 48 tasks, and solved as many; with today's models that was not compared. Engines serve many LoRA adapters in a batch.
     """
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
