@@ -85,7 +85,7 @@ class FitJob:
 class Fit:
     """What a fit really did. `adapter` is None only if nothing usable came of it."""
 
-    job: str  # FitJob.adapter
+    adapter_id: str  # FitJob.adapter
     status: Status
     reason: str  # "steps", "deadline", "nan", "oom", or an error in words
     adapter: AdapterRef | None

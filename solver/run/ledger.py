@@ -388,7 +388,7 @@ class Ledger:
         adapter: tuple[str | None, ...] = (None, None, None)
         if fit.adapter is not None:
             adapter = (fit.adapter.id, str(fit.adapter.path), fit.adapter.kind)
-        head = (task, wave, fit.job, fit.status, fit.reason, *adapter)
+        head = (task, wave, fit.adapter_id, fit.status, fit.reason, *adapter)
         row = (*head, fit.steps, fit.tokens, fit.seconds, _finite(fit.first_loss), _finite(fit.final_loss))
         self._put("fits", ("task", "wave", *_FIT_COLUMNS.split(", ")), [row])
 
@@ -429,7 +429,7 @@ def _fit(row: Sequence[Any]) -> Fit:
     job, status, reason, adapter, path, kind, steps, tokens, seconds, first, final = row
     where: Literal["lora", "full"] = "full" if kind == "full" else "lora"
     return Fit(
-        job=job,
+        adapter_id=job,
         status=status,
         reason=reason,
         adapter=None if adapter is None else AdapterRef(adapter, Path(path), where),

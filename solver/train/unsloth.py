@@ -107,7 +107,7 @@ class UnslothTrainer:
         self._process.settings = self._settings
         try:
             for fit in self._process.fit(jobs, deadline):
-                del pending[fit.job]
+                del pending[fit.adapter_id]
                 yield fit
         except ProcessLost as error:
             nan = float("nan")

@@ -201,7 +201,7 @@ class Solver:
         if self._device_turns is not None:
             self._device_turns.to_fits()
         for fit in self._trainer.fit(requests, deadline.earlier(keep)):
-            job = fitting[fit.job]
+            job = fitting[fit.adapter_id]
             job.fit = self._own(fit)
             job.seconds["fit"] = fit.seconds
             job.count(trained=fit.tokens)

@@ -28,7 +28,7 @@ def plain(outcomes: list[TaskOutcome]) -> list[object]:
 
 
 def plain_fit(fit: Fit | None) -> object:
-    return fit and (fit.job, fit.adapter, fit.steps, fit.tokens, fit.status, fit.reason, fit.first_loss)
+    return fit and (fit.adapter_id, fit.adapter, fit.steps, fit.tokens, fit.status, fit.reason, fit.first_loss)
 
 
 def plain_query(query: QueryOutcome) -> object:

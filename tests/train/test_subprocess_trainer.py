@@ -42,7 +42,7 @@ def job(name: str, seed: int = 0, steps: int = 3) -> FitJob:
 
 
 def told(fit: Fit) -> tuple[object, ...]:
-    return fit.job, fit.status, fit.reason, fit.steps, fit.tokens, fit.final_loss
+    return fit.adapter_id, fit.status, fit.reason, fit.steps, fit.tokens, fit.final_loss
 
 
 def test_fits_are_the_same_as_in_this_process(process: SubprocessTrainer, tiny_base: Path, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_what_a_lost_process_had_fitted_is_kept(
     kept.append(next(fits))
     with pytest.raises(ProcessLost) as caught:
         next(fits)
-    assert [fit.job for fit in kept] == ["first"]
+    assert [fit.adapter_id for fit in kept] == ["first"]
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "out of memory: micro-batches are smaller now" in [record.getMessage() for record in caplog.records]
@@ -121,7 +121,7 @@ def test_what_a_lost_process_had_fitted_is_kept(
 def test_answers_nobody_waits_for_are_passed_over(tiny_base: Path, tmp_path: Path) -> None:
     made = start("fatal", tiny_base, tmp_path)
     next(iter(made.fit([job("a"), job("b")], NEVER)))
-    assert [fit.job for fit in made.fit([job("c")], NEVER)] == ["c"]
+    assert [fit.adapter_id for fit in made.fit([job("c")], NEVER)] == ["c"]
     made.close()
 
 

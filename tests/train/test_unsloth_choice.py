@@ -276,7 +276,7 @@ def test_a_lost_process_is_replaced_once_then_peft_goes_on(
     trainer = UnslothTrainer(base, SETTINGS, tmp_path)
     first = trainer._process
     fits = list(trainer.fit([job("a"), job("crash"), job("b")], NEVER))
-    assert [(fit.job, fit.status) for fit in fits] == [("a", "complete"), ("crash", "failed"), ("b", "failed")]
+    assert [(fit.adapter_id, fit.status) for fit in fits] == [("a", "complete"), ("crash", "failed"), ("b", "failed")]
     assert fits[1].reason == "the process of unsloth: it ended with exit code 9"
     assert not first.alive
     assert [fit.adapter for fit in trainer.fit([job("c")], NEVER)] == [None]  # of the stand-in
