@@ -54,11 +54,15 @@ class AdaptivePolicy:
         self._pass_options = PassOptions(self.costs, gains, full, self._steps, self._views, samples)
 
     def pending(self, task: TaskState) -> bool:
-        """Whether its candidates still disagree. A task that failed or was set aside is never pending."""
+        """Whether it has no answer yet, its candidates disagree, or they agree without a fit that confirms them.
+
+        A task that failed or was set aside is never pending.
+        """
         if task.set_aside or task.status == "failed":
             return False
         full = self._full
-        return task.waves == 0 or trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted) < 1
+        agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted)
+        return task.waves == 0 or agreed < 1 or (task.steps == 0 and full.steps > 0)
 
     def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
         """The next item; first passes come before later ones. None if nothing fits the time left."""

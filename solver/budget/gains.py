@@ -11,7 +11,7 @@ samples^0.3: samples of one view are worth less than other views. After a pass w
 
     right   = logistic(sure + surer * A)                      the chance that it is solved already
     P(then) = right + (1 - right) * hope(A) * (chance(all steps) - chance(steps so far)) / (1 - chance(steps so far))
-    hope(A) = logistic(hope + hopeful * A) * fade^(passes - 1)      and 0 where all views agree
+    hope(A) = logistic(hope + hopeful * A) * fade^(passes - 1)      and 0 where all views agree after a fit
 
 The parameters (`PRIOR`) have normal priors: a few tasks change them a little, hundreds of tasks determine them. `solver
 fit-gains` fits them. Runs with the shipped models use `gains.json`, all others `gains_by_path.json`: the views of a model that
@@ -72,6 +72,11 @@ class Last:
     agreement: float  # of its least agreed query, as far as it can be trusted
     steps: float  # of all passes
     waves: int = 1  # passes
+
+    @property
+    def settled(self) -> bool:
+        """Whether all views agree after a fit. The fit may then still be wrong, but another one would hardly change it."""
+        return self.agreement >= 1 and self.steps > 0
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Gains:
 
     def hope(self, last: Last) -> float:
         """The factor `hope` of the formulas, for a task in this state."""
-        return float(_hope(self.parameters, np.array(last.agreement), np.array(float(last.waves))))
+        return float(_hope(self.parameters, np.array(last.agreement), np.array(float(last.waves)), np.array(last.settled)))
 
     def to_json(self) -> dict[str, Any]:
         """As `gains.json` holds it."""
@@ -260,8 +265,10 @@ class _Table:
         """Negative log-likelihood of what passes after the first have added."""
         before = _chance(p, self.features, self.steps_before, self.answers)
         after = _chance(p, self.features, self.steps, self.answers)
-        gained = _hope(p, self.agreement_before, self.waves_before) * (after - before) / np.maximum(1 - before, 1e-9)
-        open_ = (1 - self.solved_before) * (self.agreement_before < 1)
+        settled = (self.agreement_before >= 1) & (self.steps_before > 0)
+        hope = _hope(p, self.agreement_before, self.waves_before, settled)
+        gained = hope * (after - before) / np.maximum(1 - before, 1e-9)
+        open_ = (1 - self.solved_before) * ~settled
         later = open_ * _surprise(np.maximum(self.solved - self.solved_before, 0.0), gained)
         return float((self.weight * (1 - self.first) * later).sum())
 
@@ -315,10 +322,10 @@ def _chance(p: Mapping[str, float], features: Numbers, steps: Numbers, answers: 
     return np.asarray(ceiling * fitted * found)
 
 
-def _hope(p: Mapping[str, float], agreement: Numbers, waves: Numbers) -> Numbers:
+def _hope(p: Mapping[str, float], agreement: Numbers, waves: Numbers, settled: NDArray[np.bool_]) -> Numbers:
     fade = _logistic(np.array(p["fade"]))
     hope = _logistic(p["hope"] + p["hopeful"] * agreement) * fade ** (waves - 1)
-    return np.asarray(np.where(agreement >= 1, 0.0, hope))
+    return np.asarray(np.where(settled, 0.0, hope))
 
 
 def _logistic(x: Numbers) -> Numbers:

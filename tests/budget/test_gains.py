@@ -69,6 +69,7 @@ def test_another_pass_is_worth_less_the_surer_and_the_longer_fitted_a_task_is() 
         return float(GAINS.again(shape(500), Last(agreement, steps, waves), 60 * ONE, 8 * ONE, 1)[0])
 
     assert again(1.0) == 0
+    assert again(0.9, steps=0.0) > again(1.0, steps=0.0) > 0  # no fit has confirmed it
     assert again(0.0) > again(0.4) > again(0.9) > 0
     assert again(0.4) > again(0.4, waves=3) > 0
     assert again(0.4) > again(0.4, steps=300.0)

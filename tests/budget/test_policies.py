@@ -194,7 +194,7 @@ def test_the_last_item_shrinks_to_fit_and_takes_all_that_is_left() -> None:
 
 
 def test_a_quick_answer_comes_first_where_agreement_without_a_fit_is_believed() -> None:
-    """Whatever the budget; then the task whose views disagree is fitted, and the one whose views agree is done."""
+    """Whatever the budget; then the task whose views disagree is fitted, and last the one whose views agree, to confirm them."""
     costs, gains = taught(), shipped_gains(by_path=True)
     believing = Gains(gains.parameters, unfitted=1.0)
     measuring = AdaptivePolicy(SETTINGS, CostModel(SETTINGS), believing).next([state(1), state(2, 500.0)], 500.0, 1)
@@ -210,11 +210,24 @@ def test_a_quick_answer_comes_first_where_agreement_without_a_fit_is_believed() 
         state(number, waves=1, steps=0, status="complete", agreement=agreement, views=8)
         for number, agreement in ((1, 1.0), (2, 0.5))
     )
-    assert not policy.pending(agreed)
     later = policy.next([agreed, doubtful], 5000.0, 1)
     assert later is not None
     assert later.tasks == (doubtful.id,)
     assert later.plan.steps >= LATER_STEPS * full_plan(SETTINGS).steps
+    confirmed = replace(doubtful, waves=2, steps=60, agreement=1.0)
+    confirming = policy.next([agreed, confirmed], 5000.0, 1)
+    assert confirming is not None
+    assert confirming.tasks == (agreed.id,)
+    assert confirming.plan.steps > 0
+    assert policy.next([replace(agreed, waves=2, steps=60), confirmed], 5000.0, 1) is None
+
+
+def test_agreement_is_enough_where_no_fit_is_planned() -> None:
+    agreed = state(1, waves=1, steps=0, status="complete", agreement=1.0, views=8)
+    believing = Gains(shipped_gains().parameters, unfitted=1.0)
+    for overrides, pending in ((["train.steps=0"], False), ([], True)):
+        settings = load_settings(overrides=overrides)
+        assert AdaptivePolicy(settings, CostModel(settings), believing).pending(agreed) is pending
 
 
 def test_a_first_pass_without_a_fit_shrinks_to_the_views_that_fit() -> None:
