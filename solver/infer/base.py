@@ -1,10 +1,11 @@
 """The contract of inference engines."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from solver.errors import ProcessBroken
+from solver.infer.vllm.state import VllmState
 from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 
@@ -40,3 +41,4 @@ class EngineState:
     """What a process remembers of the engines of its base model from one to the next."""
 
     vllm_given_up: str = ""  # why "auto" takes vllm no more
+    vllm: VllmState = field(default_factory=VllmState)

@@ -18,9 +18,9 @@ from solver.model.memory import broken
 
 log = logging.getLogger(__name__)
 
-ENGINES: dict[str, Callable[[Base, InferSettings, DevicePlan | None, bool], Engine]] = {
-    "hf": lambda base, settings, plan, sleeps: HFEngine(base.with_weights(), settings),  # noqa: ARG005
-    "vllm": VllmEngine,
+ENGINES: dict[str, Callable[[Base, InferSettings, DevicePlan | None, bool, EngineState], Engine]] = {
+    "hf": lambda base, settings, plan, sleeps, state: HFEngine(base.with_weights(), settings),  # noqa: ARG005
+    "vllm": lambda base, settings, plan, sleeps, state: VllmEngine(base, settings, plan, sleeps, state.vllm),
 }
 OWN_WEIGHTS = ("vllm",)  # engines that load the weights themselves
 
@@ -72,7 +72,7 @@ def make_engine(
     state = state or EngineState()
     name, _ = choose_engine(base, settings, lora, state)
     try:
-        engine = ENGINES[name](base, settings, plan, sleeps)
+        engine = ENGINES[name](base, settings, plan, sleeps, state)
         if rank:
             engine.start(rank)  # seconds, which no task has to pay then
         return engine
@@ -100,4 +100,4 @@ def replace_engine(base: Base, settings: InferSettings, lost: EngineLost, state:
 
 def _instead(base: Base, settings: InferSettings, state: EngineState) -> Engine:
     log.warning("engine: hf: %s", state.vllm_given_up)
-    return ENGINES["hf"](base, settings, None, False)
+    return ENGINES["hf"](base, settings, None, False, state)

@@ -14,6 +14,7 @@ from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.shim import BLOCK, Lora, Options
+from solver.infer.vllm.state import VllmState
 from solver.model.device import DevicePlan, ModelShape
 from solver.model.load import Base, load_base
 from solver.types import Deadline, SampleRequest
@@ -34,6 +35,7 @@ class StandIn:
     costs: dict[str, float]
     log: list[str]
     failing: set[str]
+    state: VllmState  # of the process that the engines of a test run in
 
     def __init__(self, options: Options) -> None:
         self.options, self.asleep, self.sleeps = options, False, options.sleeps
@@ -63,11 +65,10 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     clock = Clock()
-    kind = type("Kind", (StandIn,), {"clock": clock, "log": [], "failing": set()})
+    state = VllmState(handovers=Handovers(clock))
+    kind = type("Kind", (StandIn,), {"clock": clock, "log": [], "failing": set(), "state": state})
     kind.costs = {"start": 20.0, "sleep": 2.0, "wake": 1.0, "close": 0.5}
     monkeypatch.setattr(engine_module, "Core", kind)
-    monkeypatch.setattr(engine_module, "_handovers", Handovers(clock))
-    monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(engine_module, "unservable", lambda base: "")
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     return kind
@@ -90,7 +91,7 @@ def turns(engine: VllmEngine, count: int) -> None:
 
 
 def test_sleeping_goes_on_while_it_is_cheaper(stand_in: type[StandIn], base: Base) -> None:
-    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    engine = VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state)
     turns(engine, 3)
     assert stand_in.log == ["start", "sleep", "wake", "sleep", "wake", "sleep"]
     assert engine.handover_seconds == 3.0
@@ -101,7 +102,7 @@ def test_sleeping_goes_on_while_it_is_cheaper(stand_in: type[StandIn], base: Bas
 
 
 def test_a_core_that_cannot_sleep_is_ended(stand_in: type[StandIn], base: Base) -> None:
-    engine = VllmEngine(base, InferSettings())
+    engine = VllmEngine(base, InferSettings(), state=stand_in.state)
     turns(engine, 2)
     assert stand_in.log == ["start", "close", "start", "close"]
     engine.rest()
@@ -113,7 +114,7 @@ def test_a_core_that_fails_at_it_is_replaced(
     what: str, stand_in: type[StandIn], base: Base, caplog: pytest.LogCaptureFixture
 ) -> None:
     stand_in.failing.add(what)
-    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    engine = VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state)
     turns(engine, 2)
     after = {"sleep": ["close", "start", "close"], "wake": ["wake", "close", "start", "close"]}[what]
     assert stand_in.log == ["start", "sleep", *after]
@@ -123,7 +124,7 @@ def test_a_core_that_fails_at_it_is_replaced(
 
 
 def test_waking_is_not_begun_without_the_time_for_it(stand_in: type[StandIn], base: Base) -> None:
-    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    engine = VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state)
     turns(engine, 2)
     request = SampleRequest("a", np.array([1, 2], np.int32), None, 1, 0.0, 4)
     late = Deadline(stand_in.clock.now + 0.5, stand_in.clock)
@@ -133,10 +134,23 @@ def test_waking_is_not_begun_without_the_time_for_it(stand_in: type[StandIn], ba
 
 
 def test_another_engine_of_the_process_rests_too(stand_in: type[StandIn], base: Base) -> None:
-    first, second = VllmEngine(base, InferSettings(), sleeps=True), VllmEngine(base, InferSettings(), sleeps=True)
+    first, second = (VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state) for _ in range(2))
     first.start(8)
     second.rest()
     assert stand_in.log == ["start", "close"]
+
+
+def test_a_core_is_closed_before_another_engine_of_the_process_starts_its_own(stand_in: type[StandIn], base: Base) -> None:
+    first, second = (VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state) for _ in range(2))
+    first.start(8)
+    second.start(8)
+    assert stand_in.log == ["start", "close", "start"]
+    assert stand_in.state.running is second
+    first.close()  # it has no core any more
+    assert stand_in.state.running is second
+    second.close()
+    assert stand_in.state.running is None
+    assert stand_in.log == ["start", "close", "start", "close"]
 
 
 def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) -> None:

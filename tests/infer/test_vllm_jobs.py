@@ -212,8 +212,6 @@ class Cores:
         self._breaks = breaks
         monkeypatch.setattr(engine_module, "Core", self.start)
         monkeypatch.setattr(engine_module, "unservable", lambda base: "")
-        monkeypatch.setattr(engine_module, "_starts", Pace())
-        monkeypatch.setattr(engine_module, "_active", None)
         monkeypatch.setattr(engine_module, "SEQUENCES", {"cpu": 2})
 
     def start(self, options: Options) -> StandInCore:

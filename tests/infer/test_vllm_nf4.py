@@ -72,7 +72,8 @@ def test_log_probabilities_are_those_of_the_fitted_base(
     answers = [greedy[request.id].ids for request in requests]
     expected = scores(hf, prompts, answers, adapter)
     distance = np.abs(scores(vllm, prompts, answers, adapter) - expected).max()
-    whole = VllmEngine(load_base(base.path, ModelSettings(device="cpu", dtype="float32")), InferSettings())
+    whole_base = load_base(base.path, ModelSettings(device="cpu", dtype="float32"))
+    whole = VllmEngine(whole_base, InferSettings(), state=vllm._state)  # its start closes the core of the first one
     try:
         original = np.abs(scores(whole, prompts, answers, adapter) - expected).max()
     finally:

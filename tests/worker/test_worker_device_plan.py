@@ -17,6 +17,7 @@ from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.shim import Lora, Options
+from solver.infer.vllm.state import VllmState
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.train.lora import LoraTrainer
@@ -200,12 +201,10 @@ def test_no_start_is_thrown_away(
     core = type("Core", (StandInCore,), {"log": [], "able": able})
     monkeypatch.setattr(engine_module, "Core", core)
     monkeypatch.setattr(engine_module, "unservable", lambda base: "")
-    monkeypatch.setattr(engine_module, "_handovers", Handovers(lambda: 0.0))
-    monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     worker_plan = WorkerDevicePlan(base, 8, alternates=True, sleeps=True)
     worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
-    engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps)
+    engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps, state=VllmState(handovers=Handovers(lambda: 0.0)))
     engine.start(8)
     assert worker_plan.device_turns(engine) is not None
     assert core.log == done

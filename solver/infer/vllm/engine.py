@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,9 +27,9 @@ from solver.infer.checks import refusal
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm.adapters import check_adapter
-from solver.infer.vllm.handovers import Handovers
 from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
 from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora, reads_nf4
+from solver.infer.vllm.state import VllmState
 from solver.infer.vllm.step_loop import StepLoop, line_of
 from solver.model.dequantise import dequantised_folder
 from solver.model.device import DevicePlan
@@ -53,10 +52,6 @@ TRIES = 2  # cores in a row that do not start, or break before any request is an
 
 log = logging.getLogger(__name__)
 
-_starts = Pace()  # of all engines of this process
-_handovers = Handovers()  # the same
-_active: weakref.ref[VllmEngine] | None = None  # whose core runs
-
 
 class VllmEngine:
     """Completions and log-probabilities from `base` and LoRA adapters of it.
@@ -76,13 +71,24 @@ class VllmEngine:
     Raises InputError if vLLM is not installed, or cannot serve such a model.
     """
 
-    def __init__(self, base: Base, settings: InferSettings, plan: DevicePlan | None = None, sleeps: bool = False) -> None:
-        """`plan` bounds the memory; `sleeps`: the host has room for what the device gives up, and the device no other user."""
+    def __init__(
+        self,
+        base: Base,
+        settings: InferSettings,
+        plan: DevicePlan | None = None,
+        sleeps: bool = False,
+        state: VllmState | None = None,
+    ) -> None:
+        """`plan` bounds the memory; `sleeps`: the host has room for what the device gives up, and the device no other user.
+
+        All engines of a process have to get the same `state`, unless each is closed before the next one starts.
+        """
         self._quantized = plan is not None and plan.served == "quantised"
         if problem := unservable(base) or (UNREAD if self._quantized and not reads_nf4() else ""):
             raise InputError(f"infer.engine = vllm: {problem}")
         self._base, self._settings = base, settings
         self._plan, self._sleeps = plan, sleeps
+        self._state = state or VllmState()
         self._device = base.device.type
         self._vocabulary = int(base.model.config.get_text_config().vocab_size)
         grammar = base.codec.grammar if settings.grammar else None
@@ -125,21 +131,21 @@ class VllmEngine:
 
     def rest(self) -> None:
         """Give the device's memory up until the next request, which takes it again."""
-        other = _active() if _active is not None else None
+        other = self._state.running
         if other is not None and other is not self:
             other.close()
         core = self._core
         if core is None or core.asleep:
             return
-        if core.sleeps and _handovers.sleeping_is_cheaper():
+        if core.sleeps and self._state.handovers.sleeping_is_cheaper():
             try:
-                with _handovers.measure("sleep"):
+                with self._state.handovers.measure("sleep"):
                     core.sleep()
                 return
             except Exception as error:  # then its state is unknown
                 self._sleeps = False
                 log.warning("vllm: it does not sleep, and is ended and started again instead: %s", line_of(error))
-        with _handovers.measure("close"):
+        with self._state.handovers.measure("close"):
             self.close()
 
     def wake(self) -> None:
@@ -153,12 +159,14 @@ class VllmEngine:
     @property
     def handover_seconds(self) -> float:
         """What giving the device up and taking it again costs, as measured so far."""
-        return _handovers.cycle()
+        return self._state.handovers.cycle()
 
     def close(self) -> None:
         """End vLLM and free its memory; the next request starts it again."""
         core, self._core = self._core, None
         self._loaded.clear()
+        if self._state.running is self:
+            self._state.running = None
         if core is not None:
             core.close()
 
@@ -271,27 +279,25 @@ class VllmEngine:
     def _reach(self, rank: int) -> float:
         """Seconds until the core can take requests of this rank, so far as it is known."""
         if not self._fits(rank):
-            return _starts.reach("start", 1)
-        return _handovers.seconds("wake") if self._core is not None and self._core.asleep else 0.0
+            return self._state.starts.reach("start", 1)
+        return self._state.handovers.seconds("wake") if self._core is not None and self._core.asleep else 0.0
 
     def _started(self, rank: int, deadline: Deadline) -> Core:
-        global _active
+        state = self._state
         if self._core is not None and self._core.asleep and self._fits(rank):
             try:
-                with _handovers.measure("wake"):
+                with state.handovers.measure("wake"):
                     self._core.wake()
             except Exception as error:  # such as too little memory: its state is unknown
                 self._sleeps = False
                 log.warning("vllm: it did not wake, and is started again: %s", line_of(error))
                 self.close()
         if self._core is None or not self._fits(rank):
-            other = _active() if _active is not None else None
-            if other is not None:
-                other.close()
-            self.close()
-            _active = weakref.ref(self)
-            with _handovers.measure("start"), _starts.measure("start", 1, deadline.clock):
+            if state.running is not None:
+                state.running.close()
+            with state.handovers.measure("start"), state.starts.measure("start", 1, deadline.clock):
                 self._core = Core(self._options(rank))
+            state.running = self
         return self._core
 
     def _weights(self) -> Path:

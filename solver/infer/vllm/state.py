@@ -1,0 +1,21 @@
+"""What the vLLM engines of one process share: which of them has the running core, and how long starts and handovers took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from solver.infer.pace import Pace
+from solver.infer.vllm.handovers import Handovers
+
+if TYPE_CHECKING:
+    from solver.infer.vllm.engine import VllmEngine
+
+
+@dataclass(eq=False)
+class VllmState:
+    """The memory of a process that its vLLM engines share. Only one core can run in a process at a time."""
+
+    starts: Pace = field(default_factory=Pace)  # of cores, on the clock of the deadline
+    handovers: Handovers = field(default_factory=Handovers)
+    running: VllmEngine | None = None  # the engine whose core runs or sleeps
