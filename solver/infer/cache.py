@@ -40,7 +40,7 @@ def positions(slots: int, prefix: int, rows: int, suffix: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class CachedPrompt:
     """A prompt that was read."""
 
     kv: list[tuple[Tensor, Tensor]]  # keys and values by layer, (heads, tokens, head size)
@@ -59,14 +59,14 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Prefill:
+class _PrefillPlan:
     """Prompts enter slots `first`, `first + 1`, ..."""
 
     first: int
 
 
 @dataclass(frozen=True)
-class _Group:
+class _SlotGroup:
     """Neighbouring slots, and the rows that continue them: one attention call."""
 
     slots: slice
@@ -79,14 +79,14 @@ class _Group:
 
 
 @dataclass(frozen=True)
-class _Extend:
+class _ExtendPlan:
     """Rows `first` to the last take `new` tokens each."""
 
     first: int
     rows: int
     suffix: int  # columns to read, the new ones included
     write: slice | tuple[Tensor, Tensor]  # the new columns: one range for all rows, or (row, column) indices
-    groups: tuple[_Group, ...]
+    groups: tuple[_SlotGroup, ...]
 
 
 class SharedPrefixCache(DynamicCache):
@@ -107,7 +107,7 @@ class SharedPrefixCache(DynamicCache):
         self.last: Index = np.zeros((0, 1), dtype=np.int64)  # (rows, axes) position of each row's last token
         self._kv: list[_Layer] = []
         self._capacity = (0, 0, 0, 0)  # slots, prefix columns, rows, suffix columns
-        self._plan: _Prefill | _Extend | None = None
+        self._plan: _PrefillPlan | _ExtendPlan | None = None
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
 
@@ -182,17 +182,17 @@ class SharedPrefixCache(DynamicCache):
         self.prefix_len = np.append(self.prefix_len, lengths)
         self.adapter_of = np.append(self.adapter_of, adapters)
         self._reserve()
-        self._plan = _Prefill(first)
+        self._plan = _PrefillPlan(first)
 
-    def prompt(self, slot: int) -> Prompt:
+    def prompt(self, slot: int) -> CachedPrompt:
         """A copy of the keys and values of the prompt in a slot."""
         length = int(self.prefix_len[slot])
         kept = [
             (keys[slot, :, :length].clone(), values[slot, :, :length].clone()) for keys, values in (kv.prefix for kv in self._kv)
         ]
-        return Prompt(kept, self.prefix_last[slot].copy())
+        return CachedPrompt(kept, self.prefix_last[slot].copy())
 
-    def add_prompt(self, prompt: Prompt, adapter: int) -> None:
+    def add_prompt(self, prompt: CachedPrompt, adapter: int) -> None:
         """Write a prompt that was read before, with the same adapter, into a new slot."""
         self.begin_prefill(np.array([prompt.tokens]), np.array([adapter]), prompt.last[None])
         for layer, (keys, values) in enumerate(prompt.kv):
@@ -209,30 +209,30 @@ class SharedPrefixCache(DynamicCache):
         if not uniform:
             write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
         groups = tuple(self._group(first, last, slot_of, columns) for first, last in self._ranges(slot_of, new))
-        self._plan = _Extend(first, rows, longest + new, write, groups)
+        self._plan = _ExtendPlan(first, rows, longest + new, write, groups)
 
     def _ranges(self, slot_of: Index, new: int) -> list[tuple[int, int]]:
         """Ranges of slots to read together: neighbours join where the padding costs less than another group."""
         counts = np.bincount(slot_of)
         kind = "cuda" if self.device.type == "cuda" else "cpu"
-        found: list[tuple[int, int]] = []
+        ranges: list[tuple[int, int]] = []
         widest = longest = cost = 0  # of the last range
         for slot in np.flatnonzero(counts).tolist():
             width, length = int(counts[slot]) * new, int(self.prefix_len[slot])
             alone = length * (READ + width) + GROUP[kind]
-            if found:
-                first = found[-1][0]
+            if ranges:
+                first = ranges[-1][0]
                 wider, longer = max(widest, width), max(longest, length)
                 products = (slot + 1 - first) * longer * wider
                 joined = (slot + 1 - first) * longer * (READ + wider) + GROUP[kind]
                 if joined <= cost + alone and products <= MAX_PRODUCTS[kind]:
-                    found[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
+                    ranges[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
                     continue
-            found.append((slot, slot + 1))
+            ranges.append((slot, slot + 1))
             widest, longest, cost = width, length, alone
-        return found
+        return ranges
 
-    def _group(self, first: int, last: int, slot_of: Index, columns: Index) -> _Group:
+    def _group(self, first: int, last: int, slot_of: Index, columns: Index) -> _SlotGroup:
         """The rows of a pass that continue slots `first` to `last`; `columns` (rows, new) are where all its tokens go."""
         chosen = np.flatnonzero((slot_of >= first) & (slot_of < last))
         together = chosen[-1] - chosen[0] + 1 == len(chosen)
@@ -246,7 +246,7 @@ class SharedPrefixCache(DynamicCache):
             unread = torch.arange(prefix, device=self.device) >= self._tensor(prompts)[:, None, None]
             later = torch.arange(suffix, device=self.device) > self._tensor(own)[:, :, None]
             hidden = torch.cat([unread.expand(-1, own.shape[1], -1), later], -1)[:, None, None]
-        return _Group(
+        return _SlotGroup(
             slots=slice(first, last),
             prefix=prefix,
             rows=rows,
@@ -268,9 +268,9 @@ class SharedPrefixCache(DynamicCache):
         layer, plan = self._kv[layer_idx], self._plan
         new = key_states.shape[2]
         for new_states, prefix, suffix in zip((key_states, value_states), layer.prefix, layer.suffix, strict=True):
-            if isinstance(plan, _Prefill):
+            if isinstance(plan, _PrefillPlan):
                 prefix[plan.first : plan.first + len(new_states), :, :new] = new_states
-            elif isinstance(plan, _Extend):
+            elif isinstance(plan, _ExtendPlan):
                 if isinstance(plan.write, slice):
                     suffix[plan.first : plan.first + plan.rows, :, plan.write] = new_states
                 else:
@@ -286,12 +286,12 @@ class SharedPrefixCache(DynamicCache):
         In a prefill, `columns` names the places in the prompts that the queries stand at, if they are not all of them.
         """
         plan = self._plan
-        if isinstance(plan, _Prefill) and columns is not None:
+        if isinstance(plan, _PrefillPlan) and columns is not None:
             seen = torch.arange(key.shape[2], device=key.device) <= columns[:, None]
             return torch.nn.functional.scaled_dot_product_attention(
                 query, *_repeat(query, key, value), attn_mask=seen, scale=scaling
             )
-        if isinstance(plan, _Prefill):
+        if isinstance(plan, _PrefillPlan):
             # right padding needs no mask: no real token has padding before it
             return torch.nn.functional.scaled_dot_product_attention(
                 query, *_repeat(query, key, value), is_causal=True, scale=scaling
@@ -398,7 +398,7 @@ def by_slot(slot_of: Index, slots: int) -> tuple[int, Index, Index]:
     return width, gather, place
 
 
-def _to_slots(tensor: Tensor, group: _Group) -> Tensor:
+def _to_slots(tensor: Tensor, group: _SlotGroup) -> Tensor:
     """From (rows, heads, queries, n) to (slots, heads, width * queries, n) of a group."""
     if group.gather is None:
         return tensor
@@ -407,7 +407,7 @@ def _to_slots(tensor: Tensor, group: _Group) -> Tensor:
     return wide.reshape(-1, heads, group.width * queries, size)
 
 
-def _to_rows(tensor: Tensor, group: _Group) -> Tensor:
+def _to_rows(tensor: Tensor, group: _SlotGroup) -> Tensor:
     """Back from (slots, heads, width * queries, n) to (the group's rows, heads, queries, n)."""
     if group.place is None:
         return tensor

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, arrangement, positions
+from solver.infer.decode_rows import DecodeRows
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
-from solver.infer.rows import Rows
 from solver.infer.token_choice import Choice, Chooser
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
@@ -49,7 +49,7 @@ class _DecodeJob:
 
     number: int
     request: DecodeRequest
-    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
+    parked: list[DecodeRows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
     tried_alone: bool = False  # after memory ran out on it with nothing beside it
     slot: int = -1
@@ -86,11 +86,11 @@ class Decoder:
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
         self._new_tokens = np.zeros(len(requests), dtype=np.int64)
         for job in self._jobs:
-            job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
+            job.parked = [DecodeRows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
         # longest first: memory is tightest at the start, and neighbours in the queue are of like length
         self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
         self._resident: list[_DecodeJob] = []  # by slot
-        self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
+        self._rows = DecodeRows.start(0, np.zeros(0, dtype=np.uint64))
         self._cache = SharedPrefixCache(forward.device, budget)
         self._expected = EXPECTED_NEW
         self._in_flight = 0  # sequences in the pass under way
@@ -233,7 +233,7 @@ class Decoder:
         self._place(first, rows, source + first)
         self._settle(touched)
 
-    def _choose(self, rows: Rows, logprobs: Tensor) -> Choice:
+    def _choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
         """How rows go on; requests whose log-probabilities are no numbers are given up."""
         choice = self._chooser.choose(rows, logprobs)
         broken = torch.isnan(logprobs[:, 0]).cpu().numpy()
@@ -245,16 +245,16 @@ class Decoder:
         sound = self._sound(rows)[choice.rows]
         return Choice(choice.rows[sound], choice.tokens[sound], choice.logprobs[sound])
 
-    def _sound(self, rows: Rows) -> NDArray[np.bool_]:
+    def _sound(self, rows: DecodeRows) -> NDArray[np.bool_]:
         """(rows,) whether the request of each has not failed."""
         return np.array([not self._jobs[number].error for number in rows.job], dtype=bool)
 
-    def _append(self, rows: Rows, tokens: Index, logprobs: NDArray[np.float32]) -> None:
+    def _append(self, rows: DecodeRows, tokens: Index, logprobs: NDArray[np.float32]) -> None:
         rows.append(tokens, logprobs)
         if self._machine is not None:
             self._machine.advance(rows.state, tokens)
 
-    def _place(self, first: int, continued: Rows, source: Index) -> None:
+    def _place(self, first: int, continued: DecodeRows, source: Index) -> None:
         """Put what became of the rows from `first` on, each with the row it came from, in their place; park what does not fit."""
         rows = self._rows.take(slice(0, first))
         rows.extend(continued)
@@ -271,7 +271,7 @@ class Decoder:
         self._rows = rows.take(slice(0, staying))
         self._cache.set_rows(sources[:staying])
 
-    def _park(self, rows: Rows, row: int) -> None:
+    def _park(self, rows: DecodeRows, row: int) -> None:
         self._jobs[rows.job[row]].parked.append(rows.take(np.array([row])))
 
     def _settle(self, numbers: Index) -> None:

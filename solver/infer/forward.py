@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solver.infer.cache import ATTENTION, Index, Prompt, SharedPrefixCache
+from solver.infer.cache import ATTENTION, CachedPrompt, Index, SharedPrefixCache
 from solver.infer.fused_decoding import FusedDecodingPass
 from solver.model import threads
 from solver.model.lora import LoraStack
@@ -33,7 +33,7 @@ class Forward:
         self._stack = stack
         self.keep_tokens = keep_tokens
         # prompts by adapter and tokens, oldest first, with the logits after them
-        self._kept: dict[tuple[int, bytes], tuple[Prompt, Tensor]] = {}
+        self._kept: dict[tuple[int, bytes], tuple[CachedPrompt, Tensor]] = {}
         self.model = model
         self.device = device
         self._positions = positions_of(model.config)

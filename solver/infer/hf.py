@@ -33,7 +33,7 @@ STACKED_DEVICES = ("cuda",)  # where rows of different LoRA adapters share a bat
 
 
 @dataclass(frozen=True, eq=False)
-class _Served(Generic[R]):
+class _Batch(Generic[R]):
     """Requests that run as one batch, on the model that serves all of them."""
 
     forward: Forward
@@ -70,7 +70,7 @@ class HFEngine:
         A completion that reaches `max_new_tokens` (or the end of the context) is given as not finished.
         """
 
-        def run(group: _Served[SampleRequest]) -> Iterator[Result]:
+        def run(group: _Batch[SampleRequest]) -> Iterator[Result]:
             return self._decode(group, Sampler(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
@@ -81,7 +81,7 @@ class HFEngine:
         Prefixes of that probability that reach `max_new_tokens` (or the end of the context) are given too, as not finished.
         """
 
-        def run(group: _Served[SearchRequest]) -> Iterator[Result]:
+        def run(group: _Batch[SearchRequest]) -> Iterator[Result]:
             return self._decode(group, Searcher(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
@@ -89,7 +89,7 @@ class HFEngine:
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
         """The given completions with their log-probabilities; no grammar applies."""
 
-        def run(group: _Served[ScoreRequest]) -> Iterator[Result]:
+        def run(group: _Batch[ScoreRequest]) -> Iterator[Result]:
             end, budget = self._base.codec.end, self._settings.batch_tokens
             return Scorer(group.forward, group.number, end, budget, self._pace, deadline).run(group.requests)
 
@@ -97,7 +97,7 @@ class HFEngine:
 
     def _decode(
         self,
-        group: _Served[SampleRequest] | _Served[SearchRequest],
+        group: _Batch[SampleRequest] | _Batch[SearchRequest],
         chooser: Chooser,
         deadline: Deadline,
     ) -> Iterator[Result]:
@@ -108,7 +108,7 @@ class HFEngine:
         end, budget = self._base.codec.end, self._settings.batch_tokens
         return Decoder(group.forward, chooser, self._machine, end, requests, budget, self._pace, deadline).run()
 
-    def _run(self, requests: Sequence[R], run: Callable[[_Served[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
+    def _run(self, requests: Sequence[R], run: Callable[[_Batch[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
         """Refuse what cannot be served, then serve the rest, one batch of adapters after the other."""
         groups: dict[str, list[R]] = {}
         for request in requests:
@@ -128,7 +128,7 @@ class HFEngine:
                 reason = out_of_memory_line(error) if is_out_of_memory(error) else str(error).splitlines()[0]
                 yield from (_failed(request, reason) for request in group)
                 continue
-            results = run(_Served(forward, group, {id_: number for number, id_ in enumerate(adapters)}))
+            results = run(_Batch(forward, group, {id_: number for number, id_ in enumerate(adapters)}))
             while True:
                 # inference mode is entered for each result, not around the loop: it must not leak to whoever takes the result
                 with torch.inference_mode():

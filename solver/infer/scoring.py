@@ -96,9 +96,9 @@ class Scorer:
         ids = np.zeros((len(given), int(lengths.max(initial=0))), dtype=np.int64)
         for row, completion in zip(ids, given, strict=True):
             row[: len(completion)] = completion
-        found = np.zeros(ids.shape, dtype=np.float32)
+        logprobs = np.zeros(ids.shape, dtype=np.float32)
         if ids.size:
-            found[:, 0] = _gather(roots[torch.from_numpy(owner).to(roots.device)][:, None], ids[:, :1])[:, 0]
+            logprobs[:, 0] = _gather(roots[torch.from_numpy(owner).to(roots.device)][:, None], ids[:, :1])[:, 0]
             cache.add_rows(owner)
         piece = self._forward.piece(cache)
         for start in range(0, ids.shape[1] - 1, piece):
@@ -110,8 +110,8 @@ class Scorer:
             with self._pace.measure("piece", size, clock):
                 logits = self._forward.extend(cache, 0, read)
                 gained = _gather(torch.log_softmax(logits.float(), -1), ids[:, start + 1 : start + 1 + read.shape[1]])
-            found[:, start + 1 : start + 1 + read.shape[1]] = gained
-        done = iter(zip(given, lengths, found, strict=True))
+            logprobs[:, start + 1 : start + 1 + read.shape[1]] = gained
+        done = iter(zip(given, lengths, logprobs, strict=True))
         results = []
         for request in batch:
             scored = [next(done) for _ in request.completions]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.infer.cache import Index
+from solver.infer.decode_rows import DecodeRows
 from solver.infer.grammar import GridMachine
-from solver.infer.rows import Rows
 from solver.types import SampleRequest, SearchRequest
 
 SMALL_VOCABULARY = 64  # up to here all log-probabilities are looked at on the host
@@ -35,7 +35,7 @@ class Chooser(Protocol):
         """One key for every completion a request starts with."""
         ...
 
-    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
+    def choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
         """How the rows continue, given (rows, vocabulary) float32 log-probabilities."""
         ...
 
@@ -56,7 +56,7 @@ class Sampler:
         """One key a sample."""
         return sample_keys(self._requests[job])
 
-    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
+    def choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
         """One token a row."""
         device = logprobs.device
         legal = logprobs
@@ -80,22 +80,22 @@ class Searcher:
     """
 
     def __init__(self, requests: Sequence[SearchRequest], machine: GridMachine | None) -> None:
-        least = np.array([request.min_prob for request in requests], dtype=np.float64)
-        self._threshold = np.log(least)
-        self._most = int(1 / least.min()) + 1  # no more tokens than this can follow one prefix
+        min_probs = np.array([request.min_prob for request in requests], dtype=np.float64)
+        self._threshold = np.log(min_probs)
+        self._max_kept = int(1 / min_probs.min()) + 1  # no more tokens than this can follow one prefix
         self._machine = machine
 
     def keys(self, job: int) -> NDArray[np.uint64]:  # noqa: ARG002
         """A search starts with one row and draws nothing."""
         return np.zeros(1, dtype=np.uint64)
 
-    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
+    def choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
         """All tokens above the threshold."""
         machine, tokens = self._machine, None
         if machine is not None:
             logprobs = logprobs[:, torch.from_numpy(machine.columns).to(logprobs.device)]
-        elif logprobs.shape[1] > max(SMALL_VOCABULARY, self._most):
-            logprobs, ids = logprobs.topk(self._most, dim=-1)
+        elif logprobs.shape[1] > max(SMALL_VOCABULARY, self._max_kept):
+            logprobs, ids = logprobs.topk(self._max_kept, dim=-1)
             tokens = ids.cpu().numpy()
         block = logprobs.cpu().numpy()
         needed = self._threshold[rows.job] - rows.total

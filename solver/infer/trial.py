@@ -17,7 +17,10 @@ from solver.model.load import Base, one_line, share
 from solver.model.memory import is_out_of_memory
 from solver.model.support import VERIFIED, attention_refusal
 
-SHORT, LONGEST = 64, 4096  # tokens of the sequences compared; the long one is longer than what a layer may see, if that is known
+SHORT_LENGTH = 64  # tokens of the sequences that every model is tried on
+MAX_LENGTH = (
+    4096  # tokens of the second pair of sequences, at most; they are longer than the window of the layers, if that is known
+)
 _PAST_WINDOW = 32
 # mean total variation between next-token distributions that rounding alone may make
 _LOOSE = 0.05
@@ -46,13 +49,13 @@ def trial(model: Any, device: torch.device, context: int) -> str:
     Two passes over two sequences of 64 tokens, and over two long ones if layers have a window.
     """
     window = _longest_window(model.config)
-    lengths = sorted({min(SHORT, context), min(window + _PAST_WINDOW if window else SHORT, LONGEST, context)})
+    lengths = sorted({min(SHORT_LENGTH, context), min(window + _PAST_WINDOW if window else SHORT_LENGTH, MAX_LENGTH, context)})
     try:
         with torch.inference_mode():
             for length in lengths:
-                found = _difference(model, device, max(length, 16))
-                if not found < _TOLERANCE.get(model.dtype, _LOOSE):
-                    return f"the probabilities computed here differ by {found:.2g} from those of transformers on {length} tokens"
+                error = _difference(model, device, max(length, 16))
+                if not error < _TOLERANCE.get(model.dtype, _LOOSE):
+                    return f"the probabilities computed here differ by {error:.2g} from those of transformers on {length} tokens"
     except Exception as error:  # modules of any kind may raise anything when their attention is replaced
         if is_out_of_memory(error):
             raise
@@ -73,7 +76,7 @@ def _difference(model: Any, device: torch.device, length: int) -> float:
     last = torch.cat([torch.arange(cut - 1, length), length + torch.arange(short - 1, short + new)]).to(device)
     wanted = _probabilities(OutputHead.of(model)(decoder_states(model)(ids.to(device), last))).view(2, new + 1, -1)
     differences = []
-    if length <= SHORT:
+    if length <= SHORT_LENGTH:
         own = _probabilities(model(input_ids=ids.to(device), use_cache=False).logits).flatten(0, 1)
         differences.append(_variation(wanted.flatten(0, 1), own[last]))
     forward = Forward(share(model), device)
@@ -87,9 +90,9 @@ def _difference(model: Any, device: torch.device, length: int) -> float:
     return float(np.max(differences))  # which is not a number if any is none
 
 
-def _variation(found: Tensor, wanted: Tensor) -> float:
+def _variation(given: Tensor, wanted: Tensor) -> float:
     """The mean total variation; not a number if any of both is none."""
-    return float((found - wanted).abs().sum(-1).mean() / 2)
+    return float((given - wanted).abs().sum(-1).mean() / 2)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
-from solver.infer.vllm.handovers import Handovers
-from solver.infer.vllm.shim import BLOCK, Lora, Options
+from solver.infer.vllm.handover_costs import HandoverCosts
+from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora
 from solver.infer.vllm.state import VllmState
 from solver.model.device import DevicePlan, ModelShape
 from solver.model.load import Base, load_base
@@ -37,11 +37,11 @@ class StandIn:
     failing: set[str]
     state: VllmState  # of the process that the engines of a test run in
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CoreOptions) -> None:
         self.options, self.asleep, self.sleeps = options, False, options.sleeps
         self._do("start")
 
-    def try_adapter(self, lora: Lora) -> None:
+    def try_adapter(self, lora: ServedLora) -> None:
         pass
 
     def sleep(self) -> None:
@@ -65,7 +65,7 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     clock = Clock()
-    state = VllmState(handovers=Handovers(clock))
+    state = VllmState(handover_costs=HandoverCosts(clock))
     kind = type("Kind", (StandIn,), {"clock": clock, "log": [], "failing": set(), "state": state})
     kind.costs = {"start": 20.0, "sleep": 2.0, "wake": 1.0, "close": 0.5}
     monkeypatch.setattr(engine_module, "Core", kind)

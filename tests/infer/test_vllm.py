@@ -26,7 +26,7 @@ from solver.infer.base import EngineLost
 from solver.infer.hf import HFEngine
 from solver.infer.vllm import shim, step_loop
 from solver.infer.vllm.engine import VllmEngine, unservable
-from solver.infer.vllm.jobs import Given
+from solver.infer.vllm.request_trackers import GenerationOutput
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest, TokenIds
@@ -311,7 +311,7 @@ def test_a_core_that_breaks_or_stalls_is_replaced(
     """In the middle of its work; everything is answered, as if nothing had been. If none works, it is lost, and works later."""
     step, passes = shim.Core.step, [0]
 
-    def broken(core: shim.Core) -> dict[int, Given]:
+    def broken(core: shim.Core) -> dict[int, GenerationOutput]:
         passes[0] += 1
         if passes[0] == 5:
             raise RuntimeError("first line\nsecond line")

@@ -27,8 +27,8 @@ from solver.infer.checks import refusal
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm.adapters import check_adapter
-from solver.infer.vllm.jobs import Job, SampleJob, ScoreJob, SearchJob
-from solver.infer.vllm.shim import BLOCK, RANKS, Core, Lora, Options, architectures, distribution, new_lora, reads_nf4
+from solver.infer.vllm.request_trackers import RequestTracker, SampleTracker, ScoreTracker, SearchTracker
+from solver.infer.vllm.shim import BLOCK, RANKS, Core, CoreOptions, ServedLora, architectures, distribution, new_lora, reads_nf4
 from solver.infer.vllm.state import VllmState
 from solver.infer.vllm.step_loop import StepLoop, line_of
 from solver.model.dequantise import dequantised_folder
@@ -39,16 +39,16 @@ from solver.model.lora import linear_layers, save_neutral, target_names
 from solver.model.memory import is_out_of_memory
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
-SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
-STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most
+MAX_SEQUENCES = {"cpu": 64, "cuda": 256}  # decoded at once
+MAX_STEP_TOKENS = {"cpu": 1024, "cuda": 8192}  # read in one pass at most
 MIN_STEP_TOKENS = 512  # a pass may always read this many: more than are decoded at once, so that prompts are read beside them
-LOGITS = 2**28  # of one pass: vLLM makes those of all its tokens at once where the prompts are scored
-SLOTS = 8  # adapters in one batch, fewer if they are large
+MAX_STEP_LOGITS = 2**28  # of one pass: vLLM makes those of all its tokens at once where the prompts are scored
+MAX_SLOTS = 8  # adapters in one batch, fewer if they are large
 SLOT_BYTES = 4 << 30  # for the adapters of a batch
-KEPT_BYTES = 8 << 30  # of host memory, for adapters to come back to
-KEPT = 64  # adapters in host memory
-LESS = 4  # the next core gets this part of the generations that one broke with: it had twice what it decodes at once
-TRIES = 2  # cores in a row that do not start, or break before any request is answered
+HOST_ADAPTER_BYTES = 8 << 30  # of host memory, for adapters to come back to
+MAX_HOST_ADAPTERS = 64  # adapters in host memory
+GENERATIONS_DIVISOR = 4  # of the limit on generations after a core broke: it had twice what it decodes at once
+MAX_TRIES = 2  # cores in a row that do not start, or break before any request is answered
 
 log = logging.getLogger(__name__)
 
@@ -97,24 +97,24 @@ class VllmEngine:
         self._pace = Pace()
         self._folder: Path | None = None  # of the weights it serves
         self._core: Core | None = None
-        self._loras: dict[AdapterRef, Lora] = {}
+        self._loras: dict[AdapterRef, ServedLora] = {}
         self._loaded: set[AdapterRef] = set()  # that this core has read
-        self._most = 2 * SEQUENCES[self._device]  # generations in a core; less once memory ran out
+        self._max_generations = 2 * MAX_SEQUENCES[self._device]  # generations in a core; less once memory ran out
 
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
         """`n` sampled (or one greedy) completions per request, most probable first."""
         end = self._base.codec.end
-        return self._run([SampleJob(request, self._room(request), end) for request in requests], deadline)
+        return self._run([SampleTracker(request, self._room(request), end) for request in requests], deadline)
 
     def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
         """Every completion with probability >= min_prob per request, most probable first."""
         end, machine = self._base.codec.end, self._machine
-        jobs = [SearchJob(request, self._room(request), end, self._vocabulary, machine) for request in requests]
-        return self._run(jobs, deadline)
+        trackers = [SearchTracker(request, self._room(request), end, self._vocabulary, machine) for request in requests]
+        return self._run(trackers, deadline)
 
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
         """The given completions with their log-probabilities; no grammar applies."""
-        return self._run([ScoreJob(request, self._base.codec.end) for request in requests], deadline)
+        return self._run([ScoreTracker(request, self._base.codec.end) for request in requests], deadline)
 
     def start(self, rank: int) -> None:
         """Be ready for adapters of at most this rank; 0: for none. Raises whatever vllm raises, and EngineLost.
@@ -137,15 +137,15 @@ class VllmEngine:
         core = self._core
         if core is None or core.asleep:
             return
-        if core.sleeps and self._state.handovers.sleeping_is_cheaper():
+        if core.sleeps and self._state.handover_costs.sleeping_is_cheaper():
             try:
-                with self._state.handovers.measure("sleep"):
+                with self._state.handover_costs.measure("sleep"):
                     core.sleep()
                 return
             except Exception as error:  # then its state is unknown
                 self._sleeps = False
                 log.warning("vllm: it does not sleep, and is ended and started again instead: %s", line_of(error))
-        with self._state.handovers.measure("close"):
+        with self._state.handover_costs.measure("close"):
             self.close()
 
     def wake(self) -> None:
@@ -159,7 +159,7 @@ class VllmEngine:
     @property
     def handover_seconds(self) -> float:
         """What giving the device up and taking it again costs, as measured so far."""
-        return self._state.handovers.cycle()
+        return self._state.handover_costs.cycle()
 
     def close(self) -> None:
         """End vLLM and free its memory; the next request starts it again."""
@@ -201,25 +201,25 @@ class VllmEngine:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    def _run(self, jobs: Sequence[Job], deadline: Deadline) -> Iterator[Result]:
+    def _run(self, trackers: Sequence[RequestTracker], deadline: Deadline) -> Iterator[Result]:
         """Refuse what cannot be served, then serve those of the base, then those of adapters, neighbours by adapter."""
         ranks: dict[AdapterRef, int | str] = {}  # or why it cannot be served
-        plain: list[Job] = []
-        adapted: list[Job] = []
-        for job in jobs:
-            adapter = job.request.adapter
-            error = refusal(job.request, self._base.context)
+        plain: list[RequestTracker] = []
+        adapted: list[RequestTracker] = []
+        for tracker in trackers:
+            adapter = tracker.request.adapter
+            error = refusal(tracker.request, self._base.context)
             if not error and adapter is not None:
                 if adapter not in ranks:
                     ranks[adapter] = self._rank(adapter)
                 error = str(ranks[adapter]) if isinstance(ranks[adapter], str) else ""
             if error:
-                yield job.result("failed", error)
+                yield tracker.result("failed", error)
             else:
-                (plain if adapter is None else adapted).append(job)
+                (plain if adapter is None else adapted).append(tracker)
         largest = max((rank for rank in ranks.values() if isinstance(rank, int)), default=0)
         order = {adapter: place for place, adapter in enumerate(ranks)}
-        adapted.sort(key=lambda job: order[job.request.adapter])  # type: ignore[index]
+        adapted.sort(key=lambda tracker: order[tracker.request.adapter])  # type: ignore[index]
         yield from self._serve(plain, largest, deadline)  # the core that these start serves the others, too
         yield from self._serve(adapted, largest, deadline)
 
@@ -229,28 +229,28 @@ class VllmEngine:
         except InputError as error:
             return str(error)
 
-    def _serve(self, jobs: Sequence[Job], rank: int, deadline: Deadline) -> Iterator[Result]:
-        waiting, again = deque(jobs), set[Job]()
-        most, tries = self._most, TRIES
+    def _serve(self, trackers: Sequence[RequestTracker], rank: int, deadline: Deadline) -> Iterator[Result]:
+        waiting, again = deque(trackers), set[RequestTracker]()
+        max_generations, tries = self._max_generations, MAX_TRIES
         while waiting:
             if deadline.expired(self._reach(rank)):
-                yield from (job.result("cut") for job in waiting)
+                yield from (tracker.result("cut") for tracker in waiting)
                 return
             try:
                 core = self._started(rank, deadline)
             except Exception as error:  # whatever vllm finds wrong with a model, a machine or itself
                 tries = self._give_up(f"vLLM did not start: {line_of(error)}", tries)
                 continue
-            loop = StepLoop(core, waiting, self._lora, self._pace, deadline, most)
+            loop = StepLoop(core, waiting, self._lora, self._pace, deadline, max_generations)
             yield from loop.run()
             if loop.broken is None:
                 continue
-            tries = self._give_up(f"vLLM broke: {line_of(loop.broken)}", TRIES if loop.completed else tries)
-            most = max(1, most // LESS)
+            tries = self._give_up(f"vLLM broke: {line_of(loop.broken)}", MAX_TRIES if loop.completed else tries)
+            max_generations = max(1, max_generations // GENERATIONS_DIVISOR)
             if is_out_of_memory(loop.broken):
-                self._most = most
-            yield from (job.result("failed", line_of(loop.broken)) for job in loop.lost if job in again)
-            waiting.extend(job for job in loop.lost if job not in again)
+                self._max_generations = max_generations
+            yield from (tracker.result("failed", line_of(loop.broken)) for tracker in loop.lost if tracker in again)
+            waiting.extend(tracker for tracker in loop.lost if tracker not in again)
             again.update(loop.lost)
 
     def _give_up(self, reason: str, tries: int) -> int:
@@ -261,7 +261,7 @@ class VllmEngine:
         log.warning("vllm: %s; it is started again", reason)
         return tries - 1
 
-    def _lora(self, core: Core, adapter: AdapterRef) -> Lora:
+    def _lora(self, core: Core, adapter: AdapterRef) -> ServedLora:
         """The adapter as this core knows it, read in. Raises whatever vllm raises if it cannot be."""
         if adapter not in self._loras:
             self._loras[adapter] = new_lora(adapter.id, adapter.path)
@@ -280,13 +280,13 @@ class VllmEngine:
         """Seconds until the core can take requests of this rank, so far as it is known."""
         if not self._fits(rank):
             return self._state.starts.reach("start", 1)
-        return self._state.handovers.seconds("wake") if self._core is not None and self._core.asleep else 0.0
+        return self._state.handover_costs.seconds("wake") if self._core is not None and self._core.asleep else 0.0
 
     def _started(self, rank: int, deadline: Deadline) -> Core:
         state = self._state
         if self._core is not None and self._core.asleep and self._fits(rank):
             try:
-                with state.handovers.measure("wake"):
+                with state.handover_costs.measure("wake"):
                     self._core.wake()
             except Exception as error:  # such as too little memory: its state is unknown
                 self._sleeps = False
@@ -295,7 +295,7 @@ class VllmEngine:
         if self._core is None or not self._fits(rank):
             if state.running is not None:
                 state.running.close()
-            with state.handovers.measure("start"), state.starts.measure("start", 1, deadline.clock):
+            with state.handover_costs.measure("start"), state.starts.measure("start", 1, deadline.clock):
                 self._core = Core(self._options(rank))
             state.running = self
         return self._core
@@ -308,7 +308,7 @@ class VllmEngine:
             self._folder = base.path if as_it_is else dequantised_folder(base, base.cache)  # type: ignore[arg-type]
         return self._folder
 
-    def _options(self, rank: int) -> Options:
+    def _options(self, rank: int) -> CoreOptions:
         base = self._base
         config = base.model.config.get_text_config()
         head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -324,7 +324,7 @@ class VllmEngine:
             slots = min(slots, self._plan.slots)
             if self._plan.cache:
                 cache = min(cache, max(self._plan.cache, (base.context + 1 + 2 * BLOCK) * position))
-        return Options(
+        return CoreOptions(
             model=self._weights(),
             dtype=str(base.dtype).removeprefix("torch."),
             context=base.context,
@@ -335,7 +335,7 @@ class VllmEngine:
             rank=rank,
             targets=target_names(base.model),
             slots=slots,
-            kept=_share(KEPT_BYTES, adapter_bytes(base, rank), KEPT),
+            host_adapters=_share(HOST_ADAPTER_BYTES, adapter_bytes(base, rank), MAX_HOST_ADAPTERS),
             grammar=self._grammar,
             quantized=self._quantized,
             sleeps=self._sleeps,
@@ -346,8 +346,8 @@ def limits(base: Base, rank: int) -> tuple[int, int, int]:
     """Tokens read in one pass, sequences decoded at once, and adapters of that rank in a batch."""
     device = base.device.type
     vocabulary = int(base.model.config.get_text_config().vocab_size)
-    step_tokens = max(MIN_STEP_TOKENS, min(STEP_TOKENS[device], LOGITS // vocabulary))
-    return step_tokens, SEQUENCES[device], _share(SLOT_BYTES, adapter_bytes(base, _served_rank(rank)), SLOTS)
+    step_tokens = max(MIN_STEP_TOKENS, min(MAX_STEP_TOKENS[device], MAX_STEP_LOGITS // vocabulary))
+    return step_tokens, MAX_SEQUENCES[device], _share(SLOT_BYTES, adapter_bytes(base, _served_rank(rank)), MAX_SLOTS)
 
 
 def adapter_bytes(base: Base, rank: int) -> int:
@@ -399,6 +399,6 @@ def _widths(base: Base) -> int:
     return sum(layer.in_features + layer.out_features for layer in linear_layers(base.model).values())
 
 
-def _share(budget: int, size: int, most: int) -> int:
+def _share(budget: int, size: int, limit: int) -> int:
     """How many things of `size` bytes the budget holds, one at least."""
-    return max(1, min(most, budget // max(size, 1)))
+    return max(1, min(limit, budget // max(size, 1)))

@@ -19,11 +19,11 @@ from solver.codec import GridGrammar
 from solver.infer.grammar import STATE, GridMachine, GridState
 from solver.infer.token_choice import draw
 
-ARGUMENT = "solver_way"  # in SamplingParams.extra_args: a Way
+ARGUMENT = "solver_choice_params"  # in SamplingParams.extra_args: a ChoiceParams
 
 
 @dataclass(frozen=True)
-class Way:
+class ChoiceParams:
     """How the tokens of one generation are chosen."""
 
     grammar: GridGrammar | None
@@ -33,8 +33,8 @@ class Way:
 
 
 @dataclass(eq=False)
-class _Row:
-    way: Way
+class _Generation:
+    params: ChoiceParams
     machine: GridMachine | None
     state: GridState
     output: list[int]  # vLLM's own list, which it appends to
@@ -48,12 +48,12 @@ class _Row:
 
 
 class TokenChoiceProcessor(LogitsProcessor):
-    """Chooses the next token of every request that carries a `Way`; leaves the logits of other requests alone."""
+    """Chooses the next token of every request that carries a `ChoiceParams`; leaves the logits of other requests alone."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
         self._vocabulary = vllm_config.model_config.get_vocab_size()
         self._machines: dict[GridGrammar, GridMachine] = {}
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, _Generation] = {}
 
     def is_argmax_invariant(self) -> bool:
         """It decides what greedy decoding takes."""
@@ -65,8 +65,8 @@ class TokenChoiceProcessor(LogitsProcessor):
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """(rows, vocabulary), changed in place."""
-        for grammar in {row.way.grammar for row in self._rows.values()}:
-            numbers = [number for number, row in self._rows.items() if row.way.grammar == grammar]
+        for grammar in {row.params.grammar for row in self._rows.values()}:
+            numbers = [number for number, row in self._rows.items() if row.params.grammar == grammar]
             self._choose(logits, numbers, self._machine(grammar))
         return logits
 
@@ -82,9 +82,9 @@ class TokenChoiceProcessor(LogitsProcessor):
             legal = legal[:, columns].masked_fill_(hidden, -torch.inf)
         picked = draw(
             legal,
-            np.array([row.way.temperature for row in rows]),
-            np.array([row.way.key for row in rows], dtype=np.uint64),
-            np.array([len(row.way.written) + len(row.output) for row in rows], dtype=np.int64),
+            np.array([row.params.temperature for row in rows]),
+            np.array([row.params.key for row in rows], dtype=np.uint64),
+            np.array([len(row.params.written) + len(row.output) for row in rows], dtype=np.int64),
         )
         if machine is not None:
             picked = columns[picked]
@@ -97,11 +97,11 @@ class TokenChoiceProcessor(LogitsProcessor):
             self._machines[grammar] = GridMachine(grammar, self._vocabulary)
         return None if grammar is None else self._machines[grammar]
 
-    def _enter(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Row | None:  # noqa: ARG002
-        way = (params.extra_args or {}).get(ARGUMENT)
-        if way is None:
+    def _enter(self, sampling: Any, prompt: list[int] | None, output: list[int]) -> _Generation | None:  # noqa: ARG002
+        params = (sampling.extra_args or {}).get(ARGUMENT)
+        if params is None:
             return None
-        row = _Row(way, self._machine(way.grammar), np.zeros((1, STATE), dtype=np.int16), list(way.written))
+        row = _Generation(params, self._machine(params.grammar), np.zeros((1, STATE), dtype=np.int16), list(params.written))
         row.catch_up()
         row.output, row.read = output, 0
         return row

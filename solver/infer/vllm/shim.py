@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 from solver.codec import GridGrammar
-from solver.infer.vllm.jobs import Ask, Given
+from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -60,7 +60,7 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vllm can be started with
 
 
 @dataclass(frozen=True)
-class Options:
+class CoreOptions:
     """What a core is started with."""
 
     model: Path
@@ -73,14 +73,14 @@ class Options:
     rank: int = 0  # of the largest adapter, one of RANKS; 0: no adapters
     targets: tuple[str, ...] = ()  # names of the layers that adapters change
     slots: int = 1  # adapters in one batch
-    kept: int = 1  # adapters in host memory
+    host_adapters: int = 1  # adapters in host memory
     grammar: GridGrammar | None = None
     quantized: bool = False  # in NF4, as it is loaded
     sleeps: bool = False  # if this build can: its memory then comes from an allocator that can give it up
 
 
 @dataclass(frozen=True)
-class Lora:
+class ServedLora:
     """An adapter as vllm knows it. `number` is never used again in this process: vllm would serve the old weights."""
 
     name: str
@@ -115,7 +115,7 @@ def reads_nf4() -> bool:
 class Core:
     """One running vLLM engine."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CoreOptions) -> None:
         """Start it: seconds. Raises whatever vllm raises."""
         self.options = options
         self.asleep = False
@@ -128,31 +128,31 @@ class Core:
                 _clean()
                 raise
 
-    def add_adapter(self, lora: Lora) -> None:
+    def add_adapter(self, lora: ServedLora) -> None:
         """Read an adapter into memory. Raises whatever vllm raises if it cannot."""
         with contained():
             self._engine.add_lora(_lora(lora))
 
-    def try_adapter(self, lora: Lora) -> None:
+    def try_adapter(self, lora: ServedLora) -> None:
         """Read an adapter and forget it. Raises whatever vllm raises if it cannot be read."""
         self.add_adapter(lora)
         with contained():
             self._engine.remove_lora(lora.number)
 
-    def add(self, ask: Ask, lora: Lora | None) -> int:
+    def add(self, spec: GenerationSpec, lora: ServedLora | None) -> int:
         """Queue a generation; the key that `step` names it by. Raises whatever vllm raises if it refuses."""
         key = next(self._keys)
         with contained():
-            prompt = {"prompt_token_ids": [*map(int, ask.prompt), *ask.written]}
+            prompt = {"prompt_token_ids": [*map(int, spec.prompt), *spec.written]}
             adapter = _lora(lora) if lora is not None else None
-            self._engine.add_request(str(key), prompt, _sampling(ask, self.options), lora_request=adapter)
+            self._engine.add_request(str(key), prompt, _sampling(spec, self.options), lora_request=adapter)
         return key
 
-    def step(self) -> dict[int, Given]:
+    def step(self) -> dict[int, GenerationOutput]:
         """Advance everything that is queued by one pass of the model; what came of it, by key."""
         with contained():
             outputs = self._engine.step()
-        return {int(output.request_id): _given(output) for output in outputs}
+        return {int(output.request_id): _output_of(output) for output in outputs}
 
     def abort(self, keys: Sequence[int]) -> None:
         """Forget generations; unknown ones are ignored."""
@@ -193,10 +193,10 @@ class Core:
 _numbers = itertools.count(1)
 
 
-def new_lora(id_: str, path: Path) -> Lora:
+def new_lora(id_: str, path: Path) -> ServedLora:
     """A name and a number that no adapter of this process had before."""
     number = next(_numbers)
-    return Lora(f"{id_}#{number}", number, path)
+    return ServedLora(f"{id_}#{number}", number, path)
 
 
 _threads = 0  # of all calls into vllm, from the first engine of this process on
@@ -261,7 +261,7 @@ def _pool() -> Any:
     return None if module is None else module.CuMemAllocator.instance
 
 
-def _start(options: Options, sleeps: bool) -> Any:
+def _start(options: CoreOptions, sleeps: bool) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -300,7 +300,7 @@ def _start(options: Options, sleeps: bool) -> Any:
             "enable_lora": True,
             "max_lora_rank": options.rank,
             "max_loras": options.slots,
-            "max_cpu_loras": options.kept,
+            "max_cpu_loras": options.host_adapters,
             "lora_target_modules": sorted({*options.targets, *PACKED}),
         }
     config = EngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT)
@@ -335,38 +335,38 @@ def _forget_models() -> None:
         asked.cache_clear()
 
 
-def _lora(lora: Lora) -> Any:
+def _lora(lora: ServedLora) -> Any:
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(lora.name, lora.number, str(lora.path))
 
 
-def _sampling(ask: Ask, options: Options) -> Any:
+def _sampling(spec: GenerationSpec, options: CoreOptions) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    from solver.infer.vllm.logits_processor import ARGUMENT, Way
+    from solver.infer.vllm.logits_processor import ARGUMENT, ChoiceParams
 
-    if ask.scored:
+    if spec.scored:
         return SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )
     return SamplingParams(
         temperature=0.0,  # the choice is made before: vllm's own seeded draws fail on CPUs where a prompt is read in two parts
-        max_tokens=ask.most,
-        logprobs=ask.top,
+        max_tokens=spec.max_tokens,
+        logprobs=spec.top,
         stop_token_ids=[options.end],
         ignore_eos=True,  # the end token is the codec's, not the folder's
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args={ARGUMENT: Way(options.grammar, ask.written, ask.temperature, ask.key)},
+        extra_args={ARGUMENT: ChoiceParams(options.grammar, spec.written, spec.temperature, spec.key)},
     )
 
 
-def _given(output: Any) -> Given:
-    completion = output.outputs[0]
-    if output.prompt_logprobs is not None and completion.logprobs is None:
-        places = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+def _output_of(given: Any) -> GenerationOutput:
+    completion = given.outputs[0]
+    if given.prompt_logprobs is not None and completion.logprobs is None:
+        places = zip(given.prompt_token_ids, given.prompt_logprobs, strict=True)
         scores = [float("nan") if table is None else table[token].logprob for token, table in places]
-        return Given([], [], output.finished, scores)
+        return GenerationOutput([], [], given.finished, scores)
     tables = [{token: entry.logprob for token, entry in table.items()} for table in completion.logprobs or ()]
-    return Given(list(completion.token_ids), tables, output.finished)
+    return GenerationOutput(list(completion.token_ids), tables, given.finished)

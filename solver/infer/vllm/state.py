@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from solver.infer.pace import Pace
-from solver.infer.vllm.handovers import Handovers
+from solver.infer.vllm.handover_costs import HandoverCosts
 
 if TYPE_CHECKING:
     from solver.infer.vllm.engine import VllmEngine
@@ -17,5 +17,5 @@ class VllmState:
     """The memory of a process that its vLLM engines share. Only one core can run in a process at a time."""
 
     starts: Pace = field(default_factory=Pace)  # of cores, on the clock of the deadline
-    handovers: Handovers = field(default_factory=Handovers)
+    handover_costs: HandoverCosts = field(default_factory=HandoverCosts)
     running: VllmEngine | None = None  # the engine whose core runs or sleeps

@@ -16,7 +16,7 @@ FIRST_WIDTH = 64  # tokens
 
 
 @dataclass(eq=False)
-class Rows:
+class DecodeRows:
     """Struct of arrays; `tokens` and `logprobs` hold `length` valid columns."""
 
     job: NDArray[np.int64]  # (rows,) which request
@@ -28,10 +28,10 @@ class Rows:
     logprobs: NDArray[np.float32]  # (rows, columns)
 
     @staticmethod
-    def start(job: int, keys: NDArray[np.uint64]) -> Rows:
+    def start(job: int, keys: NDArray[np.uint64]) -> DecodeRows:
         """Empty completions of one request, one for each key."""
         n = len(keys)
-        return Rows(
+        return DecodeRows(
             job=np.full(n, job, dtype=np.int64),
             key=keys,
             length=np.zeros(n, dtype=np.int64),
@@ -44,11 +44,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.job)
 
-    def take(self, index: Index | NDArray[np.bool_] | slice) -> Rows:
+    def take(self, index: Index | NDArray[np.bool_] | slice) -> DecodeRows:
         """A copy of some rows."""
-        return Rows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
+        return DecodeRows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
 
-    def extend(self, *others: Rows) -> None:
+    def extend(self, *others: DecodeRows) -> None:
         """Append the rows of `others`."""
         parts = (self, *others)
         width = max(part.tokens.shape[1] for part in parts)

@@ -10,7 +10,7 @@ from typing import Literal
 Part = Literal["sleep", "wake", "close", "start"]
 
 
-class Handovers:
+class HandoverCosts:
     """The seconds each part took last.
 
     Sleeping is tried first: a start is known from the beginning, though the first one of a process is longer by its imports.

@@ -1,4 +1,4 @@
-"""What the vLLM engine does without vLLM: jobs against brute force, with stand-in cores, and what is refused before a start."""
+"""The vLLM engine without vLLM: request trackers against brute force, breaking stand-in cores, refusals before a start."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine, limits
-from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
-from solver.infer.vllm.shim import BLOCK, Lora, Options
+from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec, SampleTracker, ScoreTracker, SearchTracker
+from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora
 from solver.infer.vllm.step_loop import StepLoop
 from solver.model.load import Base, load_base
 from solver.model.lora import linear_layers
@@ -46,41 +46,41 @@ class StandInCore:
     """One token a step for every generation, like vLLM: greedy, under the grammar, with the most probable ones beside."""
 
     def __init__(self, machine: GridMachine | None, sequences: int = 4) -> None:
-        self.options = Options(Path(), "float32", 64, END, 0, sequences, 64)
+        self.options = CoreOptions(Path(), "float32", 64, END, 0, sequences, 64)
         self.machine, self.keys = machine, itertools.count()
-        self.live: dict[int, tuple[Ask, list[int]]] = {}
-        self.adapters: list[Lora | None] = []
+        self.live: dict[int, tuple[GenerationSpec, list[int]]] = {}
+        self.adapters: list[ServedLora | None] = []
         self.tried: list[set[str]] = []  # the weights of adapters that were only tried
 
-    def add(self, ask: Ask, lora: Lora | None) -> int:
+    def add(self, spec: GenerationSpec, lora: ServedLora | None) -> int:
         key = next(self.keys)
-        self.live[key] = ask, []
+        self.live[key] = spec, []
         self.adapters.append(lora)
         return key
 
-    def try_adapter(self, lora: Lora) -> None:
+    def try_adapter(self, lora: ServedLora) -> None:
         self.tried.append(set(load_file(lora.path / "adapter_model.safetensors")))
 
     def abort(self, keys: list[int]) -> None:
         for key in keys:
             self.live.pop(key, None)
 
-    def step(self) -> dict[int, Given]:
+    def step(self) -> dict[int, GenerationOutput]:
         given = {}
-        for key, (ask, written) in list(self.live.items()):
-            prompt = tuple(map(int, ask.prompt))
-            if ask.scored:
+        for key, (spec, written) in list(self.live.items()):
+            prompt = tuple(map(int, spec.prompt))
+            if spec.scored:
                 scores = [float(logprobs(prompt[:place])[token]) if place else float("nan") for place, token in enumerate(prompt)]
-                given[key] = Given([], [], True, scores)
+                given[key] = GenerationOutput([], [], True, scores)
                 del self.live[key]
                 continue
-            so_far = (*ask.written, *written)
+            so_far = (*spec.written, *written)
             found = logprobs((*prompt, *so_far))
             token = int(np.where(self.legal(so_far), found, -np.inf).argmax())
-            top = {int(t): float(found[t]) for t in np.argsort(-found)[: ask.top]} | {token: float(found[token])}
+            top = {int(t): float(found[t]) for t in np.argsort(-found)[: spec.top]} | {token: float(found[token])}
             written.append(token)
-            finished = token == END or len(written) == ask.most
-            given[key] = Given([token], [top], finished)
+            finished = token == END or len(written) == spec.max_tokens
+            given[key] = GenerationOutput([token], [top], finished)
             if finished:
                 del self.live[key]
         return given
@@ -96,10 +96,10 @@ class StandInCore:
         return mask
 
 
-def run_step_loop(core: StandInCore, jobs: list, deadline: Deadline = NEVER) -> dict[str, Result]:
-    adapters: Callable = lambda _, ref: Lora(ref.id, 1, ref.path)  # noqa: E731
-    results = list(StepLoop(core, deque(jobs), adapters, Pace(), deadline).run())  # type: ignore[arg-type]
-    assert len({result.request for result in results}) == len(results) == len(jobs)
+def run_step_loop(core: StandInCore, trackers: list, deadline: Deadline = NEVER) -> dict[str, Result]:
+    adapters: Callable = lambda _, ref: ServedLora(ref.id, 1, ref.path)  # noqa: E731
+    results = list(StepLoop(core, deque(trackers), adapters, Pace(), deadline, 2 * core.options.sequences).run())  # type: ignore[arg-type]
+    assert len({result.request for result in results}) == len(results) == len(trackers)
     assert not core.live
     return {result.request: result for result in results}
 
@@ -124,11 +124,11 @@ def brute_force(core: StandInCore, least: float, most: int) -> dict[tuple[int, .
 def test_search_finds_what_brute_force_finds(machine: GridMachine | None) -> None:
     core = StandInCore(machine)
     cases = {str(least): (least, most) for least, most in ((0.3, 6), (0.05, 6), (0.01, 5), (0.002, 7))}
-    jobs = [
-        SearchJob(SearchRequest(id_, PROMPT, None, least, most), most, END, VOCABULARY, machine)
+    trackers = [
+        SearchTracker(SearchRequest(id_, PROMPT, None, least, most), most, END, VOCABULARY, machine)
         for id_, (least, most) in cases.items()
     ]
-    results = run_step_loop(core, jobs)
+    results = run_step_loop(core, trackers)
     for id_, (least, most) in cases.items():
         expected = brute_force(core, least, most)
         assert results[id_].status == "complete"
@@ -141,9 +141,9 @@ def test_scores_samples_and_adapters() -> None:
     core = StandInCore(MACHINE)
     adapter = AdapterRef("a", Path("a"), "lora")
     given = (np.array([0, 1, END], dtype=np.int32), PROMPT[:0], np.array([2], dtype=np.int32))
-    score = ScoreJob(ScoreRequest("score", PROMPT, adapter, given), END)
-    nothing = ScoreJob(ScoreRequest("nothing", PROMPT, adapter, ()), END)
-    sample = SampleJob(SampleRequest("sample", PROMPT, adapter, 3, 1.0, 9), 9, END)
+    score = ScoreTracker(ScoreRequest("score", PROMPT, adapter, given), END)
+    nothing = ScoreTracker(ScoreRequest("nothing", PROMPT, adapter, ()), END)
+    sample = SampleTracker(SampleRequest("sample", PROMPT, adapter, 3, 1.0, 9), 9, END)
     results = run_step_loop(core, [score, nothing, sample])
     assert {result.status for result in results.values()} == {"complete"}
     assert [len(c.ids) for c in results["score"].completions] == [3, 0, 1]
@@ -151,7 +151,7 @@ def test_scores_samples_and_adapters() -> None:
     np.testing.assert_allclose(results["score"].completions[0].logprobs, expected, atol=1e-6)
     assert [c.finished for c in results["score"].completions] == [True, False, False]
     assert len(results["sample"].completions) == 3
-    assert len({ask.key for ask in sample.start()}) == 3
+    assert len({spec.key for spec in sample.start()}) == 3
     assert {lora.name for lora in core.adapters if lora is not None} == {"a"}
 
 
@@ -159,14 +159,14 @@ def test_numbers_that_are_none_fail_their_request_alone() -> None:
     core = StandInCore(None)
     step = core.step
 
-    def broken() -> dict[int, Given]:
+    def broken() -> dict[int, GenerationOutput]:
         """NaN for the first request."""
         return {key: replace(news, logprobs=[{token: float("nan") for token in news.tokens}] if not key else news.logprobs)
                 for key, news in step().items()}  # fmt: skip
 
     core.step = broken  # type: ignore[method-assign]
-    jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 1, 0.0, 6), 6, END) for n in range(3)]
-    results = run_step_loop(core, jobs)
+    trackers = [SampleTracker(SampleRequest(str(n), PROMPT, None, 1, 0.0, 6), 6, END) for n in range(3)]
+    results = run_step_loop(core, trackers)
     assert [results[str(n)].status for n in range(3)] == ["failed", "complete", "complete"]
     assert "not finite" in results["0"].error
 
@@ -174,8 +174,8 @@ def test_numbers_that_are_none_fail_their_request_alone() -> None:
 @pytest.mark.parametrize("seconds", [0, 4, 12, 30])
 def test_the_deadline_cuts(seconds: float) -> None:
     now = itertools.count()
-    jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 2, 0.0, 6), 6, END) for n in range(9)]
-    results = run_step_loop(StandInCore(None), jobs, Deadline(seconds, lambda: float(next(now))))
+    trackers = [SampleTracker(SampleRequest(str(n), PROMPT, None, 2, 0.0, 6), 6, END) for n in range(9)]
+    results = run_step_loop(StandInCore(None), trackers, Deadline(seconds, lambda: float(next(now))))
     statuses = {result.status for result in results.values()}
     assert "cut" in statuses
     assert statuses <= {"cut", "complete"}
@@ -204,7 +204,7 @@ def test_what_is_fitted_can_be_served(base: Base) -> None:
 class Cores:
     """Stand-ins that break in a pass as they are told, and remember what they held."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[int, list[Ask]], Exception | None]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[int, list[GenerationSpec]], Exception | None]) -> None:
         self.made: list[StandInCore] = []
         self.most: list[int] = []  # generations at once, by core
         self.unstartable: set[int] = set()
@@ -212,9 +212,9 @@ class Cores:
         self._breaks = breaks
         monkeypatch.setattr(engine_module, "Core", self.start)
         monkeypatch.setattr(engine_module, "unservable", lambda base: "")
-        monkeypatch.setattr(engine_module, "SEQUENCES", {"cpu": 2})
+        monkeypatch.setattr(engine_module, "MAX_SEQUENCES", {"cpu": 2})
 
-    def start(self, options: Options) -> StandInCore:
+    def start(self, options: CoreOptions) -> StandInCore:
         number, self.starts = self.starts, self.starts + 1
         if number in self.unstartable:
             raise RuntimeError("no room\nfor keys")
@@ -222,10 +222,10 @@ class Cores:
         core.options = replace(core.options, rank=options.rank)
         step = core.step
 
-        def breaking() -> dict[int, Given]:
-            asks = [ask for ask, _ in core.live.values()]
-            self.most[place] = max(self.most[place], len(asks))
-            if (error := self._breaks(place, asks)) is not None:
+        def breaking() -> dict[int, GenerationOutput]:
+            specs = [spec for spec, _ in core.live.values()]
+            self.most[place] = max(self.most[place], len(specs))
+            if (error := self._breaks(place, specs)) is not None:
                 raise error
             return step()
 
@@ -272,7 +272,7 @@ def test_what_a_broken_core_held_begins_anew(
 
 
 def test_a_request_that_breaks_every_core_fails_alone(base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
-    cores = Cores(monkeypatch, lambda _, asks: error if any(ask.prompt[1] == 0 for ask in asks) else None)
+    cores = Cores(monkeypatch, lambda _, specs: error if any(spec.prompt[1] == 0 for spec in specs) else None)
     found = answers(VllmEngine(base, InferSettings()), greedy(9))
     assert {key: result.status for key, result in found.items()} == {str(n): "complete" if n else "failed" for n in range(9)}
     assert found["0"].error == "illegal access"
@@ -316,15 +316,17 @@ def test_memory_that_ran_out_is_remembered(
 
 def test_the_first_passes_are_made_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one row and of several, with log-probabilities of new tokens and of prompts; by the base, and once for a core."""
-    seen: list[list[Ask]] = []
-    cores = Cores(monkeypatch, lambda _, asks: seen.append(asks))
+    seen: list[list[GenerationSpec]] = []
+    cores = Cores(monkeypatch, lambda _, specs: seen.append(specs))
     engine = VllmEngine(base, InferSettings())
     engine.start(8)
     (core,) = cores.made
-    assert {(ask.scored, len(asks) > 1) for asks in seen for ask in asks} == set(itertools.product((False, True), repeat=2))
+    assert {(spec.scored, len(specs) > 1) for specs in seen for spec in specs} == set(itertools.product((False, True), repeat=2))
     (tried,) = core.tried
     assert {name.split(".lora_")[0] for name in tried} == {f"base_model.model.{name}" for name in linear_layers(base.model)}
-    assert all(len(ask.prompt) + ask.most < BLOCK for asks in seen for ask in asks)  # nothing is left in the prefix cache
+    assert all(
+        len(spec.prompt) + spec.max_tokens < BLOCK for specs in seen for spec in specs
+    )  # nothing is left in the prefix cache
     assert set(core.adapters) == {None}
     assert not core.live
     passes = len(seen)
@@ -338,8 +340,8 @@ def test_what_the_first_pass_took_is_not_the_pace(base: Base, monkeypatch: pytes
     """A minute of compiling for every kind of pass; a tenth of a second ever after, which the first request goes by."""
     now, known = [0.0], set[tuple[bool, int]]()
 
-    def compiles(_: int, asks: list[Ask]) -> None:
-        kind = (asks[0].scored, len(asks))
+    def compiles(_: int, specs: list[GenerationSpec]) -> None:
+        kind = (specs[0].scored, len(specs))
         now[0] += 0.1 if kind in known else 60.0
         known.add(kind)
 
@@ -357,7 +359,7 @@ def test_what_the_first_pass_took_is_not_the_pace(base: Base, monkeypatch: pytes
 def test_adapters_that_a_core_does_not_read_are_refused_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = Cores(monkeypatch, lambda *_: None)
 
-    def refuse(core: StandInCore, lora: Lora) -> None:
+    def refuse(core: StandInCore, lora: ServedLora) -> None:
         raise ValueError("expected target modules in {'qkv_proj'} but received ['q_proj']\nor more")
 
     monkeypatch.setattr(StandInCore, "try_adapter", refuse)

@@ -21,11 +21,11 @@ from solver.types import Completion, Request, Result, SampleRequest, ScoreReques
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
-    """One generation: at most `most` tokens after `prompt` + `written`."""
+class GenerationSpec:
+    """One generation: at most `max_tokens` tokens after `prompt` + `written`."""
 
     prompt: TokenIds
-    most: int
+    max_tokens: int
     written: tuple[int, ...] = ()  # the part of the answer that is there already
     temperature: float = 0.0
     key: int = 0  # what its random numbers are a function of, with the place in the answer
@@ -34,24 +34,24 @@ class Ask:
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class GenerationOutput:
     """What a step gave for one generation: new tokens, each with log-probabilities (nats) by token id."""
 
     tokens: Sequence[int]
     logprobs: Sequence[Mapping[int, float]]
     finished: bool
-    prompt_logprobs: Sequence[float] = ()  # of `Ask.scored`, by place; nan for the first, which nothing predicts
+    prompt_logprobs: Sequence[float] = ()  # of `GenerationSpec.scored`, by place; nan for the first, which nothing predicts
 
 
 @dataclass(frozen=True, eq=False)
-class Followed:
+class TrackerUpdate:
     """What follows from what was given: more generations, and whether this one is of no use any more."""
 
-    asks: Sequence[Ask] = ()
-    drop: bool = False
+    specs: Sequence[GenerationSpec] = ()
+    abort: bool = False
 
 
-class Job(Protocol):
+class RequestTracker(Protocol):
     """A request on its way; generations are numbered in the order they are asked for."""
 
     @property
@@ -59,11 +59,11 @@ class Job(Protocol):
         """What is answered."""
         ...
 
-    def start(self) -> Sequence[Ask]:
-        """The first generations, of a job that begins or begins anew; none: there is nothing to do."""
+    def start(self) -> Sequence[GenerationSpec]:
+        """The first generations, of a tracker that begins or begins anew; none: there is nothing to do."""
         ...
 
-    def take(self, number: int, given: Given) -> Followed:
+    def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
         """Take what generation `number` gave. Raises BrokenModel."""
         ...
 
@@ -77,33 +77,35 @@ class BrokenModel(Exception):
 
 
 @dataclass(eq=False)
-class SampleJob:
+class SampleTracker:
     """`n` samples, or the greedy completion: the same ones as `token_choice.Sampler` draws, whatever else is in the batch."""
 
     request: SampleRequest
-    most: int
+    max_tokens: int
     end: int
     open: dict[int, tuple[list[int], list[float]]] = field(default_factory=dict)
     done: list[Completion] = field(default_factory=list)
     new_tokens: int = 0
 
-    def start(self) -> Sequence[Ask]:
+    def start(self) -> Sequence[GenerationSpec]:
         """One generation a sample."""
         request = self.request
         self.open, self.done, self.new_tokens = {}, [], 0
-        return [Ask(request.prompt, self.most, (), request.temperature, int(key)) for key in sample_keys(request)]
+        return [
+            GenerationSpec(request.prompt, self.max_tokens, (), request.temperature, int(key)) for key in sample_keys(request)
+        ]
 
-    def take(self, number: int, given: Given) -> Followed:
+    def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
         """Collect tokens until the generation is finished."""
         tokens, logprobs = self.open.setdefault(number, ([], []))
-        for token, table in zip(given.tokens, given.logprobs, strict=True):
+        for token, table in zip(output.tokens, output.logprobs, strict=True):
             tokens.append(token)
             logprobs.append(_finite(table[token]))
-        self.new_tokens += len(given.tokens)
-        if given.finished:
+        self.new_tokens += len(output.tokens)
+        if output.finished:
             self.done.append(_completion(tokens, logprobs, self.end))
             del self.open[number]
-        return Followed()
+        return TrackerUpdate()
 
     def result(self, status: Status, error: str = "") -> Result:
         """The finished samples, most probable first."""
@@ -121,11 +123,11 @@ class _Branch:
 
 
 @dataclass(eq=False)
-class SearchJob:
+class SearchTracker:
     """Every completion of probability >= min_prob; tokens the grammar forbids are left out, as `token_choice.Searcher` does."""
 
     request: SearchRequest
-    most: int
+    max_tokens: int
     end: int
     vocabulary: int
     machine: GridMachine | None
@@ -133,41 +135,41 @@ class SearchJob:
     done: list[Completion] = field(default_factory=list)
     new_tokens: int = 0
 
-    def start(self) -> Sequence[Ask]:
+    def start(self) -> Sequence[GenerationSpec]:
         """The greedy generation."""
         self.done, self.new_tokens = [], 0
         self.branches = [_Branch((), (), 0.0, np.zeros((1, STATE), dtype=np.int16))]
-        return [self._ask(self.branches[0])]
+        return [self._spec(self.branches[0])]
 
-    def take(self, number: int, given: Given) -> Followed:
+    def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
         """Branch at every token, and go on along the chosen ones while these keep above the threshold."""
-        asks: list[Ask] = []
-        for token, table in zip(given.tokens, given.logprobs, strict=True):
+        specs: list[GenerationSpec] = []
+        for token, table in zip(output.tokens, output.logprobs, strict=True):
             _finite(table[token])
             branch = self.branches[number]
             goes_on = None
             for other in self._kept(branch, table):
                 self.new_tokens += 1
                 child = self._child(branch, other, table[other])
-                if other == self.end or len(child.tokens) >= self.most:
+                if other == self.end or len(child.tokens) >= self.max_tokens:
                     self.done.append(_completion(child.tokens, child.logprobs, self.end))
                 elif other == token:
                     goes_on = child
                 else:
                     self.branches.append(child)
-                    asks.append(self._ask(child))
+                    specs.append(self._spec(child))
             if goes_on is None:
-                return Followed(asks, drop=not given.finished)
+                return TrackerUpdate(specs, abort=not output.finished)
             self.branches[number] = goes_on
-        return Followed(asks)
+        return TrackerUpdate(specs)
 
     def result(self, status: Status, error: str = "") -> Result:
         """The completions found, most probable first."""
         return _result(self.request, status, error, self.done, self.new_tokens)
 
-    def _ask(self, branch: _Branch) -> Ask:
+    def _spec(self, branch: _Branch) -> GenerationSpec:
         top = min(self.vocabulary, int(1 / self.request.min_prob) + 1)
-        return Ask(self.request.prompt, self.most - len(branch.tokens), branch.tokens, top=top)
+        return GenerationSpec(self.request.prompt, self.max_tokens - len(branch.tokens), branch.tokens, top=top)
 
     def _kept(self, branch: _Branch, table: Mapping[int, float]) -> list[int]:
         needed = math.log(self.request.min_prob) - branch.total
@@ -186,32 +188,32 @@ class SearchJob:
 
 
 @dataclass(eq=False)
-class ScoreJob:
+class ScoreTracker:
     """The log-probabilities of given completions: each is read with its prompt."""
 
     request: ScoreRequest
     end: int
-    found: dict[int, Sequence[float]] = field(default_factory=dict)  # by generation, of those with any token
-    asked: list[TokenIds] = field(default_factory=list)
+    logprobs: dict[int, Sequence[float]] = field(default_factory=dict)  # by generation, of those with any token
+    scored: list[TokenIds] = field(default_factory=list)
 
-    def start(self) -> Sequence[Ask]:
+    def start(self) -> Sequence[GenerationSpec]:
         """One generation for each completion that has tokens; the token it makes is of no interest."""
-        self.found = {}
-        self.asked = [completion for completion in self.request.completions if len(completion)]
-        return [Ask(np.concatenate([self.request.prompt, completion]), 1, scored=True) for completion in self.asked]
+        self.logprobs = {}
+        self.scored = [completion for completion in self.request.completions if len(completion)]
+        return [GenerationSpec(np.concatenate([self.request.prompt, completion]), 1, scored=True) for completion in self.scored]
 
-    def take(self, number: int, given: Given) -> Followed:
+    def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
         """Keep what is said of the prompt's last tokens."""
-        if len(given.prompt_logprobs):
-            own = given.prompt_logprobs[len(self.request.prompt) :]
-            self.found[number] = [_finite(logprob) for logprob in own]
-        return Followed()
+        if len(output.prompt_logprobs):
+            own = output.prompt_logprobs[len(self.request.prompt) :]
+            self.logprobs[number] = [_finite(logprob) for logprob in own]
+        return TrackerUpdate()
 
     def result(self, status: Status, error: str = "") -> Result:
         """The completions in their order; none unless all are there."""
         if status != "complete":
             return _result(self.request, status, error, [], 0)
-        scores = (self.found[number] for number in range(len(self.asked)))
+        scores = (self.logprobs[number] for number in range(len(self.scored)))
         given = [
             Completion(
                 np.asarray(ids, dtype=np.int32),
