@@ -1,9 +1,9 @@
-"""What becomes of one request: which generations it asks vLLM for, and what it makes of their tokens. Needs no vllm.
+"""One tracker per request: it says which generations to ask vLLM for, and turns their tokens into a result. Needs no vllm.
 
-Sampling asks for one generation a sample and scoring for one a completion. Searching asks for one greedy generation and
-branches: every token beside the chosen one that keeps a prefix above the threshold becomes a generation of its own, whose
-prompt is in vLLM's prefix cache. A token of probability >= min_prob is among the 1 / min_prob most probable ones, so with
-that many log-probabilities a token nothing is missed.
+Sampling asks for one generation per sample, and scoring for one per completion. Searching starts with one greedy generation.
+Every other token that keeps the prefix above the threshold then starts a generation of its own, whose prompt is already in
+vLLM's prefix cache. The search misses nothing: a token of probability >= min_prob is among the 1 / min_prob most probable
+ones, and vLLM returns the log-probabilities of that many tokens at every place.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ from solver.types import Completion, Request, Result, SampleRequest, ScoreReques
 
 @dataclass(frozen=True, eq=False)
 class GenerationSpec:
-    """One generation: at most `max_tokens` tokens after `prompt` + `written`."""
+    """A generation to ask for: at most `max_tokens` new tokens after `prompt` + `written`."""
 
     prompt: TokenIds
     max_tokens: int
-    written: tuple[int, ...] = ()  # the part of the answer that is there already
-    temperature: float = 0.0
-    key: int = 0  # what its random numbers are a function of, with the place in the answer
-    top: int = 0  # log-probabilities a token to give, beside that of the token itself
-    scored: bool = False  # give the log-probabilities of the prompt's tokens
+    written: tuple[int, ...] = ()  # the part of the answer that exists already
+    temperature: float = 0.0  # 0: the most probable token
+    key: int = 0  # random numbers are a function of this key and of the place in the answer
+    top: int = 0  # return the log-probabilities of this many most probable tokens at every place
+    scored: bool = False  # return the log-probabilities of the prompt's tokens
 
 
 @dataclass(frozen=True, eq=False)
 class GenerationOutput:
-    """What a step gave for one generation: new tokens, each with log-probabilities (nats) by token id."""
+    """The result of one step for one generation: new tokens, each with a table from token ids to log-probabilities (nats)."""
 
     tokens: Sequence[int]
     logprobs: Sequence[Mapping[int, float]]
     finished: bool
-    prompt_logprobs: Sequence[float] = ()  # of `GenerationSpec.scored`, by place; nan for the first, which nothing predicts
+    prompt_logprobs: Sequence[float] = ()  # with `GenerationSpec.scored`: one per prompt token, NaN for the first
 
 
 @dataclass(frozen=True, eq=False)
 class TrackerUpdate:
-    """What follows from what was given: more generations, and whether this one is of no use any more."""
+    """What a tracker wants after a step."""
 
-    specs: Sequence[GenerationSpec] = ()
-    abort: bool = False
+    specs: Sequence[GenerationSpec] = ()  # more generations
+    abort: bool = False  # the generation that took the step is not needed any more
 
 
 class RequestTracker(Protocol):
-    """A request on its way; generations are numbered in the order they are asked for."""
+    """Follows one request. Its generations are numbered from 0, in the order in which it asks for them."""
 
     @property
     def request(self) -> Request:
-        """What is answered."""
+        """The request that it follows."""
         ...
 
     def start(self) -> Sequence[GenerationSpec]:
-        """The first generations, of a tracker that begins or begins anew; none: there is nothing to do."""
+        """Forget what was collected, and return the first generations; none if the request needs none."""
         ...
 
     def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
-        """Take what generation `number` gave. Raises BrokenModel."""
+        """Collect the output of generation `number`. Raises BrokenModel."""
         ...
 
     def result(self, status: Status, error: str = "") -> Result:
-        """The answer as far as it is known."""
+        """The result with the completions that are known so far."""
         ...
 
 
 class BrokenModel(Exception):
-    """The model gave something that is no log-probability."""
+    """The model returned a log-probability that is NaN or infinite."""
 
 
 @dataclass(eq=False)
 class SampleTracker:
-    """`n` samples, or the greedy completion: the same ones as `token_choice.Sampler` draws, whatever else is in the batch."""
+    """`n` samples, or the greedy completion. They are those that `token_choice.Sampler` draws, whatever else is in the batch."""
 
     request: SampleRequest
     max_tokens: int
@@ -88,7 +88,7 @@ class SampleTracker:
     new_tokens: int = 0
 
     def start(self) -> Sequence[GenerationSpec]:
-        """One generation a sample."""
+        """One generation per sample."""
         request = self.request
         self.open, self.done, self.new_tokens = {}, [], 0
         return [
@@ -114,17 +114,17 @@ class SampleTracker:
 
 @dataclass(frozen=True, eq=False)
 class _Branch:
-    """A prefix kept, and its grammar state."""
+    """A prefix above the threshold."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
-    total: float
-    state: GridState
+    total: float  # sum of `logprobs`
+    state: GridState  # (1, STATE) of the grammar
 
 
 @dataclass(eq=False)
 class SearchTracker:
-    """Every completion of probability >= min_prob; tokens the grammar forbids are left out, as `token_choice.Searcher` does."""
+    """Every completion of probability >= min_prob, without tokens that the grammar forbids, as in `token_choice.Searcher`."""
 
     request: SearchRequest
     max_tokens: int
@@ -142,7 +142,7 @@ class SearchTracker:
         return [self._spec(self.branches[0])]
 
     def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
-        """Branch at every token, and go on along the chosen ones while these keep above the threshold."""
+        """Branch at every place, and follow the generation's own tokens as long as their prefix stays above the threshold."""
         specs: list[GenerationSpec] = []
         for token, table in zip(output.tokens, output.logprobs, strict=True):
             _finite(table[token])
@@ -189,32 +189,32 @@ class SearchTracker:
 
 @dataclass(eq=False)
 class ScoreTracker:
-    """The log-probabilities of given completions: each is read with its prompt."""
+    """The log-probabilities of given completions. vLLM reads each of them as a part of its prompt."""
 
     request: ScoreRequest
     end: int
-    logprobs: dict[int, Sequence[float]] = field(default_factory=dict)  # by generation, of those with any token
-    scored: list[TokenIds] = field(default_factory=list)
+    logprobs: dict[int, Sequence[float]] = field(default_factory=dict)  # by generation
+    scored: list[TokenIds] = field(default_factory=list)  # the completions that have tokens: generation i scores the i-th
 
     def start(self) -> Sequence[GenerationSpec]:
-        """One generation for each completion that has tokens; the token it makes is of no interest."""
+        """One generation for each completion that has tokens. The one new token that it has to make is not used."""
         self.logprobs = {}
         self.scored = [completion for completion in self.request.completions if len(completion)]
         return [GenerationSpec(np.concatenate([self.request.prompt, completion]), 1, scored=True) for completion in self.scored]
 
     def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:
-        """Keep what is said of the prompt's last tokens."""
+        """Keep the log-probabilities of the completion, which is the end of the prompt."""
         if len(output.prompt_logprobs):
             own = output.prompt_logprobs[len(self.request.prompt) :]
             self.logprobs[number] = [_finite(logprob) for logprob in own]
         return TrackerUpdate()
 
     def result(self, status: Status, error: str = "") -> Result:
-        """The completions in their order; none unless all are there."""
+        """The completions in the order of the request; none unless the status is "complete"."""
         if status != "complete":
             return _result(self.request, status, error, [], 0)
         scores = (self.logprobs[number] for number in range(len(self.scored)))
-        given = [
+        completions = [
             Completion(
                 np.asarray(ids, dtype=np.int32),
                 np.array(next(scores) if len(ids) else [], dtype=np.float32),
@@ -223,7 +223,7 @@ class ScoreTracker:
             for ids in self.request.completions
         ]
         tokens = sum(len(ids) for ids in self.request.completions)
-        return Result(self.request.id, status, tuple(given), error, len(self.request.prompt), tokens)
+        return Result(self.request.id, status, tuple(completions), error, len(self.request.prompt), tokens)
 
 
 def _finite(logprob: float) -> float:

@@ -1,4 +1,4 @@
-"""What the vLLM engines of one process share: which of them has the running core, and how long starts and handovers took."""
+"""What the vLLM engines of one process share: the engine whose core runs, and how long starts and handovers took."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class VllmState:
-    """The memory of a process that its vLLM engines share. Only one core can run in a process at a time."""
+    """What the vLLM engines of one process share, because only one core can run in a process at a time."""
 
-    starts: Pace = field(default_factory=Pace)  # of cores, on the clock of the deadline
+    starts: Pace = field(default_factory=Pace)  # seconds that starts of cores took, on the clock of the deadline
     handover_costs: HandoverCosts = field(default_factory=HandoverCosts)
     running: VllmEngine | None = None  # the engine whose core runs or sleeps

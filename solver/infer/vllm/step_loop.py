@@ -1,4 +1,4 @@
-"""The loop that steps a running core until all requests are done, the deadline comes or the core breaks."""
+"""The loop that steps a running core until all requests are done, the deadline comes, or the core breaks."""
 
 from __future__ import annotations
 
@@ -16,47 +16,49 @@ from solver.types import AdapterRef, Deadline, Result
 
 log = logging.getLogger(__name__)
 
-STALLED = 60.0  # seconds of passes that give nothing, after which a core is given up,
-STALLED_PASSES = 100  # and how many there must be: a pause of the whole machine is no stall
+# A core has stalled if it made no token in more than STALLED seconds and in more than STALLED_PASSES passes. Seconds alone do not
+# show a stall: the whole machine may have been paused.
+STALLED = 60.0
+STALLED_PASSES = 100
 
-Adapters = Callable[[Core, AdapterRef], ServedLora]  # reads an adapter into the core, if it is not there
+Adapters = Callable[[Core, AdapterRef], ServedLora]  # reads an adapter into the core unless the core has it
 
 
 class Stalled(Exception):
-    """The core returns, but makes no tokens."""
+    """The core's steps return, but make no tokens."""
 
 
 @dataclass(eq=False)
 class _Running:
-    """A request in the core."""
+    """A request that the core works on."""
 
     tracker: RequestTracker
     lora: ServedLora | None
-    keys: dict[int, int] = field(default_factory=dict)  # of unfinished generations: their numbers
-    asked: int = 0
+    keys: dict[int, int] = field(default_factory=dict)  # of unfinished generations: the core's key -> the tracker's number
+    asked: int = 0  # generations so far
 
 
 class StepLoop:
-    """Gives requests to the core while it has room, and steps it. Requests left in `waiting` at the end were never begun."""
+    """Gives requests to the core while it has room, and steps the core. Requests that are left in `waiting` were not begun."""
 
     def __init__(
         self, core: Core, waiting: deque[RequestTracker], adapters: Adapters, pace: Pace, deadline: Deadline, max_generations: int
     ) -> None:
-        """At most `max_generations` are in the core, unless one request has more."""
+        """No request is begun while the core holds `max_generations` or more."""
         self._core, self._waiting, self._adapters = core, waiting, adapters
         self._pace, self._deadline = pace, deadline
         self._max_generations = max_generations
         self._running: dict[int, _Running] = {}  # by key
         self.completed = 0  # requests
-        self.broken: Exception | None = None  # the core raised or stalled
-        self.lost: list[RequestTracker] = []  # that it held then: they have no result
+        self.broken: Exception | None = None  # the error if the core raised or stalled
+        self.lost: list[RequestTracker] = []  # what a broken core was working on: these requests have no result
 
     def run(self) -> Iterator[Result]:
-        """One result for each request that does not wait any more."""
+        """Yield one result for each request that leaves `waiting`, except for those in `lost`."""
         try:
             yield from self._run()
         finally:
-            self._core.abort(list(self._running))  # nobody takes further results
+            self._core.abort(list(self._running))  # there are some if the caller stops before the end
             self._running.clear()
 
     def _run(self) -> Iterator[Result]:
@@ -74,11 +76,11 @@ class StepLoop:
                 silent, since = (0, time.monotonic()) if outputs else (silent + 1, since)
                 if silent > STALLED_PASSES and time.monotonic() - since > STALLED:
                     raise Stalled(f"vLLM made no token in {STALLED:.0f} s")
-            except Exception as error:  # whatever it was, the state of the core is unknown
+            except Exception as error:  # after any error the state of the core is unknown
                 self.broken, self.lost = error, [running.tracker for running in self._in_core()]
                 return
             for key, output in outputs.items():
-                if key in self._running:  # else its request failed by another generation of this pass
+                if key in self._running:  # it is not if another generation of its request failed in this pass
                     yield from self._take(key, output)
 
     def _feed(self) -> Iterator[Result]:
@@ -88,7 +90,7 @@ class StepLoop:
                 if running.tracker.request.adapter is not None:
                     running.lora = self._adapters(self._core, running.tracker.request.adapter)
                 self._add(running, running.tracker.start())
-            except Exception as error:  # of this request or adapter: nothing was computed yet
+            except Exception as error:  # caused by this request or its adapter, as nothing was computed yet
                 yield self._failed(running, error)
                 continue
             if not running.keys:
