@@ -1,4 +1,4 @@
-"""Log-probabilities of given completions: every prompt is read once, its completions side by side in short pieces."""
+"""Log-probabilities of given completions. Every prompt is read once; its completions are rows that are read in short pieces."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Scores requests that share an adapter, within `budget` key/value positions (but one request always runs)."""
+    """Scores a batch of requests with at most `budget` key/value positions in memory, though one request always runs."""
 
     def __init__(
         self, forward: Forward, number: Callable[[ScoreRequest], int], end: int, budget: int, pace: Pace, deadline: Deadline
     ) -> None:
-        """`number` gives the place of a request's adapter in the stack of `forward`."""
+        """`number` gives the number of a request's adapter in the stack of `forward`; `end` is the token that ends an answer."""
         self._forward, self._number, self._end, self._budget = forward, number, end, budget
         self._pace, self._deadline = pace, deadline
 
     def run(self, requests: Sequence[ScoreRequest]) -> Iterator[Result]:
-        """One result a request."""
+        """Yield one result per request."""
         waiting = deque(sorted(requests, key=lambda request: -len(request.prompt)))
         tried_alone = ""
         while waiting:
@@ -45,7 +45,7 @@ class Scorer:
                     self._budget = max(1, min(self._budget, self._need(batch)) // 2)
                     log.warning("out of memory: scoring now holds at most %d positions", self._budget)
                     continue
-                if tried_alone != batch[0].id:  # what was kept beside it is free now
+                if tried_alone != batch[0].id:  # the prompts that were kept are dropped now, so a second try may succeed
                     tried_alone = batch[0].id
                     log.warning("out of memory: one prompt alone is tried once more")
                     continue
@@ -127,5 +127,5 @@ class Scorer:
 
 
 def _gather(logprobs: torch.Tensor, ids: Index) -> np.ndarray:
-    """(rows, tokens) the log-probabilities of `ids` among (rows, tokens, vocabulary)."""
+    """The log-probabilities of `ids`, (rows, tokens), out of (rows, tokens, vocabulary)."""
     return logprobs.gather(-1, torch.from_numpy(np.ascontiguousarray(ids)).to(logprobs.device)[..., None])[..., 0].cpu().numpy()

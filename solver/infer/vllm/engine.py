@@ -62,7 +62,7 @@ class VllmEngine:
     vLLM loads the weights a second time, from the base's folder. It does so in `start` or at the first request, which takes
     seconds, and again when an adapter of a higher rank comes. A quantised base is served with the weights that it computes with.
     `plan.served` says whether they are unpacked once into a folder in `base.cache`, or quantised again while they are loaded
-    (only on CUDA, not run yet).
+    (only on CUDA; its test failed on the one GPU where it ran, see docs/engines-and-trainers.md).
 
     Memory: keys and values of `settings.batch_tokens` positions, or of one sequence as long as the context if that is more;
     `plan` may allow less. A request that cannot be served gives a "failed" result, not an exception.
