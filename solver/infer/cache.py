@@ -121,9 +121,9 @@ class SharedPrefixCache(DynamicCache):
         self._capacity = (0, 0, 0, 0)
         self._plan = None
 
-    def used(self, suffix: int = 0) -> int:
-        """The positions that the present contents need, with room for at least `suffix` new tokens per row."""
-        return positions(self.slots, self.longest_prefix, self.rows, max(self.longest_suffix, suffix))
+    def used(self) -> int:
+        """The positions that the present contents need."""
+        return positions(self.slots, self.longest_prefix, self.rows, self.longest_suffix)
 
     @property
     def longest_prefix(self) -> int:

@@ -42,7 +42,7 @@ class DecodeRequest:
     id: str
     prompt: TokenIds
     limit: int  # new tokens at most, for the request and within the context
-    adapter: int = 0  # the number of its adapter in the stack of the forward pass
+    adapter: int  # the number of its adapter in the stack of the forward pass
 
 
 @dataclass(eq=False)
