@@ -27,9 +27,9 @@ ROW_BLOCK = 4
 
 # Costs of attention in one layer. The unit is one product of a query with a key, as measured on a CPU with heads of size 64. On
 # CUDA launching kernels costs most, so there all slots form one group.
-READ = 6  # the cost of reading one more column of the prompt of a slot
-GROUP = {"cpu": 20000, "cuda": 1 << 60}  # the cost of one more group of slots
-MAX_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}  # of one group, so that its scores stay in the processor's cache
+COLUMN_COST = 6  # the cost of reading one more column of the prompt of a slot
+GROUP_COST = {"cpu": 20000, "cuda": 1 << 60}  # the cost of one more group of slots
+MAX_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}  # in one group, so that its scores stay in the processor's cache
 
 Index = NDArray[np.int64]
 
@@ -219,12 +219,12 @@ class SharedPrefixCache(DynamicCache):
         widest = longest = cost = 0  # of the last range
         for slot in np.flatnonzero(counts).tolist():
             width, length = int(counts[slot]) * new, int(self.prefix_len[slot])
-            alone = length * (READ + width) + GROUP[kind]
+            alone = length * (COLUMN_COST + width) + GROUP_COST[kind]
             if ranges:
                 first = ranges[-1][0]
                 wider, longer = max(widest, width), max(longest, length)
                 products = (slot + 1 - first) * longer * wider
-                joined = (slot + 1 - first) * longer * (READ + wider) + GROUP[kind]
+                joined = (slot + 1 - first) * longer * (COLUMN_COST + wider) + GROUP_COST[kind]
                 if joined <= cost + alone and products <= MAX_PRODUCTS[kind]:
                     ranges[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
                     continue
@@ -233,7 +233,7 @@ class SharedPrefixCache(DynamicCache):
         return ranges
 
     def _group(self, first: int, last: int, slot_of: Index, columns: Index) -> _SlotGroup:
-        """The group of the slots from `first` up to, without, `last`.
+        """The group of the slots `first` to `last - 1`.
 
         `columns`, (rows, new), are the columns of the suffix into which the pass writes the tokens of all its rows.
         """
@@ -375,7 +375,10 @@ def compaction(count: int, dropped: Index) -> tuple[Index, Index]:
 
 
 def arrangement(sources: Index) -> Index:
-    """An order of items that come from the places `sources`. If place i exists and items come from it, one of them is at i."""
+    """An order of items that come from the places `sources`, in which few items move.
+
+    If some come from place i, and i is a place in the new order, one of them is at i.
+    """
     count = len(sources)
     origins, firsts = np.unique(sources, return_index=True)
     stays = origins < count

@@ -32,7 +32,7 @@ from solver.types import Completion, Deadline, Result, Status, TokenIds
 log = logging.getLogger(__name__)
 
 EXPECTED_NEW = 64  # tokens that a row is expected to take, until a completion is longer
-ALIKE = 0.9  # prompts share a prefill if none is shorter than this share of the longest: padding is wasted work
+MIN_PROMPT_RATIO = 0.9  # prompts share a prefill if none is shorter than this share of the longest: padding is wasted work
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class _DecodeJob:
     request: DecodeRequest
     parked: list[DecodeRows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
-    tried_alone: bool = False  # whether memory already ran out once while nothing else was in it
+    tried_alone: bool = False  # whether memory ran out once while this was the only sequence
     slot: int = -1  # of its prompt in the cache; -1: not resident
     done: list[Completion] = field(default_factory=list)
     error: str = ""
@@ -146,7 +146,7 @@ class Decoder:
         while True:
             job = next((job for job in self._resident if job.parked), None)
             if job is None:
-                if not self._waiting or self._unlike(self._waiting[0]) or not self._fits(1, len(self._waiting[0].prompt), 1):
+                if not self._waiting or self._has_to_wait(self._waiting[0]) or not self._fits(1, len(self._waiting[0].prompt), 1):
                     return
                 self._prefill()
             elif self._fits(0, 0, 1, int(job.parked[-1].length[0])):
@@ -154,9 +154,9 @@ class Decoder:
             else:
                 return
 
-    def _unlike(self, job: _DecodeJob) -> bool:
+    def _has_to_wait(self, job: _DecodeJob) -> bool:
         """Whether the request should wait for the present rows: their prompts are longer, and they keep the device busy."""
-        return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < ALIKE * self._cache.longest_prefix
+        return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < MIN_PROMPT_RATIO * self._cache.longest_prefix
 
     def _prefill(self) -> None:
         """Write prompts from the head of the queue into the cache, as many as one pass takes."""
@@ -167,7 +167,7 @@ class Decoder:
             size, rows = len(batch) + 1, rows + len(job.parked)
             if batch and (
                 size * longest > self._prefill_tokens
-                or len(job.prompt) < ALIKE * longest
+                or len(job.prompt) < MIN_PROMPT_RATIO * longest
                 or self._need(size, longest, rows) > self._budget
             ):
                 break
@@ -367,7 +367,7 @@ class Decoder:
                 self._finish(job)
             else:  # the prompts that were kept are dropped now, so a second try may succeed
                 job.tried_alone = True
-                log.warning("out of memory: one sequence alone is tried once more")
+                log.warning("out of memory: a sequence does not fit by itself; it is tried once more")
         else:
             self._budget = self._cache.limit = max(1, min(self._budget, held) // 2)
             self._prefill_tokens = max(1, self._prefill_tokens // 2)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from solver.infer.cache import Index, SharedPrefixCache, positions
-from solver.infer.decoding import ALIKE
+from solver.infer.decoding import MIN_PROMPT_RATIO
 from solver.infer.forward import Forward
 from solver.infer.pace import Pace
 from solver.model.memory import is_out_of_memory, out_of_memory_line
@@ -47,7 +47,7 @@ class Scorer:
                     continue
                 if tried_alone != batch[0].id:  # the prompts that were kept are dropped now, so a second try may succeed
                     tried_alone = batch[0].id
-                    log.warning("out of memory: one prompt alone is tried once more")
+                    log.warning("out of memory: a request does not fit by itself; it is tried once more")
                     continue
                 waiting.popleft()
                 yield Result(batch[0].id, "failed", (), out_of_memory_line(error), len(batch[0].prompt))
@@ -68,7 +68,7 @@ class Scorer:
             larger = [*batch, request]
             if batch and (
                 len(larger) * longest > self._forward.prefill_tokens
-                or len(request.prompt) < ALIKE * longest
+                or len(request.prompt) < MIN_PROMPT_RATIO * longest
                 or self._need(larger) > self._budget
             ):
                 break
