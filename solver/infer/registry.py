@@ -84,7 +84,7 @@ def make_engine(
         if settings.engine != "auto":
             raise EngineStartError(f"infer.engine = vllm does not start: {line_of(error)}") from error
         state.vllm_given_up = f"vllm did not start: {line_of(error)}"
-    return _instead(base, settings, state)
+    return _hf_in_place_of_vllm(base, settings, state)
 
 
 def replace_engine(base: Base, settings: InferSettings, lost: EngineLost, state: EngineState) -> Engine:
@@ -97,9 +97,9 @@ def replace_engine(base: Base, settings: InferSettings, lost: EngineLost, state:
     state.vllm_given_up = f"vllm was lost: {lost}"
     if why := broken(base.device):
         raise ProcessBroken(f"{lost}; {why}") from lost
-    return _instead(base, settings, state)
+    return _hf_in_place_of_vllm(base, settings, state)
 
 
-def _instead(base: Base, settings: InferSettings, state: EngineState) -> Engine:
+def _hf_in_place_of_vllm(base: Base, settings: InferSettings, state: EngineState) -> Engine:
     log.warning("engine: hf: %s", state.vllm_given_up)
     return ENGINES["hf"](base, settings, None, False, state)

@@ -40,11 +40,11 @@ class Backend:
     broken: Callable[[], str] = lambda: ""  # why the device refuses all work of this process; empty: it works
 
 
-def _unsent(_: Message) -> None:
+def _discard(_: Message) -> None:
     """In place of a connection, for callers without a supervisor."""
 
 
-def load(config: WorkerConfig, send: Callable[[Message], None] = _unsent) -> Backend:
+def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Backend:
     """Load the base model and make trainer and engine. Raises InputError if the model or its adapter cannot be used.
 
     `send` tells the supervisor what changes later.
