@@ -17,6 +17,7 @@ class WorkerConfig:
     model: Path | None  # None: the embedded one
     scratch: Path  # the folder for adapters
     adapter: Path | None = None  # the LoRA weights that every fit starts from; None: fits start from the base
+    vllm_lost: str = ""  # why vLLM broke in an earlier worker of this run (`VllmLost`): then "auto" does not choose it
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Changed:
     """The worker has replaced its engine."""
 
     facts: dict[str, str]  # as in `Ready`
+
+
+@dataclass(frozen=True)
+class VllmLost:
+    """vLLM broke in this worker and could not be started again. Workers that are started later get to know it."""
+
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -83,4 +91,4 @@ class Warned:
     detail: str
 
 
-Message = Ready | Changed | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned
+Message = Ready | Changed | VllmLost | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned

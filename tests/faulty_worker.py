@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fake_parts import fake_solver
@@ -19,7 +19,7 @@ from fake_parts import fake_solver
 from solver.budget.backoff import smaller_settings
 from solver.budget.costs import START
 from solver.errors import InputError, ProcessBroken
-from solver.messages import WorkerConfig
+from solver.messages import Message, WorkerConfig
 from solver.types import WorkItem
 from solver.worker.main import Backend, main
 from solver.worker.solve import Report, Solver
@@ -66,7 +66,7 @@ class Faulty:
         yield from self.solver.work(item, report)
 
 
-def load(config: WorkerConfig) -> Backend:
+def load(config: WorkerConfig, send: Callable[[Message], None]) -> Backend:
     misbehave("*", None)
     step, answer = FAULTS.get("step", 0.0), FAULTS.get("answer", 0.0)
 

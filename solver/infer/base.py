@@ -1,29 +1,30 @@
 """The contract of inference engines."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from solver.errors import ProcessBroken
+from solver.infer.vllm.state import VllmState
 from solver.types import Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
 
 class EngineLost(ProcessBroken):
-    """The engine broke and cannot be started again. Requests without a result were not answered."""
+    """The engine broke and cannot be started again. Requests without a result so far get none."""
 
 
 class Engine(Protocol):
     """Turns token ids into completions and log-probabilities. Results stream, one per request as it completes.
 
-    A request that cannot be served gives a "failed" result; EngineLost is raised when none can be any more.
+    A request that cannot be served gives a "failed" result. EngineLost is raised if the engine can serve no request any more.
     """
 
     def start(self, rank: int) -> None:
-        """Be ready for LoRA adapters of at most this rank, so that no request has to wait for that. Raises if it cannot be."""
+        """Get ready for LoRA adapters of at most this rank, so that the first request need not wait. Raises if that fails."""
         ...
 
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
-        """`n` sampled (or one greedy) completions per request."""
+        """`n` sampled completions per request, or a greedy one, most probable first."""
         ...
 
     def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
@@ -37,6 +38,7 @@ class Engine(Protocol):
 
 @dataclass(eq=False)
 class EngineState:
-    """What a process remembers of the engines of its base model from one to the next."""
+    """What a process remembers about the engines of its base model after one is replaced by another."""
 
-    vllm_given_up: str = ""  # why "auto" takes vllm no more
+    vllm_given_up: str = ""  # why "auto" does not choose vllm any more; empty: it may
+    vllm: VllmState = field(default_factory=VllmState)

@@ -1,12 +1,12 @@
-"""A key/value cache in which many rows continue few prompts: every prompt is stored once, however many rows continue it.
+"""A key/value cache in which many rows continue few prompts. Every prompt is stored once, however many rows continue it.
 
-Two rectangles a layer: `prefix` holds one prompt a slot, `suffix` the new tokens of one row each. A row's query attends
-to its slot's prompt, which is read once for all rows of the slot, and to its own suffix. Rows lie dense: leaving rows are
-overwritten by the last ones, so nothing is computed for finished work. Buffers grow in blocks; a step writes its columns
-in place.
+Every layer has two buffers: `prefix` holds one prompt per slot, `suffix` the new tokens of one completion per row. The query of a
+row attends to the prompt in its slot, which is read once for all rows of the slot, and to the row's own suffix. Rows have no
+gaps: the last rows move to the places of those that leave, so nothing is computed for finished completions. Buffers grow in
+blocks, and a step writes its columns in place.
 
-transformers models reach it through `past_key_values` (writing) and the attention function registered here (reading), so
-every architecture that uses the attention interface works unchanged.
+Models of transformers write to the cache through `past_key_values`, and read it through the attention function that is
+registered here. So it works with every architecture that uses the attention interface of transformers.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ PREFIX_BLOCK = 32  # columns
 SUFFIX_BLOCK = 64  # columns
 ROW_BLOCK = 4
 
-# Costs of attention, in products of a query with a key, measured on a CPU with heads of size 64. On CUDA the launch of a
-# kernel is what costs, so all slots are one group there.
-READ = 6  # to read one more column of a slot's prompt
-GROUP = {"cpu": 20000, "cuda": 1 << 60}  # one more group of slots, in one layer
-MAX_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}  # of one group, so that it stays in the processor's cache
+# Costs of attention in one layer. The unit is one product of a query with a key, as measured on a CPU with heads of size 64. On
+# CUDA launching kernels costs most, so there all slots form one group.
+COLUMN_COST = 6  # the cost of reading one more column of the prompt of a slot
+GROUP_COST = {"cpu": 20000, "cuda": 1 << 60}  # the cost of one more group of slots
+MAX_PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 60}  # in one group, so that its scores stay in the processor's cache
 
 Index = NDArray[np.int64]
 
 
 def positions(slots: int, prefix: int, rows: int, suffix: int) -> int:
-    """Key/value positions (per layer) that a cache of this size allocates."""
+    """The number of key/value positions (per layer) that a cache allocates for this many slots, rows and columns."""
     return slots * _up(prefix, PREFIX_BLOCK) + _up(rows, ROW_BLOCK) * _up(suffix, SUFFIX_BLOCK)
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
-    """A prompt that was read."""
+class CachedPrompt:
+    """The keys and values of a prompt."""
 
     kv: list[tuple[Tensor, Tensor]]  # keys and values by layer, (heads, tokens, head size)
     last: Index  # (axes,) position of its last token
 
     @property
     def tokens(self) -> int:
-        """Its length."""
+        """The number of tokens of the prompt."""
         return int(self.kv[0][0].shape[1])
 
 
@@ -59,41 +59,41 @@ class _Layer:
 
 
 @dataclass(frozen=True)
-class _Prefill:
-    """Prompts enter slots `first`, `first + 1`, ..."""
+class _PrefillPlan:
+    """A pass that writes prompts into the slots `first`, `first + 1`, ..."""
 
     first: int
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Neighbouring slots, and the rows that continue them: one attention call."""
+class _SlotGroup:
+    """Neighbouring slots, and the rows that continue their prompts. They are computed by one attention call."""
 
     slots: slice
-    prefix: int  # columns to read of their prompts
-    rows: slice | Tensor  # of the pass
-    width: int  # the most rows of one slot
-    gather: Tensor | None  # (slots * width,) of `rows`, by slot; spare places repeat a row. None: row i continues slot i
-    place: Tensor | None  # (rows,) where each of `rows` lies in `gather`
-    hidden: Tensor | None  # (rows, 1, 1, new, prefix + suffix) bool
+    prefix: int  # columns to read of the prompts
+    rows: slice | Tensor  # indices of the rows among those of the pass
+    width: int  # the largest number of rows in one slot
+    gather: Tensor | None  # (slots * width,) indices into `rows`, sorted by slot and padded. None: row i continues slot i
+    place: Tensor | None  # (rows,) where each of `rows` stands in `gather`
+    hidden: Tensor | None  # (rows, 1, 1, new, prefix + suffix) bool: positions that a query must not see. None: it sees all
 
 
 @dataclass(frozen=True)
-class _Extend:
-    """Rows `first` to the last take `new` tokens each."""
+class _ExtendPlan:
+    """A pass that appends tokens to the rows from `first` on."""
 
     first: int
     rows: int
-    suffix: int  # columns to read, the new ones included
+    suffix: int  # columns to read, including the new ones
     write: slice | tuple[Tensor, Tensor]  # the new columns: one range for all rows, or (row, column) indices
-    groups: tuple[_Group, ...]
+    groups: tuple[_SlotGroup, ...]
 
 
 class SharedPrefixCache(DynamicCache):
     """Keys and values of `slots` prompts and of `rows` continuations of them."""
 
     def __init__(self, device: torch.device, limit: int) -> None:
-        """Spare room is kept for later contents as long as no more than `limit` positions are allocated."""
+        """Room that becomes free is kept for later contents unless more than `limit` positions are allocated."""
         super().__init__()
         self.limit = limit
         self.device = device
@@ -107,12 +107,12 @@ class SharedPrefixCache(DynamicCache):
         self.last: Index = np.zeros((0, 1), dtype=np.int64)  # (rows, axes) position of each row's last token
         self._kv: list[_Layer] = []
         self._capacity = (0, 0, 0, 0)  # slots, prefix columns, rows, suffix columns
-        self._plan: _Prefill | _Extend | None = None
+        self._plan: _PrefillPlan | _ExtendPlan | None = None
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
 
     def clear(self) -> None:
-        """Forget everything and free the memory."""
+        """Drop all contents and free the memory."""
         self.slots = self.rows = 0
         for name in ("prefix_len", "suffix_len", "slot_of", "adapter_of"):
             setattr(self, name, np.zeros(0, dtype=np.int64))
@@ -121,22 +121,22 @@ class SharedPrefixCache(DynamicCache):
         self._capacity = (0, 0, 0, 0)
         self._plan = None
 
-    def used(self, suffix: int = 0) -> int:
-        """Positions the present contents need, with room for at least `suffix` new tokens a row."""
-        return positions(self.slots, self.longest_prefix, self.rows, max(self.longest_suffix, suffix))
+    def used(self) -> int:
+        """The positions that the present contents need."""
+        return positions(self.slots, self.longest_prefix, self.rows, self.longest_suffix)
 
     @property
     def longest_prefix(self) -> int:
-        """Tokens of the longest prompt held."""
+        """The number of tokens of the longest prompt."""
         return int(self.prefix_len.max(initial=0))
 
     @property
     def longest_suffix(self) -> int:
-        """Tokens of the longest continuation held."""
+        """The number of tokens of the longest suffix."""
         return int(self.suffix_len.max(initial=0))
 
     def add_rows(self, slots: Index) -> None:
-        """Append one row for each of `slots`, with nothing written yet."""
+        """Append one empty row for each of `slots`."""
         self.slot_of = np.append(self.slot_of, slots)
         self.suffix_len = np.append(self.suffix_len, np.zeros(len(slots), dtype=np.int64))
         self.last = np.concatenate([self.last, self.prefix_last[slots]]) if self.rows else self.prefix_last[slots]
@@ -144,7 +144,7 @@ class SharedPrefixCache(DynamicCache):
         self._reserve()
 
     def set_rows(self, sources: Index) -> None:
-        """Row i becomes what row `sources[i]` was. Rows that stay in place cost nothing."""
+        """Replace row i by row `sources[i]`, for all i. Rows that stay in place cost nothing."""
         count, lengths = len(sources), self.suffix_len[sources]
         self.suffix_len = np.minimum(self.suffix_len, lengths.max(initial=0))
         self.rows = max(self.rows, count)
@@ -154,9 +154,9 @@ class SharedPrefixCache(DynamicCache):
         self.rows, self.slot_of, self.suffix_len, self.last = count, self.slot_of[sources], lengths, self.last[sources]
 
     def remove_slots(self, dropped: Index) -> tuple[Index, Index]:
-        """Forget the prompts in the slots `dropped`, which no row may use.
+        """Drop the prompts in the slots `dropped`, which no row may use.
 
-        Returns (holes, movers): what was slot `movers[i]` is now slot `holes[i]`.
+        Returns (holes, movers): slot `movers[i]` has moved to slot `holes[i]`.
         """
         holes, movers = compaction(self.slots, dropped)
         self._copy("prefix", holes, movers, self.longest_prefix)
@@ -172,9 +172,9 @@ class SharedPrefixCache(DynamicCache):
     # -- one forward pass ----------------------------------------------------------------------------------------------
 
     def begin_prefill(self, lengths: Index, adapters: Index, last: Index) -> None:
-        """The coming forward pass brings prompts of these lengths, padded on the right, one a new slot.
+        """Prepare for a forward pass over prompts of these lengths, padded on the right; each gets a new slot.
 
-        `last` (prompts, axes) are the positions of their last tokens.
+        `adapters` are the numbers of their adapters, and `last`, (prompts, axes), the positions of their last tokens.
         """
         first = self.slots
         self.prefix_last = np.concatenate([self.prefix_last, last]) if first else last
@@ -182,24 +182,24 @@ class SharedPrefixCache(DynamicCache):
         self.prefix_len = np.append(self.prefix_len, lengths)
         self.adapter_of = np.append(self.adapter_of, adapters)
         self._reserve()
-        self._plan = _Prefill(first)
+        self._plan = _PrefillPlan(first)
 
-    def prompt(self, slot: int) -> Prompt:
-        """A copy of the keys and values of the prompt in a slot."""
+    def prompt(self, slot: int) -> CachedPrompt:
+        """A copy of the prompt in a slot."""
         length = int(self.prefix_len[slot])
         kept = [
             (keys[slot, :, :length].clone(), values[slot, :, :length].clone()) for keys, values in (kv.prefix for kv in self._kv)
         ]
-        return Prompt(kept, self.prefix_last[slot].copy())
+        return CachedPrompt(kept, self.prefix_last[slot].copy())
 
-    def add_prompt(self, prompt: Prompt, adapter: int) -> None:
-        """Write a prompt that was read before, with the same adapter, into a new slot."""
+    def add_prompt(self, prompt: CachedPrompt, adapter: int) -> None:
+        """Write a prompt that was computed before with this adapter into a new slot."""
         self.begin_prefill(np.array([prompt.tokens]), np.array([adapter]), prompt.last[None])
         for layer, (keys, values) in enumerate(prompt.kv):
             self.update(keys[None], values[None], layer)
 
     def begin_extend(self, first: int, new: int) -> None:
-        """The coming forward pass brings `new` tokens to each row from `first` on."""
+        """Prepare for a forward pass that appends `new` tokens to each row from `first` on."""
         slot_of, lengths = self.slot_of[first:], self.suffix_len[first:]
         rows, longest = len(slot_of), int(lengths.max())
         self._reserve(new)
@@ -209,31 +209,34 @@ class SharedPrefixCache(DynamicCache):
         if not uniform:
             write = self._tensor(np.arange(first, first + rows)[:, None]), self._tensor(columns)
         groups = tuple(self._group(first, last, slot_of, columns) for first, last in self._ranges(slot_of, new))
-        self._plan = _Extend(first, rows, longest + new, write, groups)
+        self._plan = _ExtendPlan(first, rows, longest + new, write, groups)
 
     def _ranges(self, slot_of: Index, new: int) -> list[tuple[int, int]]:
-        """Ranges of slots to read together: neighbours join where the padding costs less than another group."""
+        """Ranges of slots to compute together. Neighbours are joined where their padding costs less than another group."""
         counts = np.bincount(slot_of)
         kind = "cuda" if self.device.type == "cuda" else "cpu"
-        found: list[tuple[int, int]] = []
+        ranges: list[tuple[int, int]] = []
         widest = longest = cost = 0  # of the last range
         for slot in np.flatnonzero(counts).tolist():
             width, length = int(counts[slot]) * new, int(self.prefix_len[slot])
-            alone = length * (READ + width) + GROUP[kind]
-            if found:
-                first = found[-1][0]
+            alone = length * (COLUMN_COST + width) + GROUP_COST[kind]
+            if ranges:
+                first = ranges[-1][0]
                 wider, longer = max(widest, width), max(longest, length)
                 products = (slot + 1 - first) * longer * wider
-                joined = (slot + 1 - first) * longer * (READ + wider) + GROUP[kind]
+                joined = (slot + 1 - first) * longer * (COLUMN_COST + wider) + GROUP_COST[kind]
                 if joined <= cost + alone and products <= MAX_PRODUCTS[kind]:
-                    found[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
+                    ranges[-1], widest, longest, cost = (first, slot + 1), wider, longer, joined
                     continue
-            found.append((slot, slot + 1))
+            ranges.append((slot, slot + 1))
             widest, longest, cost = width, length, alone
-        return found
+        return ranges
 
-    def _group(self, first: int, last: int, slot_of: Index, columns: Index) -> _Group:
-        """The rows of a pass that continue slots `first` to `last`; `columns` (rows, new) are where all its tokens go."""
+    def _group(self, first: int, last: int, slot_of: Index, columns: Index) -> _SlotGroup:
+        """The group of the slots `first` to `last - 1`.
+
+        `columns`, (rows, new), are the columns of the suffix into which the pass writes the tokens of all its rows.
+        """
         chosen = np.flatnonzero((slot_of >= first) & (slot_of < last))
         together = chosen[-1] - chosen[0] + 1 == len(chosen)
         rows = slice(int(chosen[0]), int(chosen[-1]) + 1) if together else self._tensor(chosen)
@@ -246,7 +249,7 @@ class SharedPrefixCache(DynamicCache):
             unread = torch.arange(prefix, device=self.device) >= self._tensor(prompts)[:, None, None]
             later = torch.arange(suffix, device=self.device) > self._tensor(own)[:, :, None]
             hidden = torch.cat([unread.expand(-1, own.shape[1], -1), later], -1)[:, None, None]
-        return _Group(
+        return _SlotGroup(
             slots=slice(first, last),
             prefix=prefix,
             rows=rows,
@@ -257,20 +260,20 @@ class SharedPrefixCache(DynamicCache):
         )
 
     def end_extend(self, first: int, new: int, last: Index) -> None:
-        """After the pass: the rows from `first` on hold `new` more tokens; `last` (rows, axes) is where the last ones stand."""
+        """After the pass: the rows from `first` on have `new` more tokens; `last`, (rows, axes), are their last positions."""
         self.suffix_len[first:] += new
         self.last[first:] = last
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values, (batch, heads, new, head size), where the plan says. Called by the model's layers."""
+        """Write new keys and values, (batch, heads, new, head size), where the plan says. Called by the model's layers."""
         while len(self._kv) <= layer_idx:
             self._kv.append(self._allocate(key_states))
         layer, plan = self._kv[layer_idx], self._plan
         new = key_states.shape[2]
         for new_states, prefix, suffix in zip((key_states, value_states), layer.prefix, layer.suffix, strict=True):
-            if isinstance(plan, _Prefill):
+            if isinstance(plan, _PrefillPlan):
                 prefix[plan.first : plan.first + len(new_states), :, :new] = new_states
-            elif isinstance(plan, _Extend):
+            elif isinstance(plan, _ExtendPlan):
                 if isinstance(plan.write, slice):
                     suffix[plan.first : plan.first + plan.rows, :, plan.write] = new_states
                 else:
@@ -281,18 +284,18 @@ class SharedPrefixCache(DynamicCache):
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, layer_idx: int, scaling: float, columns: Tensor | None = None
     ) -> Tensor:
-        """Attention of (batch, query heads, new, head size) queries over what the plan lets each see; same shape.
+        """Attention of the queries, (batch, query heads, new, head size), to what the plan of the pass lets each see; same shape.
 
-        In a prefill, `columns` names the places in the prompts that the queries stand at, if they are not all of them.
+        In a prefill, `columns` are the places of the queries in their prompts; None: there is a query for every place.
         """
         plan = self._plan
-        if isinstance(plan, _Prefill) and columns is not None:
+        if isinstance(plan, _PrefillPlan) and columns is not None:
             seen = torch.arange(key.shape[2], device=key.device) <= columns[:, None]
             return torch.nn.functional.scaled_dot_product_attention(
                 query, *_repeat(query, key, value), attn_mask=seen, scale=scaling
             )
-        if isinstance(plan, _Prefill):
-            # right padding needs no mask: no real token has padding before it
+        if isinstance(plan, _PrefillPlan):
+            # padding on the right needs no mask: a token sees only what stands before it
             return torch.nn.functional.scaled_dot_product_attention(
                 query, *_repeat(query, key, value), is_causal=True, scale=scaling
             )
@@ -315,7 +318,7 @@ class SharedPrefixCache(DynamicCache):
             weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
             seen = weights[..., group.prefix :] @ own_value[group.rows]
             seen += _to_rows(_to_slots(weights[..., : group.prefix], group) @ prompt_value, group)
-            if out is None:  # its rows are all rows, in order
+            if out is None:  # there is one group, which has all rows in order
                 return seen.view(rows, query_heads, new, size)
             out[group.rows] = seen
         assert out is not None
@@ -324,7 +327,7 @@ class SharedPrefixCache(DynamicCache):
     # -- memory --------------------------------------------------------------------------------------------------------
 
     def _reserve(self, new: int = 0) -> None:
-        """Make room for the present contents and `new` more tokens a row."""
+        """Make room for the present contents and `new` more tokens per row."""
         need = (
             self.slots,
             _up(self.longest_prefix, PREFIX_BLOCK),
@@ -345,7 +348,7 @@ class SharedPrefixCache(DynamicCache):
     def _allocate(self, like: Tensor) -> _Layer:
         _, heads, _, size = like.shape
         slots, prefix, rows, suffix = self._capacity
-        # zeros, not empty: columns that no query may see are still multiplied by a weight of 0, and 0 * NaN is NaN
+        # zeros, because hidden columns are multiplied by a weight of 0, and uninitialised memory may hold NaN: 0 * NaN is NaN
         return _Layer(
             (like.new_zeros(slots, heads, prefix, size), like.new_zeros(slots, heads, prefix, size)),
             (like.new_zeros(rows, heads, suffix, size), like.new_zeros(rows, heads, suffix, size)),
@@ -364,7 +367,7 @@ class SharedPrefixCache(DynamicCache):
 
 
 def compaction(count: int, dropped: Index) -> tuple[Index, Index]:
-    """How to close the gaps left by `dropped` of `count` items: items `movers` go to `holes`; the rest stay."""
+    """(holes, movers): if `dropped` of `count` items leave, item `movers[i]` has to move to place `holes[i]`; the others stay."""
     kept = count - len(dropped)
     gone = np.zeros(count, dtype=bool)
     gone[dropped] = True
@@ -372,7 +375,10 @@ def compaction(count: int, dropped: Index) -> tuple[Index, Index]:
 
 
 def arrangement(sources: Index) -> Index:
-    """An order of items that leaves one of those that come from place i at place i, wherever there is such a place."""
+    """An order of items that come from the places `sources`, in which few items move.
+
+    If some come from place i, and i is a place in the new order, one of them is at i.
+    """
     count = len(sources)
     origins, firsts = np.unique(sources, return_index=True)
     stays = origins < count
@@ -385,7 +391,10 @@ def arrangement(sources: Index) -> Index:
 
 
 def by_slot(slot_of: Index, slots: int) -> tuple[int, Index, Index]:
-    """(width, gather, place): rows sorted into slots of equal width, `gather` by slot; row i lies at `place[i]` of it."""
+    """(width, gather, place): a table of rows by slot, in which every slot has `width` entries.
+
+    `gather`, (slots * width,), are the rows in the order of the table, with row 0 in spare entries; row i is entry `place[i]`.
+    """
     rows = len(slot_of)
     counts = np.bincount(slot_of, minlength=slots)
     width = int(counts.max())
@@ -398,8 +407,8 @@ def by_slot(slot_of: Index, slots: int) -> tuple[int, Index, Index]:
     return width, gather, place
 
 
-def _to_slots(tensor: Tensor, group: _Group) -> Tensor:
-    """From (rows, heads, queries, n) to (slots, heads, width * queries, n) of a group."""
+def _to_slots(tensor: Tensor, group: _SlotGroup) -> Tensor:
+    """Change (rows, heads, queries, n) into (slots, heads, width * queries, n) for a group."""
     if group.gather is None:
         return tensor
     _, heads, queries, size = tensor.shape
@@ -407,8 +416,8 @@ def _to_slots(tensor: Tensor, group: _Group) -> Tensor:
     return wide.reshape(-1, heads, group.width * queries, size)
 
 
-def _to_rows(tensor: Tensor, group: _Group) -> Tensor:
-    """Back from (slots, heads, width * queries, n) to (the group's rows, heads, queries, n)."""
+def _to_rows(tensor: Tensor, group: _SlotGroup) -> Tensor:
+    """Change (slots, heads, width * queries, n) back into (rows, heads, queries, n) for a group."""
     if group.place is None:
         return tensor
     _, heads, queries, size = tensor.shape
@@ -425,14 +434,14 @@ def _repeat(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _grown(have: tuple[int, int], need: tuple[int, int]) -> tuple[int, int]:
-    """Items and columns to allocate: what there is if it will do, else what is needed, items by half more than there were."""
+    """The (items, columns) to allocate: `have` if that is enough, else `need`; if items are added, then at least by half."""
     if need[0] <= have[0] and need[1] <= have[1]:
         return have
     return (max(need[0], have[0] * 3 // 2) if need[0] > have[0] else need[0]), need[1]
 
 
 def _resized(tensor: Tensor, count: int, columns: int) -> Tensor:
-    """The tensor with another count of items and columns, zeros where new."""
+    """A copy of the tensor with another number of items and columns; new ones are zero."""
     larger = tensor.new_zeros(count, tensor.shape[1], columns, tensor.shape[3])
     count, columns = min(count, len(tensor)), min(columns, tensor.shape[2])
     larger[:count, :, :columns] = tensor[:count, :, :columns]
@@ -448,13 +457,13 @@ def _attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    _mask: Tensor | None,  # None: transformers makes no mask for attention it does not know
+    _mask: Tensor | None,  # None: transformers makes no mask for an attention function that it does not know
     *,
     scaling: float | None = None,
     shared_cache: SharedPrefixCache | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function of the transformers interface; output is (batch, new, query heads, head size)."""
+    """The attention function for transformers' interface. Returns (batch, new, query heads, head size)."""
     if shared_cache is None:
         raise RuntimeError(f"{type(module).__name__} does not pass keyword arguments on to its attention function")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

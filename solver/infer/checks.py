@@ -1,4 +1,4 @@
-"""Requests that no engine can serve."""
+"""A check of requests that all engines share."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""The decoding loop: completions of many requests advance together, one token a forward pass.
+"""The decoding loop: the completions of many requests advance together, by one token per forward pass.
 
-Sampling and threshold search differ only in how rows go on (see `token_choice`). Searching breadth-first in step is exact
-and stays narrow: the live prefixes of a request are disjoint events of probability >= min_prob, so at most 1 / min_prob
-exist at once. The key/value positions of the batch are bounded: what does not fit is parked (its tokens are kept, its keys and
-values dropped) and computed again when there is room, so memory never decides what is found.
+Sampling and threshold search differ only in how rows continue (see `token_choice`). The search is breadth-first and exact, and
+it stays narrow: the unfinished prefixes of a request are disjoint events of probability >= min_prob, so there are at most
+1 / min_prob of them at a time.
+
+The number of key/value positions is limited. Rows that do not fit are parked: their tokens are kept, their keys and values are
+dropped, and computed again when there is room. So the limit changes the time that results take, never the results.
 """
 
 from __future__ import annotations
@@ -19,40 +21,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache, arrangement, positions
+from solver.infer.decode_rows import DecodeRows
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
-from solver.infer.rows import Rows
 from solver.infer.token_choice import Choice, Chooser
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
 
 log = logging.getLogger(__name__)
 
-EXPECTED_NEW = 64  # tokens a row is first thought to take; then as many as the longest so far
-ALIKE = 0.9  # prompts are of like length if none is shorter than this share of the longest: padding is wasted work
+EXPECTED_NEW = 64  # tokens that a row is expected to take, until a completion is longer
+MIN_PROMPT_RATIO = 0.9  # prompts share a prefill if none is shorter than this share of the longest: padding is wasted work
 
 
 @dataclass(frozen=True, eq=False)
 class DecodeRequest:
-    """What the decoding loop needs to know of a request."""
+    """What the decoding loop needs to know about a request."""
 
     id: str
     prompt: TokenIds
-    limit: int  # new tokens at most, by the request and by what the context leaves
-    adapter: int = 0  # its number in the stack of the forward pass
+    limit: int  # new tokens at most, for the request and within the context
+    adapter: int  # the number of its adapter in the stack of the forward pass
 
 
 @dataclass(eq=False)
 class _DecodeJob:
-    """One request while it is decoded."""
+    """A request while it is decoded. It is resident while its prompt is in the cache."""
 
     number: int
     request: DecodeRequest
-    parked: list[Rows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
+    parked: list[DecodeRows] = field(default_factory=list)  # single rows without keys and values; the last one is resumed first
     root: Tensor | None = None  # (vocabulary,) log-probabilities after the prompt
-    tried_alone: bool = False  # after memory ran out on it with nothing beside it
-    slot: int = -1
+    tried_alone: bool = False  # whether memory ran out once while this was the only sequence
+    slot: int = -1  # of its prompt in the cache; -1: not resident
     done: list[Completion] = field(default_factory=list)
     error: str = ""
 
@@ -62,11 +64,11 @@ class _DecodeJob:
 
 
 class _OutOfTime(Exception):
-    """The deadline leaves no time for the next pass."""
+    """The deadline leaves too little time for the next pass."""
 
 
 class Decoder:
-    """Runs requests that share an adapter to their ends, within `budget` key/value positions (but one row always runs)."""
+    """Decodes a batch of requests with at most `budget` key/value positions in memory, though one row always runs."""
 
     def __init__(
         self,
@@ -86,18 +88,18 @@ class Decoder:
         self._limit = np.array([request.limit for request in requests], dtype=np.int64)
         self._new_tokens = np.zeros(len(requests), dtype=np.int64)
         for job in self._jobs:
-            job.parked = [Rows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
-        # longest first: memory is tightest at the start, and neighbours in the queue are of like length
+            job.parked = [DecodeRows.start(job.number, key) for key in self._chooser.keys(job.number)[::-1, None]]
+        # longest first: most memory is needed at the start, and neighbours in the queue have prompts of similar lengths
         self._waiting = deque(sorted(self._jobs, key=lambda job: -len(job.prompt)))
         self._resident: list[_DecodeJob] = []  # by slot
-        self._rows = Rows.start(0, np.zeros(0, dtype=np.uint64))
+        self._rows = DecodeRows.start(0, np.zeros(0, dtype=np.uint64))
         self._cache = SharedPrefixCache(forward.device, budget)
         self._expected = EXPECTED_NEW
-        self._in_flight = 0  # sequences in the pass under way
+        self._in_flight = 0  # sequences in the present pass
         self._ready: deque[Result] = deque()
 
     def run(self) -> Iterator[Result]:
-        """One result a request, as each completes."""
+        """Yield one result per request, as soon as it is complete."""
         while self._waiting or self._resident:
             try:
                 self._admit()
@@ -121,7 +123,8 @@ class Decoder:
 
     # -- forward passes ------------------------------------------------------------------------------------------------
 
-    def _ask(self, kind: str, size: int, sequences: int) -> None:
+    def _begin_pass(self, kind: str, size: int, sequences: int) -> None:
+        """Raise _OutOfTime if the deadline leaves too little time for a pass of this kind and size."""
         if self._deadline.expired(self._pace.reach(kind, size)):
             raise _OutOfTime
         self._in_flight = sequences
@@ -133,17 +136,17 @@ class Decoder:
         if not len(rows):
             return
         ids = rows.tokens[np.arange(len(rows)), rows.length - 1][:, None].astype(np.int64)
-        self._ask("step", ids.size, len(rows))
+        self._begin_pass("step", ids.size, len(rows))
         with self._pace.measure("step", ids.size, self._deadline.clock):
             logprobs = _log_softmax(self._forward.extend(self._cache, 0, ids)[:, -1])
         self._advance(0, logprobs)
 
     def _admit(self) -> None:
-        """Take up parked rows, then new requests, while there is room."""
+        """Resume parked rows of resident requests, then prefill waiting requests, while there is room."""
         while True:
             job = next((job for job in self._resident if job.parked), None)
             if job is None:
-                if not self._waiting or self._unlike(self._waiting[0]) or not self._fits(1, len(self._waiting[0].prompt), 1):
+                if not self._waiting or self._has_to_wait(self._waiting[0]) or not self._fits(1, len(self._waiting[0].prompt), 1):
                     return
                 self._prefill()
             elif self._fits(0, 0, 1, int(job.parked[-1].length[0])):
@@ -151,12 +154,12 @@ class Decoder:
             else:
                 return
 
-    def _unlike(self, job: _DecodeJob) -> bool:
-        """Whether to let the present rows finish first: their prompts are longer, and they keep the device busy already."""
-        return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < ALIKE * self._cache.longest_prefix
+    def _has_to_wait(self, job: _DecodeJob) -> bool:
+        """Whether the request should wait for the present rows: their prompts are longer, and they keep the device busy."""
+        return self._cache.rows >= self._forward.busy_rows and len(job.prompt) < MIN_PROMPT_RATIO * self._cache.longest_prefix
 
     def _prefill(self) -> None:
-        """Write the prompts at the head of the queue into the cache: as many as one pass takes."""
+        """Write prompts from the head of the queue into the cache, as many as one pass takes."""
         longest = len(self._waiting[0].prompt)
         batch: list[_DecodeJob] = []
         rows = 0
@@ -164,13 +167,13 @@ class Decoder:
             size, rows = len(batch) + 1, rows + len(job.parked)
             if batch and (
                 size * longest > self._prefill_tokens
-                or len(job.prompt) < ALIKE * longest
+                or len(job.prompt) < MIN_PROMPT_RATIO * longest
                 or self._need(size, longest, rows) > self._budget
             ):
                 break
             batch.append(job)
         tokens = len(batch) * longest
-        self._ask("prefill", tokens, len(self._rows) + len(batch))
+        self._begin_pass("prefill", tokens, len(self._rows) + len(batch))
         prompts, adapters = [job.prompt for job in batch], [job.request.adapter for job in batch]
         with self._pace.measure("prefill", tokens, self._deadline.clock):
             roots = _log_softmax(self._forward.prefill(self._cache, prompts, adapters, keep=True))
@@ -183,7 +186,7 @@ class Decoder:
                 self._resume(job)
 
     def _resume(self, job: _DecodeJob) -> None:
-        """Take up parked rows of a resident request: as many of the same length as fit."""
+        """Resume parked rows of a resident request: as many of the same length as fit."""
         first, length = len(self._rows), int(job.parked[-1].length[0])
         count = 1
         while (
@@ -194,7 +197,7 @@ class Decoder:
         ):
             count += 1
         if length:
-            self._ask("resume", count * length, first + count)
+            self._begin_pass("resume", count * length, first + count)
         self._rows.extend(*(job.parked.pop() for _ in range(count)))
         self._cache.add_rows(np.full(count, job.slot))
         if length:
@@ -206,12 +209,12 @@ class Decoder:
             logprobs = job.root.expand(count, -1)
         self._advance(first, logprobs)
 
-    # -- what becomes of the rows --------------------------------------------------------------------------------------
+    # -- rows after a pass ---------------------------------------------------------------------------------------------
 
     def _advance(self, first: int, logprobs: Tensor) -> None:
-        """Continue the rows from `first` on as the chooser says: append, branch, finish, drop.
+        """Continue the rows from `first` on with the tokens of the chooser: append, branch, finish or drop.
 
-        `logprobs` (rows, vocabulary) are those after each of these rows.
+        `logprobs`, (rows, vocabulary), are the log-probabilities of the next token of each of these rows.
         """
         rows = self._rows.take(slice(first, None)) if first else self._rows
         choice = self._choose(rows, logprobs)
@@ -233,8 +236,8 @@ class Decoder:
         self._place(first, rows, source + first)
         self._settle(touched)
 
-    def _choose(self, rows: Rows, logprobs: Tensor) -> Choice:
-        """How rows go on; requests whose log-probabilities are no numbers are given up."""
+    def _choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
+        """The chooser's tokens for these rows. Requests with NaN log-probabilities fail."""
         choice = self._chooser.choose(rows, logprobs)
         broken = torch.isnan(logprobs[:, 0]).cpu().numpy()
         if not broken.any():
@@ -245,17 +248,17 @@ class Decoder:
         sound = self._sound(rows)[choice.rows]
         return Choice(choice.rows[sound], choice.tokens[sound], choice.logprobs[sound])
 
-    def _sound(self, rows: Rows) -> NDArray[np.bool_]:
-        """(rows,) whether the request of each has not failed."""
+    def _sound(self, rows: DecodeRows) -> NDArray[np.bool_]:
+        """(rows,): whether the row's request has not failed."""
         return np.array([not self._jobs[number].error for number in rows.job], dtype=bool)
 
-    def _append(self, rows: Rows, tokens: Index, logprobs: NDArray[np.float32]) -> None:
+    def _append(self, rows: DecodeRows, tokens: Index, logprobs: NDArray[np.float32]) -> None:
         rows.append(tokens, logprobs)
         if self._machine is not None:
             self._machine.advance(rows.state, tokens)
 
-    def _place(self, first: int, continued: Rows, source: Index) -> None:
-        """Put what became of the rows from `first` on, each with the row it came from, in their place; park what does not fit."""
+    def _place(self, first: int, continued: DecodeRows, source: Index) -> None:
+        """Replace the rows from `first` on by `continued`; `source` are the rows that these came from. Park what does not fit."""
         rows = self._rows.take(slice(0, first))
         rows.extend(continued)
         sources = np.concatenate([np.arange(first), source])
@@ -263,19 +266,19 @@ class Decoder:
         rows, sources = rows.take(sound), sources[sound]
         order = arrangement(sources)
         rows, sources = rows.take(order), sources[order]
-        longest = int(rows.length.max(initial=1)) - 1  # tokens in the cache: the newest of a row has not been read yet
+        longest = int(rows.length.max(initial=1)) - 1  # tokens in the cache, where the newest one of a row is not yet
         staying = max(len(np.unique(sources)), self._rows_that_fit(longest))
         for row in range(staying, len(rows)):
             self._park(rows, row)
-        # the cache comes last: if memory runs out here, the rows are whole and can be parked
+        # the cache comes last: if memory runs out there, the rows are complete and can be parked
         self._rows = rows.take(slice(0, staying))
         self._cache.set_rows(sources[:staying])
 
-    def _park(self, rows: Rows, row: int) -> None:
+    def _park(self, rows: DecodeRows, row: int) -> None:
         self._jobs[rows.job[row]].parked.append(rows.take(np.array([row])))
 
     def _settle(self, numbers: Index) -> None:
-        """Hand out the results of those requests that have nothing left to do, and free their slots."""
+        """Finish those of the requests `numbers` that have no rows any more, and free their slots."""
         idle = [self._jobs[number] for number in numbers if number not in self._rows.job]
         over = [job for job in idle if not job.parked]
         for job in over:
@@ -288,27 +291,27 @@ class Decoder:
     # -- memory --------------------------------------------------------------------------------------------------------
 
     def _need(self, slots: int, prompt: int, rows: int, length: int = 0) -> int:
-        """Positions with so much more, and with room for every row to grow for a while.
+        """The positions for the present contents, for this much more, and for some growth of every row.
 
-        The room is what keeps a row that was just taken up from being parked again by the very next step.
+        Without room for growth, a row that was just resumed could be parked again in the next step.
         """
         cache = self._cache
         suffix = max(cache.longest_suffix + SUFFIX_BLOCK, length + SUFFIX_BLOCK, self._expected)
         return positions(cache.slots + slots, max(cache.longest_prefix, prompt), cache.rows + rows, suffix)
 
     def _fits(self, slots: int, prompt: int, rows: int, length: int = 0) -> bool:
-        """Whether so much more fits. One row always does: there must be progress."""
+        """Whether this much more fits the budget. One row alone always fits, so that there is progress."""
         alone = not self._cache.rows and rows == 1 and (not slots or not self._cache.slots)
         return alone or self._need(slots, prompt, rows, length) <= self._budget
 
     def _rows_that_fit(self, longest: int) -> int:
-        """How many rows of that many tokens, and one more each, the budget allows; at least one."""
+        """How many rows the budget holds if the longest has this many tokens and each gets one more; at least 1."""
         prompts = positions(self._cache.slots, self._cache.longest_prefix, 0, 0)
         block = positions(0, 0, ROW_BLOCK, longest + 1)
         return max(1, (self._budget - prompts) // block * ROW_BLOCK)
 
     def _make_room(self) -> None:
-        """Before a step, park rows until the budget holds one more token of each: the newest requests first."""
+        """Park rows until the budget has room for one more token of each; rows of the newest requests go first."""
         cache = self._cache
         while len(self._rows) > (fit := self._rows_that_fit(cache.longest_suffix)):
             newest = np.flatnonzero(cache.slot_of == cache.slot_of.max())
@@ -326,7 +329,7 @@ class Decoder:
                 self._evict([job])
 
     def _evict(self, jobs: Sequence[_DecodeJob]) -> None:
-        """Drop the prompts of requests without live rows."""
+        """Drop the prompts of requests that have no rows in the cache."""
         if not jobs:
             return
         holes, movers = self._cache.remove_slots(np.array([job.slot for job in jobs]))
@@ -339,7 +342,7 @@ class Decoder:
         del self._resident[count:]
 
     def _back_off(self, error: Exception) -> None:
-        """Out of memory: park everything and go on with half of what was held; a sequence alone that does not fit fails."""
+        """After memory ran out: park all rows and halve the budget. A sequence that runs out alone fails at the second try."""
         held = self._cache.used()
         self._cache.clear()
         self._forward.forget()
@@ -362,9 +365,9 @@ class Decoder:
                 self._waiting.popleft()
                 job.error = out_of_memory_line(error)
                 self._finish(job)
-            else:  # what was kept beside it is free now
+            else:  # the prompts that were kept are dropped now, so a second try may succeed
                 job.tried_alone = True
-                log.warning("out of memory: one sequence alone is tried once more")
+                log.warning("out of memory: a sequence does not fit by itself; it is tried once more")
         else:
             self._budget = self._cache.limit = max(1, min(self._budget, held) // 2)
             self._prefill_tokens = max(1, self._prefill_tokens // 2)

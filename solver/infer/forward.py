@@ -10,30 +10,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solver.infer.cache import ATTENTION, Index, Prompt, SharedPrefixCache
+from solver.infer.cache import ATTENTION, CachedPrompt, Index, SharedPrefixCache
 from solver.infer.fused_decoding import FusedDecodingPass
 from solver.model import threads
 from solver.model.lora import LoraStack
 from solver.model.positions import for_model, from_start, positions_of
 from solver.types import TokenIds
 
-PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # a pass: enough to fill the device, short enough to stop in time
-PIECE_ELEMENTS = 1 << 22  # attention scores or logits of a pass that reads several tokens a row, at most
-BUSY_ROWS = {"cpu": 16, "cuda": 256}  # decoding more rows at once than this saves little time a row
+PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # per pass: enough to use the device fully, and short enough to stop in time
+PIECE_ELEMENTS = 1 << 22  # maximum number of attention scores, or of logits, of a pass that reads several tokens per row
+BUSY_ROWS = {"cpu": 16, "cuda": 256}  # decoding more rows than this at once saves little time per row
 
 
 class Forward:
-    """The model as two functions: `prefill` prompts into slots, `extend` rows by tokens. Logits are as the model gives them."""
+    """The model as two functions: `prefill` writes prompts into slots, `extend` appends tokens to rows. Both return logits."""
 
     def __init__(self, model: Any, device: torch.device, stack: LoraStack | None = None, keep_tokens: int = 0) -> None:
-        """`stack`: the adapters of `model`, if it has several; prompts then name theirs by number.
+        """With a `stack` of adapters, every prompt uses the adapter of the number that comes with it.
 
-        Up to `keep_tokens` tokens of prompts are kept from one cache to the next.
+        The keys and values of up to `keep_tokens` prompt tokens are kept for later caches.
         """
         self._stack = stack
         self.keep_tokens = keep_tokens
-        # prompts by adapter and tokens, oldest first, with the logits after them
-        self._kept: dict[tuple[int, bytes], tuple[Prompt, Tensor]] = {}
+        # from an adapter's number and the bytes of a prompt to the prompt and the logits after it; oldest first
+        self._kept: dict[tuple[int, bytes], tuple[CachedPrompt, Tensor]] = {}
         self.model = model
         self.device = device
         self._positions = positions_of(model.config)
@@ -48,8 +48,8 @@ class Forward:
     ) -> Tensor:
         """Write the prompts into new slots of the cache. Returns the logits after each prompt, (prompts, vocabulary).
 
-        What was kept of an earlier pass is not computed again, and no longer kept. `keep` keeps these prompts, in place of the
-        oldest ones if together they are more than `keep_tokens`.
+        Prompts that are kept from an earlier call are copied, not computed, and are not kept any longer. With `keep`, these
+        prompts are kept; the oldest ones are dropped if all together have more than `keep_tokens` tokens.
         """
         names = [(adapter, prompt.tobytes()) for prompt, adapter in zip(prompts, adapters, strict=True)]
         known = [self._kept.get(name) for name in names]
@@ -73,11 +73,11 @@ class Forward:
         return torch.stack(logits)
 
     def unread(self, prompts: Sequence[TokenIds], adapters: Sequence[int]) -> int:
-        """How many tokens of these prompts are not kept."""
+        """The number of tokens of those prompts that are not kept, and so have to be computed."""
         return sum(len(p) for p, adapter in zip(prompts, adapters, strict=True) if (adapter, p.tobytes()) not in self._kept)
 
     def forget(self) -> None:
-        """Keep no prompts, to free their memory."""
+        """Drop all prompts that are kept, to free their memory."""
         self._kept.clear()
 
     def _prefill(self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int]) -> Tensor:
@@ -93,7 +93,7 @@ class Forward:
         return logits[torch.arange(len(ids), device=self.device), self._tensor(place)]
 
     def extend(self, cache: SharedPrefixCache, first: int, ids: Index) -> Tensor:
-        """Append `ids` (rows, new) to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""
+        """Append `ids`, (rows, new), to the rows from `first` on. Returns the logits after each, (rows, new, vocabulary)."""
         positions = self._positions.follow(torch.from_numpy(ids), torch.from_numpy(cache.last[first:]))
         cache.begin_extend(first, ids.shape[1])
         self._use(cache.adapter_of[cache.slot_of[first:]])
@@ -102,14 +102,14 @@ class Forward:
         return logits
 
     def piece(self, cache: SharedPrefixCache) -> int:
-        """How many tokens to read at once of each row of `cache`, so that attention scores and logits stay small."""
+        """How many tokens of each row of `cache` to read in one pass, so that attention scores and logits stay small."""
         heads = self.model.config.get_text_config().num_attention_heads
         widest = int(np.bincount(cache.slot_of).max(initial=0)) * cache.slots
         each = max(widest * cache.longest_prefix * heads, cache.rows * self.vocabulary, 1)
         return max(1, PIECE_ELEMENTS // each)
 
     def _use(self, adapters: Index) -> None:
-        """Say which adapter each row of the coming pass uses."""
+        """Set the adapter that each row of the coming pass uses."""
         if self._stack is not None:
             self._stack.set_rows(self._tensor(adapters))
 

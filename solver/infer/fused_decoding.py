@@ -1,8 +1,9 @@
-"""The forward pass of small Llama-shaped decoders in few operations.
+"""A fused forward pass for small Llama-like decoders.
 
-A model of a few million parameters spends most of a decoding step between operations. Here the projections that share an
-input are one product, normalisation is one call, and queries and keys are rotated together: about half the operations of
-the transformers modules, same numbers to rounding (tested). Other and larger models take the ordinary way.
+With a few million parameters, most of a decoding step is the overhead of launching operations. Here projections of the same
+input are one matrix product, normalisation is one call, and queries and keys are rotated together. That halves the number of
+operations of the transformers modules and gives the same numbers up to rounding (tested). Other and larger models use the
+modules of transformers.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ FAMILIES = (CellDecoderForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM)
 class _Block:
     """The weights of one decoder layer."""
 
-    qkv: Tensor  # ((query heads + 2 * heads) * head size, hidden), times the weights of the norm before it
-    qk_scale: Tensor | None  # (query heads + heads, head size): the weights of the norms of queries and keys
+    qkv: Tensor  # ((query heads + 2 * heads) * head size, hidden), multiplied by the weights of the norm before it
+    qk_scale: Tensor | None  # (query heads + heads, head size): the weights of the norms of queries and keys, if there are any
     out: Tensor  # (hidden, query heads * head size)
-    gate_up: Tensor  # (2 * ffn, hidden), times the weights of the norm before it
+    gate_up: Tensor  # (2 * ffn, hidden), multiplied by the weights of the norm before it
     down: Tensor  # (hidden, ffn)
 
 
 class FusedDecodingPass:
-    """The forward pass of a model of one of `FAMILIES` over a shared-prefix cache; `fits` says which models it can replace."""
+    """The forward pass of a model over a shared-prefix cache, for models that pass `fits`."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
@@ -50,7 +51,7 @@ class FusedDecodingPass:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether `model` is of one of `FAMILIES`, small, SiLU-gated, and made of plain linear layers without biases."""
+        """Whether this pass computes `model`: one of FAMILIES, small, SiLU-gated, with plain linear layers without biases."""
         if type(model) not in FAMILIES or model.config.hidden_act != "silu":
             return False
         projections = [m for name, m in model.get_decoder().layers.named_modules() if name.endswith("_proj")]
@@ -58,9 +59,10 @@ class FusedDecodingPass:
         return plain and sum(p.numel() for p in model.parameters()) <= MAX_PARAMETERS
 
     def logits(self, ids: Tensor, positions: Tensor, cache: SharedPrefixCache, keep: Tensor | None) -> Tensor:
-        """(rows, kept, vocabulary) logits after the columns `keep` of `ids` (rows, new) at `positions` (rows, new, axes).
+        """Logits, (rows, kept, vocabulary), after the columns `keep` of `ids`, (rows, new), at `positions`, (rows, new, axes).
 
-        `keep` is for a prefill; None keeps all columns. The last layer computes nothing but keys and values for the others.
+        Only a prefill may pass `keep`; None keeps all columns. In the last layer, only keys and values are computed for columns
+        that are not kept.
         """
         x = self._embed(ids)
         rows, new, _ = x.shape
@@ -86,10 +88,10 @@ class FusedDecodingPass:
         return logits
 
     def _normed(self, x: Tensor) -> Tensor:
-        """RMS normalisation without weights: these are part of the projection that follows."""
+        """RMS normalisation without weights, which are multiplied into the projection that follows."""
         if x.dtype != torch.float32:
             return functional.rms_norm(x, x.shape[-1:], None, self._eps)
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # on a CPU in fewer passes than rms_norm, by half
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # half as many passes over memory as rms_norm on a CPU
         return x * torch.addcmul(self._epsilon, size, size, value=1 / x.shape[-1]).rsqrt_()
 
     def _block(self, layer: Any) -> _Block:

@@ -1,4 +1,4 @@
-"""The language of answers as a state machine over many rows at once: which tokens may come next."""
+"""The grammar of grid answers as a state machine that runs on many rows at once: it says which tokens may come next."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from numpy.typing import NDArray
 
 from solver.codec import GridGrammar
 
-STATE = 3  # numbers a row: width of the grid (0 while the first line is open), column, line
+STATE = 3  # numbers per row: the width of the grid (0 in its first line), the column and the line of the next token
 GridState = NDArray[np.int16]  # (rows, STATE)
 
 
 class GridMachine:
-    """Lines of equal width, at most `max_side` wide and high, joined by `newline` and closed by `end`.
+    """Accepts grids: lines of equal width with `newline` between them and `end` after them, at most `max_side` wide and high.
 
-    Under `closes_rows`, `newline` follows the last line, too.
+    With `GridGrammar.closes_rows`, the last line has a `newline`, too, before `end`.
     """
 
     def __init__(self, grammar: GridGrammar, vocabulary: int) -> None:
         self.max_side, self._closes_rows = grammar.max_side, grammar.closes_rows
-        self.columns = np.array([*grammar.cells, grammar.newline, grammar.end], dtype=np.int64)  # tokens that may ever come
+        self.columns = np.array([*grammar.cells, grammar.newline, grammar.end], dtype=np.int64)  # all tokens of the grammar
         self._cells = len(grammar.cells)
         kind = np.full(vocabulary, -1, dtype=np.int64)
         kind[self.columns] = np.arange(len(self.columns))
         self._kind = kind
 
     def allowed(self, state: GridState) -> NDArray[np.bool_]:
-        """(rows, len(columns)) whether each of `columns` may come next. At least one always may."""
+        """(rows, len(columns)): whether each token of `columns` may come next. In every row at least one may."""
         width, column, line = state.T
         first = width == 0
-        full = np.where(first, column >= 1, column == width)  # the line may end here
+        full = np.where(first, column >= 1, column == width)  # whether the line may end here
         mask = np.empty((len(state), len(self.columns)), dtype=bool)
-        lines = self.max_side if self._closes_rows else self.max_side - 1  # separators at most
+        lines = self.max_side if self._closes_rows else self.max_side - 1  # the maximum number of newlines
         mask[:, : self._cells] = ((column < np.where(first, self.max_side, width)) & (line < self.max_side))[:, None]
         mask[:, self._cells] = full & (line < lines)
         mask[:, self._cells + 1] = (column == 0) & (line > 0) if self._closes_rows else full
         return mask
 
     def advance(self, state: GridState, tokens: NDArray[np.int64]) -> None:
-        """Take one token a row, in place. The tokens must be allowed; nothing may follow `end`."""
+        """Advance every row's state, in place, by one token. The tokens must be allowed, and no row may have ended."""
         cell = self._kind[tokens] < self._cells
         closed = ~cell
         state[cell, 1] += 1

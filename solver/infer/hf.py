@@ -1,4 +1,4 @@
-"""The engine over any Hugging Face causal language model with full attention: sampling, threshold search, scoring."""
+"""The engine over Hugging Face causal language models with full attention: sampling, threshold search, scoring."""
 
 from __future__ import annotations
 
@@ -29,28 +29,30 @@ from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, S
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
-STACKED_DEVICES = ("cuda",)  # where rows of different LoRA adapters share a batch: elsewhere merged weights are faster
+STACKED_DEVICES = ("cuda",)  # here rows of different LoRA adapters share a batch; elsewhere merged weights are faster
 
 
 @dataclass(frozen=True, eq=False)
-class _Served(Generic[R]):
-    """Requests that run as one batch, on the model that serves all of them."""
+class _Batch(Generic[R]):
+    """Requests that run as one batch, and the model that serves all of them."""
 
     forward: Forward
     requests: list[R]
     adapters: dict[str, int]  # adapter id -> its number in the stack of `forward`
 
     def number(self, request: Request) -> int:
+        """The number of the request's adapter in the stack of `forward`; 0 without an adapter."""
         return 0 if request.adapter is None else self.adapters[request.adapter.id]
 
 
 class HFEngine:
-    """Completions and log-probabilities from `base` and adapters of it; the requests of one adapter run as one batch.
+    """Completions and log-probabilities from `base` and adapters of it. The requests under one adapter run as one batch.
 
-    Memory: keys and values of at most `settings.batch_tokens` positions at once (one sequence runs even if it is longer), and
-    of as many prompts that were sampled or searched last, so that scoring these with the same adapter need not read them;
-    running out of memory halves that and goes on. A request that cannot be served gives a "failed" result, not an exception.
-    Raises InputError for a model whose attention it does not compute as transformers does, see `check_model`.
+    Memory: keys and values of at most `settings.batch_tokens` positions at once (but one sequence always runs, however long).
+    Besides, as many positions of the prompts that were sampled or searched last are kept, so that scoring with the same adapter
+    need not read them again. If memory runs out, the engine goes on with half of that. A request that cannot be served gives a
+    "failed" result, not an exception. Raises InputError for a model whose attention is not computed here as transformers does,
+    see `check_model`.
     """
 
     def __init__(self, base: Base, settings: InferSettings) -> None:
@@ -58,19 +60,19 @@ class HFEngine:
         self._base, self._settings = base, settings
         self._pace = Pace()
         self._forward = Forward(share(base.model), base.device, None, settings.batch_tokens)
-        self._adapted: tuple[tuple[str, ...], Forward] | None = None  # the adapters used last
+        self._adapted: tuple[tuple[str, ...], Forward] | None = None  # ids of the adapters used last, and their model
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
 
     def start(self, rank: int) -> None:
-        """Nothing has to be made ready: adapters of any rank are applied as they come."""
+        """Nothing to do: adapters of any rank are applied when requests name them."""
 
     def sample(self, requests: Sequence[SampleRequest], deadline: Deadline) -> Iterator[Result]:
-        """`n` sampled (or one greedy) completions per request, most probable first.
+        """`n` sampled completions per request, or a greedy one, most probable first.
 
-        A completion that reaches `max_new_tokens` (or the end of the context) is given as not finished.
+        A completion that reaches `max_new_tokens` or the end of the context is returned as not finished.
         """
 
-        def run(group: _Served[SampleRequest]) -> Iterator[Result]:
+        def run(group: _Batch[SampleRequest]) -> Iterator[Result]:
             return self._decode(group, Sampler(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
@@ -78,10 +80,10 @@ class HFEngine:
     def search(self, requests: Sequence[SearchRequest], deadline: Deadline) -> Iterator[Result]:
         """Every completion with probability >= min_prob per request, most probable first.
 
-        Prefixes of that probability that reach `max_new_tokens` (or the end of the context) are given too, as not finished.
+        Prefixes of that probability that reach `max_new_tokens` or the end of the context are returned as not finished.
         """
 
-        def run(group: _Served[SearchRequest]) -> Iterator[Result]:
+        def run(group: _Batch[SearchRequest]) -> Iterator[Result]:
             return self._decode(group, Searcher(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
@@ -89,7 +91,7 @@ class HFEngine:
     def score(self, requests: Sequence[ScoreRequest], deadline: Deadline) -> Iterator[Result]:
         """The given completions with their log-probabilities; no grammar applies."""
 
-        def run(group: _Served[ScoreRequest]) -> Iterator[Result]:
+        def run(group: _Batch[ScoreRequest]) -> Iterator[Result]:
             end, budget = self._base.codec.end, self._settings.batch_tokens
             return Scorer(group.forward, group.number, end, budget, self._pace, deadline).run(group.requests)
 
@@ -97,7 +99,7 @@ class HFEngine:
 
     def _decode(
         self,
-        group: _Served[SampleRequest] | _Served[SearchRequest],
+        group: _Batch[SampleRequest] | _Batch[SearchRequest],
         chooser: Chooser,
         deadline: Deadline,
     ) -> Iterator[Result]:
@@ -108,8 +110,8 @@ class HFEngine:
         end, budget = self._base.codec.end, self._settings.batch_tokens
         return Decoder(group.forward, chooser, self._machine, end, requests, budget, self._pace, deadline).run()
 
-    def _run(self, requests: Sequence[R], run: Callable[[_Served[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
-        """Refuse what cannot be served, then serve the rest, one batch of adapters after the other."""
+    def _run(self, requests: Sequence[R], run: Callable[[_Batch[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
+        """Refuse requests that cannot be served, then serve the others, one batch after the other."""
         groups: dict[str, list[R]] = {}
         for request in requests:
             error = refusal(request, self._base.context)
@@ -128,9 +130,9 @@ class HFEngine:
                 reason = out_of_memory_line(error) if is_out_of_memory(error) else str(error).splitlines()[0]
                 yield from (_failed(request, reason) for request in group)
                 continue
-            results = run(_Served(forward, group, {id_: number for number, id_ in enumerate(adapters)}))
+            results = run(_Batch(forward, group, {id_: number for number, id_ in enumerate(adapters)}))
             while True:
-                # inference mode is entered for each result, not around the loop: it must not leak to whoever takes the result
+                # inference mode is entered for each result, not around the loop, so that the caller does not run in it
                 with torch.inference_mode():
                     result = next(results, None)
                 if result is None:
@@ -138,23 +140,23 @@ class HFEngine:
                 yield result
 
     def _group(self, adapter: AdapterRef | None) -> str:
-        """Requests with the same answer run together."""
+        """The name of the batch for requests under this adapter."""
         if adapter is None:
             return ""
         if adapter.kind == "lora" and self._base.device.type in STACKED_DEVICES:
             try:
                 return f"stack of {read_shape(adapter.path)}"
             except InputError:
-                pass  # fails alone, with its reason, when it is loaded
+                pass  # loading it will fail for this adapter alone, and say why
         return f"adapter {adapter.id}"
 
     def _load(self, adapters: Sequence[AdapterRef]) -> Forward:
-        """The model under adapters of one group; the ones used last are kept. Out of memory, it tries once more."""
+        """The model under the adapters of one batch. The last one is kept. If memory runs out, there is a second try."""
         if not adapters:
             return self._forward
         ids = tuple(adapter.id for adapter in adapters)
         if self._adapted is None or self._adapted[0] != ids:
-            self._adapted = None  # free the old one first
+            self._adapted = None  # free the last one first
             try:
                 forward = self._adapt(adapters)
             except (MemoryError, RuntimeError) as error:
@@ -162,7 +164,7 @@ class HFEngine:
                     raise
                 log.warning("out of memory: applying adapters is tried once more")
                 forward = None
-            if forward is None:  # what the error held is free by now, but for cycles
+            if forward is None:  # outside the except block, so that the error's references are gone, except for cycles
                 gc.collect()
                 if self._base.device.type == "cuda":
                     torch.cuda.empty_cache()

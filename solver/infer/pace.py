@@ -1,4 +1,4 @@
-"""How long the next forward pass may take, from those just past: the reach to ask the deadline with."""
+"""How long the next forward pass may take, judged by recent ones. Engines compare that with the time until the deadline."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ RECENT = 16
 
 
 class Pace:
-    """Recent durations of each kind of pass, with their sizes (tokens or rows)."""
+    """The sizes (tokens or rows) and durations of the last RECENT passes of each kind."""
 
     def __init__(self) -> None:
         self._recent: dict[str, deque[tuple[int, float]]] = {}
 
     def reach(self, kind: str, size: int) -> float:
-        """Seconds that a pass of this kind and size may take; 0 while nothing was measured.
+        """Seconds that a pass of this kind and size may take; 0 if none of this kind was measured.
 
-        The longest of the recent passes at least half as large, in proportion if this one is larger; failing those, the
-        largest pass seen, in proportion.
+        That is the longest of the recent passes that were at least half as large, or else the largest of all. The duration of a
+        pass that was smaller than `size` is scaled up in proportion.
         """
         recent = self._recent.get(kind)
         if not recent:
@@ -29,7 +29,7 @@ class Pace:
 
     @contextmanager
     def measure(self, kind: str, size: int, clock: Callable[[], float]) -> Iterator[None]:
-        """Time the block, unless it raises."""
+        """Measure how long the block takes. A block that raises is not counted."""
         start = clock()
         yield
         self._recent.setdefault(kind, deque(maxlen=RECENT)).append((max(size, 1), clock() - start))

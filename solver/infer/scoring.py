@@ -1,4 +1,4 @@
-"""Log-probabilities of given completions: every prompt is read once, its completions side by side in short pieces."""
+"""Log-probabilities of given completions. Every prompt is read once; its completions are rows that are read in short pieces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from solver.infer.cache import Index, SharedPrefixCache, positions
-from solver.infer.decoding import ALIKE
+from solver.infer.decoding import MIN_PROMPT_RATIO
 from solver.infer.forward import Forward
 from solver.infer.pace import Pace
 from solver.model.memory import is_out_of_memory, out_of_memory_line
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class Scorer:
-    """Scores requests that share an adapter, within `budget` key/value positions (but one request always runs)."""
+    """Scores a batch of requests with at most `budget` key/value positions in memory, though one request always runs."""
 
     def __init__(
         self, forward: Forward, number: Callable[[ScoreRequest], int], end: int, budget: int, pace: Pace, deadline: Deadline
     ) -> None:
-        """`number` gives the place of a request's adapter in the stack of `forward`."""
+        """`number` gives the number of a request's adapter in the stack of `forward`; `end` is the token that ends an answer."""
         self._forward, self._number, self._end, self._budget = forward, number, end, budget
         self._pace, self._deadline = pace, deadline
 
     def run(self, requests: Sequence[ScoreRequest]) -> Iterator[Result]:
-        """One result a request."""
+        """Yield one result per request."""
         waiting = deque(sorted(requests, key=lambda request: -len(request.prompt)))
         tried_alone = ""
         while waiting:
@@ -45,9 +45,9 @@ class Scorer:
                     self._budget = max(1, min(self._budget, self._need(batch)) // 2)
                     log.warning("out of memory: scoring now holds at most %d positions", self._budget)
                     continue
-                if tried_alone != batch[0].id:  # what was kept beside it is free now
+                if tried_alone != batch[0].id:  # the prompts that were kept are dropped now, so a second try may succeed
                     tried_alone = batch[0].id
-                    log.warning("out of memory: one prompt alone is tried once more")
+                    log.warning("out of memory: a request does not fit by itself; it is tried once more")
                     continue
                 waiting.popleft()
                 yield Result(batch[0].id, "failed", (), out_of_memory_line(error), len(batch[0].prompt))
@@ -68,7 +68,7 @@ class Scorer:
             larger = [*batch, request]
             if batch and (
                 len(larger) * longest > self._forward.prefill_tokens
-                or len(request.prompt) < ALIKE * longest
+                or len(request.prompt) < MIN_PROMPT_RATIO * longest
                 or self._need(larger) > self._budget
             ):
                 break
@@ -96,9 +96,9 @@ class Scorer:
         ids = np.zeros((len(given), int(lengths.max(initial=0))), dtype=np.int64)
         for row, completion in zip(ids, given, strict=True):
             row[: len(completion)] = completion
-        found = np.zeros(ids.shape, dtype=np.float32)
+        logprobs = np.zeros(ids.shape, dtype=np.float32)
         if ids.size:
-            found[:, 0] = _gather(roots[torch.from_numpy(owner).to(roots.device)][:, None], ids[:, :1])[:, 0]
+            logprobs[:, 0] = _gather(roots[torch.from_numpy(owner).to(roots.device)][:, None], ids[:, :1])[:, 0]
             cache.add_rows(owner)
         piece = self._forward.piece(cache)
         for start in range(0, ids.shape[1] - 1, piece):
@@ -110,8 +110,8 @@ class Scorer:
             with self._pace.measure("piece", size, clock):
                 logits = self._forward.extend(cache, 0, read)
                 gained = _gather(torch.log_softmax(logits.float(), -1), ids[:, start + 1 : start + 1 + read.shape[1]])
-            found[:, start + 1 : start + 1 + read.shape[1]] = gained
-        done = iter(zip(given, lengths, found, strict=True))
+            logprobs[:, start + 1 : start + 1 + read.shape[1]] = gained
+        done = iter(zip(given, lengths, logprobs, strict=True))
         results = []
         for request in batch:
             scored = [next(done) for _ in request.completions]
@@ -127,5 +127,5 @@ class Scorer:
 
 
 def _gather(logprobs: torch.Tensor, ids: Index) -> np.ndarray:
-    """(rows, tokens) the log-probabilities of `ids` among (rows, tokens, vocabulary)."""
+    """The log-probabilities of `ids`, (rows, tokens), out of (rows, tokens, vocabulary)."""
     return logprobs.gather(-1, torch.from_numpy(np.ascontiguousarray(ids)).to(logprobs.device)[..., None])[..., 0].cpu().numpy()

@@ -1,4 +1,4 @@
-"""What follows each row: one sampled token, or every token that keeps a completion above its threshold."""
+"""How completions continue: with one sampled token, or with every token that keeps their probability above a threshold."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.infer.cache import Index
+from solver.infer.decode_rows import DecodeRows
 from solver.infer.grammar import GridMachine
-from solver.infer.rows import Rows
 from solver.types import SampleRequest, SearchRequest
 
-SMALL_VOCABULARY = 64  # up to here all log-probabilities are looked at on the host
+SMALL_VOCABULARY = 64  # up to this size all log-probabilities are copied to the host
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Tokens to append: `rows` ascends and may repeat (branching) or skip (a dead end)."""
+    """Tokens to append to rows. `rows` ascends: a row that branches appears several times, and one without a token never."""
 
     rows: Index
     tokens: NDArray[np.int64]
@@ -29,22 +29,23 @@ class Choice:
 
 
 class Chooser(Protocol):
-    """Decides how rows go on."""
+    """Chooses the tokens with which rows continue."""
 
     def keys(self, job: int) -> NDArray[np.uint64]:
-        """One key for every completion a request starts with."""
+        """The keys (`DecodeRows.key`) of the completions that request number `job` starts with."""
         ...
 
-    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
-        """How the rows continue, given (rows, vocabulary) float32 log-probabilities."""
+    def choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
+        """The tokens to append, given the log-probabilities of the next token, (rows, vocabulary) float32."""
         ...
 
 
 class Sampler:
-    """Draws one token a row at its request's temperature (0: the most probable), among those the grammar allows.
+    """Draws one token per row at its request's temperature (0: the most probable one), among those that the grammar allows.
 
-    Random numbers come from a counter-based generator keyed by (seed, sample), the counter being the place in the
-    completion, so a sample depends neither on what else is in the batch nor on what a request is called.
+    Random numbers come from a counter-based generator. Its key depends on the request's seed and the number of the sample, and
+    its counter is the place in the completion. So a sample depends neither on the other requests of the batch nor on the id of
+    its own.
     """
 
     def __init__(self, requests: Sequence[SampleRequest], machine: GridMachine | None) -> None:
@@ -53,11 +54,11 @@ class Sampler:
         self._machine = machine
 
     def keys(self, job: int) -> NDArray[np.uint64]:
-        """One key a sample."""
+        """One key per sample."""
         return sample_keys(self._requests[job])
 
-    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
-        """One token a row."""
+    def choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
+        """One token per row."""
         device = logprobs.device
         legal = logprobs
         if self._machine is not None:
@@ -73,29 +74,29 @@ class Sampler:
 
 
 class Searcher:
-    """Keeps every continuation whose probability is still at least its request's `min_prob`.
+    """Keeps every continuation whose probability is at least its request's `min_prob`.
 
-    The prefixes kept of one request are disjoint events, so there are never more than 1 / min_prob of them. Tokens the
-    grammar forbids are left out, and their probability is lost: it is not shared among the others.
+    The prefixes that are kept for one request are disjoint events, so there are never more than 1 / min_prob of them. Tokens that
+    the grammar forbids are dropped together with their probability: it is not distributed over the others.
     """
 
     def __init__(self, requests: Sequence[SearchRequest], machine: GridMachine | None) -> None:
-        least = np.array([request.min_prob for request in requests], dtype=np.float64)
-        self._threshold = np.log(least)
-        self._most = int(1 / least.min()) + 1  # no more tokens than this can follow one prefix
+        min_probs = np.array([request.min_prob for request in requests], dtype=np.float64)
+        self._threshold = np.log(min_probs)
+        self._max_kept = int(1 / min_probs.min()) + 1  # tokens that can follow one prefix, at most
         self._machine = machine
 
     def keys(self, job: int) -> NDArray[np.uint64]:  # noqa: ARG002
-        """A search starts with one row and draws nothing."""
+        """One key, which is not used: a search starts with one row and draws no random numbers."""
         return np.zeros(1, dtype=np.uint64)
 
-    def choose(self, rows: Rows, logprobs: Tensor) -> Choice:
-        """All tokens above the threshold."""
+    def choose(self, rows: DecodeRows, logprobs: Tensor) -> Choice:
+        """All tokens that keep their row above the threshold."""
         machine, tokens = self._machine, None
         if machine is not None:
             logprobs = logprobs[:, torch.from_numpy(machine.columns).to(logprobs.device)]
-        elif logprobs.shape[1] > max(SMALL_VOCABULARY, self._most):
-            logprobs, ids = logprobs.topk(self._most, dim=-1)
+        elif logprobs.shape[1] > max(SMALL_VOCABULARY, self._max_kept):
+            logprobs, ids = logprobs.topk(self._max_kept, dim=-1)
             tokens = ids.cpu().numpy()
         block = logprobs.cpu().numpy()
         needed = self._threshold[rows.job] - rows.total
@@ -108,14 +109,15 @@ class Searcher:
 
 
 def sample_keys(request: SampleRequest) -> NDArray[np.uint64]:
-    """(n,) what the random numbers of each sample of a request are a function of."""
+    """(n,): a key for the random numbers of each sample of a request."""
     return np.random.SeedSequence(request.seed).generate_state(request.n, np.uint64).astype(np.uint64)
 
 
 def draw(logprobs: Tensor, temperature: NDArray[np.float64], keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> Tensor:
-    """(rows,) a column of each row of `logprobs` (rows, columns), -inf where it is forbidden; the largest at temperature 0.
+    """(rows,): the column drawn from each row of `logprobs`, (rows, columns); the largest one at temperature 0.
 
-    Inverse-transform sampling: the first column whose cumulative probability exceeds the number of (key, counter).
+    Forbidden columns are -inf. Inverse-transform sampling: the first column whose cumulative probability exceeds the uniform
+    random number of (key, counter).
     """
     picked = logprobs.argmax(-1)
     if not temperature.any():
@@ -128,7 +130,7 @@ def draw(logprobs: Tensor, temperature: NDArray[np.float64], keys: NDArray[np.ui
 
 
 def _uniform(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Numbers in [0, 1), a function of (key, counter): the splitmix64 generator (Steele, Lea & Flood 2014) read at `counter`."""
+    """Numbers in [0, 1), (rows,): output `counter` of a splitmix64 generator (Steele, Lea & Flood 2014) seeded with `key`."""
     with np.errstate(over="ignore"):
         z = keys + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,4 +1,4 @@
-"""A trial of the engine on a model that nobody has compared before: the numbers of transformers' own modules, or a refusal."""
+"""A trial of models of unverified kinds: the engine has to give the probabilities of transformers' own modules, or refuse."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from solver.model.load import Base, one_line, share
 from solver.model.memory import is_out_of_memory
 from solver.model.support import VERIFIED, attention_refusal
 
-SHORT, LONGEST = 64, 4096  # tokens of the sequences compared; the long one is longer than what a layer may see, if that is known
-_PAST_WINDOW = 32
-# mean total variation between next-token distributions that rounding alone may make
+SHORT_LENGTH = 64  # tokens of the sequences that every model is tried on
+MAX_LENGTH = 4096  # tokens of the sequences for models whose layers have a window, at most
+_PAST_WINDOW = 32  # how many tokens these sequences are longer than the window
+# The total variation distance between next-token distributions, averaged over tokens, that rounding may cause.
 _LOOSE = 0.05
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.bfloat16: _LOOSE, torch.float16: 0.02}
 
 
 def check_model(base: Base) -> None:
-    """Raise InputError naming the folder unless the engine serves this base exactly: by what is known, else by a trial.
+    """Raise an InputError that names the folder unless the engine computes this base as transformers does.
 
-    Grid models are this package's own, and tested with it.
+    Kinds of models that were verified need no trial, nor do grid models, which are this package's own and tested with it.
     """
     config = base.model.config
     why = attention_refusal(config.to_dict(), base.context)
@@ -40,20 +41,20 @@ def check_model(base: Base) -> None:
 
 
 def trial(model: Any, device: torch.device, context: int) -> str:
-    """Why the engine cannot serve this model up to `context` tokens, in one line; empty if its numbers are those of `model`.
+    """Why the engine cannot serve `model` up to `context` tokens, in one line; empty if it computes the same probabilities.
 
-    Compared are prompts of different lengths, continued token by token and in pieces, and what trainers compute their loss from.
-    Two passes over two sequences of 64 tokens, and over two long ones if layers have a window.
+    It is tried on two sequences of 64 tokens, and on two longer ones if layers have a window. Each is a prompt that is continued
+    token by token and in pieces. The logits from which trainers compute their loss are compared, too.
     """
     window = _longest_window(model.config)
-    lengths = sorted({min(SHORT, context), min(window + _PAST_WINDOW if window else SHORT, LONGEST, context)})
+    lengths = sorted({min(SHORT_LENGTH, context), min(window + _PAST_WINDOW if window else SHORT_LENGTH, MAX_LENGTH, context)})
     try:
         with torch.inference_mode():
             for length in lengths:
-                found = _difference(model, device, max(length, 16))
-                if not found < _TOLERANCE.get(model.dtype, _LOOSE):
-                    return f"the probabilities computed here differ by {found:.2g} from those of transformers on {length} tokens"
-    except Exception as error:  # modules of any kind may raise anything when their attention is replaced
+                gap = _difference(model, device, max(length, 16))
+                if not gap < _TOLERANCE.get(model.dtype, _LOOSE):
+                    return f"the probabilities computed here differ by {gap:.2g} from those of transformers on {length} tokens"
+    except Exception as error:  # unknown modules may raise any error when their attention is replaced
         if is_out_of_memory(error):
             raise
         return f"its modules do not work with the attention of this package: {one_line(error)}"
@@ -61,9 +62,9 @@ def trial(model: Any, device: torch.device, context: int) -> str:
 
 
 def _difference(model: Any, device: torch.device, length: int) -> float:
-    """The largest mean difference between the model's own distributions and those of engine and trainer.
+    """The largest mean difference between next-token distributions: of the model itself, of the engine, and of trainers.
 
-    The model's own are those of its last tokens: all logits of a long sequence may not fit the device.
+    Long sequences are compared at their last tokens only, because the logits of all tokens might not fit the device.
     """
     generator = torch.Generator().manual_seed(length)
     vocabulary = int(model.get_output_embeddings().weight.shape[0])
@@ -73,7 +74,7 @@ def _difference(model: Any, device: torch.device, length: int) -> float:
     last = torch.cat([torch.arange(cut - 1, length), length + torch.arange(short - 1, short + new)]).to(device)
     wanted = _probabilities(OutputHead.of(model)(decoder_states(model)(ids.to(device), last))).view(2, new + 1, -1)
     differences = []
-    if length <= SHORT:
+    if length <= SHORT_LENGTH:
         own = _probabilities(model(input_ids=ids.to(device), use_cache=False).logits).flatten(0, 1)
         differences.append(_variation(wanted.flatten(0, 1), own[last]))
     forward = Forward(share(model), device)
@@ -84,12 +85,12 @@ def _difference(model: Any, device: torch.device, length: int) -> float:
     after = torch.cat([forward.extend(cache, 0, rows[:, part]) for part in (slice(0, 2), slice(2, 3), slice(3, new))], 1)
     given = _probabilities(torch.cat([first[[0, 1, 0]][:, None], after], 1))
     differences.append(_variation(given, wanted[[0, 1, 0]]))
-    return float(np.max(differences))  # which is not a number if any is none
+    return float(np.max(differences))  # NaN if one of them is NaN
 
 
-def _variation(found: Tensor, wanted: Tensor) -> float:
-    """The mean total variation; not a number if any of both is none."""
-    return float((found - wanted).abs().sum(-1).mean() / 2)
+def _variation(given: Tensor, wanted: Tensor) -> float:
+    """The total variation distance, averaged over rows; NaN if there is a NaN."""
+    return float((given - wanted).abs().sum(-1).mean() / 2)
 
 
 def _probabilities(logits: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ def _array(ids: Tensor) -> Any:
 
 
 def _longest_window(config: Any) -> int:
-    """What a configuration says in any words about how far a layer sees; 0 if nothing."""
+    """The largest number of a configuration whose name speaks of a window or a chunk; 0 if there is none."""
     said = config.get_text_config().to_dict()
     sizes = [value for name, value in said.items() if ("window" in name or "chunk" in name) and type(value) is int]
     return max(sizes, default=0)

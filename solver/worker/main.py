@@ -14,20 +14,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from solver.budget.backoff import smaller_item, smaller_settings
 from solver.child_process import WarningHandler, describe_error, line_to_parent
 from solver.errors import InputError, ProcessBroken
-from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, Warned, WorkerConfig
+from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, VllmLost, Warned, WorkerConfig
 from solver.types import AdapterRef, TaskOutcome, WorkItem
 from solver.worker.device_turns import DeviceTurns
 from solver.worker.solve import Solver
 
 BEAT = 1.0  # seconds between heartbeats
 START = "start"  # the id of an adapter that fits start from
-NO_VLLM = "no-vllm.txt"  # in the scratch folder; if it is there, new workers of this run do not choose vLLM, for the reason in it
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,17 @@ class Backend:
     facts: Callable[[], dict[str, str]]
     peak_memory: Callable[[], int]  # bytes of host and device together, with the process of an external trainer
     broken: Callable[[], str] = lambda: ""  # why the device refuses all work of this process; empty: it works
-    news: list[dict[str, str]] = field(default_factory=list)  # changed facts that the supervisor has not got yet
 
 
-def load(config: WorkerConfig) -> Backend:
-    """Load the base model and make trainer and engine. Raises InputError if the model or its adapter cannot be used."""
+def _discard(_: Message) -> None:
+    """In place of a connection, for callers without a supervisor."""
+
+
+def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Backend:
+    """Load the base model and make trainer and engine. Raises InputError if the model or its adapter cannot be used.
+
+    `send` tells the supervisor what changes later.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     parts: dict[str, float] = {}
     with _timed(parts, "imports"):
@@ -66,8 +71,8 @@ def load(config: WorkerConfig) -> Backend:
         threads.govern()
     cache = config.scratch / "weights"
     context = WorkerContext()
-    if (no_vllm := config.scratch / NO_VLLM).is_file():
-        context.engines.vllm_given_up = no_vllm.read_text(encoding="utf-8")
+    if config.vllm_lost:
+        context.engines.vllm_given_up = f"vllm failed in an earlier worker of this run: {config.vllm_lost}"
     with _timed(parts, "model"):
         base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache, context), cache)
     start = None
@@ -78,7 +83,6 @@ def load(config: WorkerConfig) -> Backend:
     device_plan = WorkerDevicePlan.of(base, settings, context)
     lora = fits_lora(settings.train)
     plan_facts: dict[str, str] = {}  # of the device plan, once the first solver is made
-    news: list[dict[str, str]] = []
 
     def solver(halvings: int) -> Solver:
         smaller = smaller_settings(settings, halvings)
@@ -94,10 +98,9 @@ def load(config: WorkerConfig) -> Backend:
             plan_facts.update(device_plan.facts(engine, config.scratch))
 
         def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
-            with contextlib.suppress(OSError):
-                no_vllm.write_text(f"vllm failed in an earlier worker of this run: {lost}", encoding="utf-8")
+            send(VllmLost(str(lost)))  # at once: the next line may find that this process is of no more use
             replacement = replace_engine(base, smaller.infer, lost, context.engines)
-            news.append(facts())
+            send(Changed(facts()))
             return replacement, device_plan.device_turns(replacement)
 
         longest = min(base.context, smaller.model.context)
@@ -121,7 +124,10 @@ def load(config: WorkerConfig) -> Backend:
     def peak() -> int:
         return peak_memory(base.device) + context.trainers.peak_memory
 
-    return Backend(solver, parts, facts, peak, lambda: broken(base.device), news)
+    return Backend(solver, parts, facts, peak, lambda: broken(base.device))
+
+
+Load = Callable[[WorkerConfig, Callable[[Message], None]], Backend]
 
 
 @contextlib.contextmanager
@@ -171,14 +177,14 @@ class Line:
             time.sleep(BEAT)
 
 
-def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
+def serve(line: Line, load: Load = load) -> None:
     """Load the model, then work until the connection closes. An error in an item is reported, and the next item taken."""
     config = line.config()
     threading.Thread(target=line.beat, daemon=True).start()
     logging.getLogger("solver").addHandler(WarningHandler(lambda text: line.send(_warned(text))))
     try:
         line.activity = "loading the model"
-        backend = load(config)
+        backend = load(config, line.send)
         solver = backend.solver(0)
         facts = backend.facts()
     except InputError as error:
@@ -209,15 +215,13 @@ def serve(line: Line, load: Callable[[WorkerConfig], Backend] = load) -> None:
             ending = ItemFailed(describe_error(error))
         if item.halvings:
             solver = backend.solver(0)
-        while backend.news:
-            line.send(Changed(backend.news.pop(0)))
         line.activity = ""
         line.send(Heartbeat("", backend.peak_memory()))
         line.send(ending)
         line.item = ""
 
 
-def main(load: Callable[[WorkerConfig], Backend] = load) -> None:
+def main(load: Load = load) -> None:
     """Entry point."""
     serve(Line(line_to_parent()), load)
 

@@ -1,4 +1,4 @@
-"""Every causal language model that transformers ships: the engine gives transformers' own numbers, or the model is refused.
+"""Every causal language model that transformers ships: the engine gives the log-probabilities of transformers, or refuses it.
 
 A tiny random model of each architecture is compared with itself behind the engine, on sequences shorter and longer than its
 sliding window. What `solver.model.support` says of an architecture has to be what comes out here.
@@ -45,7 +45,7 @@ _NAMES: Mapping[int, str] = {
     3: "eos_token_id",
 }
 SIZES: dict[str, Any] = {name: value for value, names in _NAMES.items() for name in names.split()} | {"is_decoder": True}
-OTHERS: dict[str, dict[str, Any]] = {  # where all heads have keys of their own
+OTHERS: dict[str, dict[str, Any]] = {  # settings that some architectures need: here every head has keys of its own
     kind: {"num_key_value_heads": 4, "head_dim": 8}
     for kind in ("axk1", "deepseek_v2", "deepseek_v3", "glm4_moe_lite", "longcat_flash", "minicpm3", "youtu")
 }
@@ -53,7 +53,7 @@ OTHERS["granite"] = {"logits_scaling": 8.0}
 OTHERS["nanochat"] = {"final_logit_softcapping": 3.0}
 OTHERS["hyperclovax"] = {"logits_scaling": 0.5}
 WINDOWS = ("sliding_window", "window_size", "attention_window", "attention_chunk_size")
-# models of several parts, encoders and speech models among them, or built only in large: the trial at load time is for these
+# left out: models of several parts (with encoders for images or speech), and models that cannot be built small
 LARGE = (
     *("blt", "emu3", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "llama4", "mllama", "nemotron_h", "phi4_multimodal"),
     *("qwen3_5", "qwen3_5_moe", "qwen4_exp"),
@@ -63,7 +63,7 @@ KINDS = [kind for kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if kind not in LARGE
 
 @cache
 def tiny(kind: str, window: int) -> Any:
-    """A random fp32 model in eval mode, or None if none can be built so."""
+    """A random fp32 model in eval mode, or None if none of this kind can be built with these sizes."""
     try:
         plain = CONFIG_MAPPING[kind]()
         known = {*plain.to_dict(), *getattr(plain, "attribute_map", {})}
@@ -130,7 +130,7 @@ def test_the_engine_gives_the_models_own_numbers_or_refuses_it(kind: str, window
     found = deviation(model)
     if not refused(model) and kind in VERIFIED:
         assert found < EXACT
-    elif not refused(model):  # neither list knows it: the trial decides, and decides right
+    elif not refused(model):  # the model is in neither list, so the trial decides; it must be right
         assert (trial(model, CPU, CONTEXT) == "") == (found < EXACT and trained(model) < EXACT)
 
 
@@ -151,7 +151,7 @@ def test_trainers_compute_the_logits_that_are_served(kind: str) -> None:
     assert trained(tiny(kind, 2 * CONTEXT)) < EXACT
 
 
-def test_some_models_of_every_list_were_compared() -> None:
+def test_models_of_both_lists_were_built_and_the_lists_are_disjoint() -> None:
     built = {kind for kind in KINDS if tiny(kind, WINDOW) is not None}
     assert built >= VERIFIED
     assert {"bart", "diffllama", "stablelm"} <= built & UNSUPPORTED.keys()

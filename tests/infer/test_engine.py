@@ -1,4 +1,4 @@
-"""The engine against plain forward passes of the same model: nothing it does for speed may change what it says."""
+"""The HF engine against plain forward passes of the same model: its optimisations must not change results."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def table(result: Result) -> dict[tuple[int, ...], float]:
 
 
 def legal(prefix: tuple[int, ...], side: int) -> bool:
-    """Whether a prefix can become rows of equal width: written anew, from whole lines."""
+    """Whether a prefix can be completed to a grid. Independent of `GridMachine`: it compares the widths of whole lines."""
     body = prefix[:-1] if prefix and prefix[-1] == END else prefix
     if END in body or any(token not in (*CELLS, NEWLINE) for token in body):
         return False
@@ -140,7 +140,7 @@ def legal(prefix: tuple[int, ...], side: int) -> bool:
 
 
 def brute_force(base: Base, prompt: TokenIds, min_prob: float, longest: int, side: int | None) -> dict[tuple[int, ...], float]:
-    """Every completion above the threshold, by walking the whole tree one plain forward pass a node."""
+    """Every completion above the threshold, by a walk over the whole tree with one plain forward pass per node."""
     found: dict[tuple[int, ...], float] = {}
 
     def walk(prefix: tuple[int, ...], total: float) -> None:
@@ -265,7 +265,7 @@ def test_score_reads_long_completions_in_pieces(base: Base, monkeypatch: pytest.
     assert max(widths) < 89 < sum(widths)  # the longest completion has 90 tokens, and its last one is not read
 
 
-def test_greedy_is_the_argmax_of_plain_forward_passes() -> None:
+def test_greedy_decoding_takes_the_argmax_of_plain_forward_passes() -> None:
     for seed in range(3):
         base = small_base(seed)
         requests = [SampleRequest(str(n), prompt, None, 1, 0.0, 12) for n, prompt in enumerate(prompts(4, seed, 5))]
@@ -294,7 +294,7 @@ def test_a_request_gets_the_same_alone_and_in_any_batch(base: Base, monkeypatch:
             assert other.new_tokens == alone.new_tokens
 
 
-def test_seeds_reproduce_and_differ(base: Base) -> None:
+def test_equal_seeds_give_equal_samples_and_other_seeds_give_others(base: Base) -> None:
     engine = HFEngine(base, InferSettings())
     request = SampleRequest("a", prompts(1)[0], None, 4, 1.0, 30, seed=7)
     first, second = (next(engine.sample([request], NEVER)) for _ in range(2))
@@ -350,7 +350,7 @@ def test_with_the_grammar_even_a_random_model_writes_grids(base: Base) -> None:
 
 
 @pytest.mark.slow
-def test_a_largest_answer(base: Base) -> None:
+def test_an_answer_of_maximum_size(base: Base) -> None:
     """A model that never wants to end or break a line writes 30x30, because the grammar ends lines and the grid."""
     stubborn = replace(base, model=_with_bias(base, {base.codec.newline: -30.0, base.codec.end: -60.0}))
     request = SampleRequest("a", prompts(1)[0], None, 2, 1.0, 1000)
@@ -371,7 +371,7 @@ def _with_bias(base: Base, bias: dict[int, float]) -> torch.nn.Module:
 
 
 class Clock:
-    """Time that passes only when asked: one second a look."""
+    """A clock that advances by one second whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -387,7 +387,7 @@ def test_the_deadline_cuts_and_keeps_what_was_finished(base: Base, seconds: floa
     full = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
     clock = Clock()
     results = by_id(HFEngine(base, InferSettings()).sample(requests, Deadline(seconds, clock)))
-    assert clock.now <= seconds + 8 + len(requests)  # looks after the cut do not run the model
+    assert clock.now <= seconds + 8 + len(requests)  # the clock is also read after the cut, without a forward pass
     assert results.keys() == full.keys()
     statuses = {result.status for result in results.values()}
     assert "cut" in statuses
@@ -411,7 +411,7 @@ def test_search_and_score_are_cut_too(base: Base) -> None:
         assert [r.status for r in call(Deadline(0.5, Clock()))] == ["cut"]
 
 
-def test_what_cannot_be_served_fails_alone(base: Base) -> None:
+def test_a_request_that_cannot_be_served_fails_and_the_others_go_on(base: Base) -> None:
     long = np.zeros(base.context, dtype=np.int32)
     good = prompts(1)[0]
     engine = HFEngine(base, InferSettings())
@@ -444,8 +444,8 @@ def test_completions_stop_at_the_context(base: Base) -> None:
     assert all(c.finished == (c.ids[-1] == base.codec.end) for c in result.completions)
 
 
-def _break_every_other_pass(engine: HFEngine, error: Callable[[int], Exception | None]) -> None:
-    """Make chosen forward passes of the engine raise, as an allocator would."""
+def _fail_passes(engine: HFEngine, error: Callable[[int], Exception | None]) -> None:
+    """Make forward passes of the engine raise what `error` returns for their number of tokens, as an allocator would."""
     forward = engine._forward
     call, count = forward._call, itertools.count()
 
@@ -466,7 +466,7 @@ def test_out_of_memory_backs_off_to_smaller_batches(base: Base, error: Exception
     requests = [SampleRequest(str(n), prompt, None, 4, 1.0, 40, seed=n) for n, prompt in enumerate(prompts(6))]
     expected = by_id(HFEngine(base, InferSettings()).sample(requests, NEVER))
     engine = HFEngine(base, InferSettings())
-    _break_every_other_pass(engine, lambda size: error if size > 45 else None)
+    _fail_passes(engine, lambda size: error if size > 45 else None)
     backed_off = record_calls(monkeypatch, Decoder, "_back_off")
     results = by_id(engine.sample(requests, NEVER))
     assert backed_off
@@ -478,7 +478,7 @@ def test_out_of_memory_backs_off_to_smaller_batches(base: Base, error: Exception
 def test_a_request_that_never_fits_fails_and_the_others_go_on(base: Base) -> None:
     long, short = np.zeros(300, dtype=np.int32), prompts(1)[0]
     engine = HFEngine(base, InferSettings())
-    _break_every_other_pass(engine, lambda size: MemoryError() if size >= 300 else None)
+    _fail_passes(engine, lambda size: MemoryError() if size >= 300 else None)
     results = by_id(
         engine.sample([SampleRequest("long", long, None, 2, 1.0, 5), SampleRequest("short", short, None, 2, 1.0, 5)], NEVER)
     )
@@ -616,7 +616,7 @@ def test_every_request_is_served_by_its_own_adapter(
 
 
 @pytest.mark.parametrize("keep", [150, 32768])
-def test_scores_are_the_same_with_the_prompts_of_the_search_before(
+def test_scores_are_the_same_if_prompts_were_kept_from_a_search(
     base: Base, tmp_path: Path, keep: int, monkeypatch: pytest.MonkeyPatch, either_path: str
 ) -> None:
     mine, other = _full_adapter(base, tmp_path / "a", 1), _full_adapter(base, tmp_path / "b", 2)
@@ -645,7 +645,7 @@ def test_scores_are_the_same_with_the_prompts_of_the_search_before(
         np.testing.assert_allclose(found, expected[asked], atol=1e-4)
         assert read == 0 if keep > total else 0 < read < total
     list(engine.search([SearchRequest(str(n), text, mine, 0.2, 9) for n, text in enumerate(texts)], NEVER))
-    for asked in (other, None, mine):  # what was kept for one adapter is nothing to the others
+    for asked in (other, None, mine):  # prompts that were kept for one adapter are not used for others
         found, read = scores(engine, asked)
         np.testing.assert_allclose(found, expected[asked], atol=1e-4)
         assert read == total

@@ -1,4 +1,4 @@
-"""Which engine "auto" takes, why, and what becomes of one that does not start. vllm itself is a stand-in here."""
+"""Which engine "auto" chooses and why, and what happens if that one does not start. A stand-in takes the place of vllm."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def base(plain_base: Path) -> Base:
 
 
 class StandIn(HFEngine):
-    """Starts or not, as it is told."""
+    """An engine whose start raises `error` unless that is None."""
 
     error: Exception | None = None
     started: list[int]
@@ -46,7 +46,7 @@ class StandIn(HFEngine):
 
 @pytest.fixture
 def chosen(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
-    """As on a GPU with vllm, which is a stand-in."""
+    """Make "auto" choose vllm, as on a GPU, and put the stand-in in its place."""
     monkeypatch.setitem(registry.ENGINES, "vllm", StandIn)
     monkeypatch.setattr(registry, "auto_engine", lambda *_: ("vllm", "why not"))
     monkeypatch.setattr(StandIn, "error", None)
@@ -63,7 +63,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
         ("cuda", True, "", "vllm", "adapters of many tasks in one batch"),
     ],
 )
-def test_the_rule(device: str, lora: bool, problem: str, engine: str, why: str) -> None:
+def test_which_engine_auto_chooses_and_why(device: str, lora: bool, problem: str, engine: str, why: str) -> None:
     found = auto_engine(device, lora, lambda: problem)
     assert found[0] == engine
     assert why in found[1]
@@ -74,13 +74,12 @@ def test_vllm_is_not_imported_where_it_would_not_be_taken(device: str, lora: boo
     auto_engine(device, lora, lambda: pytest.fail("asked"))
 
 
-def test_what_is_asked_for_is_taken(base: Base) -> None:
+def test_an_engine_that_the_settings_name_is_chosen(base: Base) -> None:
     for engine in ("hf", "vllm"):
         assert choose_engine(base, InferSettings(engine=engine)) == (engine, "set by infer.engine")
 
 
-def test_auto_goes_by_what_is_fitted(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model whose weights are all trained, and the same with LoRA."""
+def test_auto_chooses_vllm_for_trainers_of_lora_only(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "unservable", lambda _: "")
     large = replace(base, device=torch.device("cuda"))
     for trainer, engine in (("auto", "vllm"), ("full", "hf"), ("lora", "vllm"), ("peft", "vllm")):
@@ -94,7 +93,7 @@ def test_the_engine_is_started_with_the_rank(base: Base, chosen: type[StandIn]) 
     assert make_engine(base, AUTO, 0, lora=True).started == []  # type: ignore[attr-defined]
 
 
-def test_another_takes_the_place_of_one_that_does_not_start(
+def test_hf_takes_the_place_of_a_chosen_engine_that_does_not_start(
     base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(chosen, "error", RuntimeError("no room for keys\nand more lines"))
@@ -111,7 +110,9 @@ def test_another_takes_the_place_of_one_that_does_not_start(
     assert choose_engine(base, AUTO, True, state)[1].startswith("vllm did not start: ")
 
 
-def test_one_that_was_asked_for_is_an_error(base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_the_settings_name_and_that_does_not_start_is_an_error(
+    base: Base, chosen: type[StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chosen, "error", RuntimeError("no room for keys"))
     with pytest.raises(EngineStartError, match=r"infer\.engine = vllm does not start: .*no room for keys"):
         make_engine(base, VLLM, 8, lora=True)
@@ -132,10 +133,10 @@ def test_one_that_was_asked_for_is_an_error(base: Base, chosen: type[StandIn], m
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_one_that_cannot_be_imported_says_so(
+def test_a_vllm_that_cannot_be_imported_is_the_reason_for_hf(
     error: Exception, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An installation whose parts do not go together."""
+    """An installation whose packages do not fit together."""
     (tmp_path / "vllm").mkdir()
     (tmp_path / "vllm" / "__init__.py").write_text(f"raise {type(error).__name__}({str(error)!r})\n", encoding="utf-8")
     (tmp_path / "vllm-0.0.dist-info").mkdir()

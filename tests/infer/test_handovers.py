@@ -1,4 +1,4 @@
-"""Which way of giving the device up is taken, by what it has cost; with a stand-in for the core."""
+"""How the vLLM engine gives the device up, sleeping or closing its core, by what each has cost. The core is a stand-in."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
-from solver.infer.vllm.handovers import Handovers
-from solver.infer.vllm.shim import BLOCK, Lora, Options
+from solver.infer.vllm.handover_costs import HandoverCosts
+from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora
+from solver.infer.vllm.state import VllmState
 from solver.model.device import DevicePlan, ModelShape
 from solver.model.load import Base, load_base
 from solver.types import Deadline, SampleRequest
@@ -28,18 +29,19 @@ class Clock:
 
 
 class StandIn:
-    """A core that takes time on a clock of its own, and serves nothing."""
+    """A core that advances the clock by the costs of what it does, and serves no requests."""
 
     clock: Clock
     costs: dict[str, float]
     log: list[str]
     failing: set[str]
+    state: VllmState  # shared by the engines of a test
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CoreOptions) -> None:
         self.options, self.asleep, self.sleeps = options, False, options.sleeps
         self._do("start")
 
-    def try_adapter(self, lora: Lora) -> None:
+    def try_adapter(self, lora: ServedLora) -> None:
         pass
 
     def sleep(self) -> None:
@@ -63,11 +65,10 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[StandIn]:
     clock = Clock()
-    kind = type("Kind", (StandIn,), {"clock": clock, "log": [], "failing": set()})
+    state = VllmState(handover_costs=HandoverCosts(clock))
+    kind = type("Kind", (StandIn,), {"clock": clock, "log": [], "failing": set(), "state": state})
     kind.costs = {"start": 20.0, "sleep": 2.0, "wake": 1.0, "close": 0.5}
     monkeypatch.setattr(engine_module, "Core", kind)
-    monkeypatch.setattr(engine_module, "_handovers", Handovers(clock))
-    monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(engine_module, "unservable", lambda base: "")
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     return kind
@@ -89,8 +90,8 @@ def turns(engine: VllmEngine, count: int) -> None:
         engine.rest()  # the second one changes nothing
 
 
-def test_sleeping_goes_on_while_it_is_cheaper(stand_in: type[StandIn], base: Base) -> None:
-    engine = VllmEngine(base, InferSettings(), sleeps=True)
+def test_a_core_sleeps_as_long_as_that_is_cheaper_than_closing_it(stand_in: type[StandIn], base: Base) -> None:
+    engine = VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state)
     turns(engine, 3)
     assert stand_in.log == ["start", "sleep", "wake", "sleep", "wake", "sleep"]
     assert engine.handover_seconds == 3.0
@@ -100,8 +101,8 @@ def test_sleeping_goes_on_while_it_is_cheaper(stand_in: type[StandIn], base: Bas
     assert engine.handover_seconds == 20.5
 
 
-def test_a_core_that_cannot_sleep_is_ended(stand_in: type[StandIn], base: Base) -> None:
-    engine = VllmEngine(base, InferSettings())
+def test_a_core_that_cannot_sleep_is_closed(stand_in: type[StandIn], base: Base) -> None:
+    engine = VllmEngine(base, InferSettings(), state=stand_in.state)
     turns(engine, 2)
     assert stand_in.log == ["start", "close", "start", "close"]
     engine.rest()
@@ -109,11 +110,11 @@ def test_a_core_that_cannot_sleep_is_ended(stand_in: type[StandIn], base: Base) 
 
 
 @pytest.mark.parametrize("what", ["sleep", "wake"])
-def test_a_core_that_fails_at_it_is_replaced(
+def test_a_core_that_fails_to_sleep_or_wake_is_replaced(
     what: str, stand_in: type[StandIn], base: Base, caplog: pytest.LogCaptureFixture
 ) -> None:
     stand_in.failing.add(what)
-    engine = VllmEngine(base, InferSettings(), sleeps=True)
+    engine = VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state)
     turns(engine, 2)
     after = {"sleep": ["close", "start", "close"], "wake": ["wake", "close", "start", "close"]}[what]
     assert stand_in.log == ["start", "sleep", *after]
@@ -122,8 +123,8 @@ def test_a_core_that_fails_at_it_is_replaced(
     assert "\n" not in warning
 
 
-def test_waking_is_not_begun_without_the_time_for_it(stand_in: type[StandIn], base: Base) -> None:
-    engine = VllmEngine(base, InferSettings(), sleeps=True)
+def test_a_core_is_not_woken_if_the_deadline_leaves_too_little_time(stand_in: type[StandIn], base: Base) -> None:
+    engine = VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state)
     turns(engine, 2)
     request = SampleRequest("a", np.array([1, 2], np.int32), None, 1, 0.0, 4)
     late = Deadline(stand_in.clock.now + 0.5, stand_in.clock)
@@ -132,14 +133,27 @@ def test_waking_is_not_begun_without_the_time_for_it(stand_in: type[StandIn], ba
     assert stand_in.log == before
 
 
-def test_another_engine_of_the_process_rests_too(stand_in: type[StandIn], base: Base) -> None:
-    first, second = VllmEngine(base, InferSettings(), sleeps=True), VllmEngine(base, InferSettings(), sleeps=True)
+def test_an_engine_that_rests_closes_the_core_of_another_engine(stand_in: type[StandIn], base: Base) -> None:
+    first, second = (VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state) for _ in range(2))
     first.start(8)
     second.rest()
     assert stand_in.log == ["start", "close"]
 
 
-def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) -> None:
+def test_a_core_is_closed_before_another_engine_of_the_process_starts_its_own(stand_in: type[StandIn], base: Base) -> None:
+    first, second = (VllmEngine(base, InferSettings(), sleeps=True, state=stand_in.state) for _ in range(2))
+    first.start(8)
+    second.start(8)
+    assert stand_in.log == ["start", "close", "start"]
+    assert stand_in.state.running is second
+    first.close()  # it has no core any more
+    assert stand_in.state.running is second
+    second.close()
+    assert stand_in.state.running is None
+    assert stand_in.log == ["start", "close", "start", "close"]
+
+
+def test_the_plan_limits_the_cache_and_the_number_of_adapters(stand_in: type[StandIn], base: Base) -> None:
     shape = ModelShape.of(base.model.config)
     wide = VllmEngine(base, InferSettings(batch_tokens=10**6))
     assert wide._options(8).cache_bytes == shape.positions(10**6 + 2 * BLOCK, 4)
@@ -150,7 +164,7 @@ def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) ->
     assert least._options(8).cache_bytes == shape.positions(base.context + 1 + 2 * BLOCK, 4)
 
 
-def test_a_quantised_base_is_served_as_the_plan_has_it(
+def test_the_plan_says_whether_a_quantised_base_is_unpacked(
     stand_in: type[StandIn], plain_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = ModelSettings(dtype="float32", device="cpu", quantization="nf4")

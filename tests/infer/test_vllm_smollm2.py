@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct served by vLLM: converted to the vocabulary of grids, as it is and under a LoRA adapter of PEFT."""
+"""SmolLM2-135M-Instruct, converted to the grid vocabulary, in vLLM and in the HF engine, with and without an adapter of PEFT."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 @pytest.fixture(scope="module")
 def adapter(base: Base, tmp_path_factory: pytest.TempPathFactory) -> AdapterRef:
-    """Saved by PEFT itself, with weights that change what the model says."""
+    """An adapter saved by PEFT itself, with weights that change the answers."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", bias="none", task_type="CAUSAL_LM")
@@ -82,7 +82,7 @@ def test_greedy_answers_are_the_same(base: Base, adapter: AdapterRef, engines: t
         assert completion.ids.tolist() == served.ids.tolist()
         np.testing.assert_allclose(served.logprobs, completion.logprobs, atol=1e-4)
     answers = [tuple(result.completions[0].logprobs.tolist()) for result in ours]
-    assert len(set(answers)) == len(requests)  # the adapter says something else than the base
+    assert len(set(answers)) == len(requests)  # the adapter changes the answers
 
 
 def test_scores_are_the_same(base: Base, adapter: AdapterRef, engines: tuple[HFEngine, VllmEngine]) -> None:

@@ -1,4 +1,4 @@
-"""Workers as processes: what is said of those that cannot be created."""
+"""Workers as processes: what is said of those that cannot be created, and what later ones get to know."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from solver.messages import StartFailed
+from solver.config import Settings
+from solver.messages import StartFailed, VllmLost, Warned, WorkerConfig
 from solver.run.executors import local
 from solver.run.executors.base import WorkerLost, WorkResult
 
@@ -28,7 +29,7 @@ def test_a_worker_that_cannot_be_created_is_a_failed_start_and_is_tried_again(
     monkeypatch.setattr(local.subprocess, "Popen", create)
     monkeypatch.setattr(local, "RETRY_SECONDS", 0.0)
     ends_at_once = (sys.executable, "-c", "raise SystemExit(3)")
-    executor = local.LocalExecutor({}, tmp_path / "worker.log", command=ends_at_once)
+    executor = local.LocalExecutor(WorkerConfig(Settings(), None, tmp_path), tmp_path / "worker.log", command=ends_at_once)
     executor.start()
     executor.kill(0, "nobody is there")
     said: list[WorkResult | WorkerLost] = []
@@ -44,3 +45,30 @@ def test_a_worker_that_cannot_be_created_is_a_failed_start_and_is_tried_again(
     assert [one.reason for one in said if isinstance(one, WorkerLost)] == ["it could not be created"] * 2 + [
         "it ended with exit code 3"
     ]
+
+
+LOSES_VLLM = """
+from solver.child_process import line_to_parent
+from solver.messages import VllmLost, Warned
+
+line = line_to_parent()
+config = line.recv()
+line.send(("", Warned("told", config.vllm_lost) if config.vllm_lost else VllmLost("vLLM broke: no more")))
+"""
+
+
+def test_a_later_worker_is_told_that_vllm_broke_in_an_earlier_one(tmp_path: Path) -> None:
+    config = WorkerConfig(Settings(), None, tmp_path)
+    executor = local.LocalExecutor(config, tmp_path / "worker.log", command=(sys.executable, "-c", LOSES_VLLM))
+    executor.start()
+    said: list[WorkResult | WorkerLost] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until and len(said) < 3:
+        said += executor.results(0.2)
+    executor.close()
+    first, lost, second = said[:3]
+    assert isinstance(first, WorkResult)
+    assert first.message == VllmLost("vLLM broke: no more")
+    assert isinstance(lost, WorkerLost)
+    assert isinstance(second, WorkResult)
+    assert second.message == Warned("told", "vLLM broke: no more")

@@ -2,7 +2,7 @@
 
 FAULTS is JSON: {"where": "fit" | "decode" | "score", "what": "oom" | "nan", "times": n}: the first n calls break; or
 {"where": "engine"}: vllm is there, but does not start, and "auto" means it; {"where": "engine later"}: it starts, and is lost in
-the middle of the second call.
+the middle of the second call; with "device", the device of this process is then of no more use.
 """
 
 from __future__ import annotations
@@ -68,18 +68,20 @@ def sabotage_start() -> None:
 
     registry.ENGINES["vllm"] = Broken
     registry.auto_engine = lambda *_: ("vllm", "sabotage")
+    if FAULTS.get("device"):
+        registry.broken = lambda _: "the device refuses all work: sabotage"
 
 
 if __name__ == "__main__":
-    from solver.messages import WorkerConfig
+    from solver.messages import Message, WorkerConfig
     from solver.worker import main
 
     real = main.load
 
-    def load(config: WorkerConfig) -> main.Backend:
+    def load(config: WorkerConfig, send: Callable[[Message], None]) -> main.Backend:
         if FAULTS.get("where", "").startswith("engine"):
             sabotage_start()
-        backend = real(config)
+        backend = real(config, send)
         sabotage()
         return backend
 

@@ -120,6 +120,20 @@ def test_an_engine_that_is_lost_in_the_middle_of_a_run_is_replaced(tmp_path: Pat
     assert_valid(tmp_path / "out", challenges)
 
 
+def test_a_worker_that_follows_one_in_which_vllm_broke_does_not_choose_vllm(
+    tmp_path: Path, challenges: Path, tiny_base: Path
+) -> None:
+    faults = {"where": "engine later", "device": True}
+    summary = work(tmp_path, challenges, tiny_base, faults, "train.trainer=lora", "train.rank=4")
+    assert (summary.exit_code, summary.engine) == (0, "hf")
+    kinds = Counter(event.kind for event in told(tmp_path))
+    assert kinds["worker gives up"] == kinds["worker lost"] == kinds["retry"] == 1
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "engine_because vllm failed in an earlier worker of this run: vLLM broke: sabotage" in log
+    assert set(statuses(tmp_path)) == {"complete"}
+    assert_valid(tmp_path / "out", challenges)
+
+
 def test_an_engine_that_was_asked_for_and_is_lost_gets_a_new_process(tmp_path: Path, tiny_base: Path) -> None:
     challenges = write_challenges(tmp_path / "challenges.json", make_tasks(2))
     wishes = ["infer.engine=vllm", "train.trainer=lora", "train.rank=4"]

@@ -17,7 +17,6 @@ import pytest
 from run_helpers import make_task
 
 from solver.config import Settings, load_settings
-from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.shim import distribution
 from solver.messages import WorkerConfig
@@ -187,4 +186,4 @@ def test_nothing_piles_up(worker: Worker) -> None:
     worker.engine.rest()
     worker.engine.rest()
     assert worker.engine._core is None
-    assert engine_module._active is not None
+    assert worker.engine._state.running is None

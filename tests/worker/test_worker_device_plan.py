@@ -15,8 +15,9 @@ from solver.config import ModelSettings, Settings, load_settings
 from solver.infer.hf import HFEngine
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine
-from solver.infer.vllm.handovers import Handovers
-from solver.infer.vllm.shim import Lora, Options
+from solver.infer.vllm.handover_costs import HandoverCosts
+from solver.infer.vllm.shim import CoreOptions, ServedLora
+from solver.infer.vllm.state import VllmState
 from solver.model.device import plan_device
 from solver.model.load import Base, load_base
 from solver.train.lora import LoraTrainer
@@ -173,11 +174,11 @@ class StandInCore:
     log: list[str]
     able: bool
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: CoreOptions) -> None:
         self.options, self.asleep, self.sleeps = options, False, options.sleeps and self.able
         self.log.append("start")
 
-    def try_adapter(self, lora: Lora) -> None:
+    def try_adapter(self, lora: ServedLora) -> None:
         pass
 
     def sleep(self) -> None:
@@ -200,12 +201,12 @@ def test_no_start_is_thrown_away(
     core = type("Core", (StandInCore,), {"log": [], "able": able})
     monkeypatch.setattr(engine_module, "Core", core)
     monkeypatch.setattr(engine_module, "unservable", lambda base: "")
-    monkeypatch.setattr(engine_module, "_handovers", Handovers(lambda: 0.0))
-    monkeypatch.setattr(engine_module, "_active", None)
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     worker_plan = WorkerDevicePlan(base, 8, alternates=True, sleeps=True)
     worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
-    engine = VllmEngine(base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps)
+    engine = VllmEngine(
+        base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps, state=VllmState(handover_costs=HandoverCosts(lambda: 0.0))
+    )
     engine.start(8)
     assert worker_plan.device_turns(engine) is not None
     assert core.log == done

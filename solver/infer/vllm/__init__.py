@@ -1,1 +1,1 @@
-"""The engine over vLLM, its CUDA and its CPU build: `engine` serves requests, `jobs` follows them, `shim` alone imports vllm."""
+"""The engine over vLLM. `engine` serves requests, `request_trackers` follows each of them, and only `shim` imports vllm."""

@@ -1,4 +1,4 @@
-"""Adapters that vLLM can serve: checked before it reads them, because an error inside its step ends the whole batch."""
+"""Checks adapters before vLLM reads them, because an error inside a step of vLLM ends the whole batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from solver.types import AdapterRef
 
 
 def check_adapter(base: Base, ref: AdapterRef) -> int:
-    """The rank of an adapter. Raises InputError if it is missing, corrupt, of another model, or not one that vLLM serves."""
+    """The rank of an adapter. Raises InputError if it is missing, corrupt, of another model, or beyond what vLLM serves."""
     if ref.kind != "lora":
         raise InputError(
-            f"adapter {ref.id} holds all weights of the model and vLLM serves LoRA alone: "
+            f"adapter {ref.id} holds all weights of the model, but vLLM serves only LoRA: "
             "fit with train.trainer = lora, or use infer.engine = hf"
         )
     if not ref.path.is_dir():

@@ -1,8 +1,9 @@
-"""Which token comes next, inside vLLM's sampler: what the grammar of grids forbids is left out, and samples are drawn here.
+"""Chooses the next token inside vLLM: draws samples, and leaves out what the grammar of grids forbids.
 
-vLLM decodes greedily, and all tokens but the chosen one are taken from it. So a sample is the same one that our own engine
-draws, on every device and whatever else is in the batch. vLLM takes log-probabilities before its logits processors: those of
-a result are the model's own. Imports vllm: only the shim imports this module.
+vLLM decodes greedily. This processor chooses a token and sets the logits of all others to minus infinity, so vLLM has to take
+it. That makes samples equal to those of the HF engine, on every device and whatever else is in the batch. vLLM takes
+log-probabilities before it calls logits processors, so those of a result are the model's own. This module imports vllm: only
+the shim may import it.
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ from solver.codec import GridGrammar
 from solver.infer.grammar import STATE, GridMachine, GridState
 from solver.infer.token_choice import draw
 
-ARGUMENT = "solver_way"  # in SamplingParams.extra_args: a Way
+ARGUMENT = "solver_choice_params"  # the key of the ChoiceParams in SamplingParams.extra_args
 
 
 @dataclass(frozen=True)
-class Way:
-    """How the tokens of one generation are chosen."""
+class ChoiceParams:
+    """How to choose the tokens of one generation."""
 
     grammar: GridGrammar | None
     written: tuple[int, ...]  # the part of the answer that the prompt ends with
     temperature: float  # 0: the most probable token
-    key: int  # of the random numbers
+    key: int  # random numbers are a function of this key and of the place in the answer
 
 
 @dataclass(eq=False)
-class _Row:
-    way: Way
+class _Generation:
+    params: ChoiceParams
     machine: GridMachine | None
     state: GridState
-    output: list[int]  # vLLM's own list, which it appends to
-    read: int = 0
+    output: list[int]  # vLLM's own list of new tokens, to which it appends
+    read: int = 0  # how many tokens of `output` the state includes
 
     def catch_up(self) -> None:
+        """Advance the grammar's state by the tokens that vLLM has appended since the last call."""
         if self.machine is not None:
             for token in self.output[self.read :]:
                 self.machine.advance(self.state, np.array([token]))
@@ -48,15 +50,15 @@ class _Row:
 
 
 class TokenChoiceProcessor(LogitsProcessor):
-    """Chooses the next token of every request that carries a `Way`; leaves the logits of other requests alone."""
+    """Chooses the next token of every request that carries a `ChoiceParams`; leaves the logits of other requests alone."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002
         self._vocabulary = vllm_config.model_config.get_vocab_size()
         self._machines: dict[GridGrammar, GridMachine] = {}
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, _Generation] = {}
 
     def is_argmax_invariant(self) -> bool:
-        """It decides what greedy decoding takes."""
+        """False: it changes which token greedy decoding takes."""
         return False
 
     def update_state(self, batch_update: Any) -> None:
@@ -64,9 +66,9 @@ class TokenChoiceProcessor(LogitsProcessor):
         process_dict_updates(self._rows, batch_update, self._enter)
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary), changed in place."""
-        for grammar in {row.way.grammar for row in self._rows.values()}:
-            numbers = [number for number, row in self._rows.items() if row.way.grammar == grammar]
+        """Change the logits, (rows, vocabulary), in place."""
+        for grammar in {row.params.grammar for row in self._rows.values()}:
+            numbers = [number for number, row in self._rows.items() if row.params.grammar == grammar]
             self._choose(logits, numbers, self._machine(grammar))
         return logits
 
@@ -82,9 +84,9 @@ class TokenChoiceProcessor(LogitsProcessor):
             legal = legal[:, columns].masked_fill_(hidden, -torch.inf)
         picked = draw(
             legal,
-            np.array([row.way.temperature for row in rows]),
-            np.array([row.way.key for row in rows], dtype=np.uint64),
-            np.array([len(row.way.written) + len(row.output) for row in rows], dtype=np.int64),
+            np.array([row.params.temperature for row in rows]),
+            np.array([row.params.key for row in rows], dtype=np.uint64),
+            np.array([len(row.params.written) + len(row.output) for row in rows], dtype=np.int64),
         )
         if machine is not None:
             picked = columns[picked]
@@ -97,11 +99,11 @@ class TokenChoiceProcessor(LogitsProcessor):
             self._machines[grammar] = GridMachine(grammar, self._vocabulary)
         return None if grammar is None else self._machines[grammar]
 
-    def _enter(self, params: Any, prompt: list[int] | None, output: list[int]) -> _Row | None:  # noqa: ARG002
-        way = (params.extra_args or {}).get(ARGUMENT)
-        if way is None:
+    def _enter(self, sampling: Any, prompt: list[int] | None, output: list[int]) -> _Generation | None:  # noqa: ARG002
+        params = (sampling.extra_args or {}).get(ARGUMENT)
+        if params is None:
             return None
-        row = _Row(way, self._machine(way.grammar), np.zeros((1, STATE), dtype=np.int16), list(way.written))
+        row = _Generation(params, self._machine(params.grammar), np.zeros((1, STATE), dtype=np.int16), list(params.written))
         row.catch_up()
         row.output, row.read = output, 0
         return row

