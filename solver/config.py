@@ -220,7 +220,7 @@ def load_settings(machine: str | None = None, recipe: str | None = None, overrid
         raise InputError(f"setting {name}: {what}") from None
 
 
-LONGEST_DURATION = 366 * 86400.0  # seconds
+MAX_DURATION = 366 * 86400.0  # seconds
 
 
 def parse_duration(text: str) -> float:
@@ -234,7 +234,7 @@ def parse_duration(text: str) -> float:
         seconds = float(text)
     if seconds <= 0:
         raise InputError(f"{text!r} is not a positive duration")
-    if seconds > LONGEST_DURATION:
+    if seconds > MAX_DURATION:
         raise InputError(f"{text!r} is longer than a year")
     return seconds
 

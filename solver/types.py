@@ -74,7 +74,7 @@ class AdapterRef:
 class FitJob:
     """One adapter to fit: `steps` optimizer steps over `sequences`, in order and round again, from `start` or from the base."""
 
-    adapter: str  # id of the adapter to make
+    adapter_id: str  # of the adapter to make
     sequences: tuple[TokenSequence, ...]
     steps: int
     seed: int = 0
@@ -85,7 +85,7 @@ class FitJob:
 class Fit:
     """What a fit really did. `adapter` is None only if nothing usable came of it."""
 
-    adapter_id: str  # FitJob.adapter
+    adapter_id: str  # as in FitJob
     status: Status
     reason: str  # "steps", "deadline", "nan", "oom", or an error in words
     adapter: AdapterRef | None

@@ -38,13 +38,13 @@ class StepTrainer:
             while steps < job.steps and not deadline.expired(self.seconds):
                 time.sleep(self.seconds)
                 steps += 1
-            path = self.scratch / job.adapter
+            path = self.scratch / job.adapter_id
             path.mkdir(parents=True)
             reason = "steps" if steps == job.steps else "deadline"
             tokens = sum(len(sequence) for sequence in job.sequences)
-            adapter = AdapterRef(job.adapter, path, "full")
+            adapter = AdapterRef(job.adapter_id, path, "full")
             status = "complete" if reason == "steps" else "cut"
-            yield Fit(job.adapter, status, reason, adapter, steps, tokens, steps * self.seconds, 2.0, 1.0)
+            yield Fit(job.adapter_id, status, reason, adapter, steps, tokens, steps * self.seconds, 2.0, 1.0)
 
 
 class EchoEngine:

@@ -40,7 +40,7 @@ def decoder_states(model: Any) -> States:
     return states
 
 
-class _Layer:
+class _LayerProducts:
     """The products of one decoder layer."""
 
     def __init__(self, layer: Any) -> None:
@@ -58,7 +58,7 @@ class FusedTrainingPass:
     def __init__(self, model: Any) -> None:
         config = model.config
         self._model = model.get_decoder()
-        self._layers = [_Layer(layer) for layer in self._model.layers]
+        self._layers = [_LayerProducts(layer) for layer in self._model.layers]
         self._eps = float(config.rms_norm_eps)
         self._heads, self._size = int(config.num_key_value_heads), int(config.head_dim)
         self._query_heads = int(config.num_attention_heads)

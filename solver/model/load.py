@@ -58,7 +58,7 @@ class Base:
         return self if self.load is None else self.load()
 
 
-class _Later:
+class _LazyBase:
     """Loads what nobody has: weights that are of no more use are not kept."""
 
     def __init__(self, load: Callable[[], Base]) -> None:
@@ -100,7 +100,7 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
         if max(codec.vocabulary) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
-    load = None if weights else _Later(lambda: load_base(path, settings, cache=cache))
+    load = None if weights else _LazyBase(lambda: load_base(path, settings, cache=cache))
     quantized, context = quantized_in_advance or settings.quantization != "none", min(settings.context, limit)
     return Base(model, codec, device, dtype, folder, context, quantized, cache, settings.format, load)
 

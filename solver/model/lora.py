@@ -30,7 +30,7 @@ from solver.model.load import Base, share
 from solver.types import AdapterRef
 
 
-class Rows:
+class RowSlots:
     """Which adapter each row of the running batch uses; shared by all layers of a stack. None: all use the only one."""
 
     index: Tensor | None = None  # (rows,) int64
@@ -39,7 +39,7 @@ class Rows:
 class LoraLinear(nn.Module):
     """A frozen linear layer plus scaling * B A x, with A (n, rank, in) and B (n, out, rank) in fp32."""
 
-    def __init__(self, base: nn.Module, shape: LoraShape, slots: int, rows: Rows, device: torch.device) -> None:
+    def __init__(self, base: nn.Module, shape: LoraShape, slots: int, rows: RowSlots, device: torch.device) -> None:
         super().__init__()
         self.base = base
         self.shape = shape
@@ -120,7 +120,7 @@ class LoraStack:
     layers: dict[str, LoraLinear]  # by the name of the layer in the base model
     shape: LoraShape
     slots: int
-    rows: Rows
+    rows: RowSlots
     base: Base
 
     def set_rows(self, index: Tensor | Sequence[int] | None) -> None:
@@ -218,7 +218,7 @@ def check_fits(base: Base, folder: Path) -> int:
 def attach(base: Base, shape: LoraShape, slots: int) -> LoraStack:
     """A stack of `slots` adapters that change nothing yet, on every linear layer but the head."""
     model = share(base.model)
-    rows = Rows()
+    rows = RowSlots()
     layers: dict[str, LoraLinear] = {}
     for name, module in linear_layers(model).items():
         layers[name] = LoraLinear(module, shape, slots, rows, base.device)

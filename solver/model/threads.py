@@ -16,21 +16,21 @@ from pathlib import Path
 
 import torch
 
-PERIOD = 0.5  # seconds between two looks
-TOLERATED = 0.35  # cores that others may use before a thread is given up: less than that costs less than the thread
+PERIOD_SECONDS = 0.5  # seconds between two looks
+TOLERATED_CORES = 0.35  # cores that others may use before a thread is given up: less than that costs less than the thread
 
 
 @dataclass(frozen=True)
-class Usage:
+class CpuSeconds:
     """Processor seconds since some fixed moment, on the processors that this process may use."""
 
     all: float  # of every program, and of other guests of the same host
     own: float
 
 
-def suitable(most: int, cores: int, others: float) -> int:
+def suitable_threads(most: int, cores: int, others: float) -> int:
     """Threads to use, 1 to `most`, on `cores` of which other programs keep `others` (in cores) busy."""
-    return max(1, min(most, int(cores - others + TOLERATED)))
+    return max(1, min(most, int(cores - others + TOLERATED_CORES)))
 
 
 class ThreadGovernor:
@@ -40,7 +40,7 @@ class ThreadGovernor:
         self,
         most: int,
         cores: int,
-        read: Callable[[], Usage],
+        read: Callable[[], CpuSeconds],
         clock: Callable[[], float] = time.monotonic,
         use: Callable[[int], None] = torch.set_num_threads,
     ) -> None:
@@ -51,18 +51,18 @@ class ThreadGovernor:
     def adjust(self) -> None:
         """Look at what the others did since the last look, and use as many threads as suit; cheap if it was a moment ago."""
         now = self._clock()
-        if now - self._at < PERIOD:
+        if now - self._at < PERIOD_SECONDS:
             return
         usage = self._read()
         others = (usage.all - self._usage.all - (usage.own - self._usage.own)) / (now - self._at)
         self._at, self._usage = now, usage
-        threads = suitable(self._most, self._cores, others)
+        threads = suitable_threads(self._most, self._cores, others)
         if threads != self._threads:
             self._use(threads)
             self._threads = threads
 
 
-def linux_usage(stat: Path = Path("/proc/stat")) -> Usage:
+def linux_usage(stat: Path = Path("/proc/stat")) -> CpuSeconds:
     """From the kernel's counters. Raises OSError where there are none."""
     tick = os.sysconf("SC_CLK_TCK")
     names = {f"cpu{n}" for n in os.sched_getaffinity(0)}
@@ -71,7 +71,7 @@ def linux_usage(stat: Path = Path("/proc/stat")) -> Usage:
         name, *counters = line.split()
         if name in names:  # user, nice, system, idle, iowait, irq, softirq, steal
             busy += sum(map(int, counters[:8])) - int(counters[3]) - int(counters[4])
-    return Usage(busy / tick, time.process_time())
+    return CpuSeconds(busy / tick, time.process_time())
 
 
 _governor: ThreadGovernor | None = None  # one a process, as the number of threads is

@@ -17,7 +17,7 @@ from solver.types import TokenSequence
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class BatchRow:
     """One sequence of an optimizer batch: whose it is, and what its loss is divided by."""
 
     slot: int
@@ -32,7 +32,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class MicroBatch:
     """The tensors of one forward pass over (rows, tokens)."""
 
     ids: Tensor  # (rows, tokens) int64, right-padded
@@ -42,9 +42,9 @@ class Batch:
     weights: Tensor  # (predictions,) float32, already divided by the normaliser
     owners: Tensor  # (predictions,) int64: the slot of each prediction
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> MicroBatch:
         """The same batch on a device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in Batch.__dataclass_fields__))
+        return MicroBatch(*(getattr(self, name).to(device, non_blocking=True) for name in MicroBatch.__dataclass_fields__))
 
 
 def optimizer_batches(lengths: Sequence[int], steps: int, size: int, seed: int) -> Iterator[tuple[int, ...]]:
@@ -64,9 +64,9 @@ def optimizer_batches(lengths: Sequence[int], steps: int, size: int, seed: int) 
             yield tuple(int(index) for index in by_length[i])
 
 
-def micro_batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+def micro_batches(rows: Sequence[BatchRow], tokens: int) -> list[list[BatchRow]]:
     """The rows in groups of like length that hold at most `tokens` padded tokens each, or one row."""
-    groups: list[list[Row]] = []
+    groups: list[list[BatchRow]] = []
     for row in sorted(rows, key=lambda row: -row.length):
         if groups and (len(groups[-1]) + 1) * groups[-1][0].length <= tokens:
             groups[-1].append(row)
@@ -75,12 +75,12 @@ def micro_batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
     return groups
 
 
-def padded_tokens(rows: Sequence[Row], tokens: int) -> int:
+def padded_tokens(rows: Sequence[BatchRow], tokens: int) -> int:
     """Tokens, padding included, that the micro-batches of `rows` read."""
     return sum(len(group) * group[0].length for group in micro_batches(rows, tokens))
 
 
-def collate(rows: Sequence[Row], pad: int) -> Batch:
+def collate(rows: Sequence[BatchRow], pad: int) -> MicroBatch:
     """The tensors of one micro-batch, on the CPU. Rows without a weighted token add nothing."""
     width = max(1, *(row.length for row in rows)) if len(rows) > 1 else max(1, rows[0].length)
     ids = np.full((len(rows), width), pad, dtype=np.int64)
@@ -95,4 +95,4 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         owners.append(np.full(len(at), row.slot))
     joined = (np.concatenate(part) for part in (places, targets, weights, owners))
     slots = np.array([row.slot for row in rows])
-    return Batch(torch.from_numpy(ids), torch.from_numpy(slots), *map(torch.from_numpy, joined))
+    return MicroBatch(torch.from_numpy(ids), torch.from_numpy(slots), *map(torch.from_numpy, joined))

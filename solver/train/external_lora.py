@@ -8,15 +8,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from solver.model.load import Base
-from solver.model.lora import LoraShape, LoraStack, Rows
+from solver.model.lora import LoraShape, LoraStack, RowSlots
 from solver.train.loop import Loop, fit_in_stacks
-from solver.train.lora import LoraTarget
+from solver.train.lora import LoraFitTarget
 from solver.types import Deadline, Fit, FitJob
 
 _NAME = "default"  # what peft calls the only adapter of a model
 
 
-class ExternalLoraTarget(LoraTarget):
+class ExternalLoraFitTarget(LoraFitTarget):
     """The adapter of a model that peft wrapped: begun and saved as those of a stack, number by number, trained in place."""
 
     def __init__(self, base: Base, shape: LoraShape, reentrant: bool = False) -> None:
@@ -26,7 +26,7 @@ class ExternalLoraTarget(LoraTarget):
         self._modules = {name: module for name, module in base.model.named_modules() if hasattr(module, "lora_A")}
         layers: Any = {name: _Matrices(module) for name, module in self._modules.items()}
         self.slots = 1
-        self._stack = LoraStack(base.model, layers, shape, self.slots, Rows(), base)
+        self._stack = LoraStack(base.model, layers, shape, self.slots, RowSlots(), base)
 
     def parameters(self) -> list[nn.Parameter]:
         """Every A and B."""

@@ -17,7 +17,7 @@ from solver.train.loop import Loop, fit_in_stacks
 from solver.types import Deadline, Fit, FitJob
 
 
-class FullTarget:
+class FullFitTarget:
     """All weights of a model as what a loop trains."""
 
     kind: Literal["lora", "full"] = "full"
@@ -56,7 +56,7 @@ class FullTrainer:
         if base.quantized:
             raise InputError("train.trainer=full cannot train a quantised model; use lora, or model.quantization=none")
         autocast = None if base.dtype == torch.float32 else base.dtype
-        self._loop = Loop(base, FullTarget(base), settings, scratch, autocast)
+        self._loop = Loop(base, FullFitTarget(base), settings, scratch, autocast)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
         """One fit per job, in order, as each completes."""

@@ -22,7 +22,7 @@ from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, 
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
-from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
+from solver.train.batches import BatchRow, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
@@ -119,7 +119,7 @@ class Loop:
                     self._check(job)
                     self._target.begin(len(runs), job.seed, job.start.path if job.start else None)
                 except (InputError, ValueError) as error:
-                    refused[job.adapter] = str(error)
+                    refused[job.adapter_id] = str(error)
                     continue
                 lengths = [len(sequence) for sequence in job.sequences]
                 batches = optimizer_batches(lengths, job.steps, self._settings.batch_sequences, job.seed)
@@ -133,10 +133,10 @@ class Loop:
                     run.reason = run.reason or f"{type(error).__name__}: {error}".splitlines()[0]
             finally:
                 self._target.model.eval()
-        by_job = {run.job.adapter: run for run in runs}
+        by_job = {run.job.adapter_id: run for run in runs}
         seconds = (deadline.clock() - started) / len(jobs)
         return [
-            self._finish(by_job[job.adapter], seconds) if job.adapter in by_job else _refusal(job, refused[job.adapter])
+            self._finish(by_job[job.adapter_id], seconds) if job.adapter_id in by_job else _refusal(job, refused[job.adapter_id])
             for job in jobs
         ]
 
@@ -213,7 +213,7 @@ class Loop:
             run.steps -= 1
             run.tokens = run.previous_tokens
 
-    def _gradients(self, rows: Sequence[Row], deadline: Deadline) -> tuple[list[float], list[float]]:
+    def _gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
         """Losses and clipped gradients' norms before clipping, by slot.
 
         Raises _Stopped at the deadline, and if memory runs out with half the batch as well.
@@ -232,7 +232,7 @@ class Loop:
                 log.warning("out of memory: micro-batches now hold at most %d tokens", self._batch_tokens)
         raise _Stopped("oom")
 
-    def _scaled_gradients(self, rows: Sequence[Row], deadline: Deadline) -> tuple[list[float], list[float]]:
+    def _scaled_gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
         """As `_gradients`; in fp16 the loss is scaled up, and the step is repeated with a smaller scale if it overflows."""
         while True:
             losses = self._backward(rows, deadline)
@@ -244,7 +244,7 @@ class Loop:
                 return numbers[0], numbers[1]
             self._scale = max(1.0, self._scale / 4)
 
-    def _backward(self, rows: Sequence[Row], deadline: Deadline) -> Tensor:
+    def _backward(self, rows: Sequence[BatchRow], deadline: Deadline) -> Tensor:
         """Fill the gradients from `rows`; the losses (slots,)."""
         self._weights.grads.zero_()
         losses = torch.zeros(self._target.slots, device=self._base.device)
@@ -272,14 +272,14 @@ class Loop:
         job, adapter = run.job, run.job.start
         if run.steps:
             try:
-                adapter = AdapterRef(job.adapter, self._scratch / job.adapter, self._target.kind)
+                adapter = AdapterRef(job.adapter_id, self._scratch / job.adapter_id, self._target.kind)
                 _write_folder(adapter.path, lambda folder: self._target.save(run.slot, folder))
             except (OSError, SafetensorError) as error:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
                 run.reason, adapter = f"cannot save the adapter: {why}", job.start
         status: Status = {"steps": "complete", "deadline": "cut"}.get(run.reason, "failed")  # type: ignore[assignment]
         first, final = (run.losses[0], run.losses[-1]) if run.losses else (float("nan"), float("nan"))
-        return Fit(job.adapter, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)
+        return Fit(job.adapter_id, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)
 
 
 def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack: int, deadline: Deadline) -> Iterator[Fit]:
@@ -289,15 +289,15 @@ def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack:
         yield from loop_of(len(chunk)).fit(chunk, deadline)
 
 
-def _rows(run: _Run) -> list[Row]:
+def _rows(run: _Run) -> list[BatchRow]:
     chosen = [run.job.sequences[i] for i in next(run.batches)]
     total = float(sum(sequence.weights.sum(dtype="float64") for sequence in chosen))
-    return [Row(run.slot, sequence, total or 1.0) for sequence in chosen]
+    return [BatchRow(run.slot, sequence, total or 1.0) for sequence in chosen]
 
 
 def _refusal(job: FitJob, reason: str) -> Fit:
     nan = float("nan")
-    return Fit(job.adapter, "failed", reason, None, 0, 0, 0.0, nan, nan)
+    return Fit(job.adapter_id, "failed", reason, None, 0, 0, 0.0, nan, nan)
 
 
 def _finite(number: float) -> bool:

@@ -30,7 +30,7 @@ STACK_BYTES = 2 * 2**30  # for the weights, gradients and optimizer state of a s
 MAX_STACK = 64  # tasks; a step of more is no longer bound by launches, and every task of a stack waits for the last one
 
 
-class LoraTarget:
+class LoraFitTarget:
     """A stack of adapters as what a loop trains."""
 
     kind: Literal["lora", "full"] = "lora"
@@ -86,7 +86,7 @@ class LoraTrainer:
         return self._loop
 
     def _make(self, slots: int) -> None:
-        self._target = LoraTarget(self._base, self._settings, slots)
+        self._target = LoraFitTarget(self._base, self._settings, slots)
         self._loop = Loop(self._base, self._target, self._settings, self._scratch, autocast=None)
 
 

@@ -16,7 +16,7 @@ import torch
 from solver.config import TrainSettings
 from solver.model.load import Base, share
 from solver.model.lora import LoraShape, check_layers, linear_layers
-from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
+from solver.train.external_lora import ExternalLoraFitTarget, ExternalLoraTrainer
 from solver.train.loop import Loop
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class PeftTrainer(ExternalLoraTrainer):
         if left_out := check_layers(base):
             log.warning("trainer: %s", left_out)
         view = replace(base, model=_wrap(base, settings))
-        target = ExternalLoraTarget(view, LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout))
+        target = ExternalLoraFitTarget(view, LoraShape(settings.rank, settings.alpha, settings.rslora, settings.dropout))
         # peft computes with matrices in fp32 as they are kept; autocast has it multiply in the model's dtype
         autocast = None if base.dtype == torch.float32 else base.dtype
         super().__init__(Loop(base, target, settings, scratch, autocast))

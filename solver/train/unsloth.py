@@ -103,7 +103,7 @@ class UnslothTrainer:
             return
         if self._base.device.type == "cuda":
             torch.cuda.empty_cache()  # the other process is to have it
-        pending = {job.adapter: job for job in jobs}
+        pending = {job.adapter_id: job for job in jobs}
         self._process.settings = self._settings
         try:
             for fit in self._process.fit(jobs, deadline):
@@ -112,7 +112,7 @@ class UnslothTrainer:
         except ProcessLost as error:
             nan = float("nan")
             for job in pending.values():
-                yield Fit(job.adapter, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
+                yield Fit(job.adapter_id, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
 
     def rest(self) -> None:
         """Give the device's memory up until the next fit; a process that does not is ended, and started again for it."""

@@ -82,7 +82,7 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     from solver.model.load import Base, load_codec
     from solver.model.lora import LoraShape, target_names
     from solver.model.offloaded_weights import OffloadedWeights
-    from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
+    from solver.train.external_lora import ExternalLoraFitTarget, ExternalLoraTrainer
     from solver.train.loop import Loop
 
     train, settings = spec.train, spec.model
@@ -100,9 +100,9 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     device = next(inner.parameters()).device
 
     base = Base(inner, codec, device, dtype, spec.folder, settings.context, settings.quantization != "none")
-    target = ExternalLoraTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
+    target = ExternalLoraFitTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
 
-    last: list[_Tidy] = []  # that was made
+    last: list[_ReleasingTrainer] = []  # that was made
 
     def make(wanted: TrainSettings) -> Trainer:
         while last:  # it may rest, and with it what they share
@@ -110,13 +110,13 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
         plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
         loop = Loop(base, target, plain, spec.scratch, autocast=None if dtype == torch.float32 else dtype)
         trainer = ExternalLoraTrainer(loop)
-        last.append(_Tidy(trainer, OffloadedWeights(inner, device, trainer)))
+        last.append(_ReleasingTrainer(trainer, OffloadedWeights(inner, device, trainer)))
         return last[-1]
 
     return make
 
 
-class _Tidy:
+class _ReleasingTrainer:
     """Gives the device's memory back after every call, and the base's, too, when it rests: other processes use it in turn.
 
     What unsloth keeps for itself, such as buffers for recomputed layers, stays until the process ends.
