@@ -14,14 +14,13 @@ text, a token id, or a list of both; `{bos}` and `{eos}` stand for the tokenizer
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from solver.arc.jsonfile import kind, read_json
 from solver.errors import InputError
-from solver.textfile import read_text
 
 FORMAT_FILE = "format.json"
 Part = str | int  # a text, or a token id
@@ -73,24 +72,22 @@ def format_of(folder: Path, name: str = "auto") -> PromptFormat:
 
 def read_format(file: Path) -> PromptFormat:
     """The format that a file describes, or names: {"format": "nvarc"}. Raises InputError naming the file and the key."""
-    try:
-        found = json.loads(read_text(file, "prompt format"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not JSON (line {error.lineno})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: not a prompt format: it is no object")
-    if set(found) == {"format"}:
-        if found["format"] not in READY:
-            raise InputError(f"{file}: unknown format {found['format']!r}; there are: {', '.join(READY)}")
-        return READY[found["format"]]
+    parts = read_json(file, "prompt format")
+    if not isinstance(parts, dict):
+        raise InputError(f"{file}: not a prompt format: it is {kind(parts)}, not an object")
+    if set(parts) == {"format"}:
+        name = parts["format"]
+        if not isinstance(name, str) or name not in READY:
+            raise InputError(f"{file}: unknown format {name!r}; there are: {', '.join(READY)}")
+        return READY[name]
     keys = [field.name for field in fields(PromptFormat) if field.name != "name"]
-    for key in found:
+    for key in parts:
         if key not in keys:
             raise InputError(f"{file}: unknown key {key!r}; there are: {', '.join(keys)}")
     for key in ("input", "output"):
-        if key not in found:
+        if key not in parts:
             raise InputError(f"{file}: {key!r} is missing")
-    return PromptFormat("described", **{key: _parts(file, key, value) for key, value in found.items()})
+    return PromptFormat("described", **{key: _parts(file, key, value) for key, value in parts.items()})
 
 
 def _parts(file: Path, key: str, value: Any) -> tuple[Part, ...]:

@@ -156,8 +156,9 @@ def test_a_format_may_be_described_in_texts_and_ids(folders: dict[str, Path], co
 @pytest.mark.parametrize(
     ("described", "words"),
     [
-        ("{", "not JSON"),
-        ([], "no object"),
+        ("{", "not valid JSON at line 1"),
+        ([], "it is a list, not an object"),
+        ({"format": ["nvarc"]}, "unknown format ['nvarc']"),
         ({"format": "of mine"}, "unknown format 'of mine'; there are: text, nvarc, architects"),
         ({"input": "I", "output": "O", "rows": "\n"}, "unknown key 'rows'"),
         ({"input": "I"}, "'output' is missing"),

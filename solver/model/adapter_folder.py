@@ -6,7 +6,6 @@ The format is that of PEFT: adapter_config.json, and adapter_model.safetensors w
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from solver.arc.jsonfile import read_json
 from solver.config import TrainSettings
 from solver.errors import InputError
 
@@ -37,15 +37,20 @@ class LoraShape:
 
 
 def read_shape(folder: Path) -> LoraShape:
-    """The shape of an adapter on disk, without dropout. Raises InputError if there is none that this package serves."""
+    """The shape of the adapter in `folder`, without dropout. Raises InputError if it is not a LoRA adapter that is supported."""
+    file = folder / CONFIG
+    if not file.is_file():
+        raise InputError(f"{folder}: not a LoRA adapter: {CONFIG} is missing")
+    config = read_json(file, "adapter configuration")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         shape = LoraShape(int(config["r"]), float(config["lora_alpha"]), bool(config.get("use_rslora", False)))
         kind = str(config.get("peft_type", "LORA"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}: not a LoRA adapter: {CONFIG}: {type(error).__name__}: {error}") from None
     if kind != "LORA":
         raise InputError(f"{folder}: not a LoRA adapter: its peft_type is {kind}")
+    if shape.rank < 1:
+        raise InputError(f"{folder}: not a LoRA adapter: its rank (r) is {shape.rank}")
     if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
         raise InputError(f"{folder}: adapters with DoRA or per-layer ranks are not supported")
     return shape

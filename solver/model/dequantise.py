@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solver.arc.jsonfile import read_json
 from solver.errors import InputError
 from solver.model.folder import folder_identity
 from solver.model.load import Base
-from solver.textfile import read_text
+from solver.model.support import read_config
 
 RECORD = "dequantised.json"  # what the folder was made from, and the sizes of its weight files; written last
 SHARD = 2 << 30  # bytes of a weight file, about: so much is in host memory at once
@@ -63,10 +64,10 @@ def _made_from(base: Base) -> dict[str, str]:
 def _is_whole(folder: Path, made_from: dict[str, str]) -> bool:
     """Whether it was made from this, and no file of it is missing or short."""
     try:
-        record = json.loads(read_text(folder / RECORD, "record"))
+        record = read_json(folder / RECORD, "record")
         files = record["files"]
         return record["from"] == made_from and all((folder / name).stat().st_size == size for name, size in files.items())
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, OSError, KeyError, TypeError, AttributeError):
         return False
 
 
@@ -82,7 +83,7 @@ def _make(base: Base, folder: Path, made_from: dict[str, str]) -> None:
         for file in base.path.iterdir():
             if file.is_file() and not file.name.endswith(_LEFT) and file.name != "config.json":
                 shutil.copyfile(file, part / file.name)
-        config = json.loads(read_text(base.path / "config.json", "model configuration"))
+        config = read_config(base.path)
         config.pop("quantization_config", None)
         (part / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         record = {"from": made_from, "files": {file.name: file.stat().st_size for file in files}}

@@ -8,10 +8,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from solver.arc.jsonfile import read_json
 from solver.codec import GRID_VOCABULARY
 from solver.errors import InputError
 from solver.model.support import folder_quantization, read_config
-from solver.textfile import read_text
 
 # the base models that ship with the package, by the names that --model takes
 SHIPPED = {f"embedded-{size}": Path(__file__).parent / "embedded" / size for size in ("base", "mid")}
@@ -100,8 +100,8 @@ def _what_else(folder: Path) -> str:
     """What a folder without config.json is, and what to give in its place."""
     if (folder / "adapter_config.json").is_file():
         try:
-            adapter = json.loads(read_text(folder / "adapter_config.json", "adapter configuration"))
-        except json.JSONDecodeError:
+            adapter = read_json(folder / "adapter_config.json", "adapter configuration")
+        except InputError:
             adapter = None
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
         of = base or "a base that it does not name"

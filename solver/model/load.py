@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import json
 import os
 import weakref
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from solver.arc.jsonfile import read_json
 from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
 from solver.config import ModelSettings
 from solver.errors import InputError
@@ -128,8 +128,8 @@ def _read_grid_codec(folder: Path) -> Codec | None:
     if not file.exists():
         return None
     try:
-        name = json.loads(read_text(file, "codec version"))["codec"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        name = read_json(file, "codec version")["codec"]
+    except (KeyError, TypeError):
         raise InputError(f"{file}: does not name a codec") from None
     codec = grid_codec()
     if name != codec.name:

@@ -14,7 +14,6 @@ What has to be watched, in 2026.10.7:
 from __future__ import annotations
 
 import fcntl
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solver.config import ModelSettings, TrainSettings
+from solver.model.support import read_config
 from solver.train.base import Trainer
 from solver.train.subprocess_trainer import TrainerSpec
 
@@ -150,9 +150,9 @@ def _check(model: Any, spec: TrainerSpec) -> None:
     if limit is not None and limit < spec.model.context:
         raise RuntimeError(f"unsloth would cut sequences at {limit} tokens, the context is {spec.model.context}")
     tokens = model.get_input_embeddings().num_embeddings
-    wanted = json.loads((spec.folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    if tokens != wanted:
-        raise RuntimeError(f"unsloth changed the vocabulary from {wanted} tokens to {tokens}")
+    expected = read_config(spec.folder)["vocab_size"]
+    if tokens != expected:
+        raise RuntimeError(f"unsloth changed the vocabulary from {expected} tokens to {tokens}")
 
 
 @contextmanager
