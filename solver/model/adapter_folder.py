@@ -1,6 +1,6 @@
-"""What can be said of a LoRA adapter's folder without torch: its shape, what it changes, and which one it is.
+"""Reads the folder of a LoRA adapter without torch: its shape, the layers that it changes, and a digest that identifies it.
 
-The format is that of PEFT: adapter_config.json, and adapter_model.safetensors with two matrices for each layer.
+The format is PEFT's: adapter_config.json, and adapter_model.safetensors with two matrices for each layer.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from solver.arc.jsonfile import read_json
 from solver.config import TrainSettings
 from solver.errors import InputError
 
-PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
+PREFIX = "base_model.model."  # PEFT puts this before the name of every layer
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class LoraShape:
-    """What all adapters of a stack share."""
+    """Rank, scaling and dropout of an adapter; the same for all adapters of a stack."""
 
     rank: int
     alpha: float
@@ -57,13 +57,13 @@ def read_shape(folder: Path) -> LoraShape:
 
 
 def check_start(folder: Path, train: TrainSettings) -> None:
-    """Raises InputError, with the remedy, if fits by these settings cannot start from the adapter in `folder`."""
+    """Raises InputError, with a remedy, if fits with the settings `train` cannot start from the adapter in `folder`."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such adapter folder")
     shape = read_shape(folder)
     if not (folder / WEIGHTS).is_file():
         pickled = ", only pickled ones, which are never loaded" if any(folder.glob("*.bin")) else ""
-        raise InputError(f"{folder}: holds no {WEIGHTS}{pickled}")
+        raise InputError(f"{folder}: has no {WEIGHTS}{pickled}")
     if train.trainer == "full":
         raise InputError(f"{folder}: train.trainer=full changes all weights and cannot start from LoRA: set train.trainer=lora")
     wanted = LoraShape(train.rank, train.alpha, train.rslora)
@@ -75,9 +75,10 @@ def check_start(folder: Path, train: TrainSettings) -> None:
 
 
 def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, int]]) -> None:
-    """Raises InputError unless all that an adapter changes is one of `layers`: the widths (in, out) of each by its name.
+    """Raises InputError if an adapter changes anything but `layers`, or if the shape of a matrix is wrong.
 
-    Reads the head of the file, whose sizes are checked against the file's.
+    `layers` gives the widths (in, out) of each layer by its name. Only the header of the weights file is read; safetensors
+    compares it with the size of the file.
     """
     try:
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
@@ -94,7 +95,7 @@ def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, in
 
 
 def adapter_identity(folder: Path) -> str:
-    """A digest of an adapter's shape and weights: equal for equal adapters, wherever they lie."""
+    """A digest of an adapter's shape and weights. Copies of an adapter have the same one. Raises InputError."""
     shape = read_shape(folder)
     digest = hashlib.sha256(f"{shape.rank}:{shape.scaling}:".encode())
     try:

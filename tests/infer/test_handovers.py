@@ -142,12 +142,12 @@ def test_another_engine_of_the_process_rests_too(stand_in: type[StandIn], base: 
 def test_the_cache_stays_inside_the_plan(stand_in: type[StandIn], base: Base) -> None:
     shape = ModelShape.of(base.model.config)
     wide = VllmEngine(base, InferSettings(batch_tokens=10**6))
-    assert wide._options(8).cache_bytes == shape.positions(10**6 + 2 * BLOCK, 4)
-    bounded = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(shape.positions(20_000, 4)))
-    assert bounded._options(8).cache_bytes == shape.positions(20_000, 4)
+    assert wide._options(8).cache_bytes == shape.kv_bytes(10**6 + 2 * BLOCK, 4)
+    bounded = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(shape.kv_bytes(20_000, 4)))
+    assert bounded._options(8).cache_bytes == shape.kv_bytes(20_000, 4)
     assert (wide._options(8).slots, bounded._options(8).slots) == (8, 2)
     least = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(1))
-    assert least._options(8).cache_bytes == shape.positions(base.context + 1 + 2 * BLOCK, 4)
+    assert least._options(8).cache_bytes == shape.kv_bytes(base.context + 1 + 2 * BLOCK, 4)
 
 
 def test_a_quantised_base_is_served_as_the_plan_has_it(
