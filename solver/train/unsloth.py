@@ -41,7 +41,7 @@ def refusal(device: torch.device, model_type: str) -> str:
     It does not import unsloth, which may still fail to start.
     """
     if model_type == CELL_DECODER:
-        return "it does not support cell positions, so it cannot train the embedded models: use lora for these"
+        return "it does not know cell positions: it trains models of Hugging Face by path; lora trains the embedded ones"
     if device.type != "cuda":
         return "it needs a CUDA device"
     if find_spec("unsloth") is None or find_spec("unsloth_zoo") is None:
