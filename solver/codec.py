@@ -150,20 +150,6 @@ class Codec:
         """The length of `encode_answer(grid)`."""
         return int(grid.shape[0] * (grid.shape[1] + 1)) - 1 + len(self.closing)
 
-    def decode_prompt(self, ids: TokenIds) -> tuple[tuple[Pair, ...], Grid]:
-        """The demonstrations and the query of an encoded prompt. Raises ValueError if `ids` is no prompt of this codec."""
-        rest = self._strip(np.asarray(ids, dtype=np.int32), self.begin)
-        pairs: list[Pair] = []
-        while True:
-            rest = self._strip(rest, self.input_marker)
-            shown, rest = self._read_grid(rest)
-            rest = self._strip(rest, self.output_marker)
-            if not len(rest):
-                return tuple(pairs), shown
-            output, rest = self._read_grid(rest)
-            rest = self._strip(rest, self.closing)
-            pairs.append(Pair(shown, output))
-
     @property
     def vocabulary(self) -> tuple[int, ...]:
         """Every id that the codec writes, once; the cells come first, in order."""
@@ -206,22 +192,6 @@ class Codec:
         assert pair.output is not None
         markers = len(self.input_marker) + len(self.output_marker)
         return markers + self.answer_tokens(pair.input) - len(self.closing) + self.answer_tokens(pair.output)
-
-    def _strip(self, ids: TokenIds, head: tuple[int, ...]) -> TokenIds:
-        if tuple(ids[: len(head)]) != head:
-            raise ValueError(f"expected the tokens {head}, found {tuple(ids[: len(head)])}")
-        return ids[len(head) :]
-
-    def _read_grid(self, ids: TokenIds) -> tuple[Grid, TokenIds]:
-        inside = np.isin(ids, (*self.cells, self.newline))
-        stop = len(ids) if inside.all() else int(np.argmin(inside))
-        # an output marker may itself begin with the separator; a grid never ends with it
-        while stop and ids[stop - 1] == self.newline:
-            stop -= 1
-        grid = self.decode_answer(np.append(ids[:stop], self.closing))
-        if grid is None:
-            raise ValueError("not a grid")
-        return grid, ids[stop:]
 
 
 def grid_codec() -> Codec:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from prompt_decoding import decode_prompt
 
 from solver.codec import Codec, grid_codec
 from solver.config import Settings
@@ -78,7 +79,7 @@ class EchoEngine:
                 yield Result(request.id, "cut", ())
                 continue
             time.sleep(self.seconds)
-            ids = self.codec.encode_answer(self.codec.decode_prompt(request.prompt)[1])
+            ids = self.codec.encode_answer(decode_prompt(self.codec, request.prompt)[1])
             yield Result(request.id, "complete", (self._completion(ids),), "", len(request.prompt), len(ids))
 
     def _completion(self, ids: np.ndarray) -> Completion:

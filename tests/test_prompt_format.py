@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from arc_strategies import grids, tasks
 from hypothesis import given
+from prompt_decoding import decode_prompt
 from text_models import architects_tokenizer, nvarc_tokenizer, random_model
 from transformers import PreTrainedTokenizerFast
 
@@ -83,7 +84,7 @@ def test_prompts_are_written_as_the_model_was_trained(
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folders[name] / "tokenizer.json"), **special)
     assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == TEXTS[name](task)
     assert tokenizer.encode(TEXTS[name](task), add_special_tokens=False) == ids.tolist()
-    demonstrations, shown = codec.decode_prompt(ids)
+    demonstrations, shown = decode_prompt(codec, ids)
     assert demonstrations == task.train
     assert np.array_equal(shown, task.test[0].input)
 
