@@ -117,7 +117,7 @@ class CellDecoder(CellDecoderPreTrainedModel):
         """
         if position_ids is None:
             if past_key_values is not None:
-                raise ValueError("position_ids are needed for tokens that continue a cache")
+                raise ValueError("tokens that continue a cache need their positions (position_ids)")
             position_ids = from_start(self.positions, input_ids)
         if self.config._attn_implementation == "eager":
             raise ValueError("eager attention is causal only with a mask, and this model passes none: use sdpa")

@@ -77,7 +77,7 @@ def _check_cells(folder: Path, config: dict[str, Any]) -> None:
     if not by_cell:
         if ours and (folder / "codec.json").exists():
             raise InputError(
-                f"{folder}: the weights are those of a {CELL_DECODER}, whose positions are cells, but config.json says "
+                f"{folder}: the weights are of a {CELL_DECODER}, whose positions are cells, but config.json says "
                 f"{config.get('model_type')!r}"
             )
         return

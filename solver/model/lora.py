@@ -126,7 +126,7 @@ class LoraStack:
     def set_rows(self, index: Tensor | Sequence[int] | None) -> None:
         """Say which slot each row of the next batches uses: (rows,) ints. None: all use the only one, which is faster."""
         if index is None and self.slots != 1:
-            raise ValueError(f"a stack of {self.slots} adapters needs a slot for each row")
+            raise ValueError(f"a stack of {self.slots} adapters needs to know which row uses which one")
         self.rows.index = None if index is None else torch.as_tensor(index, dtype=torch.long, device=self.base.device)
 
     def parameters(self) -> list[nn.Parameter]:
