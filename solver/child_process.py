@@ -1,4 +1,4 @@
-"""Child processes: starting one with a connection to it, ending it with its parent, and describing errors and exits.
+"""Child processes: starts one with a connection to it, ends it with its parent, and describes errors and exits in one line.
 
 A child's command line is `command FD PARENT`: the file descriptor of its end of the connection, and the process id of its parent.
 """
@@ -19,16 +19,17 @@ from typing import IO
 
 from solver.errors import InputError
 
-Output = int | IO[bytes] | None  # as `subprocess.Popen` takes it
+Output = int | IO[bytes] | None  # where output goes, as `subprocess.Popen` takes it
 
 
 def start_child(
     command: Sequence[str], environment: Mapping[str, str], stdout: Output, stderr: Output, own_session: bool = False
 ) -> tuple[subprocess.Popen[bytes], Connection]:
-    """Start `command FD PARENT`. Gives the process and our end of the connection; `environment` is added to that of this process.
+    """Start `command FD PARENT`. Gives the process and the parent's end of the connection.
 
-    With `own_session` a Ctrl-C for this process does not reach the child, and the child has a process group that can be killed
-    alone. Raises OSError if the system has no process, memory or file left; nothing stays open then.
+    `environment` is added to the environment of this process. With `own_session`, a Ctrl-C for this process does not reach the
+    child, and the child has a process group of its own that can be killed. Raises OSError if the system has no process, memory or
+    file left; nothing stays open in that case.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -45,13 +46,13 @@ def start_child(
 
 
 def line_to_parent() -> Connection:
-    """The child's end of the connection, from its command line. From now on the child ends when its parent does."""
+    """The child's end of the connection, from its command line. From then on, the child ends when its parent does."""
     die_with(int(sys.argv[2]))
     return Connection(int(sys.argv[1]))
 
 
 def die_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends. Elsewhere than on Linux the broken connection ends it."""
+    """Have Linux kill this process when its parent ends. On other systems the broken connection has to end it."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -60,7 +61,7 @@ def die_with(parent: int) -> None:
 
 
 class WarningHandler(logging.Handler):
-    """Passes the text of every warning to `send`. Errors are not passed on: they are reported with the work that failed."""
+    """Passes the text of every warning to `send`, but not errors, which are reported with the work that failed."""
 
     def __init__(self, send: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -73,7 +74,7 @@ class WarningHandler(logging.Handler):
 
 
 def describe_error(error: BaseException) -> str:
-    """An error in one line: its type and message, or only the message of an InputError, which is written for the user."""
+    """An error in one line: its type and message. An InputError gives its message only, which is written for users."""
     text = str(error).strip().splitlines()
     if text and isinstance(error, InputError):
         return text[0]
@@ -81,7 +82,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def describe_exit(code: int | None) -> str:
-    """How a process ended, by its `Popen.returncode`; None: it has not ended in spite of a kill."""
+    """How a process ended, by its `Popen.returncode`. None: it did not end although it was killed."""
     if code is None:
         return "it closed its connection, and killing it had no effect"
     if code >= 0:

@@ -1,8 +1,8 @@
-"""Task <-> token ids. The only module that knows how a task is written for a model.
+"""Tasks <-> token ids. The only module that knows how a task is written for a model.
 
-Layout, the same for both codecs: `begin`, then per demonstration `input-marker grid output-marker grid end`, then the
-query `input-marker grid output-marker`, which the answer `grid end` completes. Rows are joined by one separator token, which in
-some formats of others stands after the last row of an answer, too.
+The layout is the same for both codecs: `begin`, then for each demonstration `input-marker grid output-marker grid end`, then the
+query `input-marker grid output-marker`, which the answer `grid end` completes. One separator token stands between rows. In some
+prompt formats it also stands after the last row of an output.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 GRID_VOCABULARY = (*"0123456789", "<newline>", "<input>", "<output>", "<pad>", "<begin>", "<end>")
-GRID_CODEC_VERSION = 1  # raise when the same task would give other ids
+GRID_CODEC_VERSION = 1  # increase it when the ids of a task change
 LONGEST_ANSWER = MAX_SIDE * (MAX_SIDE + 1)  # tokens of a 30x30 answer: cells, 29 separators, end; see Codec.longest_answer
 
 
 class TooLong(ValueError):
-    """A query that does not fit the context even without demonstrations."""
+    """The tokens that cannot be left out do not fit the context."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class GridGrammar:
     newline: int
     end: int
     max_side: int = MAX_SIDE
-    closes_rows: bool = False  # the last row is followed by `newline`, too
+    closes_rows: bool = False  # whether `newline` follows the last row, too
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A query as token ids; `dropped` demonstrations (the first ones shown) did not fit the context."""
+    """A query as token ids. The first `dropped` demonstrations did not fit the context."""
 
     ids: TokenIds
     dropped: int
@@ -52,7 +52,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Codec:
-    """How grids become token ids: one id a colour, and short id sequences for the markers between them."""
+    """How grids become token ids: one id for each colour, and short sequences of ids for the markers."""
 
     name: str
     cells: tuple[int, ...]  # 10 ids
@@ -62,16 +62,16 @@ class Codec:
     begin: tuple[int, ...]
     input_marker: tuple[int, ...]
     output_marker: tuple[int, ...]
-    closes_rows: bool = False  # the separator stands after the last row of an answer, too
+    closes_rows: bool = False  # whether `newline` follows the last row of an answer, too
 
     @property
     def closing(self) -> tuple[int, ...]:
-        """What follows the grid of an answer."""
+        """The ids after the grid of an answer."""
         return (self.newline, self.end) if self.closes_rows else (self.end,)
 
     @property
     def longest_answer(self) -> int:
-        """Tokens of a 30x30 answer."""
+        """The number of tokens of a 30x30 answer."""
         return LONGEST_ANSWER - 1 + len(self.closing)
 
     @property
@@ -87,11 +87,11 @@ class Codec:
         return ids.reshape(-1)[:-1]
 
     def encode_answer(self, grid: Grid) -> TokenIds:
-        """The ids a model has to give for `grid`: the grid, then `closing`."""
+        """The ids with which a model answers `grid`: those of the grid, then `closing`."""
         return np.append(self.encode_grid(grid), np.asarray(self.closing, dtype=np.int32))
 
     def decode_answer(self, ids: Sequence[int] | TokenIds) -> Grid | None:
-        """The grid of an answer that `closing` closes, or None if the ids are not a grid of at most 30x30."""
+        """The grid of an answer, or None if the ids are not a grid of at most 30x30 followed by `closing`."""
         array = np.asarray(ids, dtype=np.int64)
         inside = len(array) - len(self.closing)
         if inside < 0 or tuple(array[inside:]) != self.closing or len(array) > self.longest_answer:
@@ -103,10 +103,10 @@ class Codec:
         return np.array(rows, dtype=np.uint8)
 
     def prompt(self, task: Task, query: int, context: int, answer_room: int | None = None) -> Prompt:
-        """The query `task.test[query]` behind as many demonstrations as fit `context` less `answer_room` tokens.
+        """The query `task.test[query]` after as many demonstrations as fit `context` tokens, with room for the answer.
 
-        Without a number, that is the room for the longest answer. Demonstrations are dropped from the front; cells never are.
-        Raises TooLong if the query alone does not fit.
+        `answer_room`: tokens; None: those of the longest answer. Whole demonstrations are left out, the first ones first. Raises
+        TooLong if the query alone does not fit.
         """
         if answer_room is None:
             answer_room = self.longest_answer
@@ -119,11 +119,11 @@ class Codec:
         return Prompt(ids, len(pairs) - kept)
 
     def sequence(self, task: Task, context: int, demonstrations: bool = True, answer: bool = True) -> TokenSequence:
-        """A training sequence: the demonstrations, then every test pair of `task` (outputs known).
+        """A training sequence: the demonstrations, then every test pair of `task`, whose outputs must be known.
 
-        Weight 1 on the outputs of the tests (`answer`) and of every demonstration after the first shown
-        (`demonstrations`; the first cannot be inferred), `end` included; 0 elsewhere. Demonstrations are dropped from
-        the front to fit `context`. Raises TooLong if the tests alone do not fit.
+        Weights are 1 on the outputs of the tests if `answer`, and on those of the demonstrations if `demonstrations`, except the
+        first one shown, which cannot be inferred. The ids of `closing` are part of an output. All other weights are 0. The first
+        demonstrations are left out to fit `context`. Raises TooLong if the tests alone do not fit.
         """
         shown = task.train[len(task.train) - self.shown(task, context) :]
         pairs, tails = [self._pair(pair) for pair in shown], [self._pair(pair) for pair in task.test]
@@ -139,7 +139,7 @@ class Codec:
         return TokenSequence(ids, weights)
 
     def shown(self, task: Task, context: int) -> int:
-        """How many demonstrations, the last ones, `sequence` shows. Raises TooLong if the tests alone do not fit."""
+        """How many demonstrations `sequence` shows; they are the last ones. Raises TooLong if the tests alone do not fit."""
         lengths = [self._pair_tokens(pair) for pair in task.train]
         kept = _fit(lengths, len(self.begin) + sum(map(self._pair_tokens, task.test)), context)
         if kept is None:
@@ -147,31 +147,17 @@ class Codec:
         return kept
 
     def answer_tokens(self, grid: Grid) -> int:
-        """Length of `encode_answer(grid)`."""
+        """The length of `encode_answer(grid)`."""
         return int(grid.shape[0] * (grid.shape[1] + 1)) - 1 + len(self.closing)
-
-    def decode_prompt(self, ids: TokenIds) -> tuple[tuple[Pair, ...], Grid]:
-        """The demonstrations and the query of an encoded prompt. Raises ValueError if `ids` is no prompt of this codec."""
-        rest = self._strip(np.asarray(ids, dtype=np.int32), self.begin)
-        pairs: list[Pair] = []
-        while True:
-            rest = self._strip(rest, self.input_marker)
-            shown, rest = self._read_grid(rest)
-            rest = self._strip(rest, self.output_marker)
-            if not len(rest):
-                return tuple(pairs), shown
-            output, rest = self._read_grid(rest)
-            rest = self._strip(rest, self.closing)
-            pairs.append(Pair(shown, output))
 
     @property
     def vocabulary(self) -> tuple[int, ...]:
-        """Every id that the codec writes, once each: the cells first, in order."""
+        """Every id that the codec writes, once; the cells come first, in order."""
         written = (*self.cells, self.newline, self.end, self.pad, *self.begin, *self.input_marker, *self.output_marker)
         return tuple(dict.fromkeys(written))
 
     def renumbered(self, ids: Mapping[int, int]) -> Codec:
-        """The same codec for a vocabulary in which token i of this one has the id `ids[i]`."""
+        """The same codec for another vocabulary, in which token i has the id `ids[i]`."""
 
         def new(old: Sequence[int]) -> tuple[int, ...]:
             return tuple(ids[i] for i in old)
@@ -207,22 +193,6 @@ class Codec:
         markers = len(self.input_marker) + len(self.output_marker)
         return markers + self.answer_tokens(pair.input) - len(self.closing) + self.answer_tokens(pair.output)
 
-    def _strip(self, ids: TokenIds, head: tuple[int, ...]) -> TokenIds:
-        if tuple(ids[: len(head)]) != head:
-            raise ValueError(f"expected the tokens {head}, found {tuple(ids[: len(head)])}")
-        return ids[len(head) :]
-
-    def _read_grid(self, ids: TokenIds) -> tuple[Grid, TokenIds]:
-        inside = np.isin(ids, (*self.cells, self.newline))
-        stop = len(ids) if inside.all() else int(np.argmin(inside))
-        # an output marker may itself begin with the separator; a grid never ends with it
-        while stop and ids[stop - 1] == self.newline:
-            stop -= 1
-        grid = self.decode_answer(np.append(ids[:stop], self.closing))
-        if grid is None:
-            raise ValueError("not a grid")
-        return grid, ids[stop:]
-
 
 def grid_codec() -> Codec:
     """The codec of the 16-token grid vocabulary."""
@@ -240,7 +210,7 @@ def grid_codec() -> Codec:
 
 
 def grid_tokenizer() -> Tokenizer:
-    """The same vocabulary as a `tokenizers.Tokenizer`; text form: digits, line breaks, and the markers by name."""
+    """The grid vocabulary as a `tokenizers.Tokenizer`. Its text form is digits, line breaks, and the markers by name."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(GRID_VOCABULARY)}, unk_token="<pad>"))
@@ -252,34 +222,34 @@ def grid_tokenizer() -> Tokenizer:
 
 
 def text_codec(tokenizer: Any, format: PromptFormat = TEXT) -> Codec:
-    """A codec for an ordinary Hugging Face tokenizer, by the text format or by the one that a model was trained with.
+    """A codec for an ordinary Hugging Face tokenizer, in the prompt format that the model was trained with, or the text format.
 
-    Texts get the ids that they have inside a text: some tokenizers put a space before the first word. It is proved with the
-    tokenizer that whatever the codec writes decodes to the text it stands for. Raises ValueError if it does not, and unless
-    colours, row separator and end are one token each.
+    Each part of the format gets the ids that it has inside a text, because some tokenizers add a space at the beginning.
+    The tokenizer has to decode what the codec writes to the text that the format says. Raises ValueError if it does not, and if
+    colours, row separator and end are not one token each.
     """
     special = {"{bos}": tokenizer.bos_token_id, "{eos}": tokenizer.eos_token_id}
 
     def ids(parts: Sequence[Part]) -> tuple[int, ...]:
-        found: list[int] = []
+        written: list[int] = []
         for part in _pieces(parts):
             if isinstance(part, int):
-                found.append(part)
+                written.append(part)
             elif part == "{eos}" and special[part] is None:
                 raise ValueError("the tokenizer has no end-of-sequence token")
             elif part in special:
-                found += [] if special[part] is None else [int(special[part])]
+                written += [] if special[part] is None else [int(special[part])]
             else:
-                found += _inside(tokenizer, part)
-        return tuple(found)
+                written += _inside(tokenizer, part)
+        return tuple(written)
 
     def single(*parts: Part) -> int:
-        found = ids(parts)
-        if len(found) != 1:
+        written = ids(parts)
+        if len(written) != 1:
             raise ValueError(
-                f"the tokenizer splits {''.join(map(str, parts))!r} into {len(found)} tokens; the text codec needs one"
+                f"the tokenizer splits {''.join(map(str, parts))!r} into {len(written)} tokens; the text codec needs one"
             )
-        return found[0]
+        return written[0]
 
     if len(format.cells) != COLOURS:
         raise ValueError(f"the format {format.name} has {len(format.cells)} colours, not {COLOURS}")
@@ -307,7 +277,7 @@ def text_codec(tokenizer: Any, format: PromptFormat = TEXT) -> Codec:
 
 
 def _pieces(parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts of a format, with the names of special tokens for themselves."""
+    """The parts of a format, with `{bos}` and `{eos}` as pieces of their own."""
     for part in parts:
         if isinstance(part, int):
             yield part
@@ -316,14 +286,13 @@ def _pieces(parts: Sequence[Part]) -> Iterator[Part]:
 
 
 def _inside(tokenizer: Any, text: str) -> list[int]:
-    """The ids of `text` inside a text. Raises ValueError if they are not to be told from what stands before."""
+    """The ids of `text` in the middle of a text. Raises ValueError if the tokenizer merges it with what is before it."""
     why = ValueError(f"the tokenizer joins {text!r} with what stands before it")
     for before in ("\n", "0"):
         try:
             head, whole = (tokenizer.encode(shown, add_special_tokens=False) for shown in (before, before + text))
-        except (
-            Exception
-        ) as error:  # tokenizers raises nothing narrower, for a text that no token of a small vocabulary stands for
+        # tokenizers raises a plain Exception for a text that a small vocabulary has no token for
+        except Exception as error:
             why = ValueError(f"the tokenizer has no tokens for {text!r}: {error}")
             continue
         if whole[: len(head)] == head:
@@ -332,7 +301,10 @@ def _inside(tokenizer: Any, text: str) -> list[int]:
 
 
 def _prove(codec: Codec, tokenizer: Any, format: PromptFormat) -> None:
-    """Raise ValueError unless a task in which every colour meets every other one, and both ends of rows, decodes to its text."""
+    """Raises ValueError unless a whole task decodes to the text that it was written from.
+
+    In its grids every colour stands beside every other one, and at both ends of rows.
+    """
     first = np.arange(COLOURS, dtype=np.uint8)
     meeting = np.stack([np.repeat(first[:, None], COLOURS, 1), np.tile(first, (COLOURS, 1))], -1).reshape(COLOURS, -1)
     pair = Pair(meeting, np.ascontiguousarray(meeting.T))
@@ -347,25 +319,26 @@ def _prove(codec: Codec, tokenizer: Any, format: PromptFormat) -> None:
 
     assert pair.output is not None
     shown = text(format.input) + rows(pair.input) + text(format.output) + rows(pair.output) + text(format.end)
-    wanted = text(format.begin) + 2 * shown
-    found = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    expected = text(format.begin) + 2 * shown
+    decoded = tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is not None and backend.decoder is None:  # such tokenizers join their tokens with spaces, which says nothing
-        wanted, found = wanted.replace(" ", ""), found.replace(" ", "")
-    if found != wanted:
-        at = next((n for n, (a, b) in enumerate(zip(wanted, found, strict=False)) if a != b), min(len(wanted), len(found)))
+    if backend is not None and backend.decoder is None:  # such tokenizers put spaces between all tokens: compare without spaces
+        expected, decoded = expected.replace(" ", ""), decoded.replace(" ", "")
+    if decoded != expected:
+        shorter = min(len(expected), len(decoded))
+        at = next((n for n, (a, b) in enumerate(zip(expected, decoded, strict=False)) if a != b), shorter)
         raise ValueError(
-            f"what is written in the format {format.name} does not come back from the tokenizer: {found[at : at + 12]!r} "
-            f"in place of {wanted[at : at + 12]!r}"
+            f"what is written in the format {format.name} does not come back from the tokenizer: it decodes to "
+            f"{decoded[at : at + 12]!r} instead of {expected[at : at + 12]!r}"
         )
 
 
 def cut_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
-    """A tokenizer of the tokens `kept` alone: token `kept[i]` of `tokenizer` has the id i.
+    """A tokenizer that has only the tokens `kept`: token `kept[i]` of `tokenizer` gets the id i.
 
-    Bytes are tokens, and there are no merges: a longer token is an added one, found wherever its text stands. So it stays what it
-    is in the hands of libraries that keep the vocabulary of a byte-level tokenizer and put their own rules around it.
-    Raises ValueError if two of the tokens have the same text, or one has none.
+    It works on bytes and has no merges. Tokens of several characters are added tokens, which are matched wherever their text
+    occurs. So it behaves the same in libraries that take the vocabulary of a byte-level tokenizer and apply their own rules.
+    Raises ValueError if two of the tokens have the same text, or one has no text.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -389,13 +362,13 @@ def cut_tokenizer(tokenizer: Any, kept: Sequence[int]) -> Any:
 
 
 def _split(ids: Any, separator: int) -> list[Any]:
-    """The stretches between separators, at least one, empty ones included."""
+    """The parts between the separators, empty ones included; one part if there is no separator."""
     first, *others = np.split(ids, np.flatnonzero(ids == separator))
     return [first, *(part[1:] for part in others)]
 
 
 def _fit(lengths: Sequence[int], fixed: int, context: int) -> int | None:
-    """How many of the last stretches of so many tokens fit beside `fixed` others; None if not even none do."""
+    """How many of the last parts, of `lengths` tokens each, fit `context` beside `fixed` tokens; None if those do not fit."""
     room = context - fixed
     if room < 0:
         return None

@@ -1,7 +1,7 @@
-"""The settings of a run: one frozen tree, unknown keys are errors.
+"""The settings of a run: one frozen tree with a default for every key. Unknown keys are errors.
 
-Layers, later ones win: defaults, the machine preset (machines/NAME.toml), the recipe preset (recipes/NAME.toml),
-`--set key=value`. Presets hold any subset of the tree.
+Values come from these layers, of which later ones win: the defaults here, the machine preset (machines/NAME.toml), the recipe
+preset (recipes/NAME.toml), `--set key=value`. A preset sets any subset of the keys.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ class InputSettings(_Settings):
 class ModelSettings(_Settings):
     """The base model and how it is loaded."""
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: bf16 where this device multiplies it faster
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: the one that the device multiplies fastest
     quantization: Literal["none", "nf4"] = "none"
-    format: Literal["auto", "text", "nvarc", "architects"] = "auto"  # of prompts; auto: format.json of the model, else text
-    context: int = Field(8192, ge=64)  # tokens; longer prompts lose demonstrations
-    device: str = "auto"
-    threads: int = Field(0, ge=0)  # 0: all cores, fewer while other programs keep them busy
+    format: Literal["auto", "text", "nvarc", "architects"] = "auto"  # of prompts; auto: by the model's format.json, else text
+    context: int = Field(8192, ge=64)  # tokens at most; demonstrations that make a prompt longer are left out
+    device: str = "auto"  # auto: the first CUDA device, else cpu
+    threads: int = Field(0, ge=0)  # 0: as many as there are cores, fewer while other programs use some
 
 
 class DataSettings(_Settings):
-    """TTT examples made from the demonstrations of a task."""
+    """The training examples that are made from the demonstrations of a task."""
 
-    scheme: Literal["loo", "e2e", "n-1", "n-2"] = "n-1"
-    max_sequences: int = Field(250, ge=1)
+    scheme: Literal["loo", "e2e", "n-1", "n-2"] = "n-1"  # see `arc.ttt_data`
+    max_sequences: int = Field(250, ge=1)  # per task
     transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
     colours: ColourMode = "permute_nonzero"
-    shuffle: bool = True  # permute the demonstrations
-    augmenters: tuple[str, ...] = ()  # names of arc.augment.AUGMENTERS, chains joined by "+"; on top of transforms
-    loss_on_demonstrations: bool = True  # every output after the first shown
-    loss_on_answer: bool = True
+    shuffle: bool = True  # whether the demonstrations are permuted
+    augmenters: tuple[str, ...] = ()  # names in arc.augment.AUGMENTERS, or chains of them joined by "+"; added to the transforms
+    loss_on_demonstrations: bool = True  # whether outputs of demonstrations count, except the first, which cannot be inferred
+    loss_on_answer: bool = True  # whether the output that the example asks for counts
 
     @field_validator("augmenters")
     @classmethod
@@ -66,22 +66,26 @@ class TrainSettings(_Settings):
     """How adapters are fitted."""
 
     trainer: Literal["auto", "lora", "peft", "full", "unsloth"] = "auto"
-    stack: int | None = Field(None, ge=1)  # most tasks that one step of "lora" advances; none: 1 on a processor, else by memory
-    shared: bool = False  # one adapter for all tasks, fitted first; tasks then infer with it
-    rank: int = Field(32, ge=1)
+    stack: int | None = Field(None, ge=1)  # tasks that one step of "lora" trains at most; none: 1 on a CPU, else by memory
+    # One adapter, fitted on all tasks before any is answered; no task gets a fit of its own. For comparisons, and for reproducing
+    # results of one adapter for all tasks.
+    shared: bool = False
+    rank: int = Field(32, ge=1)  # of LoRA, as the next three
     alpha: float = Field(16.0, gt=0)
-    rslora: bool = False
+    rslora: bool = False  # scale by alpha / sqrt(rank) instead of alpha / rank
     dropout: float = Field(0.0, ge=0, lt=1)
-    lr: float | None = Field(None, gt=0)  # peak; none: by the size of the model (train.schedule)
-    warmup: float = Field(0.1, ge=0, le=1)  # share of the steps
-    cooldown: float = Field(0.3, ge=0, le=1)  # share of the steps, linear to zero
+    lr: float | None = Field(None, gt=0)  # peak learning rate; none: by the size of the model (train.schedule)
+    warmup: float = Field(0.1, ge=0, le=1)  # share of a fit, linear from zero
+    cooldown: float = Field(0.3, ge=0, le=1)  # share of a fit, linear to zero
     weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, gt=0)  # gradient norm
-    batch_sequences: int = Field(4, ge=1)
-    batch_tokens: int = Field(16384, ge=64)  # padded tokens a forward pass may hold; more are accumulated
-    checkpointing: bool = False  # gradient checkpointing
-    steps: int | None = Field(60, ge=0)  # optimizer steps per task under the fixed policy
-    epochs: float | None = Field(None, gt=0)  # instead of steps: passes over the task's sequences
+    clip: float = Field(1.0, gt=0)  # norm to which the gradient of a task is clipped
+    batch_sequences: int = Field(4, ge=1)  # of one task in an optimizer step
+    batch_tokens: int = Field(16384, ge=64)  # tokens in a forward pass at most, padding included; a step may take several passes
+    checkpointing: bool = False  # gradient checkpointing: less memory, more time
+    steps: int | None = Field(
+        60, ge=0
+    )  # optimizer steps of a full pass over a task; policies that go by the clock may plan others
+    epochs: float | None = Field(None, gt=0)  # instead of steps: how often a full pass trains on each sequence of the task
 
     @field_validator("trainer", mode="before")
     @classmethod
@@ -93,18 +97,18 @@ class TrainSettings(_Settings):
     @model_validator(mode="after")
     def _has_a_length(self) -> Self:
         if self.steps is None and self.epochs is None:
-            raise ValueError("neither steps nor epochs say how long to train")
+            raise ValueError("set steps or epochs: neither has a value, so the length of a fit is unknown")
         return self
 
 
 class ViewSettings(_Settings):
-    """The views a query is asked under."""
+    """The views under which a query is answered."""
 
     transforms: tuple[Transform, ...] = Field(TRANSFORMS, min_length=1)
     colours: ColourMode = "permute"
-    shuffle: bool = True  # permute the demonstrations
-    keep_identity: bool = True  # the first draw of each transform keeps colours and order
-    count: int | None = Field(None, ge=1)  # at most so many; none: every transform times `infer.permutations`
+    shuffle: bool = True  # whether the demonstrations are permuted
+    keep_identity: bool = True  # whether the first draw for each transform keeps colours and order
+    count: int | None = Field(None, ge=1)  # views at most; none: the number of transforms times `infer.permutations`
 
 
 class InferSettings(_Settings):
@@ -113,20 +117,20 @@ class InferSettings(_Settings):
     engine: Literal["auto", "vllm", "hf"] = "auto"
     mode: Literal["greedy", "sample", "search"] = "greedy"
     views: ViewSettings = ViewSettings()
-    permutations: int = Field(1, ge=1)  # colour and order draws per transform
-    samples: int = Field(1, ge=1)  # per view, mode "sample"
-    temperature: float = Field(1.0, gt=0)  # mode "sample"
-    min_prob: float = Field(0.1, gt=0, lt=1)  # mode "search"
-    grammar: bool = True  # only grids can be written
+    permutations: int = Field(1, ge=1)  # draws of colours and order for each transform
+    samples: int = Field(1, ge=1)  # per view, in mode "sample"
+    temperature: float = Field(1.0, gt=0)  # in mode "sample"
+    min_prob: float = Field(0.1, gt=0, lt=1)  # in mode "search": answers of at least this probability are found
+    grammar: bool = True  # allow only answers that are grids
     score: bool = True  # score candidates under every view
-    batch_tokens: int = Field(32768, ge=64)  # key/value positions a batch may hold
-    score_candidates: int = Field(4, ge=1)  # per query, the most voted ones
+    batch_tokens: int = Field(32768, ge=64)  # tokens whose keys and values a batch may hold
+    score_candidates: int = Field(4, ge=1)  # candidates of a query to score: those with the most votes
 
 
 class SelectSettings(_Settings):
-    """How two attempts are chosen from the candidates."""
+    """How the two attempts are chosen from the candidates."""
 
-    rule: str = "product_of_experts"  # a name of arc.selection.RULES
+    rule: str = "product_of_experts"  # a name in arc.selection.RULES
 
     @field_validator("rule")
     @classmethod
@@ -137,31 +141,31 @@ class SelectSettings(_Settings):
 
 
 class BudgetSettings(_Settings):
-    """How seconds are spent."""
+    """How the time is spent."""
 
     policy: Literal["fixed", "uniform", "adaptive"] = "adaptive"
-    profile: Path | None = None  # of this machine, by `solver profile`; none: the one that comes with the package
-    fixed_waves: tuple[int, ...] = ()  # optimizer steps of each pass under "fixed"; none: one pass by the other settings
-    reserve: float | None = Field(None, ge=0)  # seconds kept for the last write, kill and report; none: see `budget.reserve`
-    chunk: int | None = Field(None, ge=1)  # tasks per work item; none: one, or as many as pay for a device that changes hands
-    floor: float = Field(10.0, ge=0)  # seconds a work item gets at least under "uniform"; the longest tasks may get none
-    heartbeat: float = Field(120.0, gt=0)  # seconds of silence after which a worker counts as lost
-    grace: float = Field(15.0, ge=0)  # seconds past its deadline after which a work item's worker is killed
+    profile: Path | None = None  # a file of `solver profile` for this machine; none: the profile that ships with the package
+    fixed_waves: tuple[int, ...] = ()  # optimizer steps of each pass under "fixed"; empty: one pass of `train.steps`
+    reserve: float | None = Field(None, ge=0)  # seconds kept for the last write, kills and report; none: see `budget.reserve`
+    chunk: int | None = Field(None, ge=1)  # tasks in a work item; none: 1, or more if fits and inference take turns on a GPU
+    floor: float = Field(10.0, ge=0)  # seconds: at least so many for an item of "uniform" and for the first pass of "adaptive"
+    heartbeat: float = Field(120.0, gt=0)  # seconds without a sign of life after which a worker counts as lost
+    grace: float = Field(15.0, ge=0)  # seconds after its deadline at which the worker of a work item is killed
 
 
 class WorkerSettings(_Settings):
-    """The processes that do the work: one for each device, and more where a device has room for more."""
+    """The processes that do the work: `per_device` for each device."""
 
-    devices: int | None = Field(None, ge=1)  # GPUs to use; none: all there are. Without one the processor is the one device
+    devices: int | None = Field(None, ge=1)  # GPUs to use; none: all. On a machine without a GPU, the CPU is the only device
     per_device: int = Field(1, ge=1)
-    memory: float | None = Field(None, gt=0)  # bytes of host memory a worker needs; none: estimated from the model's files
-    # fits and an engine with weights of its own (vllm) on one GPU:
-    alternate: bool | None = None  # whether they take turns with its memory; none: if it does not hold both (see model.device)
-    fit_share: float | None = Field(None, gt=0, lt=1)  # of a worker's memory, for fits; none: by what the model and batches need
+    memory: float | None = Field(None, gt=0)  # bytes of host memory that a worker needs; none: estimated from the model's files
+    # the next two: for fits and an engine with weights of its own (vllm) on one GPU, see `model.device`
+    alternate: bool | None = None  # whether they take turns with the memory; none: they do if it does not hold both
+    fit_share: float | None = Field(None, gt=0, lt=1)  # of a worker's memory, for fits; none: what model and batches need
 
 
 class Settings(_Settings):
-    """The whole tree."""
+    """All settings of a run."""
 
     seed: int = Field(0, ge=0)
     input: InputSettings = InputSettings()
@@ -176,7 +180,7 @@ class Settings(_Settings):
     @model_validator(mode="after")
     def _serves_what_is_fitted(self) -> Self:
         if self.infer.engine == "vllm" and self.train.trainer == "full":
-            raise ValueError("infer.engine = vllm serves LoRA adapters alone, train.trainer = full makes others")
+            raise ValueError("infer.engine = vllm serves LoRA adapters only, and train.trainer = full makes no LoRA adapters")
         return self
 
 
@@ -190,18 +194,18 @@ def _nullable(tree: type[_Settings], prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-_NULLABLE = frozenset(_nullable(Settings))  # TOML has no null: `--set NAME=none` gives these None
+_NULLABLE = frozenset(_nullable(Settings))  # `--set NAME=none` sets these to None, because TOML has no null
 
 
 def preset_names(kind: Literal["machines", "recipes"]) -> list[str]:
-    """The shipped presets of a kind, sorted."""
+    """The names of the presets of a kind that ship with the package, sorted."""
     return sorted(f.name.removesuffix(".toml") for f in _folder(kind).iterdir() if f.name.endswith(".toml"))
 
 
 def load_settings(machine: str | None = None, recipe: str | None = None, overrides: Iterable[str] = ()) -> Settings:
     """Settings from presets and `key=value` overrides. Raises InputError naming the unknown preset, key or bad value.
 
-    `train.steps` and `train.epochs` say the same thing in two ways: a layer that gives one a value clears what earlier
+    `train.steps` and `train.epochs` both set the length of a fit. So a layer that sets one of them clears the value that earlier
     layers gave the other.
     """
     layers = [] if machine is None else [_preset("machines", machine)]
@@ -220,11 +224,11 @@ def load_settings(machine: str | None = None, recipe: str | None = None, overrid
         raise InputError(f"setting {name}: {what}") from None
 
 
-LONGEST_DURATION = 366 * 86400.0  # seconds
+MAX_DURATION = 366 * 86400.0  # seconds
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of "90s", "5m", "11h30m" or a bare number of seconds. Raises InputError for anything else, zero and years too."""
+    """The seconds of "90s", "5m", "11h30m" or a plain number. Raises InputError for other texts, for 0 and for over a year."""
     units = {"h": 3600.0, "m": 60.0, "s": 1.0}
     parts = re.findall(r"(\d+(?:\.\d+)?)([hms])", text)
     seconds = sum(float(number) * units[unit] for number, unit in parts)
@@ -234,7 +238,7 @@ def parse_duration(text: str) -> float:
         seconds = float(text)
     if seconds <= 0:
         raise InputError(f"{text!r} is not a positive duration")
-    if seconds > LONGEST_DURATION:
+    if seconds > MAX_DURATION:
         raise InputError(f"{text!r} is longer than a year")
     return seconds
 
@@ -263,7 +267,7 @@ def _override(text: str) -> dict[str, Any]:
 
 
 def _clear_rival(tree: Mapping[str, Any], layer: Mapping[str, Any]) -> None:
-    """Make the length of training that a new layer gives, in steps or epochs, the only one."""
+    """If `layer` sets `train.steps` or `train.epochs`, clear the other one in `tree`."""
     old, new = tree.get("train"), layer.get("train")
     if not isinstance(old, dict) or not isinstance(new, Mapping):
         return

@@ -1,9 +1,9 @@
-"""The two ways a run ends early: the user's input is wrong, or the budget cannot be met."""
+"""Errors that cross rooms: the user's input is wrong, or this process cannot go on."""
 
 
 class InputError(Exception):
-    """The user's input cannot be used. The message is one line that names file, task, pair and cell; exit code 2."""
+    """The user's input cannot be used. The message is one line, which names file, task, pair and cell. Exit code 2."""
 
 
 class ProcessBroken(Exception):
-    """This process can do no more work, though another one may; the message is one line."""
+    """This process cannot do any more work, but a new process may. The message is one line."""

@@ -1,4 +1,4 @@
-"""Facts about the machine and the installation: memory, processors, package versions, the commit. Needs no torch."""
+"""Facts about the machine and the installation: memory, CPU, package versions, commit. Needs no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = ("solver", "torch", "transformers", "peft", "tokenizers", "bitsandby
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of host memory for new processes: what the system has available, or less if a container's limit leaves less."""
+    """Bytes of host memory that new processes can use: what the system has free, or what a container's limit leaves if less."""
     system = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         available = re.search(r"^MemAvailable:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
@@ -35,7 +35,7 @@ def free_memory(root: Path = Path("/")) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of Python and of the packages a run uses, by name. Imports none of them."""
+    """The installed versions of Python and of the packages that a run uses, by name. Imports none of them."""
     installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -46,16 +46,16 @@ def versions() -> dict[str, str]:
 
 
 def hardware(facts: Mapping[str, str]) -> dict[str, Any]:
-    """The machine: processors that this process may use, memory in bytes, and the `facts` of a worker."""
+    """The machine: the CPU and the cores that this process may use, memory in bytes, and the `facts` of a worker."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"cpu": _cpu(), "cores": cores, "memory": memory, "system": platform.platform(), **facts}
 
 
 def commit() -> str:
-    """The commit of the checkout that the package runs from, with "+" at the end if files were changed.
+    """The commit of the checkout that the package runs from, with a "+" if files were changed.
 
-    Outside of a checkout it is the environment variable `SOLVER_COMMIT` (for copies of a checkout), or empty.
+    Outside of a checkout: the environment variable `SOLVER_COMMIT`, which copies of a checkout may set, or empty.
     """
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

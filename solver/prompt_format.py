@@ -1,27 +1,26 @@
-"""How a model of others wants a task written: what stands before, between and after grids, as texts or token ids.
+"""Prompt formats: what a model was trained to see before, between and after grids, as texts or token ids.
 
-A format is a file `format.json` beside a model, or one of the ready ones by name (`model.format`). Keys of the file, each a
-text, a token id, or a list of both; `{bos}` and `{eos}` stand for the tokenizer's own tokens:
+A format is described by a file `format.json` in the model's folder, or it is one of the named ones (`model.format`). A value in
+the file is a text, a token id, or a list of both. In texts, `{bos}` and `{eos}` are the tokenizer's own tokens. The keys:
 
-    begin   before the first pair; `{bos}` if missing
-    input   before an input grid
-    output  before an output grid
-    end     after an output grid: one token, or the row separator and one token; `{eos}` if missing
-    row     between rows, one token; a line break if missing
-    pad     one token; the tokenizer's own if missing
-    cells   the ten colours, one token each; the digits if missing
+    begin   before the first pair; default `{bos}`
+    input   before an input grid; required
+    output  before an output grid; required
+    end     after an output grid: one token, or the row separator and one token; default `{eos}`
+    row     between rows, one token; default a line break
+    pad     one token; default the tokenizer's own
+    cells   the ten colours, one token each; default the digits
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from solver.arc.jsonfile import kind, read_json
 from solver.errors import InputError
-from solver.textfile import read_text
 
 FORMAT_FILE = "format.json"
 Part = str | int  # a text, or a token id
@@ -29,7 +28,7 @@ Part = str | int  # a text, or a token id
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """A format by its parts, see above. Each part is tokenised for itself, as it is inside a text."""
+    """The parts of a format, see above. Each part is tokenised by itself, as if it stood inside a text."""
 
     name: str
     input: tuple[Part, ...]
@@ -44,7 +43,7 @@ class PromptFormat:
 TEXT = PromptFormat("text", input=("Input:", "\n"), output=("\n", "Output:", "\n"))
 READY: Mapping[str, PromptFormat] = {
     "text": TEXT,
-    # NVARC's Qwen3-4B of 16 tokens (ARC Prize 2025): user and assistant take turns, a pair is two of them
+    # NVARC's Qwen3-4B with 16 tokens (ARC Prize 2025): a pair is a message of the user and one of the assistant
     "nvarc": PromptFormat(
         "nvarc",
         begin=(),
@@ -52,7 +51,8 @@ READY: Mapping[str, PromptFormat] = {
         output=("<|im_end|>", "<|im_start|>", "assistant", "\n"),
         end=("<|im_end|>",),
     ),
-    # the ARChitects' models of some 80 single characters (ARC Prize 2024): letters before the task, I and +/-=O before grids
+    # the ARChitects' models, whose some 80 tokens are single characters (ARC Prize 2024): letters before the task, I and
+    # +/-=O before grids
     "architects": PromptFormat(
         "architects",
         begin=("{bos}", "ABCDEFGHJKLMNPQRSTUVWXYZabcdefghjklmnpqrstuvwxyz"),
@@ -64,7 +64,7 @@ READY: Mapping[str, PromptFormat] = {
 
 
 def format_of(folder: Path, name: str = "auto") -> PromptFormat:
-    """The format called `name`; "auto": that of the file beside the model, or the text format. Raises InputError."""
+    """The format called `name`. "auto": that of format.json in the model's `folder`, else the text format. Raises InputError."""
     if name != "auto":
         return READY[name]
     file = folder / FORMAT_FILE
@@ -72,25 +72,23 @@ def format_of(folder: Path, name: str = "auto") -> PromptFormat:
 
 
 def read_format(file: Path) -> PromptFormat:
-    """The format that a file describes, or names: {"format": "nvarc"}. Raises InputError naming the file and the key."""
-    try:
-        found = json.loads(read_text(file, "prompt format"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: not JSON (line {error.lineno})") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: not a prompt format: it is no object")
-    if set(found) == {"format"}:
-        if found["format"] not in READY:
-            raise InputError(f"{file}: unknown format {found['format']!r}; there are: {', '.join(READY)}")
-        return READY[found["format"]]
+    """The format that a file describes, or names as in {"format": "nvarc"}. Raises InputError naming the file and the key."""
+    parts = read_json(file, "prompt format")
+    if not isinstance(parts, dict):
+        raise InputError(f"{file}: not a prompt format: it is {kind(parts)}, not an object")
+    if set(parts) == {"format"}:
+        name = parts["format"]
+        if not isinstance(name, str) or name not in READY:
+            raise InputError(f"{file}: unknown format {name!r}; there are: {', '.join(READY)}")
+        return READY[name]
     keys = [field.name for field in fields(PromptFormat) if field.name != "name"]
-    for key in found:
+    for key in parts:
         if key not in keys:
             raise InputError(f"{file}: unknown key {key!r}; there are: {', '.join(keys)}")
     for key in ("input", "output"):
-        if key not in found:
+        if key not in parts:
             raise InputError(f"{file}: {key!r} is missing")
-    return PromptFormat("described", **{key: _parts(file, key, value) for key, value in found.items()})
+    return PromptFormat("described", **{key: _parts(file, key, value) for key, value in parts.items()})
 
 
 def _parts(file: Path, key: str, value: Any) -> tuple[Part, ...]:

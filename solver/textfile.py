@@ -1,4 +1,4 @@
-"""Text files of users, whatever editor or packer they went through."""
+"""Reads text files of users: in UTF-8, UTF-16 or UTF-32, with a byte order mark or without, and compressed as .xz."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, TextIO, cast
 
 from solver.errors import InputError
 
-_MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
+_MARKS = (  # UTF-32 first, because its little-endian mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -23,13 +23,13 @@ _MARKS = (  # UTF-32 first: its little-endian mark begins with that of UTF-16
 
 @contextmanager
 def open_text(path: Path, what: str) -> Iterator[TextIO]:
-    """A text file, opened: UTF-8, or what its byte order mark says; unpacked if its name ends with `.xz`.
+    """Open a text file: in UTF-8, or the encoding of its byte order mark; decompressed if its name ends with `.xz`.
 
-    Raises InputError naming the file as `what` if it cannot be opened, or while it is read if it is damaged or no such text.
+    Raises InputError, which calls the file `what`, if it cannot be opened, and while it is read if it is damaged or not text.
     """
     packed = path.suffix == ".xz"
     try:
-        # opened once, and read without seeking: the file may be a pipe
+        # open once and do not seek, because the file may be a pipe
         with lzma.open(path) if packed else path.open("rb") as file:
             yield io.TextIOWrapper(cast(IO[bytes], file), encoding=_encoding(file.peek(4)))
     except OSError as error:
@@ -41,7 +41,7 @@ def open_text(path: Path, what: str) -> Iterator[TextIO]:
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a file begins without a byte order mark, so that libraries which know UTF-8 alone can read it. Raises OSError."""
+    """Whether a file has no byte order mark, so that libraries that only read UTF-8 can read it. Raises OSError."""
     with path.open("rb") as file:
         return _encoding(file.read(4)) == "utf-8"
 
@@ -51,6 +51,6 @@ def _encoding(head: bytes) -> str:
 
 
 def read_text(path: Path, what: str) -> str:
-    """The whole text of such a file. Raises InputError as `open_text`."""
+    """The whole text of a file that `open_text` can open. Raises InputError as `open_text` does."""
     with open_text(path, what) as file:
         return file.read()

@@ -1,4 +1,4 @@
-"""The data classes that cross rooms. numpy and the standard library alone: the supervisor imports this without torch."""
+"""The data classes that cross rooms. Imports only numpy and the standard library: the supervisor must not import torch."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Status = Literal["complete", "cut", "failed"]
 
 @dataclass(frozen=True)
 class Deadline:
-    """A point on a monotonic clock, in seconds. Every loop that can run long takes one and asks it.
+    """A point in time on a monotonic clock, in seconds. Every loop that can run long takes one and checks it.
 
-    `time.monotonic` is one clock for all processes of a machine, so `at` may cross process boundaries.
+    `time.monotonic` is the same clock in all processes of a machine, so `at` may be sent to another process.
     """
 
     at: float
@@ -34,15 +34,15 @@ class Deadline:
         return Deadline(clock() + seconds, clock)
 
     def remaining(self) -> float:
-        """Seconds left; negative once passed."""
+        """Seconds left; negative after the deadline."""
         return self.at - self.clock()
 
     def expired(self, reach: float = 0.0) -> bool:
-        """Whether less than `reach` seconds are left: the next step would not end in time."""
+        """Whether at most `reach` seconds are left, so that a step that takes `reach` seconds would not end in time."""
         return self.remaining() <= reach
 
     def earlier(self, seconds: float) -> Deadline:
-        """The same deadline moved `seconds` earlier, to keep a reserve."""
+        """A deadline `seconds` earlier than this one, to keep a reserve."""
         return Deadline(self.at - seconds, self.clock)
 
 
@@ -63,7 +63,7 @@ class TokenSequence:
 
 @dataclass(frozen=True)
 class AdapterRef:
-    """Where an adapter lies. `id` is never reused, not even for a refit; `path` is a folder of safetensors and JSON."""
+    """An adapter on disk. `id` is never reused, not even for a refit; `path` is a folder of safetensors and JSON."""
 
     id: str
     path: Path
@@ -72,33 +72,33 @@ class AdapterRef:
 
 @dataclass(frozen=True, eq=False)
 class FitJob:
-    """One adapter to fit: `steps` optimizer steps over `sequences`, in order and round again, from `start` or from the base."""
+    """One adapter to fit: `steps` optimizer steps on `sequences`, which are taken in order, again and again."""
 
-    adapter: str  # id of the adapter to make
+    adapter_id: str  # of the adapter to make
     sequences: tuple[TokenSequence, ...]
     steps: int
     seed: int = 0
-    start: AdapterRef | None = None  # refit: continue from these weights, re-warmed
+    start: AdapterRef | None = None  # the adapter to continue from, with a new warm-up; None: start from the base
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit really did. `adapter` is None only if nothing usable came of it."""
+    """What a fit really did."""
 
-    adapter_id: str  # FitJob.adapter
+    adapter_id: str  # as in FitJob
     status: Status
-    reason: str  # "steps", "deadline", "nan", "oom", or an error in words
-    adapter: AdapterRef | None
+    reason: str  # why it stopped: "steps" (all are done), "deadline", "nan", "oom", or the text of an error
+    adapter: AdapterRef | None  # the result; `FitJob.start` or None if there is none
     steps: int
-    tokens: int  # real (unpadded) tokens trained on
+    tokens: int  # trained on, without padding
     seconds: float
-    first_loss: float
-    final_loss: float
+    first_loss: float  # nats a weighted token, before the first step; nan if none was computed
+    final_loss: float  # the same, before the last step
 
 
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """Draw `n` completions of `prompt`; temperature 0 is greedy (and `n` must be 1)."""
+    """Draw `n` completions of `prompt`. Temperature 0 is greedy, and `n` must be 1."""
 
     id: str
     prompt: TokenIds
@@ -149,9 +149,9 @@ class Completion:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The answer to one request. "cut": the deadline came first, `completions` holds what was finished by then.
+    """The answer to one request. Status "cut": the deadline came first, and `completions` holds what was finished by then.
 
-    `search` gives completions in order of falling probability; `score` gives one per given completion, in their order.
+    A search gives completions in order of falling probability. Scoring gives one for each completion of the request, in order.
     """
 
     request: str  # Request.id
@@ -164,72 +164,72 @@ class Result:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A predicted grid for a query, as the original task shows it, with the view it was found under."""
+    """A predicted grid for a query, with the view undone that it was predicted under."""
 
     grid: Grid
     view: str  # View.key
-    logprob: float  # of the completion under that view, nats, temperature 1
+    logprob: float  # of the completion under that view, in nats, at temperature 1
     origin: Literal["greedy", "sample", "search"]
-    adapter: str = ""  # id; empty: the base model
+    adapter: str = ""  # the adapter's id; empty: the base model
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """The summed negative log-likelihood of one candidate grid under one (adapter, view)."""
+    """The negative log-likelihood of one candidate grid by one adapter under one view."""
 
     grid: Grid
     view: str  # View.key
     nll: float  # nats, >= 0, summed over the answer's tokens
     tokens: int
-    adapter: str = ""
+    adapter: str = ""  # the adapter's id; empty: the base model
 
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """What one wave spends on one task."""
+    """What one pass does for one task."""
 
-    steps: int  # optimizer steps; 0: infer with the adapter (or the base) as it is
+    steps: int  # optimizer steps; 0: no fit, infer with the adapter (or the base) that is there
     views: int
     samples: int  # completions per view
 
 
 @dataclass(frozen=True, eq=False)
 class TaskWork:
-    """One task of a work item: the plan, and the adapter an earlier wave left, if any."""
+    """One task of a work item: its plan, and what earlier waves left."""
 
     task: Task  # without answers
     plan: TaskPlan
-    start: AdapterRef | None = None
-    known: tuple[tuple[Candidate, ...], ...] = ()  # per query, of earlier waves: to be scored with the newest adapter, too
-    max_tokens: int | None = None  # of a training sequence, and of a prompt; None: as many as the context takes
+    start: AdapterRef | None = None  # the newest adapter of the task
+    known: tuple[tuple[Candidate, ...], ...] = ()  # for each query the candidates of earlier waves, which the new adapter scores
+    max_tokens: int | None = None  # of a training sequence, and of a prompt; None: the model's context
 
 
 @dataclass(frozen=True, eq=False)
 class WorkItem:
-    """What the supervisor hands to a worker: a chunk of tasks to fit and infer before `deadline_at` (monotonic seconds)."""
+    """What the supervisor gives to a worker: tasks to fit and to answer before `deadline_at` (monotonic seconds)."""
 
     id: str
     wave: int
     tasks: tuple[TaskWork, ...]
     deadline_at: float
-    kind: Literal["solve", "shared"] = "solve"  # shared: fit one adapter on all tasks of the item, infer nothing
-    halvings: int = 0  # how often batch, views or context are halved after passes that failed: see `budget.backoff`
-    keep: tuple[float, float] | None = None  # seconds for all that comes after the fits, and of these for scoring; None: unknown
+    kind: Literal["solve", "shared"] = "solve"  # "shared": fit one adapter on all tasks of the item and answer none
+    halvings: int = 0  # how often batch, views or context are halved after failed passes: see `budget.backoff`
+    keep: tuple[float, float] | None = None  # seconds to keep for the phases after the fits, and for scoring alone; None: unknown
 
 
 @dataclass(frozen=True, eq=False)
 class QueryOutcome:
-    """What a wave found for one query (task_id, index)."""
+    """The results of a pass for one query of a task."""
 
     index: int
     candidates: tuple[Candidate, ...]
     scores: tuple[Score, ...]
-    views: int = 0  # that were asked and had the time to answer, whether they found anything or not
+    views: int = 0  # that were asked and had time to answer, with a candidate or without
 
 
 @dataclass(frozen=True, eq=False)
 class TaskOutcome:
-    """What a wave did for one task."""
+    """The results of a pass for one task."""
 
     task_id: str
     wave: int
@@ -237,7 +237,7 @@ class TaskOutcome:
     fit: Fit | None
     queries: tuple[QueryOutcome, ...]
     seconds: dict[str, float] = field(default_factory=dict)  # used, by phase: "prepare", "fit", "infer", "score"
-    planned: dict[str, float] = field(default_factory=dict)  # seconds that were predicted, by phase; the worker knows of none
+    planned: dict[str, float] = field(default_factory=dict)  # predicted seconds, by phase; the supervisor fills them in
     tokens: dict[str, int] = field(default_factory=dict)  # by kind: "trained", "prompt", "new", "scored"
     events: tuple[tuple[str, str], ...] = ()  # (kind, detail) for the ledger
-    final: bool = True  # False: another one of the same (task, wave) follows, with scores
+    final: bool = True  # False: another outcome for the same task and wave follows, with scores

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from prompt_decoding import decode_prompt
 
 from solver.codec import Codec, grid_codec
 from solver.config import Settings
@@ -38,13 +39,13 @@ class StepTrainer:
             while steps < job.steps and not deadline.expired(self.seconds):
                 time.sleep(self.seconds)
                 steps += 1
-            path = self.scratch / job.adapter
+            path = self.scratch / job.adapter_id
             path.mkdir(parents=True)
             reason = "steps" if steps == job.steps else "deadline"
             tokens = sum(len(sequence) for sequence in job.sequences)
-            adapter = AdapterRef(job.adapter, path, "full")
+            adapter = AdapterRef(job.adapter_id, path, "full")
             status = "complete" if reason == "steps" else "cut"
-            yield Fit(job.adapter, status, reason, adapter, steps, tokens, steps * self.seconds, 2.0, 1.0)
+            yield Fit(job.adapter_id, status, reason, adapter, steps, tokens, steps * self.seconds, 2.0, 1.0)
 
 
 class EchoEngine:
@@ -78,7 +79,7 @@ class EchoEngine:
                 yield Result(request.id, "cut", ())
                 continue
             time.sleep(self.seconds)
-            ids = self.codec.encode_answer(self.codec.decode_prompt(request.prompt)[1])
+            ids = self.codec.encode_answer(decode_prompt(self.codec, request.prompt)[1])
             yield Result(request.id, "complete", (self._completion(ids),), "", len(request.prompt), len(ids))
 
     def _completion(self, ids: np.ndarray) -> Completion:

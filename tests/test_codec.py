@@ -7,6 +7,7 @@ import pytest
 from arc_strategies import grids, tasks
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prompt_decoding import decode_prompt
 from text_models import byte_level_tokenizer, prefixing_tokenizer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -26,7 +27,7 @@ both = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 
 
 def as_prompt(codec: Codec, task: Task, query: int = 0, context: int = 10**6) -> tuple[tuple[Pair, ...], Grid]:
-    return codec.decode_prompt(codec.prompt(task, query, context).ids)
+    return decode_prompt(codec, codec.prompt(task, query, context).ids)
 
 
 # --- round trips
@@ -93,7 +94,7 @@ def test_what_is_no_prompt_is_refused(codec: Codec) -> None:
     ids = codec.prompt(task, 0, 10**6).ids
     for bad in (ids[1:], ids[:-1], np.append(ids, np.int32(codec.end)), np.zeros(0, np.int32)):
         with pytest.raises(ValueError, match=r"expected the tokens|not a grid"):
-            codec.decode_prompt(bad)
+            decode_prompt(codec, bad)
 
 
 # --- what does not fit
@@ -106,7 +107,7 @@ def test_demonstrations_are_dropped_from_the_front_and_cells_never(codec: Codec,
     bare = len(codec.prompt(Task("t", (), task.test), 0, 10**6).ids)
     context = bare + room + slack
     prompt = codec.prompt(task, 0, context, answer_room=room)
-    demonstrations, shown = codec.decode_prompt(prompt.ids)
+    demonstrations, shown = decode_prompt(codec, prompt.ids)
     assert len(prompt.ids) + room <= context
     assert demonstrations == task.train[prompt.dropped :]
     assert np.array_equal(shown, task.test[0].input)

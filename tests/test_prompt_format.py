@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from arc_strategies import grids, tasks
 from hypothesis import given
+from prompt_decoding import decode_prompt
 from text_models import architects_tokenizer, nvarc_tokenizer, random_model
 from transformers import PreTrainedTokenizerFast
 
@@ -83,7 +84,7 @@ def test_prompts_are_written_as_the_model_was_trained(
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folders[name] / "tokenizer.json"), **special)
     assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == TEXTS[name](task)
     assert tokenizer.encode(TEXTS[name](task), add_special_tokens=False) == ids.tolist()
-    demonstrations, shown = codec.decode_prompt(ids)
+    demonstrations, shown = decode_prompt(codec, ids)
     assert demonstrations == task.train
     assert np.array_equal(shown, task.test[0].input)
 
@@ -156,8 +157,9 @@ def test_a_format_may_be_described_in_texts_and_ids(folders: dict[str, Path], co
 @pytest.mark.parametrize(
     ("described", "words"),
     [
-        ("{", "not JSON"),
-        ([], "no object"),
+        ("{", "not valid JSON at line 1"),
+        ([], "it is a list, not an object"),
+        ({"format": ["nvarc"]}, "unknown format ['nvarc']"),
         ({"format": "of mine"}, "unknown format 'of mine'; there are: text, nvarc, architects"),
         ({"input": "I", "output": "O", "rows": "\n"}, "unknown key 'rows'"),
         ({"input": "I"}, "'output' is missing"),

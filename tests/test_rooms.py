@@ -24,7 +24,7 @@ LEVELS = (
     ("model",),
     ("codec",),
     ("prompt_format",),
-    ("types", "messages", "config", "errors", "host", "child_process", "textfile"),
+    ("types", "messages", "config", "errors", "host", "child_process", "textfile", "file_lock"),
     ("arc",),
 )
 COMMON = LEVELS[-2]  # what every room may import

@@ -1,1 +1,1 @@
-"""Base models: loading by path, the embedded default and its card."""
+"""Base models: loading and conversion, the architecture with cell positions, LoRA layers, memory plans, the models that ship."""

@@ -1,12 +1,11 @@
-"""What can be said of a LoRA adapter's folder without torch: its shape, what it changes, and which one it is.
+"""Reads the folder of a LoRA adapter without torch: its shape, the layers that it changes, and a digest that identifies it.
 
-The format is that of PEFT: adapter_config.json, and adapter_model.safetensors with two matrices for each layer.
+The format is PEFT's: adapter_config.json, and adapter_model.safetensors with two matrices for each layer.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +13,17 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from solver.arc.jsonfile import read_json
 from solver.config import TrainSettings
 from solver.errors import InputError
 
-PREFIX = "base_model.model."  # PEFT names every weight from the root of its wrapper
+PREFIX = "base_model.model."  # PEFT puts this before the name of every layer
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
 class LoraShape:
-    """What all adapters of a stack share."""
+    """Rank, scaling and dropout of an adapter; the same for all adapters of a stack."""
 
     rank: int
     alpha: float
@@ -37,28 +37,33 @@ class LoraShape:
 
 
 def read_shape(folder: Path) -> LoraShape:
-    """The shape of an adapter on disk, without dropout. Raises InputError if there is none that this package serves."""
+    """The shape of the adapter in `folder`, without dropout. Raises InputError if it is not a LoRA adapter that is supported."""
+    file = folder / CONFIG
+    if not file.is_file():
+        raise InputError(f"{folder}: not a LoRA adapter: {CONFIG} is missing")
+    config = read_json(file, "adapter configuration")
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         shape = LoraShape(int(config["r"]), float(config["lora_alpha"]), bool(config.get("use_rslora", False)))
         kind = str(config.get("peft_type", "LORA"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}: not a LoRA adapter: {CONFIG}: {type(error).__name__}: {error}") from None
     if kind != "LORA":
         raise InputError(f"{folder}: not a LoRA adapter: its peft_type is {kind}")
+    if shape.rank < 1:
+        raise InputError(f"{folder}: not a LoRA adapter: its rank (r) is {shape.rank}")
     if config.get("use_dora") or config.get("rank_pattern") or config.get("alpha_pattern"):
         raise InputError(f"{folder}: adapters with DoRA or per-layer ranks are not supported")
     return shape
 
 
 def check_start(folder: Path, train: TrainSettings) -> None:
-    """Raises InputError, with the remedy, if fits by these settings cannot start from the adapter in `folder`."""
+    """Raises InputError, with a remedy, if fits with the settings `train` cannot start from the adapter in `folder`."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such adapter folder")
     shape = read_shape(folder)
     if not (folder / WEIGHTS).is_file():
         pickled = ", only pickled ones, which are never loaded" if any(folder.glob("*.bin")) else ""
-        raise InputError(f"{folder}: holds no {WEIGHTS}{pickled}")
+        raise InputError(f"{folder}: has no {WEIGHTS}{pickled}")
     if train.trainer == "full":
         raise InputError(f"{folder}: train.trainer=full changes all weights and cannot start from LoRA: set train.trainer=lora")
     wanted = LoraShape(train.rank, train.alpha, train.rslora)
@@ -70,9 +75,10 @@ def check_start(folder: Path, train: TrainSettings) -> None:
 
 
 def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, int]]) -> None:
-    """Raises InputError unless all that an adapter changes is one of `layers`: the widths (in, out) of each by its name.
+    """Raises InputError if an adapter changes anything but `layers`, or if the shape of a matrix is wrong.
 
-    Reads the head of the file, whose sizes are checked against the file's.
+    `layers` gives the widths (in, out) of each layer by its name. Only the header of the weights file is read; safetensors
+    compares it with the size of the file.
     """
     try:
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
@@ -89,7 +95,7 @@ def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, in
 
 
 def adapter_identity(folder: Path) -> str:
-    """A digest of an adapter's shape and weights: equal for equal adapters, wherever they lie."""
+    """A digest of an adapter's shape and weights. Copies of an adapter have the same one. Raises InputError."""
     shape = read_shape(folder)
     digest = hashlib.sha256(f"{shape.rank}:{shape.scaling}:".encode())
     try:

@@ -1,4 +1,4 @@
-"""The model that an adapter makes of its base, for inference."""
+"""Applies an adapter to its base model, for inference; reads and writes adapters that are all weights of a model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _WEIGHTS = "model.safetensors"
 
 
 def apply_adapter(base: Base, ref: AdapterRef | None) -> Any:
-    """A causal language model in eval mode: `base.model` for None, else a model of its own that `ref` makes of it.
+    """A causal language model in eval mode: the base with the adapter `ref`, or `base.model` itself for None.
 
-    `base.model` is never changed, so going back to it is exact. LoRA is merged into the weights where they are fp32;
-    other formats keep it beside them, and share them with the base. Raises InputError if the adapter's folder is missing,
-    corrupt, or of another model.
+    `base.model` is never changed. LoRA is merged into the weights where these are in fp32. Weights in other formats are shared
+    with the base, and the LoRA matrices stay beside them. Raises InputError if the adapter's folder is missing or corrupt, or
+    belongs to another model.
     """
     if ref is None:
         return base.model
@@ -33,7 +33,7 @@ def apply_adapter(base: Base, ref: AdapterRef | None) -> Any:
 
 
 def save_full(base: Base, model: Any, folder: Path) -> None:
-    """Write all weights (tied ones once) with the base's configuration and tokenizer: a model folder like the base's."""
+    """Write a model folder: all weights (tied ones once), and the base's configuration and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.named_parameters()}
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
@@ -43,7 +43,7 @@ def save_full(base: Base, model: Any, folder: Path) -> None:
 
 
 def load_full(model: Any, folder: Path) -> None:
-    """Read what `save_full` wrote into a model's own weights, in their dtype. Raises InputError unless it fits exactly."""
+    """Copy weights that `save_full` wrote into `model`, in its dtype. Raises InputError unless names and shapes are the same."""
     own = dict(model.named_parameters())
     try:
         weights = load_file(folder / _WEIGHTS)
@@ -58,7 +58,7 @@ def load_full(model: Any, folder: Path) -> None:
 
 
 def own_weights(base: Base, dtype: torch.dtype) -> Any:
-    """A copy of the base model whose weights (in `dtype`) are its own."""
+    """A copy of the base model with weights of its own, in `dtype`."""
     model = share(base.model)
     copies: dict[int, torch.nn.Parameter] = {}  # tied weights stay tied
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""New base models over the 16-token grid vocabulary, with cell positions, in the folder layout of transformers."""
+"""Makes base models over the 16-token grid vocabulary, with cell positions, and writes them as transformers folders."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SHARD = "15MB"  # of a weights file
 
 @dataclass(frozen=True)
 class Shape:
-    """Size of a model; the size of a head is hidden // heads."""
+    """The size of a new model. A head has the size hidden // heads."""
 
     hidden: int
     layers: int
@@ -26,13 +26,13 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.hidden % self.heads:
-            raise ValueError(f"hidden size {self.hidden} is no multiple of {self.heads} heads")
+            raise ValueError(f"hidden size {self.hidden} is not a multiple of {self.heads} heads")
 
 
 def new_model(shape: Shape, seed: int = 0) -> CellDecoderForCausalLM:
     """A freshly initialised fp32 model with tied embeddings. The global torch generator is left as it was.
 
-    Raises ValueError for heads that cannot be split among grid, row and column.
+    Raises ValueError if the size of a head cannot be split among grid, row and column.
     """
     codec = grid_codec()
     head_size = shape.hidden // shape.heads
@@ -60,7 +60,7 @@ def new_model(shape: Shape, seed: int = 0) -> CellDecoderForCausalLM:
 
 
 def save_tokenizer(folder: Path) -> None:
-    """Write the grid tokenizer, marked with the codec's version, beside a model."""
+    """Write the grid tokenizer, and codec.json with the codec's version, to a model's folder."""
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=grid_tokenizer(),
         bos_token="<begin>",
@@ -73,7 +73,7 @@ def save_tokenizer(folder: Path) -> None:
 
 
 def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write weights (safetensors), config and tokenizer to `folder`; the model itself keeps its dtype."""
+    """Write weights (safetensors, in `dtype`), config and tokenizer to `folder`. The model itself keeps its dtype."""
     folder.mkdir(parents=True, exist_ok=True)
     saved = type(model)(model.config).to(dtype)
     saved.load_state_dict({name: value.to(dtype) for name, value in model.state_dict().items()})

@@ -1,10 +1,10 @@
-"""A base model made ready for the solver: a GGUF file or a Hugging Face folder in, a folder of safetensors out.
+"""Converts a GGUF file or a Hugging Face folder to a folder of safetensors that `--model` takes.
 
-The vocabulary can be cut to the tokens that grids are written with. An ordinary one has 50,000 to 250,000 rows in its embedding
-and its head, of which grids use some 16: the logits of a long sequence take gigabytes, and nothing of them is wanted.
+The vocabulary can be cut to the tokens that grids use. Ordinary models have 50,000 to 250,000 tokens, of which grids use
+about 16, and the logits of the others take gigabytes for a long sequence.
 
-A GGUF file is dequantised by transformers, exactly. What transformers gets wrong there is put right: Llama's tokenizers would
-close with the token they begin with, the size of Qwen 3's heads and the frequencies that Llama 3 scales would be lost.
+transformers dequantises a GGUF file, exactly. This module corrects what transformers gets wrong or leaves out there: the special
+tokens (a Llama tokenizer would end with its begin token), the size of Qwen 3's heads, and Llama 3's scaled rotary frequencies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import nn
 from solver.codec import cut_tokenizer, text_codec
 from solver.errors import InputError
 from solver.model.folder import check_folder
-from solver.model.load import load_text_codec, one_line, prove_tokenizer, quiet
+from solver.model.load import check_loaded, load_text_codec, one_line, prove_tokenizer, quiet
 from solver.prompt_format import FORMAT_FILE
 
 if TYPE_CHECKING:
@@ -34,18 +34,18 @@ Vocabulary = Literal["full", "grid"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 _MAGIC = b"GGUF"
-_ROPE_FREQUENCIES = "rope_freqs.weight"  # by what a GGUF file divides the rotary frequencies
+_ROPE_FREQUENCIES = "rope_freqs.weight"  # the tensor of a GGUF file by which the rotary frequencies are divided
 _LLAMA3_SCALING = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What came of a conversion."""
+    """The result of a conversion."""
 
     folder: Path
-    weights: int
-    tokens: int  # of the vocabulary written
-    tokens_before: int
+    weights: int  # their number
+    tokens: int  # of the new vocabulary
+    tokens_before: int  # of the original vocabulary
 
 
 def convert(
@@ -55,11 +55,11 @@ def convert(
     dtype: Dtype = "auto",
     report: Callable[[str], None] = lambda _: None,
 ) -> Converted:
-    """Write the model of `source` to the new folder `out`, for `--model out`.
+    """Write the model in `source` to the new folder `out`, for `--model out`.
 
-    "auto" keeps the dtype of the weights; those of a GGUF file become float32, which holds every quantised number exactly.
-    The folder appears when it is complete. Raises InputError naming what cannot be used: a file that is no GGUF, a folder that
-    is no model, pickles, quantised safetensors, a tokenizer that cannot write grids, an `out` that is there already.
+    The dtype "auto" keeps that of the weights. Weights of a GGUF file become float32, which holds every quantised number exactly.
+    `out` appears when it is complete. Raises InputError if `source` is neither a GGUF file nor a model folder, has pickled or
+    quantised weights, or a tokenizer that cannot write grids; and if `out` exists and is not an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: is there already; choose another folder")
@@ -67,7 +67,7 @@ def convert(
     if not gguf:
         check_folder(source)
         if (source / "codec.json").exists():
-            raise InputError(f"{source}: speaks the grid vocabulary and is in safetensors: nothing is to be converted")
+            raise InputError(f"{source}: has the grid vocabulary and is in safetensors: nothing is to be converted")
     report(f"reading {source}")
     with _parsed_once() if gguf else nullcontext():
         place, options = (source.parent, {"gguf_file": source.name}) if gguf else (source, {})
@@ -95,9 +95,9 @@ def convert(
 
 
 def cut_vocabulary(model: Any, codec: Codec) -> dict[int, int]:
-    """Keep the rows of embedding and head that `codec` uses, in the order of its vocabulary; gives the new id of each token.
+    """Keep only the rows of embedding and head that `codec` uses, in the order of its vocabulary. Gives new ids by old ids.
 
-    Tied weights stay tied. The logits of the model are those it had, restricted to the tokens kept.
+    Tied weights stay tied. The logits of the kept tokens stay the same.
     """
     kept = torch.tensor(codec.vocabulary)
     ids = {old: new for new, old in enumerate(codec.vocabulary)}
@@ -116,7 +116,7 @@ def cut_vocabulary(model: Any, codec: Codec) -> dict[int, int]:
 
 
 def _is_gguf(source: Path) -> bool:
-    """Whether `source` is a GGUF file. Raises InputError if it is another file, or if the package that reads them is missing."""
+    """True for a GGUF file, False for a folder. Raises InputError for any other file, and if the package `gguf` is missing."""
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     if source.is_dir():
@@ -135,7 +135,7 @@ def _is_gguf(source: Path) -> bool:
 
 @contextmanager
 def _parsed_once() -> Iterator[None]:
-    """transformers parses a GGUF file five times, for tokenizer, configuration and weights, and each takes seconds."""
+    """Parse a GGUF file only once in this block. transformers would parse it five times, and each time takes seconds."""
     import gguf
 
     parse = gguf.GGUFReader
@@ -154,7 +154,7 @@ def _read_tokenizer(source: Path, place: Path, options: Mapping[str, str]) -> An
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 place, local_files_only=True, trust_remote_code=False, **options
             )
-    except Exception as error:  # a file of any content may raise anything; all of it is the user's input
+    except Exception as error:  # transformers may raise anything for a bad file, and the file is the user's input
         raise InputError(f"{source}: cannot load the tokenizer: {one_line(error)}") from None
     if options:
         tokenizer.clean_up_tokenization_spaces = False
@@ -189,20 +189,16 @@ def _read_model(source: Path, place: Path, options: Mapping[str, str], dtype: Dt
             raise
         except Exception as error:
             raise InputError(f"{source}: cannot load the model: {one_line(error)}") from None
-    for kind in ("missing_keys", "mismatched_keys"):
-        if info[kind]:
-            raise InputError(
-                f"{source}: weights do not fit the configuration: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}"
-            )
+    check_loaded(info, source, "the configuration")
     if options:
         _forget_gguf(model)
     elif getattr(model.config, "quantization_config", None) is not None:
-        raise InputError(f"{source}: the weights are quantised; convert the folder they were made from")
+        raise InputError(f"{source}: the weights are quantised; convert the folder that they were quantised from")
     return model.eval()
 
 
 def _forget_gguf(model: Any) -> None:
-    """The weights are ordinary ones by now: let nothing that is saved say otherwise."""
+    """Remove the marks of quantisation, which transformers would save: the weights are dequantised."""
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.hf_quantizer = None
@@ -210,10 +206,10 @@ def _forget_gguf(model: Any) -> None:
 
 
 def _complete(config: Any, source: Path) -> None:
-    """Put into a model's configuration what a GGUF file says and transformers does not read: the size of Qwen 3's heads, and the
-    scaled rotary frequencies of Llama 3, of which the file holds the divisors.
+    """Add to a configuration what the GGUF file has and transformers does not read.
 
-    Raises InputError for divisors of another kind.
+    That is the size of Qwen 3's heads, and Llama 3's scaled rotary frequencies, for which the file holds divisors. Raises
+    InputError for divisors that Llama 3's scaling does not explain.
     """
     metadata, tensors = _metadata(source)
     size = metadata.get(f"{metadata['general.architecture']}.attention.key_length")
@@ -224,28 +220,30 @@ def _complete(config: Any, source: Path) -> None:
     from gguf import GGUFReader
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    held = next(tensor for tensor in GGUFReader(str(source)).tensors if tensor.name == _ROPE_FREQUENCIES)
-    divisors = torch.tensor(held.data).float().flatten()
+    stored = next(tensor for tensor in GGUFReader(str(source)).tensors if tensor.name == _ROPE_FREQUENCIES)
+    divisors = torch.tensor(stored.data).float().flatten()
     plain = 1.0 / config.rope_parameters["rope_theta"] ** (torch.arange(len(divisors)) / len(divisors))
     scaling = {**_LLAMA3_SCALING, "rope_type": "llama3", "factor": float(divisors.max())}
     config.rope_parameters = {**config.rope_parameters, **scaling}
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     if not torch.allclose(plain / divisors, scaled, rtol=1e-4):
         raise InputError(
-            f"{source}: its rotary frequencies are scaled in a way that is not known; convert its safetensors folder"
+            f"{source}: its rotary frequencies are scaled in a way that is not supported; convert the model's safetensors folder"
         )
 
 
 def _metadata(source: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings and the names of the tensors of a GGUF file."""
+    """The metadata of a GGUF file, and the names of its tensors."""
     from transformers.integrations.gguf.reader import read_gguf_metadata
 
-    found: tuple[dict[str, Any], tuple[str, ...]] = read_gguf_metadata(str(source))
-    return found
+    metadata: dict[str, Any]
+    tensors: tuple[str, ...]
+    metadata, tensors = read_gguf_metadata(str(source))
+    return metadata, tensors
 
 
-def _write(model: Any, tokenizer: Any, codec: Codec, out: Path, described: Path) -> None:
-    """The folder, beside its place first: a folder of that name is always whole."""
+def _write(model: Any, tokenizer: Any, codec: Codec, out: Path, format_file: Path) -> None:
+    """Write a folder beside `out`, then rename it: `out` is never incomplete. `format_file` is copied if it exists."""
     import transformers
 
     special = {"bos_token_id": codec.begin[0] if codec.begin else None, "eos_token_id": codec.end, "pad_token_id": codec.pad}
@@ -258,10 +256,10 @@ def _write(model: Any, tokenizer: Any, codec: Codec, out: Path, described: Path)
         with quiet(transformers):
             model.save_pretrained(part)
             tokenizer.save_pretrained(part)
-        if described.is_file():
-            shutil.copyfile(described, part / FORMAT_FILE)
+        if format_file.is_file():
+            shutil.copyfile(format_file, part / FORMAT_FILE)
         if load_text_codec(part) != codec:
-            raise InputError(f"{part}: the tokens that grids use cannot be cut out of this tokenizer")
+            raise InputError(f"{part}: this tokenizer cannot be cut to the tokens that grids use")
         if out.exists():
             out.rmdir()  # empty
         part.rename(out)

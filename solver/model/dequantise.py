@@ -1,14 +1,12 @@
-"""The weights that an NF4 base computes with, as an ordinary folder: for engines that cannot read four bits.
+"""Writes the weights that an NF4 base computes with to an ordinary model folder, for engines that cannot read 4-bit weights.
 
-An adapter is fitted to the rounded weights, so it is to be served on them and not on those they were rounded from. Every 4-bit
-matrix is unpacked once, in the base's dtype, which is what bitsandbytes multiplies by; all other weights are as they are. The
-folder is made beside its place, and named after what it was made from: it is whole, or not there. Workers of a run share it.
+An adapter is fitted to the quantised weights, so it has to be served on these and not on the original ones. Every 4-bit matrix
+is dequantised once, to the base's dtype, which is what bitsandbytes multiplies by. All other weights stay as they are. The name
+of the folder is a digest of what it was made from, so workers share it. It is written beside its place and then renamed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -21,21 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solver.arc.jsonfile import read_json
 from solver.errors import InputError
+from solver.file_lock import exclusive_lock
 from solver.model.folder import folder_identity
 from solver.model.load import Base
-from solver.textfile import read_text
+from solver.model.support import read_config
 
 RECORD = "dequantised.json"  # what the folder was made from, and the sizes of its weight files; written last
-SHARD = 2 << 30  # bytes of a weight file, about: so much is in host memory at once
+SHARD = 2 << 30  # bytes of a weight file, roughly; so many are in host memory at once
 _INDEX = "model.safetensors.index.json"
-_LEFT = (".safetensors", _INDEX, ".gguf", ".bin", ".pt", ".pth")  # weights in other forms
+_NOT_COPIED = (".safetensors", _INDEX, ".gguf", ".bin", ".pt", ".pth")  # the original weights in any form
 
 
 def dequantised_folder(base: Base, cache: Path) -> Path:
-    """The folder in `cache`, made if it is not there: as long as writing 2 bytes a weight takes. Waits for who makes it already.
+    """The folder in `cache`. It is made if it is missing, which takes as long as writing the weights in the base's dtype.
 
-    Raises InputError if it cannot be written, or the disk has no room for it.
+    Waits if another worker is making it. Raises InputError if it cannot be written or the disk has no room for it.
     """
     if not base.quantized:
         raise ValueError(f"{base.path}: the base is not quantised")
@@ -43,7 +43,7 @@ def dequantised_folder(base: Base, cache: Path) -> Path:
     folder = cache / f"nf4-{hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]}"
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _alone(cache / f"{folder.name}.lock"):
+        with exclusive_lock(cache / f"{folder.name}.lock"):
             if not _is_whole(folder, made_from):
                 _make(base, folder, made_from)
     except OSError as error:
@@ -55,34 +55,34 @@ def _made_from(base: Base) -> dict[str, str]:
     return {
         "model": folder_identity(base.path),
         "dtype": str(base.dtype),
-        "device": base.device.type,  # which may round a tie another way
+        "device": base.device.type,  # devices may round ties differently
         "bitsandbytes": metadata.version("bitsandbytes"),
     }
 
 
 def _is_whole(folder: Path, made_from: dict[str, str]) -> bool:
-    """Whether it was made from this, and no file of it is missing or short."""
+    """Whether the folder was made from `made_from`, and every weight file is there with its full size."""
     try:
-        record = json.loads(read_text(folder / RECORD, "record"))
+        record = read_json(folder / RECORD, "record")
         files = record["files"]
         return record["from"] == made_from and all((folder / name).stat().st_size == size for name, size in files.items())
-    except (InputError, OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (InputError, OSError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _make(base: Base, folder: Path, made_from: dict[str, str]) -> None:
-    part = folder.with_name(f".{folder.name}.part")  # we are alone: what is there was interrupted
+    part = folder.with_name(f".{folder.name}.part")  # this process has the lock: an existing one was left by a killed process
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
     part.mkdir()
     try:
         files = _write_weights(base, part)
         if base.device.type == "cuda":
-            torch.cuda.empty_cache()  # of weights that were loaded for this alone
+            torch.cuda.empty_cache()  # the weights may have been loaded only to be written
         for file in base.path.iterdir():
-            if file.is_file() and not file.name.endswith(_LEFT) and file.name != "config.json":
+            if file.is_file() and not file.name.endswith(_NOT_COPIED) and file.name != "config.json":
                 shutil.copyfile(file, part / file.name)
-        config = json.loads(read_text(base.path / "config.json", "model configuration"))
+        config = read_config(base.path)
         config.pop("quantization_config", None)
         (part / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         record = {"from": made_from, "files": {file.name: file.stat().st_size for file in files}}
@@ -102,7 +102,7 @@ def _write_weights(base: Base, folder: Path) -> list[Path]:
     needed = model.num_parameters() * base.dtype.itemsize
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InputError(f"{folder.parent}: {needed / 1e9:.1f} GB of dequantised weights, {free / 1e9:.1f} GB are free")
+        raise InputError(f"{folder.parent}: dequantised weights need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free")
     shards: list[Path] = []
     places: dict[str, str] = {}
     held: dict[str, Tensor] = {}
@@ -114,7 +114,7 @@ def _write_weights(base: Base, folder: Path) -> list[Path]:
         held.clear()
 
     for name, weight in _weights(model, base):
-        if held and sum(map(_bytes, held.values())) + _bytes(weight) > SHARD:
+        if held and sum(tensor.nbytes for tensor in held.values()) + weight.nbytes > SHARD:
             write()
         held[name] = weight
     write()
@@ -125,21 +125,10 @@ def _write_weights(base: Base, folder: Path) -> list[Path]:
 
 
 def _weights(model: Any, base: Base) -> Iterator[tuple[str, Tensor]]:
-    """Every weight once, on the host, under the name it has in the base's own files; tied ones under the first of their names."""
+    """Every weight once, on the host, by its name in the base's own files. Tied weights come under the first of their names."""
     from bitsandbytes.functional import dequantize_4bit
 
     for name, weight in model.named_parameters():
         state = getattr(weight, "quant_state", None)
-        whole = weight.data if state is None else dequantize_4bit(weight.data, state)
-        yield name, whole.as_subclass(Tensor).to(device="cpu", dtype=base.dtype).contiguous()
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        plain = weight.data if state is None else dequantize_4bit(weight.data, state)
+        yield name, plain.as_subclass(Tensor).to(device="cpu", dtype=base.dtype).contiguous()

@@ -1,7 +1,7 @@
-"""What a device's memory is used for: the base, the fits, and the weights, adapters, keys and values of an engine beside them.
+"""How a device's memory is divided between fits and inference, by arithmetic on the sizes of a model. Needs no torch.
 
-Arithmetic alone, from the shape of a model: no torch. Weights, adapters, keys and values are exact; what a pass of the model
-holds besides is an estimate by what its layers keep, and marked with *.
+Sizes of weights, adapters, keys and values are exact. What else a forward or backward pass holds is an estimate; functions and
+constants that estimate say so. Constants marked "assumed" were not measured.
 """
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-USABLE = 0.94  # of a device's memory: the rest is the driver's, and what allocators lose to gaps; assumed
-CONTEXT = 600_000_000  # bytes: a CUDA context with the libraries' kernels, for each process; assumed
-NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: four bits, a scale of 8 bits for 64 of them, one of 32 for 256 of those
-ADAPTER_COPIES = 6 * 4  # bytes a trained weight: values, gradients, two moments, snapshot and update, in fp32
-ENOUGH = 4  # of the longest sequences: with keys and values of these an engine works well beside fits; assumed
-FAIR = 0.5  # of the room for fits and inference: more of it only goes to keys and values if nobody misses it; assumed
-LOGITS = 2**26 * 4 * 3  # bytes*: the logits of a piece of the loss, their gradients and a copy (see `train.loss`)
+USABLE_SHARE = 0.94  # of a device's memory; the driver and gaps between allocations take the rest; assumed
+CUDA_CONTEXT = 600_000_000  # bytes of a CUDA context with the libraries' kernels, in each process; assumed
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, an 8-bit scale for 64 weights, a 32-bit scale for 256 such scales
+ADAPTER_COPIES = 6 * 4  # bytes a trained weight: value, gradient, two moments, snapshot and update, in fp32
+ENOUGH_SEQUENCES = 4  # of full length: an engine with keys and values for these works well beside fits; assumed
+FAIR_SHARE = 0.5  # of the memory: keys and values get more of it only where fits leave it free; assumed
+LOGITS = 2**26 * 4 * 3  # bytes, estimate: the logits of one chunk of the loss (see `train.loss`), their gradients, and a copy
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """A decoder by its sizes."""
+    """The sizes of a decoder."""
 
     layers: int
     hidden: int
     inner: int  # of the MLP
-    queries: int  # heads times their width
-    keys: int  # the same of keys, or of values
+    queries: int  # query heads times their width
+    keys: int  # key heads times their width; the same for values
     vocabulary: int
-    tied: bool  # one matrix for embedding and head
+    tied: bool  # whether embedding and head are one matrix
 
     @classmethod
     def of(cls, config: Any) -> Self:
-        """From a configuration in Hugging Face format."""
+        """The sizes in a configuration of transformers."""
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
         return cls(
@@ -46,40 +46,41 @@ class ModelShape:
         )
 
     @property
-    def linear(self) -> int:
-        """Weights of all projections: those that NF4 takes."""
+    def linear_weights(self) -> int:
+        """The number of weights of all projections, which are those that NF4 quantises."""
         return self.layers * self.hidden * (2 * self.queries + 2 * self.keys + 3 * self.inner)
 
     @property
-    def other(self) -> int:
-        """Weights of the embedding, the head and the norms."""
+    def other_weights(self) -> int:
+        """The number of weights of the embedding, the head and the norms."""
         return self.vocabulary * self.hidden * (1 if self.tied else 2) + self.hidden * (2 * self.layers + 1)
 
     @property
-    def widths(self) -> int:
-        """Weights of an adapter of rank 1 on all projections."""
+    def weights_per_rank(self) -> int:
+        """The number of weights of a LoRA adapter of rank 1 on all projections."""
         attention = 2 * (self.hidden + self.queries) + 2 * (self.hidden + self.keys)
         return self.layers * (attention + 3 * (self.hidden + self.inner))
 
-    def weights(self, itemsize: int, quantized: bool = False) -> int:
-        """Bytes of all weights."""
-        return int(self.linear * (NF4 if quantized else itemsize)) + self.other * itemsize
+    def weight_bytes(self, itemsize: int, quantized: bool = False) -> int:
+        """Bytes of all weights; `itemsize`: bytes of a weight that is not quantised."""
+        return int(self.linear_weights * (NF4 if quantized else itemsize)) + self.other_weights * itemsize
 
-    def positions(self, tokens: int, itemsize: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
+    def kv_bytes(self, tokens: int, itemsize: int) -> int:
+        """Bytes of the keys and values of `tokens` tokens."""
         return 2 * self.layers * self.keys * itemsize * tokens
 
-    def trained(self, tokens: int, itemsize: int, checkpointing: bool) -> int:
-        """Bytes* that a micro-batch of so many tokens holds at the end of its forward pass."""
-        # inputs and outputs of the norms and projections, one more copy of the MLP's middle for its product
+    def training_bytes(self, tokens: int, itemsize: int, checkpointing: bool) -> int:
+        """Bytes, estimate: what a micro-batch of `tokens` tokens holds at the end of its forward pass."""
+        # inputs and outputs of norms and projections, and one more copy of the MLP's inner states for the product
         layer = 6 * self.hidden + 2 * self.queries + 2 * self.keys + 4 * self.inner
         kept = self.layers * self.hidden + 2 * layer if checkpointing else self.layers * layer
         return kept * itemsize * tokens + min(LOGITS, 12 * tokens * self.vocabulary)
 
-    def inferred(self, step_tokens: int, sequences: int, itemsize: int) -> int:
-        """Bytes* that a pass of an engine holds besides: one layer's, logits of the sequences in fp32, twice over, and scores.
+    def inference_bytes(self, step_tokens: int, sequences: int, itemsize: int) -> int:
+        """Bytes, estimate: what one pass of an engine holds besides weights and cache.
 
-        Where prompts are scored, the logits of all tokens of the pass and their log-probabilities in fp32 are there at once.
+        That is one layer's states, and three times the logits of the sequences in fp32. When prompts are scored, it is also the
+        logits of all tokens of the pass, and their log-probabilities in fp32.
         """
         layer = 4 * self.hidden + self.queries + 2 * self.keys + 3 * self.inner
         logits = sequences * 4 * 3 + step_tokens * (itemsize + 4)
@@ -88,20 +89,20 @@ class ModelShape:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is to be done on a device by each of its workers."""
+    """What each worker of a device wants to do there."""
 
     shape: ModelShape
     itemsize: int  # bytes of a weight that is not quantised
-    quantized: bool  # the base that fits are made on
+    quantized: bool  # whether the base under the fits is in NF4
     rank: int  # of adapters
     batch_tokens: int  # of a micro-batch
-    checkpointing: bool
+    checkpointing: bool  # whether fits recompute layers
     context: int  # tokens of the longest sequence
-    cache_tokens: int  # keys and values of an engine, as wished
-    step_tokens: int  # that an engine reads in one pass
-    sequences: int  # that an engine decodes at once
-    slots: int  # adapters in one batch of an engine, as wished
-    apart: bool  # fits have a process of their own
+    cache_tokens: int  # for whose keys and values the engine wants room
+    step_tokens: int  # that the engine reads in one pass
+    sequences: int  # that the engine decodes at once
+    slots: int  # adapters that the engine wants in one batch
+    separate_process: bool  # whether fits run in a process of their own
 
 
 Served = Literal["dequantised", "quantised", "as loaded"]
@@ -109,27 +110,27 @@ Served = Literal["dequantised", "quantised", "as loaded"]
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """How the memory of a device is shared out, for one of its workers. In bytes, but for the number of adapters."""
+    """How one worker divides its share of a device's memory. In bytes, except `slots`."""
 
     total: int  # of the device
     share: int  # of this worker
-    fit: int  # that fits may take, their base included
-    infer: int  # that inference may take
-    base: int  # weights that fits are made on
+    fit: int  # for fits, their base included
+    infer: int  # for inference
+    base: int  # weights of the base under the fits
     weights: int  # of the engine
-    slots: int  # adapters in a batch of the engine: as wished, or fewer
+    slots: int  # adapters in one batch of the engine: the number wanted, or fewer
     adapters: int  # bytes of these
-    cache: int  # keys and values of the engine; 0: it does not fit this device at all
-    alternates: bool  # fits and inference do not fit side by side: each gives its memory up to the other
-    served: Served
+    cache: int  # keys and values of the engine; 0: this device is too small for inference
+    alternates: bool  # whether fits and inference take turns, each giving up its memory for the other
+    served: Served  # the form in which the engine holds the base
 
     @property
     def fit_fraction(self) -> float:
-        """Of the device, for `torch.cuda.set_per_process_memory_fraction`."""
+        """The share of the device's memory for fits, as `torch.cuda.set_per_process_memory_fraction` takes it."""
         return self.fit / self.total
 
     def describe(self) -> str:
-        """For the log, in one line."""
+        """One line for the log."""
         how = "take turns" if self.alternates else "stay side by side"
         return (
             f"fits and inference {how}: {_gb(self.share)} of {_gb(self.total)}; fits {_gb(self.fit)}, of it the base "
@@ -141,55 +142,56 @@ class DevicePlan:
 def plan_device(
     total: int, workers: int, demand: Demand, fit_share: float | None = None, alternate: bool | None = None
 ) -> DevicePlan:
-    """Share out `total` bytes between so many workers, and a worker's part between fits and an engine with weights of its own.
+    """Divide `total` bytes among `workers`, and the share of one between its fits and an engine with weights of its own.
 
-    They stay side by side if all they ask for fits, or all but some of the keys and values: then these get what is left, `FAIR`
-    of the room at most, if that is for `ENOUGH` sequences. Else they take turns and each has everything in its turn. `fit_share`
-    sets what fits get of a worker's part while both stay, `alternate` whether they take turns. The engine serves a quantised
-    base dequantised, unless that leaves no room for one sequence of the context: then the quantised weights.
+    Both stay on the device if everything that they want fits, or everything except some keys and values. In that case keys and
+    values get the rest, at most `FAIR_SHARE` of the memory, if it holds `ENOUGH_SEQUENCES` sequences. Otherwise they take turns,
+    and each has all the memory in its turn. `fit_share` sets the share of fits while both stay. `alternate` sets whether they
+    take turns. The engine serves a quantised base dequantised. If that leaves no room for one sequence of the full context, it
+    serves the quantised weights.
     """
-    share = int(total * USABLE) // workers
+    share = int(total * USABLE_SHARE) // workers
     shape, itemsize = demand.shape, demand.itemsize
-    room = share - CONTEXT * (2 if demand.apart else 1)
-    base = shape.weights(itemsize, demand.quantized)
-    matrices = demand.rank * shape.widths  # of an adapter
-    fits = base + matrices * ADAPTER_COPIES
-    longest = shape.positions(demand.context, itemsize)
-    wished = max(shape.positions(demand.cache_tokens, itemsize), longest)
-    step = shape.inferred(demand.step_tokens, demand.sequences, itemsize)
+    room = share - CUDA_CONTEXT * (2 if demand.separate_process else 1)
+    base = shape.weight_bytes(itemsize, demand.quantized)
+    adapter_weights = demand.rank * shape.weights_per_rank
+    loaded = base + adapter_weights * ADAPTER_COPIES  # what fits hold before their first batch
+    longest = shape.kv_bytes(demand.context, itemsize)
+    wanted = max(shape.kv_bytes(demand.cache_tokens, itemsize), longest)
+    step = shape.inference_bytes(demand.step_tokens, demand.sequences, itemsize)
 
     def engine(slots: int, cache: int) -> int:
-        return weights + slots * matrices * itemsize + step + cache
+        return weights + slots * adapter_weights * itemsize + step + cache
 
     served: Served = "dequantised" if demand.quantized else "as loaded"
-    weights = shape.weights(itemsize)
+    weights = shape.weight_bytes(itemsize)
     if demand.quantized and engine(1, longest) > room:
         served, weights = "quantised", base
     if fit_share is not None:
-        taken = int(room * fit_share)
-        together = taken >= fits and room - taken >= engine(1, longest)
+        fit = int(room * fit_share)
+        together = fit >= loaded and room - fit >= engine(1, longest)
     else:
-        fitting = fits + shape.trained(demand.batch_tokens, itemsize, demand.checkpointing)
+        fitting = loaded + shape.training_bytes(demand.batch_tokens, itemsize, demand.checkpointing)
         left = room - fitting - engine(demand.slots, 0)
-        beside = wished if wished <= left else min(wished, max(ENOUGH * longest, min(left, int(FAIR * room))))
-        taken = room - engine(demand.slots, beside)  # what nobody asked for is the fits': theirs are the estimates
-        together = taken >= fitting
+        cache = wanted if wanted <= left else min(wanted, max(ENOUGH_SEQUENCES * longest, min(left, int(FAIR_SHARE * room))))
+        fit = room - engine(demand.slots, cache)  # what the engine does not want: the need of fits is only an estimate
+        together = fit >= fitting
     alternates = not together if alternate is None else alternate
-    taken = room if alternates else max(taken, 0)
-    infer = room if alternates else room - taken
+    fit = room if alternates else max(fit, 0)
+    infer = room if alternates else room - fit
     slots = demand.slots
     while slots > 1 and engine(slots, longest) > infer:
         slots -= 1
-    cache = min(wished, infer - engine(slots, 0))
+    cache = min(wanted, infer - engine(slots, 0))
     return DevicePlan(
         total=total,
         share=share,
-        fit=taken,
+        fit=fit,
         infer=infer,
         base=base,
         weights=weights,
         slots=slots,
-        adapters=slots * matrices * itemsize,
+        adapters=slots * adapter_weights * itemsize,
         cache=cache if cache >= longest else 0,
         alternates=alternates,
         served=served,

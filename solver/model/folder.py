@@ -1,4 +1,4 @@
-"""What can be said of a base model's folder without torch: whether it is one, and which one."""
+"""Checks the folder of a base model without torch, and computes a digest that identifies the model."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import math
 from pathlib import Path
 from typing import Any
 
+from solver.arc.jsonfile import read_json
 from solver.codec import GRID_VOCABULARY
 from solver.errors import InputError
 from solver.model.support import folder_quantization, read_config
-from solver.textfile import read_text
 
-# the base models that ship with the package, by the names that --model takes
+# the folders of the base models that ship with the package, by the names that --model takes
 SHIPPED = {f"embedded-{size}": Path(__file__).parent / "embedded" / size for size in ("base", "mid")}
-EMBEDDED = SHIPPED["embedded-base"]  # where none is named and no device is known
-CELL_DECODER = "cell_decoder"  # the model_type of base models that count positions by cell, see `model.cell_decoder`
-_CELL_WEIGHTS = "decoder."  # what the names of their weights begin with
+EMBEDDED = SHIPPED["embedded-base"]  # the default where neither a model nor a device is known
+CELL_DECODER = "cell_decoder"  # the model_type of base models with cell positions, see `model.cell_decoder`
+_CELL_WEIGHTS = "decoder."  # the prefix of the names of their weights
 
-_SMALL = (  # files that change what the ids of a text are, or what the model is
+_SMALL = (  # files that define the model's shape, its codec or its tokenizer
     "config.json",
     "codec.json",
     "format.json",
@@ -31,17 +31,17 @@ _SMALL = (  # files that change what the ids of a text are, or what the model is
     "merges.txt",
     "tokenizer.model",
 )
-_SAMPLED_ABOVE = 64 * 2**20  # bytes; of larger weight files only size, head and tail are hashed: 8 GB would take a minute
-_SAMPLE = 2**20
+_SAMPLED_ABOVE = 64 * 2**20  # bytes; for larger files only size, head and tail are hashed, because 8 GB would take a minute
+_SAMPLE = 2**20  # bytes of head and of tail
 
 
 def check_folder(folder: Path) -> None:
-    """Raises InputError naming the folder if it is missing, has no readable config.json or no safetensors.
+    """Raises InputError, which names the folder, if a model cannot be loaded from it.
 
-    So it does for weights quantised in a way that is not read. A grid model (codec.json says so) must have the tokens of the grid
-    vocabulary by its configuration, too. A model with cell positions must be a grid model, with heads that can be split among the
-    axes; and weights of the one kind under the configuration of another are refused, because they would load as nonsense or not
-    at all.
+    - It has to exist, with a readable config.json and safetensors that are not quantised in an unsupported way.
+    - If it has a codec.json, which marks a grid model, config.json must have the number of tokens of the grid vocabulary.
+    - A model with cell positions must be a grid model, and its heads must be split among grid, row and column.
+    - Weights of a model with cell positions need a configuration of one, and the reverse: they would load as nonsense.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such model folder")
@@ -61,12 +61,12 @@ def check_folder(folder: Path) -> None:
         pickles = sorted(f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern))
         if pickles:
             raise InputError(f"{folder}: holds pickled weights ({pickles[0]}); only safetensors are loaded")
-        raise InputError(f"{folder}: holds no weights (*.safetensors)")
+        raise InputError(f"{folder}: has no weights (*.safetensors)")
     _check_cells(folder, config)
 
 
 def _check_cells(folder: Path, config: dict[str, Any]) -> None:
-    """Raises InputError if the folder is half a model with cell positions."""
+    """Raises InputError if weights, configuration and codec.json disagree on whether the model has cell positions."""
     by_cell = config.get("model_type") == CELL_DECODER
     names = weight_names(folder)
     ours = any(name.startswith(_CELL_WEIGHTS) for name in names)
@@ -77,7 +77,7 @@ def _check_cells(folder: Path, config: dict[str, Any]) -> None:
     if not by_cell:
         if ours and (folder / "codec.json").exists():
             raise InputError(
-                f"{folder}: the weights are of a {CELL_DECODER}, which counts positions by cell; config.json says "
+                f"{folder}: the weights are of a {CELL_DECODER}, whose positions are cells, but config.json says "
                 f"{config.get('model_type')!r}"
             )
         return
@@ -91,17 +91,17 @@ def _check_cells(folder: Path, config: dict[str, Any]) -> None:
         or 2 * sum(axes) != size
     ):
         raise InputError(
-            f"{folder / 'config.json'}: heads of size {size} cannot be split by rotary_axes = {axes}: grid, row and column need "
-            f"whole numbers of pairs that make half of it"
+            f"{folder / 'config.json'}: heads of size {size} cannot be split by rotary_axes = {axes}: it needs three positive "
+            f"whole numbers that add up to half of the size"
         )
 
 
 def _what_else(folder: Path) -> str:
-    """What a folder without config.json is, and what to give in its place."""
+    """What a folder without config.json is, and what to give as --model instead."""
     if (folder / "adapter_config.json").is_file():
         try:
-            adapter = json.loads(read_text(folder / "adapter_config.json", "adapter configuration"))
-        except json.JSONDecodeError:
+            adapter = read_json(folder / "adapter_config.json", "adapter configuration")
+        except InputError:
             adapter = None
         base = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
         of = base or "a base that it does not name"
@@ -111,12 +111,12 @@ def _what_else(folder: Path) -> str:
         return f"a Hugging Face cache, not a model folder: give {snapshots[-1].parent}"
     models = sorted(folder.glob("models--*/snapshots/*/config.json"))
     if models:
-        return f"a Hugging Face cache of several models, not a model folder: give one of them, as {models[0].parent}"
+        return f"a Hugging Face cache of several models, not a model folder: give one of them, for example {models[0].parent}"
     return "not a model folder: config.json is missing"
 
 
 def folder_identity(folder: Path) -> str:
-    """A digest of configuration, codec, tokenizer and weights: equal for equal models, wherever they lie."""
+    """A digest of configuration, codec, tokenizer and weights. Copies of a model have the same one. Raises InputError."""
     digest = hashlib.sha256()
     for file in (*(folder / name for name in _SMALL), *sorted(folder.glob("*.safetensors"))):
         if not file.is_file():
@@ -137,7 +137,7 @@ def folder_identity(folder: Path) -> str:
 
 
 def count_weights(folder: Path) -> int:
-    """How many weights the safetensors of a folder hold, by their headers. Raises InputError naming a damaged file."""
+    """The number of weights in the safetensors of a folder, by their headers. Raises InputError naming a damaged file."""
     total = 0
     for file in sorted(folder.glob("*.safetensors")):
         try:
@@ -149,12 +149,12 @@ def count_weights(folder: Path) -> int:
 
 
 def weight_names(folder: Path) -> list[str]:
-    """The names of the tensors in a folder, by the headers of its files. Raises InputError naming a damaged file."""
+    """The names of the tensors in the safetensors of a folder, by their headers. Raises InputError naming a damaged file."""
     return [name for file in sorted(folder.glob("*.safetensors")) for name in _header(file)]
 
 
 def _header(file: Path) -> dict[str, Any]:
-    """What a safetensors file says of its tensors, by name."""
+    """The header of a safetensors file: the entry of each tensor by its name. Raises InputError naming a damaged file."""
     try:
         with file.open("rb") as stream:
             header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
@@ -165,7 +165,10 @@ def _header(file: Path) -> dict[str, Any]:
 
 
 def _weights(name: str, entry: Any, header: Any) -> int:
-    """How many weights an entry of a header stands for: bitsandbytes packs two 4-bit ones in a byte, and keeps scales beside."""
+    """The number of weights that one entry of a header holds. bitsandbytes packs two 4-bit weights in a byte.
+
+    Its scales are tensors of their own, and count as none.
+    """
     stem, _, last = name.partition(".weight.")
     if last and f"{stem}.weight.absmax" in header:
         return 0

@@ -1,11 +1,10 @@
-"""The training pass of small Qwen3-shaped decoders on a CPU: same numbers as the transformers modules, much less work.
+"""A training pass for small decoders of Qwen3's layers on a CPU. It computes the same as the transformers modules with less work:
 
-What is saved, and where a model of a few million parameters spends it otherwise:
-- attention skips the blocks above the diagonal and keeps its probabilities for the backward pass;
-- projections that share an input are one product, LoRA is merged into it, the weight of the norm before it too;
-- norm, rotation and attention of queries and keys are one step, each with a backward pass written out by hand;
-- nothing of the last layer but keys and values is computed for tokens whose prediction carries no loss.
-Callers do best with one or two sequences of like length at a time: a pass of about `BEST_TOKENS` tokens stays in the cache.
+- attention skips the blocks above the diagonal, and keeps its probabilities for the backward pass;
+- projections that share an input are one product, with LoRA and the weight of the norm before it merged in;
+- norm, rotation and attention of queries and keys are one function, with a backward pass written by hand;
+- in the last layer, tokens without a weighted prediction only get keys and values.
+It is fastest on one or two sequences of similar length at a time: a pass of about `BEST_TOKENS` tokens stays in the CPU's cache.
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.lora import LoraLinear, MergedProduct
 from solver.model.positions import from_start, positions_of, rotation
 
-MAX_PARAMETERS = 64_000_000  # of a model: every pass copies its weights to join them
+MAX_PARAMETERS = 64_000_000  # of a model, because every pass copies its weights to join them
 BEST_TOKENS = 1024
-States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> (kept, hidden)
-_BLOCK = 96  # queries that share a block of attention: the fastest of 64, 80, 96, 112, 128, 192 on Zen 3
-_KEPT_PROBABILITIES = 64 * 2**20  # bytes a layer may keep for the backward pass; longer sequences compute them again
-_THIN = 3  # rank 16 gained from rank-wide products on the earlier embedded model, rank 64 did not: this lies between
+States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> states (kept, hidden)
+_BLOCK = 96  # queries in a block of attention: the fastest of 64, 80, 96, 112, 128, 192 on Zen 3
+_KEPT_PROBABILITIES = 64 * 2**20  # bytes that a layer may keep for the backward pass; with more it computes them again
+_THIN = 3  # see `_thin`. On the earlier embedded model rank-wide products were faster at rank 16 and not at rank 64
 
 
 def decoder_states(model: Any) -> States:
-    """The final states of any causal language model, by its own modules."""
+    """A function that computes the final states of any causal language model by its own modules."""
 
     def states(ids: Tensor, places: Tensor) -> Tensor:
         hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
@@ -40,8 +39,8 @@ def decoder_states(model: Any) -> States:
     return states
 
 
-class _Layer:
-    """The products of one decoder layer."""
+class _LayerProducts:
+    """The joined projections and the norm weights of one decoder layer."""
 
     def __init__(self, layer: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
@@ -53,12 +52,12 @@ class _Layer:
 
 
 class FusedTrainingPass:
-    """The decoder of `model` as one function of token ids; gradients reach its parameters, LoRA matrices included."""
+    """The decoder of `model` as a function of token ids. Gradients reach its parameters, LoRA matrices included."""
 
     def __init__(self, model: Any) -> None:
         config = model.config
         self._model = model.get_decoder()
-        self._layers = [_Layer(layer) for layer in self._model.layers]
+        self._layers = [_LayerProducts(layer) for layer in self._model.layers]
         self._eps = float(config.rms_norm_eps)
         self._heads, self._size = int(config.num_key_value_heads), int(config.head_dim)
         self._query_heads = int(config.num_attention_heads)
@@ -66,7 +65,7 @@ class FusedTrainingPass:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether `model` is a small fp32 decoder of Qwen3's layers on the CPU, of plain linear layers or LoRA stacks of one."""
+        """Whether `model` is a small fp32 decoder of Qwen3's layers on the CPU, with plain linear layers or one LoRA adapter."""
         if type(model) not in (CellDecoderForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
             return False
         parameters = list(model.parameters())
@@ -79,13 +78,13 @@ class FusedTrainingPass:
         return all(_plain(module) for name, module in model.get_decoder().named_modules() if name.endswith("_proj"))
 
     def __call__(self, ids: Tensor, keep: Tensor) -> Tensor:
-        """(kept, hidden) final states of the tokens `keep` (kept,), ascending places in rows * tokens of `ids` (rows, tokens)."""
+        """Final states (kept, hidden) of the tokens `keep` (kept,): ascending indices into the flattened `ids` (rows, tokens)."""
         model = self._model
         rows, tokens = ids.shape
         x = model.embed_tokens(ids).flatten(0, 1)
-        # positions by index are the same in every row: one row of them is rotated by
-        counted = ids if self._positions.by_content else ids[:1]
-        cos, sin = rotation(model.rotary_emb, x, from_start(self._positions, counted))
+        # positions by index are the same in every row, so one row is enough
+        positioned = ids if self._positions.by_content else ids[:1]
+        cos, sin = rotation(model.rotary_emb, x, from_start(self._positions, positioned))
         for layer in self._layers:
             scale = torch.cat([layer.query_norm.expand(self._query_heads, -1), layer.key_norm.expand(self._heads, -1)])
             last = layer is self._layers[-1]
@@ -113,17 +112,17 @@ def _plain(module: nn.Module) -> bool:
 
 
 class _Product:
-    """Linear layers that share an input, as one product. `norm`: of the RMS norm before them, whose weight is merged, too."""
+    """Linear layers that share an input, as one product. `norm`: the RMS norm before them, whose weight is merged in."""
 
     def __init__(self, layers: list[Any], norm: Any = None) -> None:
         self._layers, self._scale = layers, norm.weight if norm is not None else None
         self._adapted = isinstance(layers[0], LoraLinear)
         self._thin = self._adapted and _thin(layers[0])
-        # the weights below adapters never change
+        # under adapters, the weights of the layers never change
         self._frozen = self._joined([layer.base.weight for layer in layers]).detach() if self._adapted else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(tokens, in) -> (tokens, out of all layers)."""
+        """(tokens, in) -> (tokens, sum of the layers' out)."""
         if self._frozen is None:
             return functional.linear(x, self._joined([layer.weight for layer in self._layers]))
         a = [layer.a[0] * layer.shape.scaling for layer in self._layers]
@@ -141,14 +140,17 @@ class _Product:
 
 
 def _thin(layer: LoraLinear) -> bool:
-    """Whether the gradients of A and B are cheaper from rank-wide products than from the dense gradient of the weight."""
+    """Whether A and B are so small that rank-wide products give their gradients faster than the dense gradient of the weight.
+
+    They are if a rank-wide pair of products costs less than 1 / `_THIN` of the dense one.
+    """
     out, rank = layer.b.shape[1:]
     width = layer.a.shape[2]
     return _THIN * rank * (width + out) < width * out
 
 
 class _Normalize(torch.autograd.Function):
-    """x (tokens, width) over the root of its mean square: RMS norm without its weight."""
+    """x (tokens, width) divided by the root of its mean square: RMS norm without the weight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
@@ -166,7 +168,7 @@ class _Normalize(torch.autograd.Function):
 
 
 class _SwiGLU(torch.autograd.Function):
-    """silu(gate) * up of gate and up side by side, (tokens, 2 * width) -> (tokens, width)."""
+    """silu(gate) * up, (tokens, 2 * width) -> (tokens, width); the input holds gate and up side by side."""
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
@@ -190,9 +192,9 @@ class _SwiGLU(torch.autograd.Function):
 class _Attention(torch.autograd.Function):
     """Causal attention with normalised, rotated queries and keys, (rows, tokens, heads, size) -> (rows, tokens, width).
 
-    `qkv` holds the query heads, then key heads, then value heads. A query or key y becomes z = y * scale / rms(y), and
-    z * cos + roll(z, size / 2) * sin, with `scale` (query and key heads, size) the weights of the norms, and `cos` and `sin`
-    (rows or 1, tokens, 1, size). Outputs before the block of the token `first` are left zero.
+    `qkv` holds the query heads, then the key heads, then the value heads. A query or key y is normalised to
+    z = y * scale / rms(y), then rotated to z * cos + roll(z, size / 2) * sin. `scale` (query and key heads, size) holds the
+    weights of the norms; `cos` and `sin` are (rows or 1, tokens, 1, size). Outputs before the block of token `first` are zero.
     """
 
     @staticmethod
@@ -265,7 +267,7 @@ def _inverse_rms(x: Tensor, eps: float) -> Tensor:
 
 
 def _probabilities(query: Tensor, key: Tensor, start: int, end: int) -> Tensor:
-    """(heads, end - start, end) attention of the queries from `start` to `end` to all keys that they may see."""
+    """Attention probabilities (heads, end - start, end) of the queries from `start` to `end` over the keys that they see."""
     scores = torch.bmm(query[:, start:end], key[:, :end].mT)
     later = torch.ones(end - start, end - start, dtype=torch.bool).triu_(1)
     scores[:, :, start:].masked_fill_(later, -torch.inf)
@@ -273,14 +275,14 @@ def _probabilities(query: Tensor, key: Tensor, start: int, end: int) -> Tensor:
 
 
 def _shared(heads: Tensor, query_heads: int) -> Tensor:
-    """(rows, key heads, tokens, size) -> (rows * query heads, tokens, size): each key or value head for its queries."""
+    """(rows, key heads, tokens, size) -> (rows * query heads, tokens, size): key or value heads, repeated for query heads."""
     if heads.shape[1] != query_heads:
         heads = heads.repeat_interleave(query_heads // heads.shape[1], 1)
     return heads.reshape(-1, *heads.shape[2:])
 
 
 def _by_token(heads: Tensor, rows: int, kept: int) -> Tensor:
-    """(rows * query heads, tokens, size) -> (rows, tokens, `kept` heads, size), summed over the queries that share a head."""
+    """(rows * query heads, tokens, size) -> (rows, tokens, `kept` heads, size), summed over query heads that share a key head."""
     tokens, size = heads.shape[1:]
     grouped = heads.view(rows, kept, -1, tokens, size)
     return (grouped[:, :, 0] if grouped.shape[2] == 1 else grouped.sum(2)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""From the final states of a causal language model to its logits, for those who compute the states themselves."""
+"""Computes the logits of a causal language model from its final states, for code that computes the states by itself."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _MULTIPLIED = ("hyperclovax",)
 
 @dataclass(frozen=True, eq=False)
 class OutputHead:
-    """The output matrix, and what some families do to its product: Granite and Cohere scale logits, Gemma caps them."""
+    """The output matrix with what some models do to its logits: Granite, Cohere and HyperCLOVA X scale them, Gemma caps them."""
 
     linear: Any  # a linear layer
     scale: float = 1.0
-    cap: float | None = None
+    cap: float | None = None  # logits become cap * tanh(logits / cap); None: they stay
 
     @classmethod
     def of(cls, model: Any) -> OutputHead:
-        """That of a causal language model in transformers' layout."""
+        """The head of a causal language model of transformers."""
         config = model.config.get_text_config()
         scale = float(getattr(config, "logit_scale", None) or 1.0)
         if config.model_type in _DIVIDED:
@@ -38,7 +38,7 @@ class OutputHead:
         return weight
 
     def __call__(self, states: Tensor) -> Tensor:
-        """(..., vocabulary) logits of (..., hidden) final states."""
+        """Logits (..., vocabulary) of final states (..., hidden)."""
         logits: Tensor = self.linear(states)
         if self.scale != 1.0:
             logits = logits * self.scale

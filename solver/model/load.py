@@ -1,13 +1,13 @@
-"""Load a base model from a folder: without network, without pickles, without code from the folder."""
+"""Loads a base model from a folder, without network, pickles or code from the folder."""
 
 from __future__ import annotations
 
 import copy
 import errno
-import json
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from solver.arc.jsonfile import read_json
 from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
 from solver.config import ModelSettings
 from solver.errors import InputError
@@ -25,7 +26,7 @@ from solver.model.support import folder_quantization, read_config
 from solver.prompt_format import TEXT, format_of
 from solver.textfile import is_plain, read_text
 
-# before transformers is imported: it reads them once
+# set before transformers is imported, which reads them only then
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -35,53 +36,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A base model ready for use: eval mode, every weight frozen. Nobody changes its weights or modules; see `share`."""
+    """A base model ready for use, in eval mode with frozen weights. Its weights and modules are never changed; see `share`.
+
+    A base without weights (`load_base(..., weights=False)`) describes a model: its modules have shapes, and no process computes
+    with them.
+    """
 
     model: PreTrainedModel
     codec: Codec
     device: torch.device
-    dtype: torch.dtype  # of activations; under NF4 the weights are 4 bits
+    dtype: torch.dtype  # of activations; with NF4 the weights have 4 bits
     path: Path
-    context: int  # tokens: the setting, or less if the model has less
+    context: int  # tokens: the setting, or the model's limit if that is lower
     quantized: bool = False
-    cache: Path | None = None  # a folder for these weights in other forms; none: there are none of them
-    format: str = "auto"  # the setting by which the codec was made
-    load: Callable[[], Base] | None = None  # of a description: the model has no weights; gives the same base with them
+    cache: Path | None = None  # a folder for these weights in other forms; None: other forms cannot be made
+    format: str = "auto"  # the setting model.format, from which the codec was made
+    load: Callable[[], Base] | None = None  # loads the same base with weights; None if they are loaded
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """The number of weights."""
         return int(self.model.num_parameters())
 
     def with_weights(self) -> Base:
-        """Itself, or what it describes: loaded now unless somebody has it already. Raises InputError as `load_base`."""
+        """This base with its weights, which are loaded now if they are not loaded already. Raises InputError as `load_base`."""
         return self if self.load is None else self.load()
 
 
-class _Later:
-    """Loads what nobody has: weights that are of no more use are not kept."""
+class _LazyBase:
+    """Loads a base when it is called, once while anyone uses it. The reference is weak, so unused weights are freed."""
 
     def __init__(self, load: Callable[[], Base]) -> None:
         self._load = load
-        self._made: Callable[[], Base | None] = lambda: None
+        self._loaded: Callable[[], Base | None] = lambda: None
 
     def __call__(self) -> Base:
-        base = self._made()
+        base = self._loaded()
         if base is None:
             base = self._load()
-            self._made = weakref.ref(base)
+            self._loaded = weakref.ref(base)
         return base
 
 
 def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, cache: Path | None = None) -> Base:
-    """The model of a folder in Hugging Face format; None: the embedded one.
+    """Load the model of a folder in Hugging Face format. `path` None: the embedded model `embedded-base`.
 
-    A folder with `codec.json` speaks the grid vocabulary, any other goes through the text codec with its own tokenizer, in the
-    format of `settings` or of its `format.json`. Weights quantised in advance count as if the settings had asked for that.
-    Without `weights` it is a description, for a process in which nobody computes with the model: its modules have shapes and
-    hold nothing, and whoever does compute asks `with_weights`. `cache` is for those who need the weights in another form.
+    A folder with `codec.json` uses the grid vocabulary. For any other, the text codec uses the folder's tokenizer, in the prompt
+    format of `settings` or of the folder's `format.json`. Weights that are quantised in the folder are used as they are, whatever
+    the settings say. With `weights=False` no weights are loaded, for a process that may not compute with the model; see
+    `Base.with_weights`. `cache` is a folder for the weights in other forms.
     Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
-    has a vocabulary that grids cannot be written in.
+    has a vocabulary that cannot represent grids.
     """
     folder = EMBEDDED if path is None else Path(path)
     check_folder(folder)
@@ -100,17 +105,17 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
         if max(codec.vocabulary) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
-    load = None if weights else _Later(lambda: load_base(path, settings, cache=cache))
+    load = None if weights else _LazyBase(lambda: load_base(path, settings, cache=cache))
     quantized, context = quantized_in_advance or settings.quantization != "none", min(settings.context, limit)
     return Base(model, codec, device, dtype, folder, context, quantized, cache, settings.format, load)
 
 
 def share(model: Any) -> Any:
-    """A second tree of modules over the same weight tensors: modules may be replaced or wrapped without touching `model`."""
+    """A second tree of modules over the same weight tensors. Its modules may be replaced without changing `model`."""
     from itertools import chain
 
     memo: dict[int, Any] = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
-    for module in model.modules():  # bitsandbytes keeps the scales of a 4-bit weight beside it
+    for module in model.modules():  # the scales of bitsandbytes' 4-bit weights are shared, too
         state = getattr(module, "quant_state", None)
         if state is not None:
             memo[id(state)] = state
@@ -118,18 +123,18 @@ def share(model: Any) -> Any:
 
 
 def load_codec(folder: Path, format: str = "auto") -> Codec:
-    """The codec of a model folder: that of the grid vocabulary if it is marked so, else the text codec. Raises InputError."""
+    """The codec of a model folder: the grid codec if the folder has a codec.json, else the text codec. Raises InputError."""
     return _read_grid_codec(folder) or load_text_codec(folder, format)
 
 
 def _read_grid_codec(folder: Path) -> Codec | None:
-    """The grid codec if the folder is marked as a grid model, else None."""
+    """The grid codec if the folder has a codec.json, else None. Raises InputError if that names another version."""
     file = folder / "codec.json"
     if not file.exists():
         return None
     try:
-        name = json.loads(read_text(file, "codec version"))["codec"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        name = read_json(file, "codec version")["codec"]
+    except (KeyError, TypeError):
         raise InputError(f"{file}: does not name a codec") from None
     codec = grid_codec()
     if name != codec.name:
@@ -138,25 +143,25 @@ def _read_grid_codec(folder: Path) -> Codec | None:
 
 
 def load_text_codec(folder: Path, format: str = "auto") -> Codec:
-    """The text codec of the tokenizer in a folder, in the format of this name or of the folder.
+    """The text codec of the tokenizer in a folder, in the prompt format `format` ("auto": the folder's, else the text format).
 
-    Raises InputError if there is no tokenizer that grids can be written with.
+    Raises InputError if there is no tokenizer, or none that can write grids.
     """
     from transformers import AutoTokenizer
 
     try:
-        known = {} if is_plain(folder / "config.json") else {"config": transformers_config(folder)}
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **known)
+        config = {} if is_plain(folder / "config.json") else {"config": transformers_config(folder)}
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **config)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
     return prove_tokenizer(tokenizer, folder, format)[1]
 
 
 def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple[Any, Codec]:
-    """The text codec of a folder's tokenizer, and the tokenizer that it goes with: this one, or tokenizer.json as it stands.
+    """A tokenizer of the folder that can write grids, and its text codec. It is `tokenizer`, or tokenizer.json read unchanged.
 
-    transformers makes some tokenizers anew by the rules of their class, and loses what a shrunken vocabulary has changed.
-    Raises InputError if grids can be written with neither.
+    transformers rebuilds some tokenizers by the rules of their class, which loses changes made for a smaller vocabulary. Raises
+    InputError if neither can write grids.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -168,8 +173,8 @@ def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple
             if not file.is_file():
                 raise
         special = {role: getattr(tokenizer, role) for role in ("bos_token", "eos_token", "pad_token")}
-        as_it_stands = PreTrainedTokenizerFast(tokenizer_file=str(file), **special)
-        return as_it_stands, text_codec(as_it_stands, chosen)
+        unchanged = PreTrainedTokenizerFast(tokenizer_file=str(file), **special)
+        return unchanged, text_codec(unchanged, chosen)
     except ValueError as error:
         hint = "; if the model has a prompt format of its own, name it (model.format) or describe it (format.json)" * (
             chosen is TEXT
@@ -182,7 +187,7 @@ def _load_model(
 ) -> PreTrainedModel:
     import transformers
 
-    import solver.model.cell_decoder  # noqa: F401  # makes the Auto classes know it
+    import solver.model.cell_decoder  # noqa: F401  # registers its model type with the Auto classes
 
     options: dict[str, Any] = {}
     if quantized_in_advance:
@@ -205,13 +210,11 @@ def _load_model(
                 output_loading_info=True,
                 **options,
             )
-        except Exception as error:  # a folder of any content may raise anything; all of it is the user's input, ...
+        except Exception as error:  # transformers may raise anything for a bad folder, and the folder is the user's input
             if is_out_of_memory(error) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EIO):
-                raise  # ... but not the machine's trouble
+                raise  # the machine's fault, not the folder's
             raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
-    for kind in ("missing_keys", "mismatched_keys"):
-        if info[kind]:
-            raise InputError(f"{folder}: weights do not fit config.json: {kind.replace('_', ' ')}: {min(map(str, info[kind]))}")
+    check_loaded(info, folder, "config.json")
     if not options:
         model.to(device)
     elif device.type == "cpu":
@@ -219,16 +222,24 @@ def _load_model(
     if options:
         for module in model.modules():
             if hasattr(module, "compute_dtype"):
-                module.compute_dtype = dtype  # a folder's own is that of the device it was made on
+                module.compute_dtype = dtype  # the folder names the dtype of the device that it was made on
     model.requires_grad_(False)
     return model.eval()
 
 
-def _keep_four_bits(model: PreTrainedModel) -> None:
-    """Have bitsandbytes compute the same on every processor.
+def check_loaded(info: Mapping[str, Any], source: Path, configuration: str) -> None:
+    """Raises InputError if weights were missing or had other shapes, by the loading info that transformers gives."""
+    for kind in ("missing_keys", "mismatched_keys"):
+        if info[kind]:
+            problem = f"{kind.replace('_', ' ')}: {min(map(str, info[kind]))}"
+            raise InputError(f"{source}: weights do not fit {configuration}: {problem}")
 
-    On those with bf16 units it would repack the weights at the first pass without gradients, and from then on multiply in bf16:
-    other numbers than a fit saw, in a layout that nobody else can read, and not at all for layers narrower than a block.
+
+def _keep_four_bits(model: PreTrainedModel) -> None:
+    """Make bitsandbytes compute the same on every CPU.
+
+    On CPUs with bf16 units it would repack the weights at the first pass without gradients, and then multiply in bf16. That
+    gives other numbers than the fit saw, and a layout that no other code can read. It fails for layers narrower than a block.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -236,10 +247,10 @@ def _keep_four_bits(model: PreTrainedModel) -> None:
 
 
 def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The modules of a model on the meta device."""
+    """The modules of a model on the meta device, without weights."""
     import transformers
 
-    import solver.model.cell_decoder  # noqa: F401  # as above
+    import solver.model.cell_decoder  # noqa: F401  # registers its model type with the Auto classes
 
     with quiet(transformers):
         try:
@@ -247,44 +258,42 @@ def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
                 model = transformers.AutoModelForCausalLM.from_config(
                     transformers_config(folder), dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
                 )
-        except Exception as error:  # as above
+        except Exception as error:  # transformers may raise anything for a bad folder
             raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
     model.requires_grad_(False)
     return model.eval()
 
 
 def transformers_config(folder: Path) -> Any:
-    """What transformers makes of config.json, with a byte order mark or without. Raises whatever it raises, and InputError."""
+    """The transformers configuration of config.json, with a byte order mark or without. Raises InputError, or what they raise."""
     from transformers import AutoConfig
 
     file = folder / "config.json"
     if is_plain(file):
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with TemporaryDirectory() as place:  # transformers refuses the mark
+    with TemporaryDirectory() as place:  # transformers cannot read a byte order mark
         (Path(place) / file.name).write_text(read_text(file, "model configuration"), encoding="utf-8")
         config = AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(folder)
     return config
 
 
-class quiet:
-    """transformers without progress bars and below-error log lines, for the length of a block."""
-
-    def __init__(self, transformers: Any) -> None:
-        self._logging = transformers.utils.logging
-
-    def __enter__(self) -> None:
-        self._level, self._bars = self._logging.get_verbosity(), self._logging.is_progress_bar_enabled()
-        self._logging.set_verbosity_error()
-        self._logging.disable_progress_bar()
-
-    def __exit__(self, *exc: object) -> None:
-        self._logging.set_verbosity(self._level)
-        if self._bars:
-            self._logging.enable_progress_bar()
+@contextmanager
+def quiet(transformers: Any) -> Iterator[None]:
+    """A block in which transformers shows no progress bars, and logs errors only."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name."""
+    """The first line of an error's message, or its type if there is no message."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]

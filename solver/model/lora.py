@@ -1,10 +1,10 @@
 """Low-rank adapters on the linear layers of a model, one or many stacked in the same model, in PEFT's on-disk format.
 
-The layers are chosen by what they are, not by what they are called: every linear layer but the head. PEFT's "all-linear" is the
-same, but for experts that share one tensor, which only PEFT could serve.
+Adapters change every linear layer except the head, whatever the layers are called. PEFT's "all-linear" is the same, except that
+it adds experts that share one tensor, which only PEFT could serve.
 
-A stack of n adapters holds its matrices as (n, rank, in) and (n, out, rank); every row of a batch uses its own adapter's.
-The model's weights and modules are left alone: a stack lives on a second tree of modules over the same tensors.
+A stack of n adapters holds matrices (n, rank, in) and (n, out, rank), and each row of a batch uses those of one adapter. The
+model's own modules are not changed: a stack has a second tree of modules over the same weight tensors.
 
 Source: LoRA (Hu et al. 2021), section 4.1; rank-stabilised scaling (Kalajdzievski 2023), section 3.
 """
@@ -30,16 +30,16 @@ from solver.model.load import Base, share
 from solver.types import AdapterRef
 
 
-class Rows:
-    """Which adapter each row of the running batch uses; shared by all layers of a stack. None: all use the only one."""
+class RowSlots:
+    """Which slot (adapter) each row of the current batch uses; shared by all layers of a stack. None: all use the only one."""
 
     index: Tensor | None = None  # (rows,) int64
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer plus scaling * B A x, with A (n, rank, in) and B (n, out, rank) in fp32."""
+    """A frozen linear layer plus scaling * B A x, with A (slots, rank, in) and B (slots, out, rank) in fp32."""
 
-    def __init__(self, base: nn.Module, shape: LoraShape, slots: int, rows: Rows, device: torch.device) -> None:
+    def __init__(self, base: nn.Module, shape: LoraShape, slots: int, rows: RowSlots, device: torch.device) -> None:
         super().__init__()
         self.base = base
         self.shape = shape
@@ -64,22 +64,22 @@ class LoraLinear(nn.Module):
 
     @property
     def mergeable(self) -> bool:
-        """Whether B A may be added to the weight itself: coarser formats would round small updates away."""
+        """Whether B A may be added to the weight itself: it is in fp32. Coarser formats would lose small updates by rounding."""
         weight = self.base.weight
         return isinstance(weight, Tensor) and weight.dtype == torch.float32
 
     def merged(self) -> Tensor:
-        """(out, in): the weight of the layer that does the same without an adapter. For stacks of one."""
+        """The weight (out, in) of a linear layer that computes the same without an adapter. For stacks of one."""
         assert isinstance(self.base.weight, Tensor)
         return torch.addmm(self.base.weight, self.b[0], self.a[0], alpha=self.shape.scaling)
 
 
 class MergedProduct(torch.autograd.Function):
-    """x W'^T with W' the frozen `weight` plus B_i A_i on the i-th part of its rows: one product over the tokens forward and
-    one for dx, instead of three and three.
+    """x W'^T, where W' is the frozen `weight` plus B_i A_i on the i-th part of its rows.
 
-    The gradients of A and B need that of W', dy^T x, only through B^T (dy^T x) and (dy^T x) A^T, which are computed from the
-    right end: rank-wide products, never an (out, in) one.
+    This takes one product over the tokens forward and one for dx, where separate products with weight, A and B take three and
+    three. The gradient of W' is dy^T x (out, in), and the gradients of A and B are B^T (dy^T x) and (dy^T x) A^T. They are
+    computed as (B^T dy^T) x and dy^T (x A^T), whose products are rank-wide.
 
     x (tokens, in); weight (out, in); a (parts * rank, in); each b (out_i, rank), in the order of the rows.
     """
@@ -114,19 +114,19 @@ class MergedProduct(torch.autograd.Function):
 
 @dataclass(frozen=True, eq=False)
 class LoraStack:
-    """`slots` adapters on one model. `model` is used like the base's; `base.model` itself stays as it is."""
+    """`slots` adapters on one model. `base.model` is not changed."""
 
-    model: Any
+    model: Any  # used like `base.model`, with the adapters
     layers: dict[str, LoraLinear]  # by the name of the layer in the base model
     shape: LoraShape
     slots: int
-    rows: Rows
+    rows: RowSlots
     base: Base
 
     def set_rows(self, index: Tensor | Sequence[int] | None) -> None:
-        """Say which slot each row of the coming batches uses: (rows,) ints. None: the only one, the fast path of one."""
+        """Say which slot each row of the next batches uses: (rows,) ints. None: all use the only one, which is faster."""
         if index is None and self.slots != 1:
-            raise ValueError(f"a stack of {self.slots} adapters has to be told which row uses which")
+            raise ValueError(f"a stack of {self.slots} adapters needs to know which row uses which one")
         self.rows.index = None if index is None else torch.as_tensor(index, dtype=torch.long, device=self.base.device)
 
     def parameters(self) -> list[nn.Parameter]:
@@ -135,7 +135,7 @@ class LoraStack:
 
     @torch.no_grad()
     def reset(self, slot: int, seed: int) -> None:
-        """A fresh adapter: A uniform in +-1/sqrt(in) from `seed` alone, B zero, as PEFT draws them."""
+        """Initialise an adapter as PEFT does: A uniform in +-1/sqrt(in), drawn from `seed` alone, and B zero."""
         generator = torch.Generator().manual_seed(seed)
         for layer in self.layers.values():
             bound = 1 / math.sqrt(layer.a.shape[2])
@@ -146,11 +146,14 @@ class LoraStack:
     def load(self, slot: int, folder: Path) -> None:
         """Read an adapter of this shape. Raises InputError if it does not fit.
 
-        A layer that it leaves out changes nothing: its B is 0, and its A stays as it is, so that a fit may go on from there.
+        If the adapter leaves a layer out, B becomes 0 there, so it changes nothing. A stays as it is, so a fit can train it.
         """
-        found = read_shape(folder)
-        if (found.rank, found.scaling) != (self.shape.rank, self.shape.scaling):
-            raise InputError(f"{folder}: adapter has rank {found.rank} and scaling {found.scaling:g}, not {self.shape}")
+        shape = read_shape(folder)
+        if (shape.rank, shape.scaling) != (self.shape.rank, self.shape.scaling):
+            raise InputError(
+                f"{folder}: adapter has rank {shape.rank} and scaling {shape.scaling:g}, not {self.shape.rank} and "
+                f"{self.shape.scaling:g}"
+            )
         weights = _read_weights(folder)
         for name, layer in self.layers.items():
             for letter, matrix in (("A", layer.a), ("B", layer.b)):
@@ -176,18 +179,18 @@ class LoraStack:
 
 
 def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """The layers that adapters change, by name: every linear layer of a model but its head, 4-bit ones of bitsandbytes too."""
+    """The layers that adapters change, by name: every linear layer except the head, 4-bit ones of bitsandbytes included."""
     head = model.get_output_embeddings()
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
 
 
 def target_names(model: Any) -> tuple[str, ...]:
-    """What the layers that adapters change are called inside their blocks, such as "q_proj"; sorted, each name once."""
+    """The last parts of the names of the layers that adapters change, such as "q_proj"; sorted, each once."""
     return tuple(sorted({name.rpartition(".")[2] for name in linear_layers(model)}))
 
 
 def check_layers(base: Base) -> str:
-    """One line about the matrices that LoRA leaves as they are; empty if it adapts all but embeddings and head.
+    """One line about the matrices that LoRA does not adapt, embeddings and head apart; empty if it adapts all others.
 
     Raises InputError if the model has no linear layer that LoRA can adapt.
     """
@@ -208,7 +211,7 @@ def check_layers(base: Base) -> str:
 
 
 def check_fits(base: Base, folder: Path) -> int:
-    """The rank of an adapter whose layers are those of `base`, by the heads of its files. Raises InputError."""
+    """Check that an adapter fits the layers of `base`, by its headers alone, and give its rank. Raises InputError."""
     rank = read_shape(folder).rank
     layers = {name: (layer.in_features, layer.out_features) for name, layer in linear_layers(base.model).items()}
     check_layers_fit(folder, rank, layers)
@@ -216,9 +219,9 @@ def check_fits(base: Base, folder: Path) -> int:
 
 
 def attach(base: Base, shape: LoraShape, slots: int) -> LoraStack:
-    """A stack of `slots` adapters that change nothing yet, on every linear layer but the head."""
+    """A stack of `slots` adapters on every linear layer except the head. They change nothing yet."""
     model = share(base.model)
-    rows = Rows()
+    rows = RowSlots()
     layers: dict[str, LoraLinear] = {}
     for name, module in linear_layers(model).items():
         layers[name] = LoraLinear(module, shape, slots, rows, base.device)
@@ -227,7 +230,7 @@ def attach(base: Base, shape: LoraShape, slots: int) -> LoraStack:
 
 
 def save_neutral(base: Base, folder: Path) -> None:
-    """Write an adapter of rank 1 that changes nothing, on all layers that adapters of this base change; for descriptions, too."""
+    """Write an adapter of rank 1 that changes nothing, on all layers that adapters of `base` change. `base` needs no weights."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {}
     for name, layer in linear_layers(base.model).items():
@@ -237,7 +240,7 @@ def save_neutral(base: Base, folder: Path) -> None:
 
 
 def load_stack(base: Base, refs: Sequence[AdapterRef | None]) -> LoraStack:
-    """Adapters of one shape, ready to infer: slot i is refs[i], None is the bare base. Raises InputError for a bad folder."""
+    """A stack of adapters of one shape for inference: slot i is refs[i], None the base alone. Raises InputError if one is bad."""
     shapes = [read_shape(ref.path) for ref in refs if ref is not None]
     stack = attach(base, shapes[0] if shapes else LoraShape(1, 1.0), len(refs))
     for slot, ref in enumerate(refs):

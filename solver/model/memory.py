@@ -1,4 +1,4 @@
-"""A device in trouble: the most memory this process has held, how to know that it ran out, and whether the device still works."""
+"""Memory of a device and of this process: how much was used at most, whether it ran out, and whether the device still works."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-_WORDS = (  # of errors that come as a plain RuntimeError
+_WORDS = (  # in the messages of out-of-memory errors that are plain RuntimeErrors
     "out of memory",
     "can't allocate memory",
     "not enough memory",
@@ -21,7 +21,7 @@ _WORDS = (  # of errors that come as a plain RuntimeError
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that a device or the host could not allocate."""
+    """Whether an error means that the device or the host ran out of memory."""
     import torch
 
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
@@ -30,13 +30,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_line(error: BaseException) -> str:
-    """One line that says so, with what the allocator said, if anything."""
+    """One line that says that memory ran out, with the first line of the error."""
     said = str(error).strip().splitlines()
     return f"out of memory: {said[0]}" if said else "out of memory"
 
 
 def broken(device: torch.device) -> str:
-    """Why a device does no more work for this process, in one line: after some errors CUDA refuses everything. Empty: it does."""
+    """Why this process cannot use a device any more, in one line; empty if it can. After some errors CUDA refuses everything."""
     if device.type != "cuda":
         return ""
     import torch
@@ -49,7 +49,7 @@ def broken(device: torch.device) -> str:
 
 
 def peak_memory(device: torch.device | str) -> int:
-    """Bytes: the most that this process has held on the host, and on `device` if that is a GPU."""
+    """Peak memory of this process in bytes: on the host, plus on `device` if that is a GPU."""
     on_device = 0
     if str(device).startswith("cuda"):
         import torch
@@ -59,10 +59,10 @@ def peak_memory(device: torch.device | str) -> int:
 
 
 def _host_peak() -> int:
-    """Bytes. Where there is /proc by its count: that of getrusage begins with what the parent held as it started this process."""
+    """Peak memory on the host in bytes, from /proc if there is one: the count of getrusage includes memory of the parent."""
     try:
-        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
-            return int(found[1]) * 1024
+        if peak := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8")):
+            return int(peak[1]) * 1024
     except OSError:
         pass
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

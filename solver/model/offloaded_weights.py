@@ -1,4 +1,4 @@
-"""Weights that move to host memory while another process or library uses the device, and back."""
+"""Moves a model's weights to host memory while another process or library uses the device, and back."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from torch import Tensor
 
 @runtime_checkable
 class Rests(Protocol):
-    """Something that holds a device's memory, and can do without it until it is used again."""
+    """A trainer, an engine or weights that can give up the device's memory between two uses."""
 
     def rest(self) -> None:
-        """Give the memory up. Twice in a row is the same as once."""
+        """Give up the device's memory. A second call has no effect."""
         ...
 
     def wake(self) -> None:
-        """Take it again, unless the next use does that by itself."""
+        """Take the memory again. May do nothing if the next use does it."""
         ...
 
 
 @runtime_checkable
 class Movable(Protocol):
-    """A trainer whose matrices can be elsewhere while it does not fit."""
+    """A trainer whose matrices can be moved between fits."""
 
     def move(self, device: torch.device) -> None:
-        """Take them there, and keep them trained."""
+        """Move the matrices to `device`; they stay the ones that are trained."""
         ...
 
 
 class OffloadedWeights:
-    """The frozen weights of a model, in host memory while they rest. No module that shares them can compute during that time.
+    """The frozen weights of a model, which are in host memory while they rest. Modules that share them cannot compute then.
 
-    The host memory is pageable: pinned memory moves faster but takes more room than the weights. Without this class the weights
-    would be read from disk again. Not run on a CUDA device yet.
+    The host memory is pageable: pinned memory is faster to copy but takes more room than the weights. The alternative would be
+    to read the weights from disk again. Not run on a CUDA device yet.
     """
 
     def __init__(self, model: Any, device: torch.device, trainer: Movable | None = None) -> None:
-        """`trainer`: has matrices of its own on the device; they move with the weights."""
+        """`trainer`: one whose own matrices on the device move with the weights."""
         self._model, self._device, self._trainer = model, device, trainer
         self.resting = False
 
     def rest(self) -> None:
-        """Move the weights to host memory and return the memory that the allocator has cached to the device."""
+        """Move the weights to host memory, and free the memory that torch's allocator keeps on the device."""
         if not self.resting:
             self.resting = True
             self._move(torch.device("cpu"))
@@ -51,7 +51,7 @@ class OffloadedWeights:
             torch.cuda.empty_cache()
 
     def wake(self) -> None:
-        """Move the weights back to the device, if they are not there."""
+        """Move the weights back to the device if they rest."""
         if self.resting:
             self._move(self._device)
             self.resting = False
@@ -63,7 +63,7 @@ class OffloadedWeights:
 
 
 def move_weights(model: Any, device: torch.device) -> None:
-    """Move frozen weights and buffers in place: tensors stay the objects that others hold. Trained ones are left alone."""
+    """Move frozen weights and buffers in place, so other modules that hold the tensors see it. Trained weights stay."""
     for parameter in model.parameters():
         if not parameter.requires_grad:
             parameter.data = _moved(parameter.data, device)
@@ -74,10 +74,10 @@ def move_weights(model: Any, device: torch.device) -> None:
         state = getattr(getattr(module, "weight", None), "quant_state", None)
         if state is not None:
             states[id(state)] = state
-    for state in states.values():  # of 4-bit weights: scales lie beside them
+    for state in states.values():  # the scales of 4-bit weights
         state.to(device)
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Without the class of bitsandbytes, whose own `to` makes another parameter and moves its scales."""
+    """The tensor on `device`, as a plain tensor: `to` of bitsandbytes' class would make a new parameter."""
     return tensor.as_subclass(Tensor).to(device)

@@ -1,7 +1,6 @@
-"""Where a token stands, as the rotary embedding of a model counts it: by its index, or by grid, row and column.
+"""The positions of tokens for a model's rotary embedding: the index in the sequence, or grid, row and column.
 
-A position is a function of the ids before and at a token, so a sequence can be read in pieces: all that the ids read so far
-have to say about the next one is the position of the last of them.
+The position of a token follows from its id and the position of the token before it. So a sequence can be read in pieces.
 """
 
 from __future__ import annotations
@@ -16,23 +15,23 @@ from torch import Tensor
 class Positions(Protocol):
     """A way to count positions along one or more axes."""
 
-    start: ClassVar[tuple[int, ...]]  # "position of the last token" before the first one; its length is the number of axes
-    by_content: ClassVar[bool]  # whether positions depend on the ids; if not, they are the same in every row that begins alike
+    start: ClassVar[tuple[int, ...]]  # the position that counts as the last one before the first token; one number an axis
+    by_content: ClassVar[bool]  # whether positions depend on the ids
 
     def follow(self, ids: Tensor, last: Tensor) -> Tensor:
-        """(rows, tokens, axes) int64 positions of `ids` (rows, tokens) after tokens whose last stands at `last` (rows, axes)."""
+        """Positions (rows, tokens, axes) int64 of `ids` (rows, tokens) after a token with the position `last` (rows, axes)."""
         ...
 
 
 @dataclass(frozen=True)
 class IndexPositions:
-    """The index in the sequence: what ordinary language models use."""
+    """The index in the sequence, as in ordinary language models."""
 
     start: ClassVar[tuple[int, ...]] = (-1,)
     by_content: ClassVar[bool] = False
 
     def follow(self, ids: Tensor, last: Tensor) -> Tensor:
-        """See `Positions`. The ids do not matter."""
+        """See `Positions`. Only the shape of the ids matters."""
         return (last[:, None] + torch.arange(1, ids.shape[1] + 1, device=last.device)[None, :, None]).expand(*ids.shape, 1)
 
 
@@ -40,10 +39,12 @@ class IndexPositions:
 class CellPositions:
     """Grid, row and column of a token of the grid vocabulary.
 
-    grid: the markers (`<input>`, `<output>`) so far, its own included; row: the separators since the last marker, its own
-    included; column: the tokens since the last marker or separator, which themselves have column 0. So cells have columns
-    from 1, a separator opens the row behind it, and `<end>` follows its last cell. The token that begins the sequence
-    is (0, 0, 0).
+    - grid: the number of markers (`<input>`, `<output>`) up to and including the token.
+    - row: the number of separators since the last marker, including the token itself.
+    - column: the number of tokens since the last marker or separator. Markers and separators have column 0.
+
+    So the columns of cells begin at 1, a separator belongs to the row after it, and `<end>` has the column after the last cell.
+    The first token of the sequence is at (0, 0, 0).
     """
 
     markers: tuple[int, int]  # ids of <input> and <output>
@@ -63,28 +64,28 @@ class CellPositions:
             return torch.stack([grid[:, None] + is_marker, rows, columns], -1)
         at = torch.arange(ids.shape[1], device=ids.device)[None]
         separators = is_separator.cumsum(1)
-        # what to count from: the number of separators at the last marker, and the place of the last marker or separator
+        # what to count from: the number of separators up to the last marker, and the index of the last marker or separator
         first_row = torch.where(is_marker, separators, -row[:, None]).cummax(1).values
         line = torch.where(is_marker | is_separator, at, -1 - column[:, None]).cummax(1).values
         return torch.stack([grid[:, None] + is_marker.cumsum(1), separators - first_row, at - line], -1)
 
 
 def positions_of(config: Any) -> Positions:
-    """How the model of a transformers configuration counts positions."""
+    """The positions of a model with this transformers configuration."""
     markers = getattr(config, "marker_ids", None)
     return IndexPositions() if markers is None else CellPositions((markers[0], markers[1]), config.separator_id)
 
 
 def from_start(positions: Positions, ids: Tensor) -> Tensor:
-    """(rows, tokens, axes) positions of whole sequences `ids` (rows, tokens)."""
+    """Positions (rows, tokens, axes) of whole sequences `ids` (rows, tokens)."""
     start = torch.tensor(positions.start, device=ids.device)
     return positions.follow(ids, start.expand(len(ids), -1))
 
 
 def rotation(rotary: Any, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-    """(rows, tokens, 1, head size) cos, and sin with its first half negated, by a model's `rotary` embedding.
+    """cos, and sin with its first half negated, (rows, tokens, 1, head size) each, from a model's `rotary` module.
 
-    With them y * cos + roll(y, half) * sin is the rotated y: roll(y, half) * sin == rotate_half(y) * sin as transformers has it.
+    The rotated y is y * cos + roll(y, half) * sin, which is y * cos + rotate_half(y) * sin with the sin of transformers.
     """
     cos, sin = rotary(x, for_model(positions))
     half = cos.shape[-1] // 2
@@ -92,5 +93,5 @@ def rotation(rotary: Any, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]
 
 
 def for_model(positions: Tensor) -> Tensor:
-    """What the modules of a model take for positions (rows, tokens, axes): one axis is none."""
+    """Positions (rows, tokens, axes) as the modules of a model take them: without the last dimension if there is one axis."""
     return positions[..., 0] if positions.shape[-1] == 1 else positions

@@ -1,9 +1,9 @@
-"""Which models the engine `hf` computes exactly, by their configuration alone: without torch, so before any worker starts.
+"""Which models the engine `hf` computes exactly, by their configuration. Needs no torch, so it runs before any worker starts.
 
-The engine puts attention of its own into transformers' models: full causal attention over a cache of shared prompts. It sees the
-queries, keys and values of each layer and nothing else, so it is exact where a layer asks for no more than that. `VERIFIED` and
-`UNSUPPORTED` hold what `tests/infer/test_architectures.py` finds by comparing both on small random models. What is in neither is
-decided by a trial (`infer.trial`) when the model is loaded.
+The engine replaces the attention of transformers' models by its own: full causal attention over a cache of shared prompts. That
+gets the queries, keys and values of each layer and nothing else, so it is exact if a layer's attention needs nothing else.
+`VERIFIED` and `UNSUPPORTED` are model types for which `tests/infer/test_architectures.py` compared both on small random models.
+For other types, a trial (`infer.trial`) decides when the model is loaded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERIFIED = _words(
     "starcoder2",
 )
 
-_REASONS = {  # model types by why they are refused: "models of the kind X are not supported: ..."
+_REASONS = {  # model types by the reason for which they are refused, as in "models of the kind X are not supported: ..."
     "their attention in transformers is not open to the cache that this package computes with": _words(
         "big_bird bigbird_pegasus bloom codegen cpmant doge falcon git gpt_neox_japanese gptj jetmoe moshi mpt nemotron",
         "openai-gpt prophetnet reformer stablelm xglm xlm xlnet",
@@ -52,8 +52,8 @@ _REASONS = {  # model types by why they are refused: "models of the kind X are n
 UNSUPPORTED: Mapping[str, str] = {kind: why for why, kinds in _REASONS.items() for kind in kinds}
 
 _FULL, _SLIDING = "full_attention", "sliding_attention"
-# of these a sliding window counts only if `use_sliding_window` says so, which is false if it is missing
-_SLIDING_IF_ASKED = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3")
+# these use a sliding window only if `use_sliding_window` is true, and it is false by default
+_SLIDING_IF_SET = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3")
 _CAPS = ("attn_logit_softcapping", "attention_logits_soft_cap")
 _ADVICE = "this package works with Llama, Mistral, Qwen 2 and 3, Phi-3, Granite, OLMo 2, SmolLM and others of their kind"
 
@@ -67,7 +67,7 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def attention_refusal(config: Mapping[str, Any], context: int) -> str:
     """Why the engine `hf` cannot serve sequences of up to `context` tokens, in one line with a remedy; empty if it can.
 
-    `config` is a config.json as it is written, or a transformers configuration as a dictionary.
+    `config`: the content of a config.json, or a transformers configuration as a dictionary.
     """
     if why := UNSUPPORTED.get(str(config.get("model_type"))):
         return f"models of the kind {config['model_type']} are not supported: {why}; {_ADVICE}"
@@ -89,7 +89,7 @@ def attention_refusal(config: Mapping[str, Any], context: int) -> str:
     if window is not None and window < context:
         return (
             f"only full causal attention is supported, and layers of this model see {window} tokens back, fewer than the context "
-            f"of {context}: set model.context={window} (--set) to work within that"
+            f"of {context}: set model.context={window} (--set), which the window covers"
         )
     short = _short_rotary(config)
     if short is not None and short < context:
@@ -101,35 +101,35 @@ def attention_refusal(config: Mapping[str, Any], context: int) -> str:
 
 
 def _window(config: Mapping[str, Any], kind: str, kinds: set[str]) -> int | None:
-    """How many tokens layers with a sliding window see, the token itself included; None without such layers."""
+    """The number of tokens that layers with a sliding window see, the token itself included; None without such layers."""
     window = config.get("sliding_window")
     if not isinstance(window, int) or (kinds and _SLIDING not in kinds):
         return None
-    return window if config.get("use_sliding_window", kind not in _SLIDING_IF_ASKED) else None
+    return window if config.get("use_sliding_window", kind not in _SLIDING_IF_SET) else None
 
 
 def _short_rotary(config: Mapping[str, Any]) -> int | None:
-    """Up to how many tokens longrope keeps to one set of frequencies; None for other rotary embeddings."""
+    """The number of tokens up to which longrope uses one set of frequencies; None for other rotary embeddings."""
     for name in ("rope_parameters", "rope_scaling"):
         rope = config.get(name)
         if isinstance(rope, Mapping) and (rope.get("rope_type") or rope.get("type")) in ("longrope", "su"):
-            found = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
-            return int(found) if isinstance(found, int) else 0
+            limit = rope.get("original_max_position_embeddings") or config.get("original_max_position_embeddings")
+            return int(limit) if isinstance(limit, int) else 0
     return None
 
 
 def folder_quantization(config: Mapping[str, Any]) -> str:
-    """How the weights of a folder are quantised, "none" or "nf4", by its config.json. Raises ValueError for other ways.
+    """How the weights of a folder are quantised by its config.json: "none", or "nf4" for any 4-bit weights of bitsandbytes.
 
-    "nf4" stands for all 4-bit weights of bitsandbytes.
+    Raises ValueError for other quantisations.
     """
-    found = config.get("quantization_config") or text_config(config).get("quantization_config")
-    if not isinstance(found, Mapping):
+    quantization = config.get("quantization_config") or text_config(config).get("quantization_config")
+    if not isinstance(quantization, Mapping):
         return "none"
-    method = found.get("quant_method")
-    if found.get("load_in_4bit") and method in (None, "bitsandbytes"):
+    method = quantization.get("quant_method")
+    if quantization.get("load_in_4bit") and method in (None, "bitsandbytes"):
         return "nf4"
-    how = "8-bit bitsandbytes" if found.get("load_in_8bit") else str(method)
+    how = "8-bit bitsandbytes" if quantization.get("load_in_8bit") else str(method)
     raise ValueError(
         f"its weights are quantised by {how}, and 4-bit bitsandbytes is what this package reads: give the folder they were made "
         "from, with --set model.quantization=nf4 if memory is short"
@@ -146,9 +146,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def settings_for(folder: Path, settings: Settings) -> Settings:
-    """The settings of a run on the model of a checked folder: weights quantised in advance count as if they had been asked for.
+    """The settings of a run on the model in a checked folder: model.quantization is that of the folder if it is quantised.
 
-    Raises InputError for a model that the run cannot use. A vLLM that is asked for by name has attention of its own.
+    Raises InputError for a model whose attention `hf` cannot compute, unless infer.engine is "vllm", which has its own.
     """
     config = read_config(folder)
     why = "" if settings.infer.engine == "vllm" else attention_refusal(config, settings.model.context)

@@ -26,7 +26,7 @@ from solver.pretrain.fast import fast_states
 from solver.pretrain.guard import held_out
 from solver.pretrain.store import PairStore
 from solver.report.scores import wilson
-from solver.train.batches import Row, collate, micro_batches
+from solver.train.batches import BatchRow, collate, micro_batches
 from solver.types import TokenSequence
 
 DEMONSTRATIONS = 3
@@ -75,7 +75,7 @@ def evaluate(model: Path, corpus: Path | None, cache: Path, queries: int, seed: 
     report(f"{len(asked)} queries of {families} held-out families")
     states, piece = fast_states(base.model)
     tallies: dict[str, Tally] = {}
-    rows = [Row(number, sequence, 1.0) for number, (_, sequence) in enumerate(asked)]
+    rows = [BatchRow(number, sequence, 1.0) for number, (_, sequence) in enumerate(asked)]
     for group in micro_batches(rows, piece or 2**16):
         for number, tally in _answers(OutputHead.of(base.model), states, group, base.codec.pad, base.device):
             source = unseen.sources[asked[number][0]]
@@ -105,7 +105,9 @@ def _short(store: PairStore, family: int) -> list[int]:
 
 
 @torch.no_grad()
-def _answers(head: OutputHead, states: States, group: list[Row], pad: int, device: torch.device) -> Iterator[tuple[int, Tally]]:
+def _answers(
+    head: OutputHead, states: States, group: list[BatchRow], pad: int, device: torch.device
+) -> Iterator[tuple[int, Tally]]:
     batch = collate(group, pad).to(device)
     logits = head(states(batch.ids, batch.places)).float()
     nats = functional.cross_entropy(logits, batch.targets, reduction="none").double()

@@ -23,7 +23,7 @@ from solver.arc.submission import defects, write_submission
 from solver.budget.gains import shipped_gains
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
-from solver.config import LONGEST_DURATION
+from solver.config import MAX_DURATION
 from solver.errors import InputError
 from solver.host import commit, free_memory
 from solver.messages import WorkerConfig
@@ -179,7 +179,7 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         check_start(options.adapter, options.settings.train)
     if options.budget is None and options.until is None:
         raise InputError("a run needs a budget or an end")
-    if options.until is not None and not options.until - time.time() < LONGEST_DURATION:
+    if options.until is not None and not options.until - time.time() < MAX_DURATION:
         raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
     notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes, warnings)

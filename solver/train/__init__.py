@@ -1,1 +1,1 @@
-"""Trainers: jobs of token sequences to adapters."""
+"""Trainers: they fit adapters to the token sequences of tasks."""

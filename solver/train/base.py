@@ -1,4 +1,4 @@
-"""The contract of trainers, and what a process remembers of them."""
+"""The interface of trainers, and the state that they share in a worker process."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 class Trainer(Protocol):
-    """Turns jobs of token sequences into adapters. Knows token ids only."""
+    """Fits one adapter for each job. It sees token ids only, no tasks and no text."""
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
-        """One `Fit` per job, as each completes; stops inside one step's reach of the deadline."""
+        """Yield one `Fit` for each job as soon as it is done. No step begins that is expected to end after the deadline."""
         ...
 
 
 @dataclass(eq=False)
 class TrainerState:
-    """What a process remembers of the trainers of its base model from one to the next."""
+    """What a worker process keeps when one trainer of its base model replaces another, for example with smaller batches."""
 
-    unsloth_failed: str = ""  # why unsloth did not start, and is not tried again
-    unsloth: SubprocessTrainer | None = None  # its process, which all trainers share
+    unsloth_failed: str = ""  # why unsloth did not start; it is not tried again. Empty: it has not failed
+    unsloth: SubprocessTrainer | None = None  # the process that runs unsloth, shared by all trainers
 
     @property
     def peak_memory(self) -> int:
-        """Bytes: the most that unsloth's process had held when it last answered, on host and device; 0 without one."""
+        """Peak memory of the process that runs unsloth, host plus device, in bytes, as of its last reply; 0 without a process."""
         return 0 if self.unsloth is None else self.unsloth.peak_memory

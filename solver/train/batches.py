@@ -1,7 +1,8 @@
 """Token sequences -> batches: which sequences make an optimizer step, and their right-padded tensors.
 
-Padding goes right and there is no attention mask: under causal attention no token sees what comes after it, so padding
-changes nothing before it, and attention keeps its fast causal kernel. Every row holds one sequence, so none sees another.
+Sequences are padded on the right, and there is no attention mask: under causal attention no token sees what comes after it.
+So padding does not change the states of real tokens, and attention can use its fast causal kernel. Every row holds one
+sequence, so sequences do not see each other.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from solver.types import TokenSequence
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
-    """One sequence of an optimizer batch: whose it is, and what its loss is divided by."""
+class BatchRow:
+    """One sequence of an optimizer batch: the slot (the adapter) that it trains, and what its loss is divided by."""
 
     slot: int
     sequence: TokenSequence
@@ -26,31 +27,31 @@ class Row:
 
     @property
     def length(self) -> int:
-        """Tokens that have to be read: nothing after the last weighted token bears on the loss."""
+        """Tokens that have to be read. Tokens from the last weighted one on are only predicted, or not needed at all."""
         weighted = np.flatnonzero(self.sequence.weights)
         return int(weighted[-1]) if len(weighted) else 0
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """The tensors of one forward pass over (rows, tokens)."""
+class MicroBatch:
+    """The tensors of one forward pass over (rows, tokens). A prediction is a position whose next token has a loss weight."""
 
     ids: Tensor  # (rows, tokens) int64, right-padded
     slots: Tensor  # (rows,) int64
-    places: Tensor  # (predictions,) int64: where in rows * tokens a weighted prediction is made
+    places: Tensor  # (predictions,) int64: indices into the flattened rows * tokens
     targets: Tensor  # (predictions,) int64
     weights: Tensor  # (predictions,) float32, already divided by the normaliser
     owners: Tensor  # (predictions,) int64: the slot of each prediction
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> MicroBatch:
         """The same batch on a device."""
-        return Batch(*(getattr(self, name).to(device, non_blocking=True) for name in Batch.__dataclass_fields__))
+        return MicroBatch(*(getattr(self, name).to(device, non_blocking=True) for name in MicroBatch.__dataclass_fields__))
 
 
 def optimizer_batches(lengths: Sequence[int], steps: int, size: int, seed: int) -> Iterator[tuple[int, ...]]:
-    """`steps` batches of `size` sequence indices, sequences taken in order and round again.
+    """Yield `steps` batches of `size` sequence indices. The sequences are taken in order, again and again.
 
-    Within each round, sequences of like length share a batch and the batches come in an order drawn from `seed`.
+    Within each round over them, sequences of similar length share a batch, and the order of the batches is drawn from `seed`.
     """
     rng = np.random.default_rng(seed)
     count = len(lengths)
@@ -64,9 +65,9 @@ def optimizer_batches(lengths: Sequence[int], steps: int, size: int, seed: int) 
             yield tuple(int(index) for index in by_length[i])
 
 
-def micro_batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
-    """The rows in groups of like length that hold at most `tokens` padded tokens each, or one row."""
-    groups: list[list[Row]] = []
+def micro_batches(rows: Sequence[BatchRow], tokens: int) -> list[list[BatchRow]]:
+    """Group rows of similar length. A group has at most `tokens` tokens, padding included, or is one row that has more."""
+    groups: list[list[BatchRow]] = []
     for row in sorted(rows, key=lambda row: -row.length):
         if groups and (len(groups[-1]) + 1) * groups[-1][0].length <= tokens:
             groups[-1].append(row)
@@ -75,24 +76,24 @@ def micro_batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
     return groups
 
 
-def padded_tokens(rows: Sequence[Row], tokens: int) -> int:
-    """Tokens, padding included, that the micro-batches of `rows` read."""
+def padded_tokens(rows: Sequence[BatchRow], tokens: int) -> int:
+    """Tokens, padding included, in all micro-batches of `rows`."""
     return sum(len(group) * group[0].length for group in micro_batches(rows, tokens))
 
 
-def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """The tensors of one micro-batch, on the CPU. Rows without a weighted token add nothing."""
+def collate(rows: Sequence[BatchRow], pad: int) -> MicroBatch:
+    """The tensors of one micro-batch, on the CPU. A row without weighted tokens adds no predictions."""
     width = max(1, *(row.length for row in rows)) if len(rows) > 1 else max(1, rows[0].length)
     ids = np.full((len(rows), width), pad, dtype=np.int64)
     places, targets, weights, owners = [], [], [], []
     for r, row in enumerate(rows):
         sequence = row.sequence
         ids[r, : row.length] = sequence.ids[: row.length]
-        at = np.flatnonzero(sequence.weights[1:])  # predicting token at + 1 happens at `at`
+        at = np.flatnonzero(sequence.weights[1:])  # the state of token `at` predicts token `at + 1`
         places.append(r * width + at)
         targets.append(sequence.ids[at + 1].astype(np.int64))
         weights.append((sequence.weights[at + 1] / row.normaliser).astype(np.float32))
         owners.append(np.full(len(at), row.slot))
     joined = (np.concatenate(part) for part in (places, targets, weights, owners))
     slots = np.array([row.slot for row in rows])
-    return Batch(torch.from_numpy(ids), torch.from_numpy(slots), *map(torch.from_numpy, joined))
+    return MicroBatch(torch.from_numpy(ids), torch.from_numpy(slots), *map(torch.from_numpy, joined))

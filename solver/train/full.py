@@ -1,4 +1,4 @@
-"""Fits of all weights of a tiny model: a working copy in fp32, set back to the base for every job."""
+"""Fits all weights of a small model, in a copy in fp32 that starts from the base's weights for every job."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from solver.train.loop import Loop, fit_in_stacks
 from solver.types import Deadline, Fit, FitJob
 
 
-class FullTarget:
-    """All weights of a model as what a loop trains."""
+class FullFitTarget:
+    """All weights of a copy of the base model."""
 
     kind: Literal["lora", "full"] = "full"
     slots = 1
@@ -29,12 +29,12 @@ class FullTarget:
         self.model: Any = own_weights(base, torch.float32)
 
     def parameters(self) -> list[nn.Parameter]:
-        """Every weight, tied ones once."""
+        """Every weight; tied ones once."""
         return list(self.model.parameters())
 
     @torch.no_grad()
     def begin(self, slot: int, seed: int, start: Path | None) -> None:  # noqa: ARG002
-        """The base's weights, or those of an adapter. Raises InputError if it does not fit."""
+        """Set the weights to those in the folder `start`, else to the base's. Raises InputError if they do not fit the model."""
         if start is not None:
             load_full(self.model, start)
             return
@@ -42,22 +42,22 @@ class FullTarget:
             own.copy_(base)
 
     def use(self, rows: Tensor) -> None:
-        """All rows are the one model's."""
+        """Do nothing: there is one set of weights."""
 
     def save(self, slot: int, folder: Path) -> None:  # noqa: ARG002
-        """As a model folder."""
+        """Write a model folder."""
         save_full(self._base, self.model, folder)
 
 
 class FullTrainer:
-    """A whole set of weights per job. Raises InputError for a quantised base, whose weights cannot be trained."""
+    """Fits all weights of the model for each job. Raises InputError for a quantised base, whose weights cannot be trained."""
 
     def __init__(self, base: Base, settings: TrainSettings, scratch: Path) -> None:
         if base.quantized:
             raise InputError("train.trainer=full cannot train a quantised model; use lora, or model.quantization=none")
         autocast = None if base.dtype == torch.float32 else base.dtype
-        self._loop = Loop(base, FullTarget(base), settings, scratch, autocast)
+        self._loop = Loop(base, FullFitTarget(base), settings, scratch, autocast)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
-        """One fit per job, in order, as each completes."""
+        """Yield one fit for each job, in order, as soon as it is done."""
         return fit_in_stacks(lambda _: self._loop, jobs, 1, deadline)

@@ -1,4 +1,7 @@
-"""The loop all trainers share: fits advance together, one optimizer step for all, until each has a reason to stop."""
+"""The step loop of all trainers. Fits advance together, one optimizer step for all, until each has a reason to stop.
+
+The deadline is checked before every step and before every micro-batch of a step.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, 
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
-from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
+from solver.train.batches import BatchRow, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
@@ -30,15 +33,15 @@ from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
 
 log = logging.getLogger(__name__)
 
-_FIRST_LOSS_SCALE = 2.0**14  # fp16 gradients below 6e-8 vanish; the loss is multiplied by this, and less once it overflows
+_FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
 
 
 class FitTarget(Protocol):
-    """What a fit trains: a model with `slots` sets of weights, which start anew for every fit."""
+    """What a fit trains: a model with `slots` sets of trained weights, one for each job of the fit."""
 
-    kind: Literal["lora", "full"]
+    kind: Literal["lora", "full"]  # of the adapters that it makes
     slots: int
-    reentrant: bool  # whether the model recomputes layers in backward passes of their own, see FlatWeights
+    reentrant: bool  # whether the model recomputes layers in nested backward passes, see FlatWeights
     model: Any
 
     def parameters(self) -> list[nn.Parameter]:
@@ -46,34 +49,34 @@ class FitTarget(Protocol):
         ...
 
     def begin(self, slot: int, seed: int, start: Path | None) -> None:
-        """Set the slot's weights to those of `start`, or to a fresh beginning drawn from `seed`."""
+        """Set the slot's weights to those in the adapter folder `start`, or initialise them from `seed`."""
         ...
 
     def use(self, rows: Tensor) -> None:
-        """Say which slot each row (rows,) of the coming batch belongs to."""
+        """Say which slot each row of the next batch belongs to: (rows,) int64."""
         ...
 
     def save(self, slot: int, folder: Path) -> None:
-        """Write the slot's weights."""
+        """Write the slot's weights to the existing folder `folder`."""
         ...
 
 
 class _Stopped(Exception):
-    """A step that was not finished, and why: "deadline" or "oom"."""
+    """A step was not finished. The message is the reason: "deadline" or "oom"."""
 
 
 @dataclass
 class _Run:
-    """One slot while it is being fitted."""
+    """The state of one slot during a fit."""
 
     slot: int
     job: FitJob
     batches: Iterator[tuple[int, ...]]
     steps: int = 0
     tokens: int = 0
-    losses: list[float] = field(default_factory=list)  # one a step: the first and the last are told
-    reason: str = ""
-    previous_tokens: int = 0
+    losses: list[float] = field(default_factory=list)  # one a step; Fit reports the first and the last
+    reason: str = ""  # why it stopped, as in Fit; empty while it runs
+    previous_tokens: int = 0  # `tokens` before the last step
 
     @property
     def active(self) -> bool:
@@ -81,7 +84,7 @@ class _Run:
 
 
 class Loop:
-    """Fits jobs on a target. Holds what is learnt from one fit to the next: seconds a token, and the batch that fits memory."""
+    """Fits jobs on a target. From fit to fit it remembers the seconds that a token takes, and the batch size that fits memory."""
 
     def __init__(
         self, base: Base, target: FitTarget, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None
@@ -94,7 +97,7 @@ class Loop:
         self._autocast = autocast
         self._weights = FlatWeights(target.parameters(), target.slots, target.reentrant)
         self._batch_tokens = settings.batch_tokens
-        self._pace: deque[float] = deque(maxlen=8)  # seconds a padded token, of the latest steps
+        self._pace: deque[float] = deque(maxlen=8)  # seconds for each token, padding included, in the latest steps
         self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
         self._scale = self._first_scale
         self._states: States = decoder_states(target.model)
@@ -106,9 +109,9 @@ class Loop:
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
-        """Fit at most `slots` jobs together. One bad job fails alone; the global random generators are left as they were."""
+        """Fit at most `slots` jobs together. A bad job fails alone. The global random generators are left as they were."""
         started = deadline.clock()
-        self._scale = self._first_scale  # it only falls: one fit's overflow must not cost the next one its small gradients
+        self._scale = self._first_scale  # an overflow lowers it, which must not cost the next fit its small gradients
         refused: dict[str, str] = {}
         runs: list[_Run] = []
         devices = [self._base.device] if self._base.device.type == "cuda" else []
@@ -119,7 +122,7 @@ class Loop:
                     self._check(job)
                     self._target.begin(len(runs), job.seed, job.start.path if job.start else None)
                 except (InputError, ValueError) as error:
-                    refused[job.adapter] = str(error)
+                    refused[job.adapter_id] = str(error)
                     continue
                 lengths = [len(sequence) for sequence in job.sequences]
                 batches = optimizer_batches(lengths, job.steps, self._settings.batch_sequences, job.seed)
@@ -127,21 +130,21 @@ class Loop:
             self._target.model.train()
             try:
                 self._advance(runs, deadline, started)
-            except Exception as error:  # whatever a model or a device raises costs these jobs, not the run
+            except Exception as error:  # whatever a model or a device raises fails these jobs, not the run
                 log.exception("fit failed")
                 for run in runs:
                     run.reason = run.reason or f"{type(error).__name__}: {error}".splitlines()[0]
             finally:
                 self._target.model.eval()
-        by_job = {run.job.adapter: run for run in runs}
+        by_job = {run.job.adapter_id: run for run in runs}
         seconds = (deadline.clock() - started) / len(jobs)
         return [
-            self._finish(by_job[job.adapter], seconds) if job.adapter in by_job else _refusal(job, refused[job.adapter])
+            self._finish(by_job[job.adapter_id], seconds) if job.adapter_id in by_job else _refusal(job, refused[job.adapter_id])
             for job in jobs
         ]
 
     def move(self, device: torch.device) -> None:
-        """Take what is trained elsewhere between two fits; the base's weights are others' to move."""
+        """Move what is trained to another device, between two fits. The base's weights stay where they are."""
         self._weights.move(device)
 
     def _check(self, job: FitJob) -> None:
@@ -160,7 +163,7 @@ class Loop:
             raise ValueError(f"cannot go on from adapter {job.start.id}: its kind is {job.start.kind}, not {self._target.kind}")
 
     def _advance(self, runs: list[_Run], deadline: Deadline, started: float) -> None:
-        """Step all runs together until every one has a reason to stop."""
+        """Take optimizer steps for all runs together until each has a reason to stop."""
         optimizer = AdamW(self._weights, self._settings.weight_decay)
         snapshot = self._weights.values.clone()
         while True:
@@ -201,22 +204,22 @@ class Loop:
             self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
 
     def _judge(self, run: _Run, loss: float, norm: float, snapshot: Tensor) -> None:
-        """Stop a run whose loss or gradient is not finite, on the newest weights that gave a finite loss."""
+        """Stop a run whose loss or gradient is not finite. It keeps the newest weights that gave a finite loss."""
         if _finite(loss):
             run.losses.append(loss)
         if _finite(loss) and _finite(norm):
             return
         run.reason = "nan"
         self._weights.grads[run.slot] = 0
-        if not _finite(loss) and run.steps:  # the last update did it: undo it
+        if not _finite(loss) and run.steps:  # the last update broke the weights: undo it
             self._weights.values[run.slot] = snapshot[run.slot]
             run.steps -= 1
             run.tokens = run.previous_tokens
 
-    def _gradients(self, rows: Sequence[Row], deadline: Deadline) -> tuple[list[float], list[float]]:
-        """Losses and clipped gradients' norms before clipping, by slot.
+    def _gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
+        """Compute and clip the gradients. Gives, by slot, the losses and the norms before clipping.
 
-        Raises _Stopped at the deadline, and if memory runs out with half the batch as well.
+        Raises _Stopped at the deadline, and if memory runs out even with micro-batches of half the size.
         """
         for attempt in range(2):
             try:
@@ -232,24 +235,24 @@ class Loop:
                 log.warning("out of memory: micro-batches now hold at most %d tokens", self._batch_tokens)
         raise _Stopped("oom")
 
-    def _scaled_gradients(self, rows: Sequence[Row], deadline: Deadline) -> tuple[list[float], list[float]]:
-        """As `_gradients`; in fp16 the loss is scaled up, and the step is repeated with a smaller scale if it overflows."""
+    def _scaled_gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
+        """As `_gradients`. In fp16 the loss is scaled up; if a gradient overflows, repeat with a smaller scale."""
         while True:
             losses = self._backward(rows, deadline)
             if self._scale > 1:
                 self._weights.grads.div_(self._scale)
             norms = clip_gradients(self._weights, self._settings.clip)
-            numbers = torch.stack([losses, norms]).tolist()  # the one point of a step that waits for the device
+            numbers = torch.stack([losses, norms]).tolist()  # the only point of a step that waits for the device
             if self._scale == 1 or all(map(_finite, numbers[1])) or not all(map(_finite, numbers[0])):
                 return numbers[0], numbers[1]
             self._scale = max(1.0, self._scale / 4)
 
-    def _backward(self, rows: Sequence[Row], deadline: Deadline) -> Tensor:
-        """Fill the gradients from `rows`; the losses (slots,)."""
+    def _backward(self, rows: Sequence[BatchRow], deadline: Deadline) -> Tensor:
+        """Compute the gradients of `rows`. Gives the losses (slots,)."""
         self._weights.grads.zero_()
         losses = torch.zeros(self._target.slots, device=self._base.device)
         for group in micro_batches(rows, self._batch_tokens):
-            if deadline.expired():  # a step of long sequences takes seconds, the first of them nobody foresees
+            if deadline.expired():  # a step on long sequences takes seconds, and the first one has no estimate
                 raise _Stopped("deadline")
             if not group[0].length:
                 continue
@@ -268,36 +271,36 @@ class Loop:
         return torch.autocast(self._base.device.type, dtype=self._autocast)
 
     def _finish(self, run: _Run, seconds: float) -> Fit:
-        """The report of a run, its weights saved if any step changed them."""
+        """Save the weights of a run if any step changed them, and report what was done."""
         job, adapter = run.job, run.job.start
         if run.steps:
             try:
-                adapter = AdapterRef(job.adapter, self._scratch / job.adapter, self._target.kind)
+                adapter = AdapterRef(job.adapter_id, self._scratch / job.adapter_id, self._target.kind)
                 _write_folder(adapter.path, lambda folder: self._target.save(run.slot, folder))
             except (OSError, SafetensorError) as error:
                 why = getattr(error, "strerror", None) or str(error).splitlines()[0]
                 run.reason, adapter = f"cannot save the adapter: {why}", job.start
         status: Status = {"steps": "complete", "deadline": "cut"}.get(run.reason, "failed")  # type: ignore[assignment]
         first, final = (run.losses[0], run.losses[-1]) if run.losses else (float("nan"), float("nan"))
-        return Fit(job.adapter, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)
+        return Fit(job.adapter_id, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)
 
 
 def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack: int, deadline: Deadline) -> Iterator[Fit]:
-    """Fit `jobs`, `stack` at a time; `loop_of(n)` gives a loop of n slots. Jobs whose turn never comes are cut at once."""
+    """Fit `jobs`, `stack` at a time. `loop_of(n)` gives a loop with n slots. After the deadline, the rest are cut at once."""
     for first in range(0, len(jobs), stack):
         chunk = jobs[first : first + stack]
         yield from loop_of(len(chunk)).fit(chunk, deadline)
 
 
-def _rows(run: _Run) -> list[Row]:
+def _rows(run: _Run) -> list[BatchRow]:
     chosen = [run.job.sequences[i] for i in next(run.batches)]
     total = float(sum(sequence.weights.sum(dtype="float64") for sequence in chosen))
-    return [Row(run.slot, sequence, total or 1.0) for sequence in chosen]
+    return [BatchRow(run.slot, sequence, total or 1.0) for sequence in chosen]
 
 
 def _refusal(job: FitJob, reason: str) -> Fit:
     nan = float("nan")
-    return Fit(job.adapter, "failed", reason, None, 0, 0, 0.0, nan, nan)
+    return Fit(job.adapter_id, "failed", reason, None, 0, 0, 0.0, nan, nan)
 
 
 def _finite(number: float) -> bool:
@@ -305,7 +308,7 @@ def _finite(number: float) -> bool:
 
 
 def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write beside, then rename: a folder with an adapter's name is always whole."""
+    """Write to a folder beside `folder`, then rename that: `folder` is never incomplete."""
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

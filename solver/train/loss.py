@@ -1,4 +1,4 @@
-"""The weighted next-token loss of a batch, without logits for predictions that carry no weight."""
+"""The weighted next-token loss of a batch. Logits are computed only where a prediction has a weight."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from solver.model.fused_training import States
-from solver.train.batches import Batch
+from solver.train.batches import MicroBatch
 
-_LOGITS = 2**26  # numbers held at once, 256 MiB in fp32; more are recomputed in the backward pass, chunk by chunk
+_LOGITS = 2**26  # numbers in memory at once, 256 MiB in fp32; more are computed in chunks, and again in the backward pass
 
 
-def slot_losses(states: States, head: Any, batch: Batch, slots: int) -> Tensor:
+def slot_losses(states: States, head: Any, batch: MicroBatch, slots: int) -> Tensor:
     """(slots,) fp32: the sum of weighted cross-entropies (nats) of each slot's predictions in the batch."""
     hidden = states(batch.ids, batch.places)
 

@@ -1,4 +1,4 @@
-"""Trainers by name, which one "auto" means, and what is done if that one does not start."""
+"""Trainers by name, the choice that "auto" makes, and the trainer that replaces one that does not start."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "peft": PeftTrainer,
     "unsloth": UnslothTrainer,
 }
-SUBPROCESS = ("unsloth",)  # those that compute in a process of their own
+SUBPROCESS = ("unsloth",)  # trainers that work in a process of their own
 
 
 def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | None = None) -> tuple[str, str]:
-    """The name of the trainer, and why, in a few words. `state` is what the process remembers.
+    """The name of the trainer, and the reason in a few words. `state` is shared by the trainers of a worker process.
 
     "auto" takes LoRA. With the earlier embedded model its fits left held-out answers more probable than fits of all weights did
     on 35 of 48 tasks, and solved as many; with today's models that was not compared. Engines serve many LoRA adapters in a batch.
@@ -45,12 +45,12 @@ def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | No
 
 
 def fits_lora(settings: TrainSettings) -> bool:
-    """Whether every adapter will be LoRA."""
+    """Whether every adapter of a run with these settings is LoRA."""
     return settings.trainer != "full"
 
 
 def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stack: int = 1) -> tuple[str, str]:
-    """The trainer that "auto" takes for LoRA on such a model, and why. `grid`: a model over the grid vocabulary."""
+    """The trainer that "auto" takes for LoRA on a model of this type, and the reason. `grid`: it has the grid vocabulary."""
     if grid:
         return "lora", "a model of this package's own kind"
     if stack > 1:
@@ -62,12 +62,12 @@ def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stac
 def make_trainer(
     base: Base, settings: TrainSettings, scratch: Path, state: TrainerState | None = None, device_share: float = 1.0
 ) -> Trainer:
-    """The trainer of the settings; its adapters go to `scratch`/adapter id.
+    """The trainer that the settings name or "auto" chooses. It writes adapters to `scratch`/adapter id.
 
-    `state` is what the process remembers, `device_share` what a trainer in a process of its own may take of the device's
-    memory. A trainer of this process loads the weights of a base that is but a description. If the one that "auto" chose does
-    not start, another takes its place, with a warning. Raises InputError if one that was asked for by name cannot be had,
-    StartError if it does not start: that may be different when it is tried again.
+    `state` is shared by the trainers of a worker process. `device_share` is the share of the device's memory that a trainer in
+    a process of its own may take. A trainer that works in this process loads the base's weights if they are not loaded yet.
+    If the trainer that "auto" chose does not start, another one replaces it, with a warning. If a trainer that the settings
+    name cannot work here, raises InputError; if it does not start, raises StartError, and a second try may succeed.
     """
     state = state or TrainerState()
     name, _ = choose_trainer(base, settings, state)

@@ -1,8 +1,8 @@
-"""A trainer in a process of its own, for libraries that leave no process as they found it.
+"""A trainer in a process of its own, for libraries that change the whole process they are imported into.
 
-The process gets a `TrainerSpec`, makes the trainer, and then fits what it is asked to. It sees one device, lives as long as its
-parent at most, and a crash or a hang of it costs the fits it had, not the parent. Asked to rest, it gives the device's memory
-to others, all but a context's: its trainer does, if it knows how to.
+The process receives a `TrainerSpec`, makes the trainer, and then fits the jobs that it receives. It sees one device and ends
+with its parent. If it crashes or hangs, the fits it was working on are lost, and the parent goes on. While it rests, it holds
+no memory of the device but a CUDA context, if its trainer has a method `rest`.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ _COMMAND = (
     sys.executable,
     "-c",
     "from solver.train.subprocess_trainer import main; main()",
-)  # then: our end of the line, our parent
+)  # `start_child` adds the file descriptor of the connection and the id of the parent
 
-START_SECONDS = 600.0  # to import, load and compile; a run's own deadline may come first
-GRACE = 10.0  # seconds past its deadline after which a fit counts as hung
-REST_SECONDS = 60.0  # to give memory up; a process that takes longer counts as hung
+START_SECONDS = 600.0  # for importing, loading and compiling; the deadline of the run may come first
+GRACE = 10.0  # a fit counts as hung so many seconds after its deadline
+REST_SECONDS = 60.0  # for giving up memory; a process that takes longer counts as hung
 
 
 @dataclass(frozen=True)
 class TrainerSpec:
-    """What trainer the process is to make, and of which model."""
+    """Which trainer the process has to make, and for which model."""
 
-    maker: str  # "module:function" of a Maker
-    folder: Path
+    maker: str  # "module:function", the name of a Maker
+    folder: Path  # of the model
     model: ModelSettings
     train: TrainSettings
-    scratch: Path  # adapters go to scratch/adapter id
-    device_share: float = 1.0  # of the device's memory, that it may take
+    scratch: Path  # adapters are written to scratch/adapter id
+    device_share: float = 1.0  # the share of the device's memory that the process may take
 
 
-Maker = Callable[[TrainerSpec], Callable[[TrainSettings], Trainer]]  # loads the model; trainers then differ in batch sizes alone
+# loads the model, and gives a function that makes trainers; the settings of these differ in batch sizes only
+Maker = Callable[[TrainerSpec], Callable[[TrainSettings], Trainer]]
 
 
 class StartError(Exception):
@@ -61,19 +62,20 @@ class ProcessLost(Exception):
 
 
 class _Reply(NamedTuple):
-    request: int  # 0: the start
+    request: int  # number of the request that it answers; 0: the start
     kind: Literal["fit", "warning", "error", "done"]
     value: Any = None
-    peak_memory: int = 0  # bytes that the process has held so far, on host and device together
+    peak_memory: int = 0  # of the process so far, host plus device, in bytes
 
 
 class SubprocessTrainer:
-    """The process, started and ready. `fit` is like any trainer's, but raises ProcessLost if the process dies or hangs.
+    """A process with a trainer. `fit` is like that of other trainers, but raises ProcessLost if the process dies or hangs.
 
-    `peak_memory` is the most that it had held when it last answered: bytes, of host and device together. Raises StartError.
+    `peak_memory`: of the process as of its last reply, host plus device, in bytes.
     """
 
     def __init__(self, spec: TrainerSpec, environment: Mapping[str, str], patience: float = START_SECONDS) -> None:
+        """Start the process and wait until its trainer is made, `patience` seconds at most. Raises StartError."""
         self.settings = spec.train
         self.peak_memory = 0
         self._requests = 0
@@ -90,7 +92,7 @@ class SubprocessTrainer:
             raise StartError(reply.value)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
-        """One fit per job, as each completes. Raises ProcessLost."""
+        """Yield one fit for each job as soon as it is done. Raises ProcessLost."""
         self._requests += 1
         seconds = deadline.remaining()
         try:
@@ -100,7 +102,7 @@ class SubprocessTrainer:
         until = time.monotonic() + max(seconds, 0.0) + GRACE
         while True:
             reply = self._receive(until)
-            if reply.request != self._requests:  # of a request that nobody waits for any more
+            if reply.request != self._requests:  # to an earlier request, whose caller stopped reading
                 continue
             if reply.kind == "fit":
                 yield reply.value
@@ -112,9 +114,9 @@ class SubprocessTrainer:
                 return
 
     def rest(self) -> None:
-        """Give the device's memory up until the next fit.
+        """Make the process give up the device's memory until the next fit.
 
-        Raises ProcessLost if the process dies, hangs or cannot; it is ended then.
+        Raises ProcessLost if the process dies, hangs or fails to do so. The process is ended in that case.
         """
         self._requests += 1
         try:
@@ -126,12 +128,12 @@ class SubprocessTrainer:
             if reply.kind == "warning":
                 log.warning("%s", reply.value)
         if reply.kind == "error":
-            self.close()  # others wait for the memory
+            self.close()  # other processes need the memory
             raise ProcessLost(reply.value)
 
     @property
     def alive(self) -> bool:
-        """Whether the process can be asked."""
+        """Whether the process runs."""
         return self._process.poll() is None
 
     def close(self) -> None:
@@ -156,19 +158,19 @@ class SubprocessTrainer:
         raise ProcessLost("it did not answer in time and was ended")
 
     def _ending(self) -> str:
-        self._process.kill()  # it has closed its line: it is of no more use
+        self._process.kill()  # it closed its connection, so it cannot be used any more
         return describe_exit(self._process.wait())
 
 
 def _has_number(stream: Any) -> bool:
     try:
         return bool(stream.fileno() >= 0)
-    except (OSError, AttributeError):  # captured, as in tests
+    except (OSError, AttributeError):  # not a file, for example where pytest captures the output
         return False
 
 
 def serve(line: Connection) -> None:
-    """Make the trainer, then fit until the line ends."""
+    """Make the trainer, then fit what is received until the connection ends. Runs in the process."""
     spec: TrainerSpec = line.recv()
     request = 0
 
@@ -187,15 +189,15 @@ def serve(line: Connection) -> None:
         return
     reply("done")
     while True:
-        request, wanted, jobs, seconds = line.recv()
+        request, received, jobs, seconds = line.recv()
         try:
-            if wanted is None:
+            if received is None:  # a request to rest
                 if (rest := getattr(trainer, "rest", None)) is not None:
                     rest()
                 reply("done")
                 continue
-            if wanted != settings:
-                trainer, settings = make(wanted), wanted
+            if received != settings:
+                trainer, settings = make(received), received
             for fit in trainer.fit(jobs, Deadline.after(seconds)):
                 reply("fit", fit)
             reply("done")
@@ -205,9 +207,9 @@ def serve(line: Connection) -> None:
 
 
 def main() -> None:
-    """Entry point."""
+    """The entry point of the process."""
     line = line_to_parent()
     try:
         serve(line)
-    except (EOFError, OSError):  # the parent hung up
+    except (EOFError, OSError):  # the parent closed the connection
         return

@@ -1,8 +1,9 @@
-"""LoRA fits by unsloth, on a CUDA device: fused kernels for the projections, and recomputed layers whose inputs leave the device.
+"""The trainer `unsloth`: LoRA by the library unsloth on a CUDA device.
 
-unsloth works in a process of its own, see `train.unsloth_process`. The base it trains beside is the one that adapters are
-served on: the same folder, in the same dtype, in NF4 exactly if that one is. So the device holds the base twice, if the worker
-loads one of its own, and once otherwise. While the trainer rests, the process has its base in host memory.
+unsloth has fused kernels, and keeps the inputs of recomputed layers in host memory. It works in a process of its own, see
+`train.unsloth_process`, and loads the base that adapters are served on: the same folder in the same dtype, and in NF4 if the
+worker's base is. If the worker loads its base as well, the device holds the base twice. While the trainer rests, the process
+keeps its base in host memory.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model types that unsloth has kernels for and this trainer knows
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")  # model types that unsloth has kernels for and this trainer supports
 _MAKER = "solver.train.unsloth_process:load"
 
 
 def refusal(device: torch.device, model_type: str) -> str:
-    """Why unsloth cannot train such a model on such a device, in one line; empty if nothing speaks against it.
+    """Why unsloth cannot train a model of this type on this device, in one line; empty if no reason is known.
 
-    Looks and does not import: whether it starts is only known when it has.
+    It does not import unsloth, which may still fail to start.
     """
     if model_type == CELL_DECODER:
         return "it does not know cell positions: it trains models of Hugging Face by path; lora trains the embedded ones"
@@ -51,7 +52,7 @@ def refusal(device: torch.device, model_type: str) -> str:
 
 
 def version() -> str:
-    """Of the installed package."""
+    """The version of the installed package; empty if there is none."""
     try:
         return metadata.version("unsloth")
     except metadata.PackageNotFoundError:
@@ -59,7 +60,7 @@ def version() -> str:
 
 
 def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Of the process, before its first import: one device, no network, no statistics, compiled code in a folder of its own."""
+    """Environment variables for the process: one device, no network, no statistics, compiled code in a new folder of its own."""
     listed = [name.strip() for name in outer.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     index = device.index or 0
     return {
@@ -74,18 +75,21 @@ def environment(device: torch.device, scratch: Path, outer: Mapping[str, str] = 
 
 
 class UnslothTrainer:
-    """A LoRA adapter per job. If its process is lost, the jobs it had fail, and it is started again for the next ones, once."""
+    """Fits one LoRA adapter after the other. If its process is lost, its jobs fail, and the process is started again, once.
+
+    If it is lost a second time, or does not start again, the trainer `peft` takes over.
+    """
 
     def __init__(
         self, base: Base, settings: TrainSettings, scratch: Path, state: TrainerState | None = None, device_share: float = 1.0
     ) -> None:
-        """Start the process, or join the one of `state`. `device_share` of the device's memory is what it may take.
+        """Start the process, or use the one in `state`. It may take `device_share` of the device's memory.
 
-        Raises InputError if it cannot run here, StartError if it does not.
+        Raises InputError if unsloth cannot work here, StartError if the process does not start.
         """
         if why := refusal(base.device, base.model.config.model_type):
-            raise InputError(f"train.trainer=unsloth: {why}; solver doctor says what there is")
-        # by the weights of the base alone: those of the process count the adapter's, too
+            raise InputError(f"train.trainer=unsloth: {why}; solver doctor says what this machine offers")
+        # set the rate here, by the number of the base's weights: the model in the process also counts those of the adapter
         self._settings = settings.model_copy(update={"lr": peak_lr(settings.lr, base.parameters)})
         self._base, self._scratch, self._device_share = base, scratch, device_share
         self._state = state or TrainerState()
@@ -95,15 +99,15 @@ class UnslothTrainer:
         self._process = self._start()
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
-        """One fit per job, in order, as each completes."""
+        """Yield one fit for each job, in order, as soon as it is done."""
         if not self._process.alive:
             self._recover()
         if self._instead is not None:
             yield from self._instead.fit(jobs, deadline)
             return
         if self._base.device.type == "cuda":
-            torch.cuda.empty_cache()  # the other process is to have it
-        pending = {job.adapter: job for job in jobs}
+            torch.cuda.empty_cache()  # the other process needs the memory
+        pending = {job.adapter_id: job for job in jobs}
         self._process.settings = self._settings
         try:
             for fit in self._process.fit(jobs, deadline):
@@ -112,10 +116,10 @@ class UnslothTrainer:
         except ProcessLost as error:
             nan = float("nan")
             for job in pending.values():
-                yield Fit(job.adapter, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
+                yield Fit(job.adapter_id, "failed", f"the process of unsloth: {error}", job.start, 0, 0, 0.0, nan, nan)
 
     def rest(self) -> None:
-        """Give the device's memory up until the next fit; a process that does not is ended, and started again for it."""
+        """Give up the device's memory until the next fit. A process that fails to is ended, and the next fit starts it again."""
         if self._weights is not None:
             self._weights.rest()
         elif self._process.alive:
@@ -125,7 +129,7 @@ class UnslothTrainer:
                 log.warning("trainer: the process of unsloth gave no memory back and was ended: %s", error)
 
     def wake(self) -> None:
-        """The process does that by itself."""
+        """Take the device's memory again. The process does that by itself at the next fit."""
         if self._weights is not None:
             self._weights.wake()
 
@@ -147,7 +151,7 @@ class UnslothTrainer:
         return process
 
     def _recover(self) -> None:
-        """Start the process again; the second time, or if it does not start, go on with the PEFT trainer."""
+        """Start the process again. The second time, or if it does not start, replace it by the PEFT trainer."""
         why = "its process was lost twice"
         if not self._restarted and self._instead is None:
             self._restarted = True
@@ -161,5 +165,5 @@ class UnslothTrainer:
             log.warning("trainer: peft in place of unsloth: %s", why)
             base = self._base.with_weights()
             self._instead = PeftTrainer(base, self._settings, self._scratch)
-            if base is not self._base:  # nobody else computes with these weights
+            if base is not self._base:  # they were loaded for this trainer, so it has to move them when it rests
                 self._weights = OffloadedWeights(base.model, base.device, self._instead)

@@ -1,27 +1,26 @@
-"""What the process that imports unsloth does: load the model through it, and make trainers. Needs a CUDA device.
+"""Runs in the process that imports unsloth: loads the model by unsloth and makes trainers. Needs a CUDA device.
 
-unsloth changes transformers, peft and torch for the whole process, as it is imported and again as it loads a model, so nothing
-here may run where a base model is used otherwise; and it wants to be imported before transformers.
+unsloth changes transformers, peft and torch for the whole process, when it is imported and again when it loads a model. So
+nothing here may run in a process that uses a base model in another way. unsloth has to be imported before transformers.
 
-What has to be watched, in 2026.10.7:
-- Sequences longer than `max_seq_length` are cut without an error, and one above the model's own stretches its positions.
-- A tokenizer whose padding is its end gets a new token, and the embedding new rows: it is given the tokenizer of the grid
-  vocabulary, whose padding is a token of its own. Only ids reach the model, so any will do.
-- Recomputed layers are reentrant: their gradients reach parameters alone (`train.weights`).
-- Base weights in fp32 take the slow path of peft; dropout takes the slow path for the projections it is asked for.
+Traps in unsloth 2026.10.7:
+- It cuts sequences longer than `max_seq_length` without an error. A `max_seq_length` above the model's own scales positions.
+- If a tokenizer has one token for padding and end, it adds a padding token and rows to the embedding. So it is given the
+  tokenizer of the grid vocabulary, which has a padding token. Only ids reach the model, so any tokenizer will do.
+- It recomputes layers in nested backward passes, whose gradients reach parameters only (`train.weights`).
+- With base weights in fp32 it takes peft's slow path, and so it does for projections with dropout.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from solver.config import ModelSettings, TrainSettings
+from solver.file_lock import exclusive_lock
+from solver.model.support import read_config
 from solver.train.base import Trainer
 from solver.train.subprocess_trainer import TrainerSpec
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def model_arguments(folder: Path, model: ModelSettings, train: TrainSettings, tokenizer: Path) -> dict[str, Any]:
-    """Of FastLanguageModel.from_pretrained."""
+    """The arguments of FastLanguageModel.from_pretrained."""
     import torch
 
     return {
@@ -43,7 +42,7 @@ def model_arguments(folder: Path, model: ModelSettings, train: TrainSettings, to
         "fix_tokenizer": False,
         "trust_remote_code": False,
         "use_gradient_checkpointing": checkpointing(train),
-        "use_exact_model_name": True,  # others are looked up, and replaced by checkpoints of unsloth's own
+        "use_exact_model_name": True,  # otherwise unsloth may replace the model by a checkpoint of its own
         "offload_embedding": False,
         "fast_inference": False,
         "local_files_only": True,
@@ -52,7 +51,7 @@ def model_arguments(folder: Path, model: ModelSettings, train: TrainSettings, to
 
 
 def adapter_arguments(train: TrainSettings, targets: tuple[str, ...]) -> dict[str, Any]:
-    """Of FastLanguageModel.get_peft_model, after the model."""
+    """The arguments of FastLanguageModel.get_peft_model, except the model."""
     return {
         "r": train.rank,
         "target_modules": list(targets),
@@ -60,20 +59,22 @@ def adapter_arguments(train: TrainSettings, targets: tuple[str, ...]) -> dict[st
         "lora_dropout": train.dropout,
         "bias": "none",
         "use_gradient_checkpointing": checkpointing(train),
-        "random_state": 0,  # of the first matrices, which every fit replaces
+        "random_state": 0,  # for the first matrices, which every fit replaces
         "use_rslora": train.rslora,
         "modules_to_save": None,
     }
 
 
 def checkpointing(train: TrainSettings) -> str | bool:
-    """unsloth's own kind recomputes layers and keeps their inputs in host memory."""
+    """The argument `use_gradient_checkpointing`. "unsloth": recompute layers, and keep their inputs in host memory."""
     return "unsloth" if train.checkpointing else False
 
 
 def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
-    """A Maker: the model loaded once; its trainers share it and one set of matrices, which every fit begins anew."""
-    with _one_at_a_time(spec.scratch):
+    """A Maker. It loads the model once. All trainers share it and one set of LoRA matrices, which every fit initialises."""
+    # the import patches, probes and compiles, and writes to caches that all workers of a run share
+    spec.scratch.mkdir(parents=True, exist_ok=True)
+    with exclusive_lock(spec.scratch / "unsloth.lock"):
         from unsloth import FastLanguageModel  # isort: skip  # before anything imports transformers
 
     import torch
@@ -82,7 +83,7 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     from solver.model.load import Base, load_codec
     from solver.model.lora import LoraShape, target_names
     from solver.model.offloaded_weights import OffloadedWeights
-    from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
+    from solver.train.external_lora import ExternalLoraFitTarget, ExternalLoraTrainer
     from solver.train.loop import Loop
 
     train, settings = spec.train, spec.model
@@ -100,41 +101,43 @@ def load(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
     device = next(inner.parameters()).device
 
     base = Base(inner, codec, device, dtype, spec.folder, settings.context, settings.quantization != "none")
-    target = ExternalLoraTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
+    target = ExternalLoraFitTarget(base, LoraShape(train.rank, train.alpha, train.rslora, train.dropout), reentrant=True)
 
-    last: list[_Tidy] = []  # that was made
+    latest: _ReleasingTrainer | None = None
 
-    def make(wanted: TrainSettings) -> Trainer:
-        while last:  # it may rest, and with it what they share
-            last.pop().wake()
-        plain = wanted.model_copy(update={"checkpointing": False})  # it is unsloth's to do
-        loop = Loop(base, target, plain, spec.scratch, autocast=None if dtype == torch.float32 else dtype)
+    def make(train_settings: TrainSettings) -> Trainer:
+        nonlocal latest
+        if latest is not None:
+            latest.wake()  # if it rests, the weights and matrices that trainers share are in host memory
+            latest = None
+        loop_settings = train_settings.model_copy(update={"checkpointing": False})  # unsloth does it
+        loop = Loop(base, target, loop_settings, spec.scratch, autocast=None if dtype == torch.float32 else dtype)
         trainer = ExternalLoraTrainer(loop)
-        last.append(_Tidy(trainer, OffloadedWeights(inner, device, trainer)))
-        return last[-1]
+        latest = _ReleasingTrainer(trainer, OffloadedWeights(inner, device, trainer))
+        return latest
 
     return make
 
 
-class _Tidy:
-    """Gives the device's memory back after every call, and the base's, too, when it rests: other processes use it in turn.
+class _ReleasingTrainer:
+    """Gives cached memory back to the device after every call, and moves the base to host memory while it rests.
 
-    What unsloth keeps for itself, such as buffers for recomputed layers, stays until the process ends.
+    Other processes use the device in turn. What unsloth itself holds, such as buffers for recomputed layers, stays there.
     """
 
     def __init__(self, trainer: Trainer, weights: OffloadedWeights) -> None:
         self._trainer, self._weights = trainer, weights
 
     def rest(self) -> None:
-        """Hold nothing of the model on the device until the next fit."""
+        """Move the model and the matrices to host memory until the next fit."""
         self._weights.rest()
 
     def wake(self) -> None:
-        """Be as before the rest; a fit does that by itself."""
+        """Move them back. A fit does that by itself."""
         self._weights.wake()
 
     def fit(self, jobs: Any, deadline: Any) -> Iterator[Any]:
-        """As the trainer."""
+        """Fit as the inner trainer does."""
         import torch
 
         self._weights.wake()
@@ -145,20 +148,11 @@ class _Tidy:
 
 
 def _check(model: Any, spec: TrainerSpec) -> None:
-    """Raises RuntimeError if unsloth made another model than was asked for."""
+    """Raises RuntimeError if unsloth changed the model's context or vocabulary."""
     limit = getattr(model.get_decoder(), "max_seq_length", None)
     if limit is not None and limit < spec.model.context:
         raise RuntimeError(f"unsloth would cut sequences at {limit} tokens, the context is {spec.model.context}")
     tokens = model.get_input_embeddings().num_embeddings
-    wanted = json.loads((spec.folder / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    if tokens != wanted:
-        raise RuntimeError(f"unsloth changed the vocabulary from {wanted} tokens to {tokens}")
-
-
-@contextmanager
-def _one_at_a_time(scratch: Path) -> Iterator[None]:
-    """Wait for the other workers of the run: the import patches, probes and compiles, and writes to caches that all share."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    with (scratch / "unsloth.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    expected = read_config(spec.folder)["vocab_size"]
+    if tokens != expected:
+        raise RuntimeError(f"unsloth changed the vocabulary from {expected} tokens to {tokens}")

@@ -1,4 +1,4 @@
-"""The trained weights of all slots as one flat matrix, and AdamW on it: a handful of kernels however many tensors there are.
+"""The trained weights of all slots as one matrix, and AdamW on it: a few kernels a step, however many tensors there are.
 
 Source: AdamW (Loshchilov and Hutter 2019, algorithm 2).
 """
@@ -14,11 +14,11 @@ _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class FlatWeights:
-    """Parameters of shape (slots, ...) - any shape if there is one slot - moved into `values` (slots, numbers), fp32.
+    """Parameters of shape (slots, ...), or of any shape if there is one slot, moved into `values` (slots, numbers) in fp32.
 
-    The parameters become views of `values`, so both sides see every change; `grads` is filled by `add_gradients`.
-    With `reentrant`, the model recomputes layers in backward passes of their own, as reentrant checkpointing does: the
-    gradients of what is below them reach parameters only, and would be 0 if they were asked for.
+    The parameters become views of `values`, so a change on one side is seen on the other. `add_gradients` fills `grads`.
+    `reentrant` says that the model recomputes layers in nested backward passes, as reentrant checkpointing does. Such passes
+    add gradients to `parameter.grad`, and `torch.autograd.grad` would return 0 for them.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], slots: int, reentrant: bool = False) -> None:
@@ -29,7 +29,7 @@ class FlatWeights:
         self._point()
 
     def move(self, device: torch.device) -> None:
-        """Take values and gradients to another device; parameters go on being views of them."""
+        """Move values and gradients to another device. The parameters become views of the moved tensors."""
         self.values, self.grads = self.values.to(device), self.grads.to(device)
         self._point()
 
@@ -37,23 +37,23 @@ class FlatWeights:
         at = 0
         for parameter in self._parameters:
             columns = slice(at, at + parameter.numel() // len(self.values))
-            parameter.grad = None  # it may be on another device
+            parameter.grad = None  # the old one may be on another device
             parameter.data = self.values[:, columns].view(parameter.shape)
             parameter.requires_grad_(True)
             parameter.grad = self.grads[:, columns].view(parameter.shape) if self._reentrant else None
             at = columns.stop
 
     def add_gradients(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar to `grads`."""
+        """Add the gradients of the scalar `loss` to `grads`."""
         if self._reentrant:
             loss.backward()
             return
-        found = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
-        self.grads += torch.cat([gradient.reshape(len(self.grads), -1) for gradient in found], dim=1)
+        gradients = torch.autograd.grad(loss, self._parameters, materialize_grads=True)
+        self.grads += torch.cat([gradient.reshape(len(self.grads), -1) for gradient in gradients], dim=1)
 
 
 class AdamW:
-    """AdamW state for one fit of every slot; slots can be left out of an update, each has its own learning rate."""
+    """AdamW with its state, for one fit of every slot. Each slot has its own learning rate."""
 
     def __init__(self, weights: FlatWeights, weight_decay: float) -> None:
         self.weights = weights
@@ -64,9 +64,9 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, lr: Tensor) -> None:
-        """One update with learning rates `lr` (slots,); a slot with rate 0 keeps its values.
+        """Update the weights with the learning rates `lr` (slots,). A slot with rate 0 keeps its values.
 
-        A slot that is left out once has to be left out from then on: its state still moves.
+        A slot that once had rate 0 must have it from then on: its moments are updated all the same.
         """
         self._steps += 1
         values, grads = self.weights.values, self.weights.grads
@@ -81,7 +81,7 @@ class AdamW:
 
 @torch.no_grad()
 def clip_gradients(weights: FlatWeights, limit: float) -> Tensor:
-    """Scale each slot's gradient down to norm `limit`. Returns the norms before (slots,); not finite if a gradient is not."""
+    """Scale each slot's gradient down to norm `limit`. Returns the norms (slots,) before; not finite where a gradient is not."""
     norms = torch.linalg.vector_norm(weights.grads, dim=1)
     weights.grads.mul_((limit / (norms + 1e-6)).clamp(max=1.0)[:, None])
     return norms

@@ -20,7 +20,7 @@ from solver.host import free_memory
 from solver.infer.base import Engine
 from solver.infer.registry import OWN_WEIGHTS, choose_engine
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
-from solver.model.device import CONTEXT, Demand, DevicePlan, ModelShape, plan_device
+from solver.model.device import CUDA_CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
 from solver.model.offloaded_weights import Movable, OffloadedWeights, Rests
 from solver.train.base import Trainer
@@ -81,7 +81,7 @@ class WorkerDevicePlan:
         )
         if not plan.cache:
             log.warning("device memory: too little for inference on %d tokens: %s", base.context, plan.describe())
-        own = plan.infer + CONTEXT if apart else plan.share
+        own = plan.infer + CUDA_CONTEXT if apart else plan.share
         torch.cuda.set_per_process_memory_fraction(min(1.0, own / total), base.device)
         worker_plan.plan, worker_plan.alternates = plan, plan.alternates
         worker_plan.fit_fraction = plan.fit_fraction if apart else 1.0
@@ -153,5 +153,5 @@ def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:
         step_tokens=step_tokens,
         sequences=sequences,
         slots=slots,
-        apart=apart,
+        separate_process=apart,
     )

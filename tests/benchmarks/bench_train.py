@@ -171,7 +171,7 @@ def main() -> None:
             count = sum(map(len, job.sequences))
             tokens += count
             total = {name: total.get(name, 0.0) + spent for name, spent in seconds.items()}
-            print(line(f"{job.adapter}, {count / len(job.sequences):.0f} tokens a sequence", count, seconds), flush=True)
+            print(line(f"{job.adapter_id}, {count / len(job.sequences):.0f} tokens a sequence", count, seconds), flush=True)
         print(line("all", tokens, total))
 
 

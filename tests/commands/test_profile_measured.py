@@ -144,7 +144,7 @@ class _Parts:
         for job in jobs:
             self.steps.append(job.steps)
             status: Any = {"steps": "complete", "deadline": "cut"}.get(self.fit_reason, "failed")
-            yield Fit(job.adapter, status, self.fit_reason, None, job.steps, 1, 0.0, 1.0, 1.0)
+            yield Fit(job.adapter_id, status, self.fit_reason, None, job.steps, 1, 0.0, 1.0, 1.0)
 
     def answer(self, requests: Sequence[Any], deadline: Deadline) -> Iterator[Result]:
         for request in requests:

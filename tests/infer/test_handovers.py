@@ -156,12 +156,12 @@ def test_a_core_is_closed_before_another_engine_of_the_process_starts_its_own(st
 def test_the_plan_limits_the_cache_and_the_number_of_adapters(stand_in: type[StandIn], base: Base) -> None:
     shape = ModelShape.of(base.model.config)
     wide = VllmEngine(base, InferSettings(batch_tokens=10**6))
-    assert wide._options(8).cache_bytes == shape.positions(10**6 + 2 * BLOCK, 4)
-    bounded = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(shape.positions(20_000, 4)))
-    assert bounded._options(8).cache_bytes == shape.positions(20_000, 4)
+    assert wide._options(8).cache_bytes == shape.kv_bytes(10**6 + 2 * BLOCK, 4)
+    bounded = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(shape.kv_bytes(20_000, 4)))
+    assert bounded._options(8).cache_bytes == shape.kv_bytes(20_000, 4)
     assert (wide._options(8).slots, bounded._options(8).slots) == (8, 2)
     least = VllmEngine(base, InferSettings(batch_tokens=10**6), small_plan(1))
-    assert least._options(8).cache_bytes == shape.positions(base.context + 1 + 2 * BLOCK, 4)
+    assert least._options(8).cache_bytes == shape.kv_bytes(base.context + 1 + 2 * BLOCK, 4)
 
 
 def test_the_plan_says_whether_a_quantised_base_is_unpacked(

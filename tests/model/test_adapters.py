@@ -7,6 +7,8 @@ import torch
 
 from solver.config import ModelSettings
 from solver.errors import InputError
+from solver.infer.vllm.adapters import check_adapter
+from solver.model.adapter_folder import adapter_identity
 from solver.model.adapters import apply_adapter, own_weights, save_full
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach, load_stack, read_shape
@@ -124,8 +126,29 @@ def test_bad_adapter_folders_are_named(base: Base, tiny_base: Path, tmp_path: Pa
         (ref.path / file).unlink()
         refused(ref, "corrupt")
     ref = make_lora(base, tmp_path / "config", 1)
-    (ref.path / "adapter_config.json").write_text("{}")
-    refused(ref, "not a LoRA adapter")
+    for text, words in (
+        ("{}", "not a LoRA adapter"),
+        ("[]", "not a LoRA adapter"),
+        ('{"r": 0, "lora_alpha": 8}', "its rank (r) is 0"),
+        ('{"r": Infinity, "lora_alpha": 8}', "not a LoRA adapter"),
+        ('{"r": 4', "not valid JSON"),
+    ):
+        (ref.path / "adapter_config.json").write_text(text)
+        refused(ref, words)
+    (ref.path / "adapter_config.json").unlink()
+    refused(ref, "adapter_config.json is missing")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_changes_no_adapter(base: Base, tmp_path: Path, encoding: str) -> None:
+    ref = make_lora(base, tmp_path / "marked", 1)
+    expected = read_shape(ref.path), adapter_identity(ref.path), logits(apply_adapter(base, ref))
+    file = ref.path / "adapter_config.json"
+    file.write_text(file.read_text(), encoding=encoding)
+    assert (read_shape(ref.path), adapter_identity(ref.path)) == expected[:2]
+    assert torch.equal(logits(apply_adapter(base, ref)), expected[2])
+    with pytest.raises(InputError, match="byte order mark, which vLLM cannot read"):
+        check_adapter(base, ref)
 
 
 def test_adapters_of_another_model_are_refused(base: Base, tmp_path: Path) -> None:

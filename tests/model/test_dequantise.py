@@ -119,7 +119,7 @@ def test_an_interrupted_write_leaves_nothing_to_be_taken_for_it(
 
 def test_a_disk_without_room_is_said(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dequantise.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
-    with pytest.raises(InputError, match=r"0\.0 GB of dequantised weights, 0\.0 GB are free"):
+    with pytest.raises(InputError, match=r"dequantised weights need 0\.0 GB, and 0\.0 GB are free"):
         dequantised_folder(base, tmp_path)
 
 

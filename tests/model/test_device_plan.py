@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.config import ModelSettings
-from solver.model.device import CONTEXT, USABLE, Demand, ModelShape, plan_device
+from solver.model.device import CUDA_CONTEXT, USABLE_SHARE, Demand, ModelShape, plan_device
 from solver.model.load import load_base
 
 T4, L4, H200 = int(15.8e9), int(22.3e9), 139 * 2**30
@@ -33,18 +33,18 @@ def demand(shape: ModelShape, quantized: bool = False, context: int = 8192) -> D
         step_tokens=1766,  # as many as an engine reads of this vocabulary
         sequences=256,
         slots=8,
-        apart=True,
+        separate_process=True,
     )
 
 
 def test_sizes_of_known_models() -> None:
-    assert HALF.linear + HALF.other == pytest.approx(494e6, rel=1e-3)
-    assert FOUR.linear + FOUR.other == pytest.approx(4.02e9, rel=1e-2)
-    assert EIGHT.linear + EIGHT.other == pytest.approx(8.19e9, rel=1e-2)
-    assert EIGHT.weights(2) == pytest.approx(16.4e9, rel=1e-2)
-    assert EIGHT.weights(2, quantized=True) == pytest.approx(0.516 * 6.95e9 + 2 * 1.245e9, rel=1e-2)
-    assert FOUR.positions(1, 2) == 147456  # bytes a token: 36 layers, 8 heads of 128, keys and values
-    assert 256 * FOUR.widths * 2 == pytest.approx(1.05e9, rel=0.05)  # rank 256 in 16 bits
+    assert HALF.linear_weights + HALF.other_weights == pytest.approx(494e6, rel=1e-3)
+    assert FOUR.linear_weights + FOUR.other_weights == pytest.approx(4.02e9, rel=1e-2)
+    assert EIGHT.linear_weights + EIGHT.other_weights == pytest.approx(8.19e9, rel=1e-2)
+    assert EIGHT.weight_bytes(2) == pytest.approx(16.4e9, rel=1e-2)
+    assert EIGHT.weight_bytes(2, quantized=True) == pytest.approx(0.516 * 6.95e9 + 2 * 1.245e9, rel=1e-2)
+    assert FOUR.kv_bytes(1, 2) == 147456  # bytes a token: 36 layers, 8 heads of 128, keys and values
+    assert 256 * FOUR.weights_per_rank * 2 == pytest.approx(1.05e9, rel=0.05)  # rank 256 in 16 bits
 
 
 def test_the_shape_is_that_of_a_loaded_model(tiny_base: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_shape_is_that_of_a_loaded_model(tiny_base: Path) -> None:
     shape = ModelShape.of(base.model.config)
     # not counted: norms of the heads, a few hundred weights
     heads = sum(p.numel() for name, p in base.model.named_parameters() if "q_norm" in name or "k_norm" in name)
-    assert shape.linear + shape.other + heads == base.parameters
+    assert shape.linear_weights + shape.other_weights + heads == base.parameters
     plain = SimpleNamespace(
         num_hidden_layers=2, hidden_size=64, intermediate_size=128, num_attention_heads=4, vocab_size=10, head_dim=None
     )
@@ -78,31 +78,31 @@ def test_the_shape_is_that_of_a_loaded_model(tiny_base: Path) -> None:
 def test_devices_and_models(total: int, shape: ModelShape, quantized: bool, alternates: bool, served: str) -> None:
     plan = plan_device(total, 1, demand(shape, quantized))
     assert (plan.alternates, plan.served) == (alternates, served), plan.describe()
-    assert plan.cache >= shape.positions(8192, 2)
-    assert plan.base == shape.weights(2, quantized)
+    assert plan.cache >= shape.kv_bytes(8192, 2)
+    assert plan.base == shape.weight_bytes(2, quantized)
     assert 0 < plan.fit_fraction < 1
 
 
 def test_what_is_scored_needs_room() -> None:
     """Logits in 16 bits and their log-probabilities in 32, of all tokens of a pass."""
     tokens = 1000
-    small, large = (replace(FOUR, vocabulary=vocabulary).inferred(tokens, 0, 2) for vocabulary in (16, FOUR.vocabulary))
+    small, large = (replace(FOUR, vocabulary=vocabulary).inference_bytes(tokens, 0, 2) for vocabulary in (16, FOUR.vocabulary))
     assert large - small == tokens * (FOUR.vocabulary - 16) * 6
 
 
 def test_a_smaller_cache_before_turns_are_taken() -> None:
     """A wish that is larger than the device; more room for fits and inference first goes to the cache, and half of it at most."""
-    longest = FOUR.positions(8192, 2)
+    longest = FOUR.kv_bytes(8192, 2)
     wishful = replace(demand(FOUR), cache_tokens=2**20)
     plans = [plan_device(total * 10**9, 1, wishful) for total in range(20, 320)]
     beside = [plan for plan in plans if not plan.alternates]
     assert [plan.alternates for plan in plans] == [True] * (len(plans) - len(beside)) + [False] * len(beside)
     assert 4 * longest <= beside[0].cache < 5 * longest  # as soon as there is room for a few sequences
     assert [plan.cache for plan in beside] == sorted(plan.cache for plan in beside)
-    assert beside[-1].cache == FOUR.positions(2**20, 2)
+    assert beside[-1].cache == FOUR.kv_bytes(2**20, 2)
     for plan in beside[:-1]:
-        assert plan.cache <= (plan.fit + plan.infer) / 2 or plan.cache == FOUR.positions(2**20, 2)
-        assert plan.fit >= plan.base + FOUR.trained(8192, 2, True)
+        assert plan.cache <= (plan.fit + plan.infer) / 2 or plan.cache == FOUR.kv_bytes(2**20, 2)
+        assert plan.fit >= plan.base + FOUR.training_bytes(8192, 2, True)
     large = next(plan for plan in beside if plan.total > 140e9)
     assert large.cache == pytest.approx((large.fit + large.infer) / 2)
 
@@ -112,8 +112,8 @@ def test_large_adapters_have_fewer_places() -> None:
     on_t4, on_h200 = (plan_device(total, 1, large) for total in (T4, H200))
     assert on_h200.slots == 8
     assert on_t4.slots < 8
-    assert on_t4.cache >= FOUR.positions(8192, 2)
-    assert on_t4.adapters == on_t4.slots * 256 * FOUR.widths * 2
+    assert on_t4.cache >= FOUR.kv_bytes(8192, 2)
+    assert on_t4.adapters == on_t4.slots * 256 * FOUR.weights_per_rank * 2
 
 
 def test_a_model_that_fits_no_engine_has_no_cache() -> None:
@@ -127,7 +127,7 @@ def test_settings_overrule() -> None:
     half = plan_device(H200, 1, asked, fit_share=0.5)
     assert not half.alternates
     assert half.fit == pytest.approx(half.infer, rel=1e-6)
-    assert half.cache == HALF.positions(32768, 2)
+    assert half.cache == HALF.kv_bytes(32768, 2)
     assert plan_device(T4, 1, asked, fit_share=0.999).alternates  # nothing is left for an engine
 
 
@@ -143,9 +143,9 @@ def test_settings_overrule() -> None:
 def test_nothing_is_given_twice(
     total: int, workers: int, shape: ModelShape, quantized: bool, apart: bool, fit_share: float | None, alternate: bool | None
 ) -> None:
-    plan = plan_device(total, workers, replace(demand(shape, quantized), apart=apart), fit_share, alternate)
-    contexts = CONTEXT * (1 + apart)
-    assert workers * plan.share <= total * USABLE
+    plan = plan_device(total, workers, replace(demand(shape, quantized), separate_process=apart), fit_share, alternate)
+    contexts = CUDA_CONTEXT * (1 + apart)
+    assert workers * plan.share <= total * USABLE_SHARE
     if plan.alternates:
         assert plan.fit == plan.infer == plan.share - contexts
     else:
@@ -154,7 +154,7 @@ def test_nothing_is_given_twice(
         assert plan.cache
     if plan.cache:
         assert plan.weights + plan.adapters + plan.cache <= plan.infer
-        assert shape.positions(8192, 2) <= plan.cache <= shape.positions(32768, 2)
+        assert shape.kv_bytes(8192, 2) <= plan.cache <= shape.kv_bytes(32768, 2)
 
 
 @given(total=st.integers(8 * 10**9, 190 * 10**9), shape=st.sampled_from([HALF, FOUR, EIGHT]), quantized=st.booleans())

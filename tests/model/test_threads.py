@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from solver.model.threads import PERIOD, TOLERATED, ThreadGovernor, Usage, linux_usage, suitable
+from solver.model.threads import PERIOD_SECONDS, TOLERATED_CORES, CpuSeconds, ThreadGovernor, linux_usage, suitable_threads
 
 
 class Machine:
@@ -15,7 +15,9 @@ class Machine:
 
     def __init__(self, cores: int, most: int) -> None:
         self.now, self.others, self.own, self.used = 0.0, 0.0, 0.0, most
-        self.governor = ThreadGovernor(most, cores, lambda: Usage(self.others + self.own, self.own), lambda: self.now, self._use)
+        self.governor = ThreadGovernor(
+            most, cores, lambda: CpuSeconds(self.others + self.own, self.own), lambda: self.now, self._use
+        )
 
     def _use(self, threads: int) -> None:
         self.used = threads
@@ -31,25 +33,33 @@ class Machine:
 
 @pytest.mark.parametrize(
     ("most", "cores", "others", "threads"),
-    [(2, 2, 0.0, 2), (2, 2, TOLERATED, 2), (2, 2, 1.0, 1), (2, 2, 2.0, 1), (8, 8, 3.1, 5), (4, 8, 3.1, 4), (2, 2, -0.01, 2)],
+    [
+        (2, 2, 0.0, 2),
+        (2, 2, TOLERATED_CORES, 2),
+        (2, 2, 1.0, 1),
+        (2, 2, 2.0, 1),
+        (8, 8, 3.1, 5),
+        (4, 8, 3.1, 4),
+        (2, 2, -0.01, 2),
+    ],
 )
 def test_leaves_out_the_threads_that_have_no_core(most: int, cores: int, others: float, threads: int) -> None:
-    assert suitable(most, cores, others) == threads
+    assert suitable_threads(most, cores, others) == threads
 
 
 def test_gives_up_a_thread_and_takes_it_back() -> None:
     machine = Machine(cores=2, most=2)
-    assert machine.run(PERIOD, others=0.0) == 2
-    assert machine.run(PERIOD, others=1.0) == 1
-    assert machine.run(PERIOD, others=1.0) == 1
-    assert machine.run(PERIOD, others=0.0) == 2
+    assert machine.run(PERIOD_SECONDS, others=0.0) == 2
+    assert machine.run(PERIOD_SECONDS, others=1.0) == 1
+    assert machine.run(PERIOD_SECONDS, others=1.0) == 1
+    assert machine.run(PERIOD_SECONDS, others=0.0) == 2
 
 
 def test_looks_once_a_period() -> None:
     machine = Machine(cores=2, most=2)
-    assert machine.run(PERIOD / 3, others=1.0) == 2
-    assert machine.run(PERIOD / 3, others=1.0) == 2
-    assert machine.run(PERIOD, others=1.0) == 1
+    assert machine.run(PERIOD_SECONDS / 3, others=1.0) == 2
+    assert machine.run(PERIOD_SECONDS / 3, others=1.0) == 2
+    assert machine.run(PERIOD_SECONDS, others=1.0) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the load of others is not known")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from prompt_decoding import decode_prompt
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -224,7 +225,7 @@ def sides_seen(sides: str, store: PairStore) -> list[tuple[bool, bool]]:
         ids = sampler.draw(rng).sequence.ids
         # the last pair is shown with its answer: cut after the last output marker to read the others
         end = max(i for i in range(len(ids)) if tuple(ids[i : i + len(codec.output_marker)]) == codec.output_marker)
-        pairs, _ = codec.decode_prompt(ids[: end + len(codec.output_marker)])
+        pairs, _ = decode_prompt(codec, ids[: end + len(codec.output_marker)])
         shown = all(p.input.tobytes() + bytes(p.input.shape) in inputs for p in pairs)
         seen.append((shown, all(p.output.tobytes() + bytes(p.output.shape) in outputs for p in pairs)))  # type: ignore[union-attr]
     return seen
@@ -255,7 +256,7 @@ def test_a_view_of_one_side_is_the_same_for_all_pairs() -> None:
     settings = SamplerSettings(max_tokens=512, min_pairs=4, max_pairs=4, sides=("input",), output_transform=0.0, permute_all=1.0)
     ids = Sampler(family, {}, codec, settings, 0).draw(np.random.default_rng(5)).sequence.ids
     end = max(i for i in range(len(ids)) if tuple(ids[i : i + len(codec.output_marker)]) == codec.output_marker)
-    pairs, last = codec.decode_prompt(ids[: end + len(codec.output_marker)])
+    pairs, last = decode_prompt(codec, ids[: end + len(codec.output_marker)])
     by_output = {g[:2, :2].tobytes(): g for g in grids}
     originals = [by_output[p.output.tobytes()] for p in pairs]  # type: ignore[union-attr]
     fitting = []

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import torch
 from plain_qwen3 import write_plain_qwen3
+from prompt_decoding import decode_prompt
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -125,7 +126,7 @@ def test_sequences_are_well_formed_and_within_bounds(store: PairStore) -> None:
         sequence = sampler(store).draw(rng).sequence
         assert len(sequence) <= SETTINGS.max_tokens
         last = int(np.flatnonzero(sequence.ids == codec.output_marker[0])[-1])
-        demonstrations, _ = codec.decode_prompt(sequence.ids[: last + 1])
+        demonstrations, _ = decode_prompt(codec, sequence.ids[: last + 1])
         assert SETTINGS.min_pairs - 1 <= len(demonstrations) < SETTINGS.max_pairs
         assert codec.decode_answer(sequence.ids[last + 1 :]) is not None
         assert sequence.weights[last] == 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from solver.config import ModelSettings
 from solver.model.fused_training import decoder_states
 from solver.model.load import load_base
-from solver.train.batches import Row, collate, micro_batches, optimizer_batches, padded_tokens
+from solver.train.batches import BatchRow, collate, micro_batches, optimizer_batches, padded_tokens
 from solver.train.loss import slot_losses
 from solver.train.schedule import rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
@@ -45,7 +45,7 @@ def test_batches_hold_like_lengths_in_a_seeded_order() -> None:
 @given(st.lists(st.integers(2, 60), min_size=1, max_size=20), st.integers(1, 200))
 def test_micro_batches_keep_every_row_within_the_limit(lengths: list[int], limit: int) -> None:
     rng = np.random.default_rng(0)
-    rows = [Row(0, sequence(rng, n), 1.0) for n in lengths]
+    rows = [BatchRow(0, sequence(rng, n), 1.0) for n in lengths]
     groups = micro_batches(rows, limit)
     assert sorted(id(row) for group in groups for row in group) == sorted(map(id, rows))
     for group in groups:
@@ -57,7 +57,7 @@ def test_padding_and_unweighted_tails_change_nothing(tiny_base: Path) -> None:
     """Right padding without a mask equals one sequence at a time through the model's own forward pass."""
     base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
     rng = np.random.default_rng(1)
-    rows = [Row(slot, sequence(rng, n, w), float(n)) for slot, (n, w) in enumerate([(30, None), (7, None), (25, 12)])]
+    rows = [BatchRow(slot, sequence(rng, n, w), float(n)) for slot, (n, w) in enumerate([(30, None), (7, None), (25, 12)])]
     together = slot_losses(decoder_states(base.model), base.model.lm_head, collate(rows, base.codec.pad), 3)
     for row in rows:
         ids = torch.from_numpy(row.sequence.ids.astype(np.int64))
@@ -70,7 +70,7 @@ def test_padding_and_unweighted_tails_change_nothing(tiny_base: Path) -> None:
 def test_a_row_does_not_see_its_neighbours(tiny_base: Path) -> None:
     base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
     rng = np.random.default_rng(2)
-    fixed, *others = (Row(slot, sequence(rng, 20), 1.0) for slot in (0, 1, 1))
+    fixed, *others = (BatchRow(slot, sequence(rng, 20), 1.0) for slot in (0, 1, 1))
     losses = [
         slot_losses(decoder_states(base.model), base.model.lm_head, collate([fixed, other], base.codec.pad), 2)
         for other in others
@@ -85,7 +85,7 @@ def test_chunked_logits_give_equal_losses_and_gradients(tiny_base: Path, monkeyp
     base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
     base.model.requires_grad_(True)
     rng = np.random.default_rng(3)
-    batch = collate([Row(slot, sequence(rng, 20 + slot), 1.0) for slot in range(3)], base.codec.pad)
+    batch = collate([BatchRow(slot, sequence(rng, 20 + slot), 1.0) for slot in range(3)], base.codec.pad)
     chunks = record_calls(monkeypatch, loss, "checkpoint")
     found, counts = [], []
     for limit in (2**26, 16 * 7):

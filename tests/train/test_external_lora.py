@@ -18,7 +18,7 @@ from solver.config import ModelSettings, TrainSettings
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape
-from solver.train.external_lora import ExternalLoraTarget, ExternalLoraTrainer
+from solver.train.external_lora import ExternalLoraFitTarget, ExternalLoraTrainer
 from solver.train.loop import Loop
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
@@ -55,7 +55,7 @@ def wrap(base: Base, checkpointing: bool) -> ExternalLoraTrainer:
     view = Base(inner, base.codec, base.device, base.dtype, base.path, base.context)
     shape = LoraShape(SETTINGS.rank, SETTINGS.alpha, SETTINGS.rslora)
     return ExternalLoraTrainer(
-        Loop(view, ExternalLoraTarget(view, shape, checkpointing), SETTINGS, base.path.parent / "wrapped", None)
+        Loop(view, ExternalLoraFitTarget(view, shape, checkpointing), SETTINGS, base.path.parent / "wrapped", None)
     )
 
 

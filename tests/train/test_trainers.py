@@ -178,7 +178,7 @@ def test_a_fit_equals_plain_peft_and_torch(base: Base, tiny_base: Path, tmp_path
 def test_refit_goes_on_from_the_start(base: Base, tmp_path: Path, trainer: str) -> None:
     job = FitJob("first", sequences(5, count=2), steps=60)
     (first,) = fit_all(base, tmp_path, [job], trainer=trainer)
-    (second,) = fit_all(base, tmp_path, [replace(job, adapter="second", steps=2, start=first.adapter)], trainer=trainer)
+    (second,) = fit_all(base, tmp_path, [replace(job, adapter_id="second", steps=2, start=first.adapter)], trainer=trainer)
     assert second.first_loss < first.first_loss - 0.5
     assert second.adapter is not None
     assert second.adapter.path == tmp_path / "second"
@@ -272,7 +272,7 @@ def test_out_of_memory_halves_the_batch_once_then_gives_up(base: Base, tmp_path:
     assert (fit.status, fit.steps) == ("complete", 3)
     assert max(sizes[1:]) <= 60
     limit = 10
-    (fit,) = fit_all(base, tmp_path, [replace(job, adapter="n")], trainer="lora")
+    (fit,) = fit_all(base, tmp_path, [replace(job, adapter_id="n")], trainer="lora")
     assert (fit.status, fit.reason, fit.adapter) == ("failed", "oom", None)
 
 

@@ -45,14 +45,14 @@ def hanging(spec: TrainerSpec) -> Any:
 class _Fatal:
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
         for job in jobs:
-            if job.adapter == "crash":
+            if job.adapter_id == "crash":
                 os._exit(9)
-            if job.adapter == "hang":
+            if job.adapter_id == "hang":
                 time.sleep(60)
-            if job.adapter == "raise":
+            if job.adapter_id == "raise":
                 raise RuntimeError("kernel image is wrong\nfor this device")
             log.warning("out of memory: micro-batches are smaller now")
-            yield Fit(job.adapter, "complete", "steps", None, job.steps, 0, 0.0, 1.0, 1.0)
+            yield Fit(job.adapter_id, "complete", "steps", None, job.steps, 0, 0.0, 1.0, 1.0)
 
 
 def fatal(spec: TrainerSpec) -> Callable[[TrainSettings], Trainer]:
@@ -88,7 +88,7 @@ class _Resting:
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> Iterator[Fit]:
         for job in jobs:
             self._note("fit")
-            if "crash" in job.adapter and job.adapter.endswith("1"):  # the second task of such an item
+            if "crash" in job.adapter_id and job.adapter_id.endswith("1"):  # the second task of such an item
                 os._exit(9)
             yield from self._trainer.fit([job], deadline)
 

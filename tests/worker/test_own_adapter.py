@@ -83,7 +83,7 @@ def test_a_fit_without_steps_does_not_make_it_the_runs_to_delete(tmp_path: Path,
     class Cut(StepTrainer):
         def fit(self, jobs, deadline):  # type: ignore[no-untyped-def]
             for job in jobs:
-                yield Fit(job.adapter, "cut", "deadline", job.start, 0, 0, 0.0, 2.0, 2.0)
+                yield Fit(job.adapter_id, "cut", "deadline", job.start, 0, 0, 0.0, 2.0, 2.0)
 
     solver._trainer = Cut(tmp_path)
     (outcome,) = solver.work(item(3))

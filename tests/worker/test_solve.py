@@ -244,7 +244,7 @@ def test_several_tasks_are_one_call_each_and_reported_twice(tmp_path: Path) -> N
     assert [outcome.final for outcome in outcomes] == [False, False, True, True]
     assert not outcomes[0].queries[0].scores
     assert outcomes[2].queries[0].scores
-    assert [job.adapter for job in bench.trainer.jobs] == ["r1i1t0", "r1i1t1"]
+    assert [job.adapter_id for job in bench.trainer.jobs] == ["r1i1t0", "r1i1t1"]
 
 
 def test_a_shared_fit_deals_the_tasks_out_in_turn(tmp_path: Path) -> None:

@@ -164,8 +164,8 @@ def test_machines_and_models(machine: str, model: str, more: list[str], alternat
     demand = demand_of(settings, large, apart=True)
     plan = plan_device(DEVICES[machine], 1, demand)
     assert plan.alternates == alternates, plan.describe()
-    wished = demand.shape.positions(settings.infer.batch_tokens, 2)
-    assert min(wished, demand.shape.positions(2 * large.context, 2)) <= plan.cache <= wished
+    wished = demand.shape.kv_bytes(settings.infer.batch_tokens, 2)
+    assert min(wished, demand.shape.kv_bytes(2 * large.context, 2)) <= plan.cache <= wished
 
 
 class StandInCore:

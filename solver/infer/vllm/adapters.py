@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from solver.errors import InputError
 from solver.infer.vllm.shim import RANKS
+from solver.model.adapter_folder import CONFIG
 from solver.model.load import Base
 from solver.model.lora import check_fits, read_shape
+from solver.textfile import is_plain
 from solver.types import AdapterRef
 
 
@@ -19,6 +21,8 @@ def check_adapter(base: Base, ref: AdapterRef) -> int:
     if not ref.path.is_dir():
         raise InputError(f"{ref.path}: adapter {ref.id} is missing")
     rank = read_shape(ref.path).rank
+    if not is_plain(ref.path / CONFIG):
+        raise InputError(f"{ref.path}: {CONFIG} begins with a byte order mark, which vLLM cannot read: save it as plain UTF-8")
     if rank > RANKS[-1]:
         raise InputError(f"{ref.path}: adapter has rank {rank}, vLLM serves at most {RANKS[-1]}")
     return check_fits(base, ref.path)
