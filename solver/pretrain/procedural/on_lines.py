@@ -443,10 +443,7 @@ def paint_by_nearest_shore(grid: Grid) -> Grid:
 
 @primitive("strip")
 def grow_rows(grid: Grid, direction: Literal["longer", "shorter"]) -> Grid:
-    """Make a grid from one row: each next row has its run of filled cells one cell longer (or shorter).
-
-    There are half as many rows as columns. A longer run repeats its last colour.
-    """
+    """Make a grid from one row, half as high as wide: in each next row the run of filled cells is one longer (or shorter)."""
     (row,) = grid
     filled = int((row > 0).sum())
     rows = []
