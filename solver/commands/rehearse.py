@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -242,19 +242,9 @@ def _records(scene: Scene, runs: int, processes: int) -> Iterator[RunRecord]:
         yield from (one_run(scene, number) for number in range(runs))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, -(-runs // CHUNK)), context, _set_scene, (scene,)) as pool:
-        yield from pool.map(_run_in_process, range(runs), chunksize=CHUNK)
-
-
-_SCENE: list[Scene] = []  # of a child process
-
-
-def _set_scene(scene: Scene) -> None:
-    _SCENE[:] = [replace(scene, good_grids={})]  # its keys are identities of objects in the parent process
-
-
-def _run_in_process(number: int) -> RunRecord:
-    return one_run(_SCENE[0], number)
+    run = partial(one_run, replace(scene, good_grids={}))  # its keys are identities of objects in this process
+    with ProcessPoolExecutor(min(processes, -(-runs // CHUNK)), context) as pool:
+        yield from pool.map(run, range(runs), chunksize=CHUNK)
 
 
 def _cores() -> int:

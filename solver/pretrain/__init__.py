@@ -1,1 +1,1 @@
-"""Making and continuing the base model."""
+"""Pre-training: corpora, and the loop that makes, continues or fine-tunes a base model."""

@@ -1,8 +1,9 @@
-"""Checkpoints of a training: a model folder (or adapter) anyone can load, with the exact training state beside it.
+"""Checkpoints of pre-training: a model folder or an adapter that anyone can load, with the exact training state beside it.
 
-`OUT/latest` is a link to the newest complete checkpoint; a checkpoint is written under another name first, so a full
-disk or a kill leaves the previous one. Tensor files stay below 15 MiB each (a tensor that is larger by itself apart), so that
-they travel through narrow doors; the files of `STATE_FILES` alone are enough to go on from with a model of this package.
+`OUT/latest` is a link to the newest complete checkpoint. A checkpoint is written under a temporary name first, so a full disk or
+a kill leaves the previous one in place. Weights and optimizer state are in shards of at most 15 MiB, unless one tensor is larger,
+because some machines allow only small files to be copied. For a model of this package `state.json` and the shards are enough to
+go on exactly.
 """
 
 from __future__ import annotations
@@ -27,27 +28,26 @@ from solver.model.cell_decoder import CellDecoderConfig, CellDecoderForCausalLM
 from solver.model.folder import check_folder
 from solver.pretrain.target import LoraTarget, PretrainTarget
 
-SHARD_BYTES = 15 * 2**20  # of a file; a larger tensor has one of its own
-_HEAD_BYTES = 160  # of a file's head at most: for itself, and for a tensor beside its name
-KEEP = 2
-# by model_type: the models that can be continued. New ones are of the first kind
+SHARD_BYTES = 15 * 2**20  # of a file at most; a larger tensor has a file of its own
+_HEADER_BYTES = 160  # upper bound of a safetensors header's own size, and of its entry for a tensor without the name
+KEPT_CHECKPOINTS = 2
+# Model types that can be continued. New models are of the first one.
 ARCHITECTURES: Mapping[str, tuple[Any, type[PreTrainedModel]]] = {
     "cell_decoder": (CellDecoderConfig, CellDecoderForCausalLM),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 _SHARDS = ("weights-*.safetensors", "optimizer-*.safetensors")
-STATE_FILES = ("state.json", *_SHARDS)
 
 
 class CheckpointError(Exception):
-    """A checkpoint could not be written; the one before is as it was."""
+    """A checkpoint could not be written; the previous one is unchanged."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: optimizer steps, real tokens, and the next (block, batch) of the data.
+    """How far a training has come: optimizer steps, unpadded tokens, seconds, and the next (block, batch) of the data of `seed`.
 
-    `by_source` are the tokens of each corpus; checkpoints from before these were counted have none, so they may sum to less.
+    `by_source` has the tokens of each source. Older checkpoints did not count these, so their sum may be less than `tokens`.
     """
 
     steps: int = 0
@@ -60,9 +60,10 @@ class Position:
 
 
 def save_checkpoint(out: Path, target: PretrainTarget, optimizers: Iterable[torch.optim.Optimizer], position: Position) -> Path:
-    """Write what was trained, fp32 weights, bf16 optimizer state and position; then point `OUT/latest` at them.
+    """Write the model or adapter, fp32 weights, bf16 optimizer state and position to a new folder; point `OUT/latest` at it.
 
-    Raises CheckpointError if the disk refuses; nothing of the attempt is left, and `OUT/latest` is what it was.
+    Keeps the newest KEPT_CHECKPOINTS folders. Gives the new one. Raises CheckpointError if it cannot be written; the partial
+    folder is deleted then, and `OUT/latest` is unchanged.
     """
     final = _unused(out, f"step-{position.steps:07d}")
     partial = out / f".{final.name}.partial"
@@ -91,30 +92,34 @@ def save_checkpoint(out: Path, target: PretrainTarget, optimizers: Iterable[torc
         shutil.rmtree(partial, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
         raise CheckpointError(f"{final}: the checkpoint cannot be written: {reason}") from error
-    # by age: a folder may hold later steps of an earlier training
-    for old in sorted(out.glob("step-*"), key=lambda folder: folder.stat().st_mtime_ns)[:-KEEP]:
+    # sorted by age, not by steps: an earlier training in the same folder may have made more steps
+    for old in sorted(out.glob("step-*"), key=lambda folder: folder.stat().st_mtime_ns)[:-KEPT_CHECKPOINTS]:
         if old != final:
             shutil.rmtree(old, ignore_errors=True)
     return final
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """The model of a checkpoint in fp32: exact weights if the training state is there, else the shipped bf16 ones.
+    """The model of a checkpoint in fp32, from the exact weights if the training state is there, else from the bf16 model folder.
 
-    Raises InputError for a folder that is no grid model, or one of another codec version or architecture.
+    Raises InputError if the folder holds no grid model, or one of another codec version or architecture.
     """
     state = read_state(folder) or {}
     if state.get("kind", "grid") != "grid":
-        raise InputError(f"{folder}: a fine-tuning of another model: give that model with --init")
-    found = state["codec"] if state else _codec_of(folder)
-    if found != grid_codec().name:
-        raise InputError(f"{folder}: the model is written for codec {found}, this version has {grid_codec().name}")
+        raise InputError(f"{folder}: a checkpoint of a fine-tuning; give the model that it started from with --init")
+    codec = state["codec"] if state else _codec_of(folder)
+    if codec != grid_codec().name:
+        raise InputError(f"{folder}: the model was made for codec {codec}; this version of the package has {grid_codec().name}")
     config = state["config"] if state else _json(folder / "config.json")
     kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
-        raise InputError(f"{folder}: a model of architecture {kind}; this version trains {', '.join(ARCHITECTURES)}")
+        raise InputError(
+            f"{folder}: a model of architecture {kind}; the architectures that can be trained are {', '.join(ARCHITECTURES)}"
+        )
     if config.get("vocab_size") != len(GRID_VOCABULARY):
-        raise InputError(f"{folder}: a model of {config.get('vocab_size')} tokens, codec {found} has {len(GRID_VOCABULARY)}")
+        raise InputError(
+            f"{folder}: a model with a vocabulary of {config.get('vocab_size')} tokens; codec {codec} has {len(GRID_VOCABULARY)}"
+        )
     exact = _load_sharded(folder, "weights", state)
     config_class, model_class = ARCHITECTURES[kind]
     try:
@@ -134,7 +139,7 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """`state.json` of a checkpoint, or None if the folder holds a model alone. Raises InputError if it is damaged."""
+    """`state.json` of a checkpoint; None for a folder with a model alone. Raises InputError if it is missing or damaged."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such checkpoint")
     file = folder / "state.json"
@@ -150,7 +155,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def read_position(folder: Path) -> Position | None:
-    """Where the training of a checkpoint stood, None for a model alone. Raises InputError if its state is damaged."""
+    """The position of a checkpoint; None for a folder with a model alone. Raises InputError if its state is damaged."""
     state = read_state(folder)
     if state is None:
         return None
@@ -161,22 +166,23 @@ def read_position(folder: Path) -> Position | None:
 
 
 def load_state(folder: Path, target: PretrainTarget, optimizers: Iterable[torch.optim.Optimizer]) -> Position | None:
-    """Restore what is trained and optimizer state; the position to go on from, or None if the folder holds a model alone.
+    """Load trained parameters and optimizer state; gives the position to go on from, None for a folder with a model alone.
 
-    Raises InputError if the checkpoint is of another kind of training, codec, architecture or first model.
+    A grid model is loaded by `load_model` instead. Raises InputError if the checkpoint belongs to a training of another kind,
+    codec or architecture, or to one that started from another model.
     """
     state = read_state(folder)
     if state is None:
         return None
-    # checkpoints without a kind are from before there were several
-    for what, found, wanted in (
+    # older checkpoints have no kind: all of them were of grid models
+    for what, saved, wanted in (
         ("of the kind", state.get("kind", "grid"), target.kind),
         ("written for codec", state["codec"], target.codec.name),
         ("of architecture", state["config"].get("model_type"), target.model.config.model_type),
         ("fine-tuned from model", state.get("init", ""), target.init),
     ):
-        if found != wanted:
-            raise InputError(f"{folder}: the checkpoint is {what} {found!r}, this training {wanted!r}")
+        if saved != wanted:
+            raise InputError(f"{folder}: the checkpoint is {what} {saved!r}, this training {wanted!r}")
     if isinstance(target, LoraTarget):
         target.read(folder)
     elif target.kind == "full":
@@ -187,14 +193,14 @@ def load_state(folder: Path, target: PretrainTarget, optimizers: Iterable[torch.
         for group in optimizer.param_groups:
             for p in group["params"]:
                 prefix = names[p] + ":"
-                found_state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-                if found_state:
-                    optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in found_state.items()}
+                saved_state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+                if saved_state:
+                    optimizer.state[p] = {k: v if k == "step" else v.to(p) for k, v in saved_state.items()}
     return read_position(folder)
 
 
 def _load_weights(model: torch.nn.Module, weights: Mapping[str, Tensor], folder: Path) -> None:
-    own = dict(model.named_parameters())  # the tied head once
+    own = dict(model.named_parameters())  # named_parameters gives tied weights once
     for name in own.keys() | weights.keys():
         if name not in own or name not in weights or own[name].shape != weights[name].shape:
             raise InputError(f"{folder}: the weights do not fit the configuration: {name}")
@@ -212,18 +218,18 @@ def _codec_of(folder: Path) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise InputError(f"{file}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{file}: not an object")
-    return found
+    if not isinstance(value, dict):
+        raise InputError(f"{file}: not a JSON object")
+    return value
 
 
 def _unused(out: Path, name: str) -> Path:
-    """A path of that name, or of one like it: what is there already may be the only good checkpoint."""
+    """A path below `out` that does not exist, called `name` or `name-N`. An existing folder may be the only good checkpoint."""
     path, number = out / name, 1
     while path.exists():
         path, number = out / f"{name}-{number}", number + 1
@@ -231,7 +237,7 @@ def _unused(out: Path, name: str) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """Have the disk take the files before anything points at them."""
+    """Write all files of a folder through to the disk."""
     for file in folder.rglob("*"):
         if file.is_file():
             descriptor = os.open(file, os.O_RDONLY)
@@ -252,15 +258,16 @@ def _optimizer_state(target: PretrainTarget, optimizers: Iterable[torch.optim.Op
 
 
 def _save_sharded(tensors: Mapping[str, Tensor], folder: Path, prefix: str) -> None:
+    """Write tensors to files `PREFIX-NN.safetensors` of at most SHARD_BYTES; a larger tensor has a file of its own."""
     if not tensors:
         return
     shards: list[dict[str, Tensor]] = [{}]
-    room = SHARD_BYTES - _HEAD_BYTES
+    room = SHARD_BYTES - _HEADER_BYTES
     for name, tensor in tensors.items():
-        size = tensor.numel() * tensor.element_size() + len(name.encode()) + _HEAD_BYTES
+        size = tensor.numel() * tensor.element_size() + len(name.encode()) + _HEADER_BYTES
         if size > room and shards[-1]:
             shards.append({})
-            room = SHARD_BYTES - _HEAD_BYTES
+            room = SHARD_BYTES - _HEADER_BYTES
         shards[-1][name] = tensor.contiguous().cpu()
         room -= size
     for place, shard in enumerate(shards):
@@ -268,10 +275,10 @@ def _save_sharded(tensors: Mapping[str, Tensor], folder: Path, prefix: str) -> N
 
 
 def _load_sharded(folder: Path, prefix: str, state: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of all shards, none if there are no shards. Raises InputError if one is damaged, or missing beside others."""
+    """The tensors of all shards; empty without shards. Raises InputError if one is damaged, or if some but not all are there."""
     tensors: dict[str, Tensor] = {}
     paths = sorted(folder.glob(f"{prefix}-*.safetensors"))
-    for name in state.get("shards", ()) if paths else ():  # checkpoints from before shards were listed have none
+    for name in state.get("shards", ()) if paths else ():  # older checkpoints do not list their shards
         if name.startswith(f"{prefix}-") and folder / name not in paths:
             raise InputError(f"{folder / name}: missing: the checkpoint is not whole")
     for path in paths:

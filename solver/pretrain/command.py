@@ -1,4 +1,4 @@
-"""`solver pretrain`: make or continue a base model, or fine-tune somebody else's on the same data.
+"""`solver pretrain`: make or continue a base model of this package, or fine-tune another model on the same data.
 
 solver pretrain --corpus DIR --minutes 60 --out runs/pretrain
 solver pretrain --corpus DIR --minutes 30 --out runs/pretrain --resume runs/pretrain/latest
@@ -27,7 +27,7 @@ from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.model.dtype import pick_device
 from solver.pretrain.checkpoint import Position, load_model, read_position, read_state
-from solver.pretrain.corpora import READING, build_store
+from solver.pretrain.corpora import READER_VERSION, build_store
 from solver.pretrain.group import Group, joined_group
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.loop import LoopSettings, train
@@ -42,6 +42,7 @@ PRESETS: Mapping[str, Shape] = {
     "base": Shape(hidden=256, layers=8, heads=4, ffn=768),
     "mid": Shape(hidden=384, layers=10, heads=6, ffn=1152),
 }
+# usual shares of the sources; a source that is not listed has the share 1
 MIXTURE: Mapping[str, float] = {
     "procedural": 0.3,
     "rearc": 0.252,
@@ -62,25 +63,25 @@ VALIDATION_SEED = 7
 
 @dataclass(frozen=True)
 class PretrainOptions:
-    """What the command line gives."""
+    """The options of the command line."""
 
     out: Path
-    corpus: Path | None  # a folder of corpus files; None: the ARC-AGI training sets and procedural families alone
+    corpus: Path | None  # a corpus file or a folder of them; None: the ARC-AGI training sets and procedural families alone
     loop: LoopSettings
-    preset: str | None = None  # size of a new model; none: DEFAULT_PRESET
+    preset: str | None = None  # size of a new model; None: DEFAULT_PRESET
     resume: Path | None = None
-    init: Path | None = None  # a causal language model to fine-tune instead of a grid model
-    lora_rank: int | None = None  # with `init`: LoRA of that rank instead of all weights
+    init: Path | None = None  # folder of a causal language model to fine-tune, in place of a grid model
+    lora_rank: int | None = None  # with `init`: train LoRA matrices of that rank in place of all weights
     seed: int = 0
     device: str = "cpu"
     sampler: SamplerSettings = field(default_factory=SamplerSettings)
-    mixture: Mapping[str, float] = field(default_factory=lambda: MIXTURE)  # share of the sequences by source
+    mixture: Mapping[str, float] = field(default_factory=lambda: MIXTURE)  # shares of the sequences, by source
 
 
 def pretrain(options: PretrainOptions, report: Callable[[str], None]) -> Position:
-    """Run the command, as one process of a group where torchrun has started several.
+    """Train, as one process of a group if torchrun has started several. Gives the position at the end.
 
-    Raises InputError for unusable corpora, presets, models or checkpoints.
+    `report` gets the lines of the first process. Raises InputError for unusable options, corpora, models or checkpoints.
     """
     _check_device(options.device)
     with joined_group(options.device) as group:
@@ -99,29 +100,30 @@ def _pretrain(options: PretrainOptions, report: Callable[[str], None], group: Gr
     codec = target.codec
     guard = evaluation_guard()
     if not group.leads:
-        group.wait()  # the first process packs the corpora
+        group.wait()  # until the first process has packed the corpora
     store = load_store(options.corpus, options.out, guard, report)
     if group.leads:
         group.wait()
     kept_out = [held_out(name) for name in store.names]
-    learnt, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
-    _check_mixture(options.mixture, {*learnt.sources, *endless})
-    sampler = Sampler(learnt, options.mixture, codec, options.sampler, seed, endless)
+    training_store, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
+    _check_mixture(options.mixture, {*training_store.sources, *endless})
+    sampler = Sampler(training_store, options.mixture, codec, options.sampler, seed, endless)
     validation = validation_batches(store.select(kept_out), guard, options.sampler, codec)
     trained = sum(p.numel() for p in target.parameters().values())
     devices = options.device if group.size == 1 else f"{options.device}, {group.size} processes"
     report(
-        f"{target.kind}: {trained:,} parameters; {len(store) - sum(kept_out)} stored families to learn from, "
-        f"{sum(kept_out)} held out, procedural ones without end; {torch.get_num_threads()} threads on {devices}"
+        f"{target.kind}: {trained:,} trained parameters; {len(training_store)} stored families to train on, "
+        f"{sum(kept_out)} held out; procedural families are made as needed; {torch.get_num_threads()} threads on {devices}"
     )
     return train(target, sampler, validation, options.loop, options.out, options.resume, seed, report, group=group)
 
 
 def _silent(_: str) -> None:
-    """What processes but the first one have to say is what it says, too."""
+    """The report of all processes but the first, whose lines would only repeat."""
 
 
 def _check_device(name: str) -> None:
+    """Raises InputError, worded for the option --device, for a device that this machine does not have."""
     try:
         pick_device(name)
     except InputError as error:
@@ -129,16 +131,16 @@ def _check_device(name: str) -> None:
 
 
 def _data_seed(options: PretrainOptions, report: Callable[[str], None]) -> int:
-    """The seed of the data: that of the checkpoint, whose position means nothing in the data of another one."""
+    """The seed of the data. A checkpoint brings its own, because its position has no meaning in the data of another seed."""
     position = None if options.resume is None else read_position(options.resume)
     if position is None or position.seed == options.seed:
         return options.seed
-    report(f"the data goes on where {options.resume} left it, with its seed {position.seed}")
+    report(f"the data goes on from the position of {options.resume}, with its seed {position.seed}")
     return position.seed
 
 
 def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:
-    """Raises InputError for shares of sources that are not there, except the usual ones."""
+    """Raises InputError for shares of unknown sources, and if nothing is left to draw. Sources of MIXTURE may be missing."""
     unknown = sorted(mixture.keys() - MIXTURE.keys() - sources)
     if unknown:
         raise InputError(f"--mixture: no source {unknown[0]!r}; there are: {', '.join(sorted(sources))}")
@@ -147,7 +149,7 @@ def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:
 
 
 def make_target(options: PretrainOptions) -> PretrainTarget:
-    """What the options train. Raises InputError for options that exclude each other, and for unusable models."""
+    """What the options train. Raises InputError for options that exclude each other and for unusable models."""
     if options.init is None:
         if options.lora_rank is not None:
             raise InputError("--lora needs the model to fine-tune: --init FOLDER")
@@ -162,7 +164,7 @@ def make_target(options: PretrainOptions) -> PretrainTarget:
             _check_preset(options.preset, old.config, new.config, options.resume)
         return GridTarget(old)
     if options.preset is not None:
-        raise InputError("--preset is the size of a new model; --init brings its own")
+        raise InputError("--preset sets the size of a new model; a model given with --init has its own size")
     if options.resume is not None and read_state(options.resume) is None:
         raise InputError(f"{options.resume}: not a checkpoint of a fine-tuning (no state.json)")
     if options.lora_rank is None:
@@ -171,45 +173,49 @@ def make_target(options: PretrainOptions) -> PretrainTarget:
 
 
 def _check_preset(preset: str, old: Any, new: Any, folder: Path) -> None:
-    """Raises InputError if the model of a checkpoint is not what a preset names: only the checkpoint says what goes on."""
+    """Raises InputError if the model of a checkpoint is of another type or size than the preset: it cannot be changed."""
     sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     if old.model_type != new.model_type:
         raise InputError(
-            f"{folder}: a {old.model_type}, --preset {preset} makes a {new.model_type}: leave --preset out to go on with it"
+            f"{folder}: a model of type {old.model_type}; --preset {preset} is of type {new.model_type}: leave --preset out"
         )
     if any(getattr(old, name) != getattr(new, name) for name in sizes):
-        raise InputError(f"{folder}: the checkpoint is no {preset}: leave --preset out to go on with the size it has")
+        raise InputError(f"{folder}: the model is not of the size {preset}: leave --preset out to go on with its own size")
 
 
 def load_store(corpus: Path | None, out: Path, guard: Guard, report: Callable[[str], None]) -> PairStore:
-    """All corpora behind the guard, cached in `out` by the names, sizes and times of their files, and by what is guarded."""
+    """All families of the corpora and the ARC-AGI training sets that the guard lets through.
+
+    They are cached in `out`, by the names, sizes and times of the corpus files and by the guard. Raises InputError for unusable
+    corpora.
+    """
     files = corpus_files(corpus)
-    identity = (READING, guard.identity, [(name, facts.st_size, facts.st_mtime_ns) for name, facts in files.values()])
+    identity = (READER_VERSION, guard.identity, [(name, facts.st_size, facts.st_mtime_ns) for name, facts in files.values()])
     cache = out / f"corpus-{hashlib.sha256(repr(identity).encode()).hexdigest()[:12]}.npz"
     if cache.is_file():
         try:
             store = PairStore.load(cache)
-            report(f"corpus from {cache}")
+            report(f"corpus from the cache {cache}")
             return store
         except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error):
-            report(f"{cache}: damaged, made again")
+            report(f"{cache}: the cache is damaged and is made again")
     store = build_store(list(files), guard, report, {name: list(load_tasks(f"{name}:training")) for name in ARC_SETS}, corpus)
     partial = cache.with_name(f".partial-{cache.name}")
     try:
         out.mkdir(parents=True, exist_ok=True)
         store.save(partial)
         partial.replace(cache)
-    except OSError as error:  # the next start reads the corpora again
+    except OSError as error:  # the training can do without; the next start reads the corpora again
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        report(f"{cache}: cannot be written: {error.strerror}")
+        report(f"{cache}: the cache cannot be written: {error.strerror}")
     return store
 
 
 def corpus_files(corpus: Path | None) -> dict[Path, tuple[str, os.stat_result]]:
-    """The corpus files of a folder, or the one that is given, with their names below it and what the disk says of them.
+    """The corpus files of a folder, or the given file, each with its path below the folder and its status.
 
-    Raises InputError.
+    Raises InputError if there are none, or if one cannot be read.
     """
     if corpus is None:
         return {}
@@ -217,11 +223,11 @@ def corpus_files(corpus: Path | None) -> dict[Path, tuple[str, os.stat_result]]:
         if not corpus.is_file():
             raise InputError(f"{corpus}: no such folder of corpus files")
         return {corpus: (corpus.name, corpus.stat())}
-    found = data_files(corpus)
-    if not found:
+    paths = data_files(corpus)
+    if not paths:
         raise InputError(f"{corpus}: no corpus: the folder holds {describe_folder(corpus)}")
     files = {}
-    for file in found:
+    for file in paths:
         try:
             files[file] = (file.relative_to(corpus).as_posix(), file.stat())
         except OSError as error:
@@ -230,15 +236,16 @@ def corpus_files(corpus: Path | None) -> dict[Path, tuple[str, os.stat_result]]:
 
 
 def corpora_digest(corpus: Path | None) -> str:
-    """The same for files of the same names and sizes, wherever they lie. Raises InputError."""
+    """A digest of the names and sizes of the corpus files, independent of where the folder lies. Raises InputError."""
     facts = [(name, facts.st_size) for name, facts in corpus_files(corpus).values()]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
 
 def validation_batches(store: PairStore, guard: Guard, settings: SamplerSettings, codec: Codec) -> list[Batch]:
-    """Fixed batches of families that training never sees, generators alone (their rules are known to be sound).
+    """VALIDATION_BATCHES batches of held-out families, the same for every training on the same corpora.
 
-    Held-out procedural families stand in for generators where the corpora have none that fit a sequence.
+    They are families of the generators `rearc` and `arcgen`, whose rules are known to be sound. If the corpora have none that
+    fits a sequence, they are held-out procedural families.
     """
     generators = store.select([source in ("rearc", "arcgen") for source in store.sources])
     try:

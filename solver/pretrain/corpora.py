@@ -1,7 +1,8 @@
-"""Reading corpora: generator families, folders of tasks, and the ARC-AGI training sets, all behind the guard.
+"""Reading corpora: families of generators, folders of tasks, and the ARC-AGI training sets. The guard filters all of them.
 
-A corpus file has any layout of `arc.layouts` and is named as its source. A file that is one task or one family of pairs has the
-name of the family; its source is the folder that it lies in: of the corpus folder, the one below which it lies.
+A corpus file has one of the layouts of `arc.layouts`, and the file's name is the name of the source. A file with a single task or
+a single family of pairs is named after its family instead. The source of such a family is named after the folder directly below
+the corpus folder in which the file lies, or after the corpus folder if there is none between.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from solver.textfile import open_text
 
 Report = Callable[[str], None]
 
-READING = 2  # raise when the same files would give other families
-NAMED = 5  # barred families that a line names
-TASK_BYTES = 2**20  # of a larger file, only the beginning says whether it is a single family
+READER_VERSION = 2  # raise it when the same files would give other families: cached ones are then made again
+MAX_NAMED = 5  # families named in a line of the report
+MAX_PARSED_BYTES = 2**20  # a larger file is not parsed to see whether it is a single family: its beginning decides
 _FAMILY = re.compile(r'\s*\[\s*\{\s*"(input|output)"\s*:')  # the beginning of a file that is a list of pairs
 
 
@@ -34,8 +35,9 @@ def build_store(
 ) -> PairStore:
     """All families of the files and of `arc_sets` (source name -> tasks) that the guard lets through.
 
-    `root` is the corpus folder. Refused families and pairs are reported by count, bad ones by name. Files of another form are
-    passed over by name if others hold families. Raises InputError for a file that cannot be read.
+    `root` is the corpus folder. `report` gets the number of families and pairs of each source, those that the guard barred, and
+    each family that is malformed. A file of another form is passed over with a line if other files hold families. Raises
+    InputError for a file that cannot be read, or if no file holds families.
     """
     others: list[OtherForm] = []
     read: list[Path] = []
@@ -65,6 +67,7 @@ def build_store(
 def _guarded(
     source: str, families: Iterator[tuple[str, list[Pair]]], guard: Guard, report: Report
 ) -> Iterator[tuple[str, str, list[Pair]]]:
+    """The families of a source that the guard lets through, as (name, source, pairs); reports counts at the end."""
     kept = barred_pairs = total = 0
     barred: list[str] = []
     short: list[str] = []
@@ -79,8 +82,8 @@ def _guarded(
         clean = [pair for pair, bars in zip(pairs, seen, strict=True) if not bars]
         planted = {pair for pair, bars in zip(pairs, seen, strict=True) if bars}
         barred_pairs += len(pairs) - len(clean)
-        # a task that shares one pair with an evaluation task is that task under another name, and so is a generator that
-        # shares two; of so many pairs one can be there by chance
+        # A task with one pair of an evaluation task is taken for that task under another name. A generator has so many pairs
+        # that one of them may be there by chance; with two it is barred.
         if len(clean) < 2 or len(planted) > 1 or (planted and len(pairs) < 20):
             barred.append(name)
             continue
@@ -89,18 +92,19 @@ def _guarded(
         yield name, source, clean
     report(f"{source}: {kept} families, {total} pairs; barred {_named(barred)} and {barred_pairs} pairs")
     if short:
-        report(f"{source}: skipped {_named(short)} of fewer than two pairs")
+        report(f"{source}: skipped {_named(short)} with fewer than two pairs")
 
 
 def _named(names: list[str]) -> str:
+    """How many families, with the names of the first ones."""
     if not names:
         return "0 families"
-    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} families ({', '.join(names[:NAMED])}{rest})"
+    rest = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"{len(names)} families ({', '.join(names[:MAX_NAMED])}{rest})"
 
 
 def _by_source(paths: list[Path], root: Path | None) -> Iterator[tuple[str, list[Path]]]:
-    """Files that are one family by the folder they lie in, every other file by itself."""
+    """(source, files): files with a single family grouped by their folder, every other file by itself."""
     folders: dict[str, list[Path]] = {}
     for path in paths:
         if _is_family(path):
@@ -112,11 +116,11 @@ def _by_source(paths: list[Path], root: Path | None) -> Iterator[tuple[str, list
 
 
 def _is_family(path: Path) -> bool:
-    """Whether the file is one task or one family of pairs. Any other answer, an error included, is `_read`'s to give."""
+    """Whether the file is one task or one family of pairs. Never raises: `_read` reports what is wrong with a file."""
     if is_lines(path):
         return False
     try:
-        if path.suffix == ".json" and path.stat().st_size <= TASK_BYTES:
+        if path.suffix == ".json" and path.stat().st_size <= MAX_PARSED_BYTES:
             return is_single(read_json(path, "corpus"))
         with open_text(path, "corpus") as file:
             return _FAMILY.match(file.read(200)) is not None
@@ -125,7 +129,8 @@ def _is_family(path: Path) -> bool:
 
 
 def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
-    good = _is_family(path)  # one family of a folder is skipped like one of a file
+    """The families of a file, as (name, pairs); malformed ones are skipped and reported. Raises InputError if none is left."""
+    good = _is_family(path)  # a folder of families goes on without a malformed file, like a file without a malformed family
     for entry in read_entries(path, "corpus"):
         try:
             if entry.flaw:
@@ -143,7 +148,7 @@ def _read(path: Path, report: Report) -> Iterator[tuple[str, list[Pair]]]:
 
 
 def _pairs(value: Any) -> tuple[list[Pair], list[str]]:
-    """The pairs of a task or a family, and notes; test pairs without an output are left out. Raises GridError."""
+    """The pairs of a task or a family that have an output, and notes on test outputs that are no grids. Raises GridError."""
     if isinstance(value, list):
         return list(parse_pairs({"pairs": value}, "pairs")) if value else [], []
     if not isinstance(value, dict):

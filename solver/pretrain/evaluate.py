@@ -1,4 +1,4 @@
-"""`solver evaluate`: how well a base model answers queries of families it was never trained on, without any fitting.
+"""`solver evaluate` on held-out families: how well a base model answers queries of families it was not trained on, without a fit.
 
 solver evaluate runs/pretrain/latest --corpus DIR --out runs/pretrain
 """
@@ -30,30 +30,30 @@ from solver.train.batches import BatchRow, collate, micro_batches
 from solver.types import TokenSequence
 
 DEMONSTRATIONS = 3
-LONGEST = 1024  # tokens of a sequence
+MAX_TOKENS = 1024  # of a sequence
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Queries answered, and how well."""
+    """Counts over queries."""
 
     queries: int = 0
-    exact: int = 0  # every token is the most probable one: greedy decoding gives the answer
-    tokens: int = 0
-    right: int = 0
-    nats: float = 0.0
+    exact: int = 0  # queries of which every answer token is the most probable one: greedy decoding gives the answer
+    tokens: int = 0  # of the answers
+    right: int = 0  # tokens that are the most probable ones
+    nats: float = 0.0  # summed negative log-probability of the tokens
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share of exact answers."""
+        """The 95 % confidence interval (Wilson) of the share of exact answers."""
         return wilson(self.exact, self.queries)
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a model answered: tallies by corpus, how many families were asked, and the device that did it."""
+    """How a model answered: a tally for each corpus, the number of families asked, and the device."""
 
     tallies: dict[str, Tally]
     families: int
@@ -61,9 +61,9 @@ class HeldOut:
 
 
 def evaluate(model: Path, corpus: Path | None, cache: Path, queries: int, seed: int, report: Callable[[str], None]) -> HeldOut:
-    """What comes of about `queries` queries, as many of every held-out family as of any other.
+    """Ask about `queries` queries, the same number of every held-out family.
 
-    `cache` is the folder where the packed corpora are kept. Raises InputError for an unusable model or corpus.
+    `cache` is the folder in which the packed corpora are cached. Raises InputError for an unusable model or corpus.
     """
     base = load_base(model, ModelSettings(dtype="float32"))
     store = load_store(corpus, cache, evaluation_guard(), report)
@@ -86,7 +86,10 @@ def evaluate(model: Path, corpus: Path | None, cache: Path, queries: int, seed: 
 
 
 def held_out_queries(store: PairStore, codec: Codec, queries: int, seed: int) -> Iterator[tuple[int, TokenSequence]]:
-    """(family, sequence) with loss on the answer alone; every family with enough pairs of moderate size is asked as often."""
+    """(family, sequence) of about `queries` queries, with loss on the answer alone.
+
+    Every family with enough short pairs is asked the same number of times, in views drawn from the seed.
+    """
     usable = [f for f in range(len(store)) if len(_short(store, f)) > DEMONSTRATIONS]
     for family in usable:
         rng = generator(seed, store.sources[family], store.names[family])
@@ -95,19 +98,20 @@ def held_out_queries(store: PairStore, codec: Codec, queries: int, seed: int) ->
             chosen = [Pair(*store.pair(pairs[int(i)])) for i in rng.permutation(len(pairs))[: DEMONSTRATIONS + 1]]
             task = Task(store.names[family], tuple(chosen[:-1]), (chosen[-1],))
             view = random_view(rng, DEMONSTRATIONS, TRANSFORMS, "permute_nonzero", shuffle=False)
-            yield family, codec.sequence(view.apply(task), LONGEST, demonstrations=False)
+            yield family, codec.sequence(view.apply(task), MAX_TOKENS, demonstrations=False)
 
 
 def _short(store: PairStore, family: int) -> list[int]:
-    """The pairs that always fit four to a sequence."""
+    """The pairs of a family so short that any DEMONSTRATIONS + 1 of them fit a sequence."""
     cost = store.tokens()[store.starts[family] : store.starts[family + 1]]
-    return [pair for pair, tokens in zip(store.family(family), cost, strict=True) if tokens * (DEMONSTRATIONS + 1) < LONGEST]
+    return [pair for pair, tokens in zip(store.family(family), cost, strict=True) if tokens * (DEMONSTRATIONS + 1) < MAX_TOKENS]
 
 
 @torch.no_grad()
 def _answers(
     head: OutputHead, states: States, group: list[BatchRow], pad: int, device: torch.device
 ) -> Iterator[tuple[int, Tally]]:
+    """The slot of each row and the tally of its query, by one forward pass over all rows."""
     batch = collate(group, pad).to(device)
     logits = head(states(batch.ids, batch.places)).float()
     nats = functional.cross_entropy(logits, batch.targets, reduction="none").double()

@@ -1,4 +1,4 @@
-"""The fastest way to the final states of a model in training, by its device, and how fast that device could be."""
+"""The fastest training pass of a model on its device, and the peak speed of that device."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from solver.model.dtype import fastest_dtype, matmul_seconds
 from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, decoder_states
 
-MASKLESS = "causal"  # an implementation of attention, for transformers
-_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that measure a device
+MASKLESS = "causal"  # name under which attention without a mask is registered in transformers
+_MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices whose product measures a device
 
 
 def fast_states(model: Any) -> tuple[States, int | None]:
-    """Final states for a causal language model, and the padded tokens a pass does best with (None: as many as there are).
+    """A function that gives the final hidden states of a causal language model, and the padded tokens at which a pass is fastest.
 
-    bf16 autocast where the device multiplies it faster (fp16 would need loss scaling: fp32 there), compiled on CUDA
-    (which no CUDA device has run yet). Attention is block-diagonal by construction: every sequence has a row of its own, and
-    batches are cut from sequences sorted by length, so that about a twentieth of their tokens is padding.
+    The number is None where larger passes are always faster. On a CPU that is fastest in fp32, small models have a fused pass.
+    Otherwise the pass goes through the model's own modules, in bf16 autocast where the device is fastest in bf16, else in fp32
+    (fp16 would need loss scaling). On CUDA it is compiled. Sequences do not see each other: every one has a row of its own.
+    Batches are cut from sequences sorted by length, so there is little padding.
     """
     device = next(model.parameters()).device
     if fastest_dtype(device) == torch.float32 and FusedTrainingPass.fits(model):
@@ -33,16 +34,16 @@ def fast_states(model: Any) -> tuple[States, int | None]:
 
     def states(ids: Tensor, places: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
-            return ordinary(ids.contiguous(), places).float()  # one compiled graph: strides are a part of its guards
+            return ordinary(ids.contiguous(), places).float()  # contiguous: another stride would compile another graph
 
     return states, None
 
 
 def compile_decoder(model: Any, backend: Any = "inductor") -> None:
-    """Compile the decoder for right-padded rows without a mask.
+    """Compile the decoder for right-padded rows, with attention that is causal without a mask.
 
-    While it is traced, transformers' own "sdpa" makes a dense causal mask, which keeps attention from the flash kernels. The
-    same function under a name it makes no masks for is called with is_causal alone.
+    While a model is traced, transformers makes a dense causal mask for its attention "sdpa", with which the flash kernels cannot
+    be used. For a name that it does not know it makes no mask; the same function is then called with `is_causal` alone.
     """
     AttentionInterface.register(MASKLESS, sdpa_attention_forward)
     model.set_attn_implementation(MASKLESS)
@@ -50,6 +51,6 @@ def compile_decoder(model: Any, backend: Any = "inductor") -> None:
 
 
 def matmul_flops(device: torch.device) -> float:
-    """Floating-point operations a second of a large matrix product in the device's fastest format: the whole of MFU."""
-    side = _SIDE[device.type]
+    """Floating-point operations per second of a large matrix product in the device's fastest dtype: 100 % of the MFU."""
+    side = _MATRIX_SIDE[device.type]
     return 2.0 * side**3 / matmul_seconds(fastest_dtype(device), device, side)

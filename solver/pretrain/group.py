@@ -1,8 +1,8 @@
-"""Training on several devices: a process each, which draws blocks of its own and averages gradients with the others.
+"""Training on several devices: one process for each, with batches of its own and gradients averaged over all processes.
 
     torchrun --nproc-per-node 4 -m solver pretrain --corpus DIR --minutes 60 --out runs/pretrain --device cuda
 
-One process, started without torchrun, is a group by itself and exchanges nothing.
+A process that was started without torchrun is a group of one and exchanges nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-_PATIENCE = timedelta(hours=1)  # others wait while the first process reads corpora, validates and saves
+_TIMEOUT = timedelta(hours=1)  # how long the others wait while the first process reads corpora, validates and saves
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes that train one model: this one's rank, how many there are, and the device they exchange numbers on."""
+    """The processes that train one model together: the rank of this one, their number, and the device of this one."""
 
     rank: int = 0
     size: int = 1
@@ -34,19 +34,19 @@ class Group:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             distributed.barrier()
 
     def mean_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace the gradients by their means over the processes, in one exchange; parameters without one count as zero."""
+        """Replace every gradient by its mean over the processes, in one exchange. A missing gradient counts as zero."""
         if self.size == 1:
             return
-        wanted = list(parameters)
-        for p in wanted:
+        shared = list(parameters)
+        for p in shared:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        gradients = [p.grad for p in wanted if p.grad is not None]
+        gradients = [p.grad for p in shared if p.grad is not None]
         joined = torch.cat([gradient.flatten() for gradient in gradients])
         distributed.all_reduce(joined)
         joined /= self.size
@@ -54,11 +54,11 @@ class Group:
             gradient.copy_(mean.view_as(gradient))
 
     def sums(self, values: Sequence[float]) -> list[float]:
-        """Sums of numbers over the processes."""
+        """The sum of each number over the processes."""
         return self._exchanged(values, distributed.ReduceOp.SUM)
 
-    def most(self, values: Sequence[float]) -> list[float]:
-        """The largest of every number over the processes."""
+    def maxima(self, values: Sequence[float]) -> list[float]:
+        """The maximum of each number over the processes."""
         return self._exchanged(values, distributed.ReduceOp.MAX)
 
     def _exchanged(self, values: Sequence[float], how: Any) -> list[float]:
@@ -74,7 +74,10 @@ ALONE = Group()
 
 @contextmanager
 def joined_group(device: str) -> Iterator[Group]:
-    """The group that torchrun's environment names, or this process alone. Of "cuda", each takes the device of its number."""
+    """The group described by torchrun's environment variables, or this process alone.
+
+    With the device "cuda" each process uses the GPU of its local rank.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Group(device=torch.device(device))
@@ -82,7 +85,7 @@ def joined_group(device: str) -> Iterator[Group]:
     mine = torch.device(device, int(os.environ["LOCAL_RANK"])) if device == "cuda" else torch.device(device)
     if mine.type == "cuda":
         torch.cuda.set_device(mine)
-    distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("nccl" if mine.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield Group(distributed.get_rank(), size, mine)
     finally:

@@ -1,7 +1,7 @@
-"""The guard against leakage: nothing built on an ARC-AGI evaluation task enters a training corpus.
+"""The guard against leakage: no pair of an ARC-AGI evaluation task, and no task named after one, enters a training corpus.
 
-A pair is recognised whatever its orientation and colours: it is brought to a canonical form, the smallest of its eight
-dihedral transforms after renaming colours in order of first appearance.
+A pair is recognised in any orientation and colours by its canonical form: in each of its eight dihedral transforms the colours
+are renamed in order of first appearance, and the smallest result counts.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from solver.arc.grid import COLOURS, Grid
 from solver.arc.task import Pair, Task
 from solver.arc.view import TRANSFORMS, transform_grid
 
-HELD_OUT_SHARE = 20  # one family in twenty is held out
+HELD_OUT_ONE_IN = 20  # families
 
 
 def canonical_key(pair: Pair) -> bytes:
-    """Equal for two pairs exactly if a dihedral transform and a renaming of colours turn one into the other."""
+    """A key that is equal for two pairs if and only if a dihedral transform and a renaming of colours turn one into the other."""
     assert pair.output is not None
     return min(_renamed(transform_grid(pair.input, t), transform_grid(pair.output, t)) for t in TRANSFORMS)
 
 
 def invariant_key(pair: Pair) -> tuple[object, ...]:
-    """A cheap key that canonically equal pairs share; different keys prove difference."""
+    """A cheap key that is equal for pairs with equal canonical keys, and usually different for others."""
     assert pair.output is not None
     counts = sorted(
         zip(
@@ -50,7 +50,7 @@ class Guard:
 
     @staticmethod
     def against(tasks: Iterable[Task]) -> Guard:
-        """A guard against tasks (outputs known)."""
+        """A guard against the ids of tasks and all their pairs with known outputs."""
         tasks = list(tasks)
         pairs = [pair for task in tasks for pair in (*task.train, *task.test) if pair.output is not None]
         return Guard(
@@ -61,31 +61,28 @@ class Guard:
 
     @property
     def identity(self) -> str:
-        """A digest of what is guarded."""
+        """A digest of the guarded ids and pairs."""
         digest = hashlib.sha256()
         for part in (*(id_.encode() for id_ in sorted(self.ids)), *sorted(self.keys)):
             digest.update(len(part).to_bytes(4, "little") + part)
         return digest.hexdigest()
 
     def bars_name(self, name: str) -> bool:
-        """Whether a family is named after a guarded task: its id alone, or as a word among others (`task_00576224-v2`)."""
+        """Whether a name is the id of a guarded task, or contains one as a word of its own (`task_00576224-v2`)."""
         return name in self.ids or any(word in self.ids for word in re.split(r"[^0-9a-z]+", name.lower()))
 
     def bars_pair(self, pair: Pair) -> bool:
-        """Whether the pair stands in a guarded task, in any orientation and colours."""
+        """Whether a guarded task has the pair, in any orientation and colours."""
         return invariant_key(pair) in self.invariants and canonical_key(pair) in self.keys
-
-    def bars_task(self, task: Task) -> bool:
-        """Whether the task is guarded by id or shares a pair with one that is."""
-        return self.bars_name(task.id) or any(self.bars_pair(p) for p in (*task.train, *task.test) if p.output is not None)
 
 
 def held_out(family: str) -> bool:
-    """Whether a family (by its id, the same in every corpus) is kept for evaluation: a fixed pseudo-random twentieth."""
-    return int.from_bytes(hashlib.sha256(family.encode()).digest()[:8], "big") % HELD_OUT_SHARE == 0
+    """Whether a family is kept out of training for evaluation: a fixed pseudo-random twentieth, by its id in any corpus."""
+    return int.from_bytes(hashlib.sha256(family.encode()).digest()[:8], "big") % HELD_OUT_ONE_IN == 0
 
 
 def _renamed(shown: Grid, output: Grid) -> bytes:
+    """Shapes and cells of a pair, its colours renamed in order of first appearance."""
     cells = np.concatenate([shown.reshape(-1), output.reshape(-1)])
     _, first, inverse = np.unique(cells, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The training loop of a base model: as many steps as fit the given minutes, safe to stop and go on at any time."""
+"""The training loop of `solver pretrain`: it takes steps until the given minutes are over, and can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from solver.report.curves import plot_curves
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast to learn."""
+    """Duration, learning rate and bookkeeping of a training."""
 
     minutes: float
-    lr: float | None = None  # peak; none: the target's customary one
+    lr: float | None = None  # peak learning rate; None: the target's usual one
     weight_decay: float = 0.05
     warmup_steps: int = 100
-    cooldown: float = 0.4  # share of this call's minutes over which the rate falls linearly to zero; 0 keeps it
-    clip: float = 1.0
+    cooldown: float = 0.4  # last part of this call's minutes, over which the rate falls linearly to zero; 0: it stays
+    clip: float = 1.0  # largest norm of the gradient
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
-    workers: int = 0  # processes that make batches ahead; 0: this one makes them
+    workers: int = 0  # processes that make batches in advance; 0: this process makes them
 
 
 def train(
@@ -61,17 +61,19 @@ def train(
     clock: Callable[[], float] = time.monotonic,
     group: Group = ALONE,
 ) -> Position:
-    """Train until the minutes are over or SIGTERM comes, leaving checkpoints, `OUT/metrics.jsonl` and `OUT/metrics.png`.
+    """Train until the minutes are over or SIGTERM or SIGINT arrives. Gives the position at the end.
 
-    Processes of a group take batches of their own and step by the mean of their gradients; the first one writes and validates.
-    A checkpoint that cannot be written is tried again later. Raises InputError if the last one cannot.
+    Writes checkpoints, `OUT/metrics.jsonl` and `OUT/metrics.png`. `resume` is a checkpoint to go on from. Each process of a group
+    trains on its own batches and steps by the mean of all gradients; the first process validates and writes. A step whose
+    gradient is not finite is left out. A checkpoint that cannot be written is reported, and tried again later. Raises InputError
+    if the last one cannot be written, or if `resume` does not fit.
     """
     model, trained = target.model, target.parameters()
     device, head = next(iter(trained.values())).device, OutputHead.of(model)
     peak = target.lr if settings.lr is None else settings.lr
     optimizers = target.optimizers(peak, settings.weight_decay)
     position = (load_state(resume, target, optimizers) if resume else None) or Position(seed=seed)
-    # without the optimizer's state the rate warms up again; with it, it goes on
+    # the rate warms up again unless the optimizer's state was loaded
     warmed = any(optimizer.state for optimizer in optimizers)
     warm_from = position.steps - settings.warmup_steps if warmed else position.steps
     start_steps, start_tokens, start_seconds = position.steps, position.tokens, position.seconds
@@ -84,7 +86,7 @@ def train(
     written = out / "metrics.jsonl" if group.leads else Path(os.devnull)
     with written.open("ab", buffering=0) as log, _until_sigterm() as stopped:
         for block, index, batch in supply(sampler, position.block, position.batch, settings.workers, group):
-            elapsed, stops = group.most([clock() - began, stopped()])
+            elapsed, stops = group.maxima([clock() - began, stopped()])
             if elapsed >= settings.minutes * 60 or stops:
                 break
             factor = rate_factor(position.steps - warm_from, elapsed / (settings.minutes * 60), settings)
@@ -143,7 +145,7 @@ def train(
         _note(log, {"step": position.steps, "held_out_loss": held_loss, "held_out_accuracy": accuracy})
         report(f"end: {position.steps - start_steps} steps, held-out loss {held_loss:.4f}, token accuracy {accuracy:.4f}")
         report(f"tokens by source: {', '.join(f'{name} {tokens:,}' for name, tokens in sorted(position.by_source.items()))}")
-        try:  # still deaf to signals: a second one is no reason to lose what the first one asked to save
+        try:  # signals are still only noted here: a second one must not interrupt the saving that the first one asked for
             save_checkpoint(out, target, optimizers, position)
             target.finish(out, report)
             plot_curves(out / "metrics.jsonl", out / "metrics.png", report)
@@ -156,7 +158,7 @@ def train(
 
 
 def _tokens_by_source(batch: Batch, sampler: Sampler, group: Group) -> Counter[str]:
-    """Tokens of the batches that all processes of the group have trained on."""
+    """Tokens of the current batches of all processes of the group, by source."""
     if group.size == 1:
         return Counter(batch.by_source)
     sums = group.sums([batch.by_source.get(source, 0) for source in sampler.sources])
@@ -164,14 +166,20 @@ def _tokens_by_source(batch: Batch, sampler: Sampler, group: Group) -> Counter[s
 
 
 def rate_factor(steps: int, progress: float, settings: LoopSettings) -> float:
-    """Learning-rate factor: linear warm-up by steps, then constant, then linear to zero over the last `cooldown` of the time."""
+    """The learning rate as a share of its peak.
+
+    It rises linearly over the warm-up steps, stays at 1, and falls linearly to 0 over the last `cooldown` of the time.
+    """
     warm = min(1.0, (steps + 1) / max(1, settings.warmup_steps))
     cool = 1.0 if settings.cooldown == 0 else min(1.0, max(0.0, (1 - progress) / settings.cooldown))
     return min(warm, cool)
 
 
 def flops_per_token(target: PretrainTarget, length: int) -> float:
-    """Floating-point operations to train on one token: 6 per trained weight, 4 per frozen one, attention's causal products."""
+    """Floating-point operations to train on one token of a sequence of `length` tokens.
+
+    They are 6 for each trained weight, 4 for each frozen one, and those of the products of causal attention.
+    """
     config = target.model.config
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     attention = 6 * config.num_hidden_layers * config.num_attention_heads * width * length
@@ -183,45 +191,47 @@ def flops_per_token(target: PretrainTarget, length: int) -> float:
 def batch_losses(
     states: States, head: Any, batch: Batch, piece: int | None, device: torch.device
 ) -> Iterator[tuple[Tensor, int]]:
-    """Of each piece of a batch: its part of the batch's mean loss over weighted tokens, and how many it predicts right.
+    """For each piece of a batch: its share of the batch's mean loss over weighted tokens, and how many tokens it predicts right.
 
-    Pieces hold at most `piece` padded tokens (None: all), and no more padding than their longest row needs. Each piece is
-    computed when it is asked for, so that the one before can have been freed.
+    A piece has at most `piece` padded tokens (None: all rows), and no more padding than its longest row needs. A piece is
+    computed when it is asked for, so the memory of the one before can be freed first.
     """
     total = int((batch.weights[:, 1:] > 0).sum())
     for rows in _pieces(batch, piece):
-        wanted = torch.from_numpy(batch.weights[rows, 1:] > 0)
-        width = int(wanted.any(0).nonzero().max()) + 1 if wanted.any() else 0
+        weighted = torch.from_numpy(batch.weights[rows, 1:] > 0)
+        width = int(weighted.any(0).nonzero().max()) + 1 if weighted.any() else 0
         if not width:
             continue
         ids = torch.from_numpy(batch.ids[rows, : width + 1]).to(device)
-        places = wanted[:, :width].flatten().nonzero()[:, 0].to(device)
-        # padding is on the right, where causal attention cannot see it, so no mask is needed
+        places = weighted[:, :width].flatten().nonzero()[:, 0].to(device)
+        # no mask is needed: padding is on the right, where causal attention does not look
         logits = head(states(ids[:, :-1], places).to(head.weight.dtype)).float()
         targets = ids[:, 1:].flatten()[places]
         yield functional.cross_entropy(logits, targets, reduction="sum") / total, int((logits.argmax(-1) == targets).sum())
 
 
 def _pieces(batch: Batch, tokens: int | None) -> list[slice]:
+    """The rows of each piece of at most `tokens` padded tokens, but at least one row."""
     rows, width = batch.ids.shape
     size = rows if tokens is None else max(1, tokens // width)
     return [slice(first, first + size) for first in range(0, rows, size)]
 
 
 def _note(log: FileIO, entry: dict[str, Any]) -> None:
-    """A line of the log, unbuffered: a full disk costs lines, not the training."""
+    """Write a line of the log, unbuffered. On a full disk the line is lost and the training goes on."""
     with suppress(OSError):
         log.write((json.dumps(entry) + "\n").encode())
 
 
 def _backward(loss: Tensor) -> float:
+    """The value of a loss whose gradient has been computed."""
     loss.backward()
     return float(loss.detach())
 
 
 @torch.no_grad()
 def validate(states: States, model: Any, batches: list[Batch], piece: int | None, device: torch.device) -> tuple[float, float]:
-    """Token-weighted loss and accuracy over `batches`."""
+    """Mean loss and accuracy over all weighted tokens of `batches`."""
     model.eval()
     head = OutputHead.of(model)
     loss = right = total = 0.0
@@ -236,7 +246,7 @@ def validate(states: States, model: Any, batches: list[Batch], piece: int | None
 
 @contextmanager
 def _until_sigterm() -> Iterator[Callable[[], bool]]:
-    """SIGTERM and SIGINT end the loop after the step in flight instead of the process; more of them change nothing."""
+    """Note SIGTERM and SIGINT in place of their handlers. Gives a function that says whether one has arrived."""
     seen: list[int] = []
 
     def note(number: int, _: FrameType | None) -> None:

@@ -1,9 +1,9 @@
-"""Muon for weight matrices, AdamW for the rest.
+"""The optimizers of pre-training: Muon for the weight matrices of a new model, AdamW for everything else.
 
 Muon orthogonalises the momentum of each matrix by a Newton-Schulz iteration (Jordan et al. 2024, "Muon: an optimizer
 for hidden layers"); its step is scaled to the root-mean-square of AdamW's as in "Muon is scalable for LLM training"
-(Liu et al. 2025, section 2.2). Matrices of equal shape are iterated in one batch, and in fp32 on CPUs, where
-torch.optim.Muon's fixed bf16 can be tens of times slower.
+(Liu et al. 2025, section 2.2). Matrices of equal shape are iterated in one batch. On CPUs
+they are in fp32, because bf16, in which torch.optim.Muon always computes, can be tens of times slower there.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from torch import Tensor
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-_OBLONG = 2  # long side over short side from which Gram matrices take fewer operations
+_MIN_GRAM_RATIO = 2  # of long to short side, from which iterating the Gram matrix takes fewer operations
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """Near-orthogonal matrices with the singular vectors of `matrices` (n, rows, columns), by Newton-Schulz.
+    """Near-orthogonal matrices with the singular vectors of `matrices` (n, rows, columns), by Newton-Schulz iteration.
 
-    Every iteration multiplies x by a polynomial of its Gram matrix, and all of these commute. So in fp32 oblong matrices are
-    iterated by their small square Gram matrices alone, and multiplied once; in bf16 that would lose too many digits.
+    Every iteration multiplies x by a polynomial of its Gram matrix, and these polynomials commute. So for oblong matrices in fp32
+    only the small square Gram matrices are iterated, and x is multiplied once at the end. bf16 is too inexact for that.
     """
     x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    oblong = x.shape[-1] >= _OBLONG * x.shape[-2]
+    oblong = x.shape[-1] >= _MIN_GRAM_RATIO * x.shape[-2]
     x = _by_gram(x) if oblong and x.dtype == torch.float32 else _by_iteration(x)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
 def _by_iteration(x: Tensor) -> Tensor:
+    """The iteration on x itself."""
     a, b, c = _COEFFICIENTS
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
@@ -45,6 +46,7 @@ def _by_iteration(x: Tensor) -> Tensor:
 
 
 def _by_gram(x: Tensor) -> Tensor:
+    """The same as `_by_iteration`, by iterating the Gram matrix and the product of its polynomials."""
     a, b, c = _COEFFICIENTS
     gram = x @ x.mT
     product: Tensor | None = None
@@ -89,7 +91,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: torch.nn.Module, lr: float, weight_decay: float) -> tuple[Muon, torch.optim.AdamW]:
-    """Muon over the matrices of the layers, AdamW over embeddings, head and norms."""
+    """Muon for the matrices of the layers, AdamW without weight decay for embeddings, head and norms."""
     hidden: list[Tensor] = []
     rest: list[Tensor] = []
     for name, p in model.named_parameters():
@@ -99,5 +101,5 @@ def make_optimizers(model: torch.nn.Module, lr: float, weight_decay: float) -> t
 
 
 def make_adamw(parameters: Iterable[Tensor], lr: float) -> torch.optim.AdamW:
-    """AdamW without weight decay over everything, for models that others have trained."""
+    """AdamW without weight decay, for models that are already trained."""
     return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)

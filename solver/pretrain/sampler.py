@@ -1,6 +1,7 @@
-"""Training sequences without end: a few pairs of one family under a random view, in batches of equal cost.
+"""The training data: sequences of a few pairs of one family under a random view, in batches of about equal size.
 
-Block b is a pure function of (seed, b), so a training run resumes at its exact data position from two integers.
+Batches are drawn in blocks. A block is a pure function of the seed and its number, so two integers (block, batch) are enough for
+a training to resume at its exact position in the data. Any change in the order of random draws breaks that for old checkpoints.
 """
 
 from __future__ import annotations
@@ -22,31 +23,31 @@ from solver.types import TokenSequence
 
 Side = Literal["both", "input", "output"]
 
-DRAWS = 10_000  # of a family with its pairs, until a sequence is given up
+MAX_DRAWS = 10_000  # of a family with its pairs, for one sequence
 
 
 @dataclass(frozen=True)
 class SamplerSettings:
-    """What sequences look like. Shares are probabilities.
+    """Sizes of batches and sequences, and how the pairs of a sequence are changed.
 
-    A view (a dihedral transform and a colour permutation) is drawn for each sequence and is the same for all of its pairs.
-    Of `both` inputs and outputs it shows the family as it is, seen differently. Of the `input` or the `output` alone it makes
-    another family, whose rule is the old one after, or before, the view. All three are used by Akyurek et al. 2024
-    (arXiv 2411.07279) for the fine-tuning before test-time training.
+    A view (a dihedral transform and a colour permutation) is drawn for each sequence and applied to all of its pairs. Applied to
+    `both` inputs and outputs it shows the same family differently. Applied to the `input` or the `output` alone it makes another
+    family, whose rule is the old rule with the view before or after it. Akyurek et al. 2024 (arXiv 2411.07279) use all three for
+    the fine-tuning before test-time training.
     """
 
-    batch_tokens: int = 4096  # padded tokens a batch
-    block_batches: int = 16  # batches drawn together and cut by length
-    max_tokens: int = 1024  # tokens a sequence
+    batch_tokens: int = 4096  # padded tokens of a batch, at most
+    block_batches: int = 16  # batches of a block: its sequences are sorted by length, then cut into batches
+    max_tokens: int = 1024  # tokens of a sequence, at most
     min_pairs: int = 2
     max_pairs: int = 6
-    permute_all: float = 0.3  # colours permuted with the background; else 0 stays 0
-    output_transform: float = 0.1  # outputs alone are turned: a family nobody has seen
-    sides: tuple[Side, ...] = ("both",)  # what the view of a sequence changes, drawn evenly
+    permute_all: float = 0.3  # probability that the colour permutation includes 0, the ground
+    output_transform: float = 0.1  # probability of another dihedral transform of the outputs alone, which makes a new family
+    sides: tuple[Side, ...] = ("both",)  # what the view changes; one is drawn evenly for each sequence
 
 
 def parse_sides(text: str) -> tuple[Side, ...]:
-    """The sides of a list with commas. Raises InputError for an unknown one."""
+    """The sides in a comma-separated list. Raises InputError for an unknown one."""
     for name in text.split(","):
         if name not in get_args(Side):
             raise InputError(f"unknown side {name!r} of transforms; there are: {', '.join(get_args(Side))}")
@@ -54,9 +55,9 @@ def parse_sides(text: str) -> tuple[Side, ...]:
 
 
 def parse_mixture(text: str, usual: Mapping[str, float]) -> dict[str, float]:
-    """The shares of a list like `rearc=0.5,procedural=0`, the usual ones for sources it leaves out.
+    """The shares in a list like `rearc=0.5,procedural=0`; sources that it leaves out keep their usual shares.
 
-    Raises InputError for anything else, and where nothing is left to draw from.
+    Raises InputError for any other text, and if all shares are 0.
     """
     shares = dict(usual)
     for part in text.split(","):
@@ -78,27 +79,30 @@ class Batch:
 
     ids: NDArray[np.int64]  # (sequences, tokens)
     weights: NDArray[np.float32]  # (sequences, tokens)
-    tokens: int  # unpadded
-    by_source: Mapping[str, int] = field(default_factory=dict)  # the same, of each source
+    tokens: int  # without padding
+    by_source: Mapping[str, int] = field(default_factory=dict)  # the same, for each source
 
 
 class Drawn(NamedTuple):
-    """A training sequence, and the source it is from."""
+    """A training sequence and the name of its source."""
 
     source: str
     sequence: TokenSequence
 
 
-class Endless(Protocol):
-    """A source that makes its families as they are asked for."""
+class EndlessSource(Protocol):
+    """A source that makes families as needed."""
 
     def pairs(self, rng: np.random.Generator, count: int) -> list[Pair]:
-        """Up to `count` pairs of one family, a pure function of the generator's state."""
+        """Up to `count` pairs of one family. They depend on the state of `rng` alone."""
         ...
 
 
 class Sampler:
-    """Draws blocks of batches from a store and from endless sources (by name), in proportion to `mixture`."""
+    """Draws blocks of batches from the sources of a store and from endless sources, each by its share in `mixture`.
+
+    A source that `mixture` does not name has the share 1.
+    """
 
     def __init__(
         self,
@@ -107,14 +111,14 @@ class Sampler:
         codec: Codec,
         settings: SamplerSettings,
         seed: int,
-        endless: Mapping[str, Endless] | None = None,
+        endless: Mapping[str, EndlessSource] | None = None,
     ):
-        """Raises InputError if no family has enough pairs for a sequence."""
+        """Raises InputError if no family has enough short pairs for a sequence."""
         self._store, self._codec, self._settings, self._seed = store, codec, settings, seed
         self._markers = len(codec.input_marker) + len(codec.output_marker)
-        # the store counts in the grid codec, whose markers and end are one token each
+        # the store counts tokens of the grid codec, in which the two markers and the end are one token each
         self._cost = store.tokens() + self._markers - 2 + len(codec.closing) - 1
-        sources: dict[str, NDArray[np.int64] | Endless] = {}
+        sources: dict[str, NDArray[np.int64] | EndlessSource] = {}  # of a store: the usable families
         for source in set(store.sources):
             usable = [f for f in range(len(store)) if store.sources[f] == source and self._usable(f)]
             if usable:
@@ -131,11 +135,11 @@ class Sampler:
 
     @property
     def sources(self) -> list[str]:
-        """Names of what is drawn from."""
+        """The names of the sources with a share, in alphabetical order."""
         return [name for name, _ in self._sources]
 
     def batches(self, block: int, batch: int) -> Iterator[tuple[int, int, Batch]]:
-        """Batches from position (block, batch) on, each with the position that follows it."""
+        """The batches from position (block, batch) on, each with the position after it: (next block, next batch, batch)."""
         while True:
             made = self.block(block)
             for place in range(batch, len(made)):
@@ -144,24 +148,25 @@ class Sampler:
             block, batch = block + 1, 0
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        """One training sequence. Raises InputError if none is found, however often drawn."""
-        for _ in range(DRAWS):
+        """A random training sequence. Raises InputError if MAX_DRAWS draws give none that fits."""
+        for _ in range(MAX_DRAWS):
             drawn = self._try_draw(rng)
             if drawn is not None:
                 return drawn
         raise InputError(
-            f"{', '.join(self.sources)}: in {DRAWS:,} draws no family had {self._settings.min_pairs} pairs that fit a sequence "
-            f"of {self._settings.max_tokens} tokens"
+            f"{', '.join(self.sources)}: in {MAX_DRAWS:,} draws no family had {self._settings.min_pairs} pairs that fit a "
+            f"sequence of {self._settings.max_tokens} tokens"
         )
 
     def _try_draw(self, rng: np.random.Generator) -> Drawn | None:
+        """A sequence of a random family; None if too few of its drawn pairs fit."""
         settings = self._settings
         name, source = self._sources[int(rng.choice(len(self._weights), p=self._weights))]
         pool = self._store.family(int(source[rng.integers(len(source))])) if isinstance(source, np.ndarray) else source
         wanted = int(rng.integers(settings.min_pairs, settings.max_pairs + 1))
         chosen: list[Pair] = []
         room = settings.max_tokens - len(self._codec.begin)
-        # more draws than wanted: in a family of mixed sizes small pairs are to be found
+        # three times as many as wanted: in a family of mixed sizes some of them may be short enough
         offered = self._stored(pool, rng, 3 * wanted) if isinstance(pool, range) else pool.pairs(rng, wanted)
         for pair in offered:
             assert pair.output is not None
@@ -174,9 +179,11 @@ class Sampler:
         return Drawn(name, self._write(chosen, rng))
 
     def _stored(self, pool: range, rng: np.random.Generator, count: int) -> Iterable[Pair]:
+        """Up to `count` random pairs of a stored family."""
         return (Pair(*self._store.pair(pool[int(index)])) for index in rng.permutation(len(pool))[:count])
 
     def _write(self, chosen: list[Pair], rng: np.random.Generator) -> TokenSequence:
+        """The sequence of pairs under a random view; the last pair is the query."""
         settings = self._settings
         colours = np.array(
             random_colours(rng, "permute" if rng.random() < settings.permute_all else "permute_nonzero"), dtype=np.uint8
@@ -197,11 +204,12 @@ class Sampler:
         return self._codec.sequence(Task("", tuple(pairs[:-1]), (pairs[-1],)), settings.max_tokens)
 
     def _usable(self, family: int) -> bool:
+        """Whether the shortest `min_pairs` pairs of a stored family fit a sequence."""
         cost = np.sort(self._cost[self._store.family(family)])
         return len(cost) >= self._settings.min_pairs and int(cost[: self._settings.min_pairs].sum()) < self._settings.max_tokens
 
     def block(self, block: int) -> list[Batch]:
-        """The batches drawn together as number `block`, a function of it and the seed alone."""
+        """The batches of a block, in random order. They depend on the seed and the number of the block alone."""
         rng = np.random.default_rng([self._seed, block])
         room = self._settings.batch_tokens * self._settings.block_batches
         drawn: list[Drawn] = []
@@ -221,6 +229,7 @@ class Sampler:
 
 
 def _pad(group: list[Drawn], pad: int) -> Batch:
+    """A batch of sequences, padded on the right to the longest of them."""
     sequences = [one.sequence for one in group]
     width = max(map(len, sequences))
     ids = np.full((len(sequences), width), pad, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Pairs of grids, packed: hundreds of thousands of pairs as one flat array of cells, so that a corpus loads in a blink."""
+"""Pairs of grids packed into a few flat arrays: a corpus of hundreds of thousands of pairs is small in memory and loads fast."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from solver.arc.task import Pair
 
 @dataclass(frozen=True, eq=False)
 class PairStore:
-    """Families of pairs. Family f holds the pairs `starts[f]:starts[f+1]`; sources name the corpus of each family."""
+    """Families of pairs. Family f has the pairs `starts[f]:starts[f + 1]`, the name `names[f]` and the source `sources[f]`."""
 
-    cells: NDArray[np.uint8]  # (all cells,)
-    pairs: NDArray[np.int32]  # (pairs, 5): offset of the input (the output follows), rows, columns, output rows, columns
+    cells: NDArray[np.uint8]  # (cells of all grids,)
+    # (pairs, 5): offset of the input in `cells`, the output follows; rows and columns of the input, of the output
+    pairs: NDArray[np.int32]
     starts: NDArray[np.int32]  # (families + 1,)
     names: tuple[str, ...]
     sources: tuple[str, ...]
@@ -28,7 +29,7 @@ class PairStore:
         return len(self.names)
 
     def pair(self, index: int) -> tuple[Grid, Grid]:
-        """Input and output of pair `index`, without copying."""
+        """Input and output of pair `index`, as views of `cells`."""
         at, rows, columns, out_rows, out_columns = (int(v) for v in self.pairs[index])
         middle = at + rows * columns
         return (
@@ -41,12 +42,12 @@ class PairStore:
         return range(int(self.starts[index]), int(self.starts[index + 1]))
 
     def tokens(self) -> NDArray[np.int32]:
-        """(pairs,) tokens each pair takes in the grid codec."""
+        """(pairs,) the tokens of each pair in the grid codec."""
         rows, columns, out_rows, out_columns = self.pairs[:, 1:].T
         return (rows * (columns + 1) + out_rows * (out_columns + 1) + 2).astype(np.int32)
 
     def save(self, path: Path) -> None:
-        """Write a compressed .npz (no pickles)."""
+        """Write a compressed .npz file without pickles."""
         np.savez_compressed(
             path,
             cells=self.cells,
@@ -58,7 +59,10 @@ class PairStore:
 
     @staticmethod
     def load(path: Path) -> PairStore:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote.
+
+        Raises OSError, ValueError, KeyError, EOFError, BadZipFile or zlib.error if it is damaged.
+        """
         with np.load(path, allow_pickle=False) as data:
             return PairStore(
                 data["cells"], data["pairs"], data["starts"], tuple(map(str, data["names"])), tuple(map(str, data["sources"]))
@@ -73,8 +77,8 @@ class PairStore:
 
 
 def pack(families: Iterable[tuple[str, str, Sequence[Pair]]]) -> PairStore:
-    """A store of (name, source, pairs) families; every pair has an output."""
-    cells = bytearray()  # millions of pairs: arrays of their own would take ten times their cells
+    """A store of families given as (name, source, pairs). Every pair has an output."""
+    cells = bytearray()  # one buffer: an array for each of millions of small grids would take far more memory
     index = array("i")
     starts = [0]
     names: list[str] = []

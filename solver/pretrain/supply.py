@@ -1,4 +1,4 @@
-"""Batches made ahead by other processes, so that the device never waits for them."""
+"""Batches made in advance by other processes, so that the training does not wait for them."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ from solver.child_process import die_with
 from solver.pretrain.group import ALONE, Group
 from solver.pretrain.sampler import Batch, Sampler
 
-_sampler: Sampler | None = None  # of a worker process
+# The sampler of a worker process. It is a module global because a process pool offers no other place: the result of its
+# initializer cannot be passed on, and the arguments of a task are pickled for every task, which here means all corpora.
+_sampler: Sampler | None = None
 
 
 def supply(sampler: Sampler, block: int, batch: int, workers: int, group: Group = ALONE) -> Iterator[tuple[int, int, Batch]]:
-    """`sampler.batches(block, batch)`, the same batches in the same order, made by `workers` processes; 0: by this one.
+    """The same as `sampler.batches(block, batch)`, made by `workers` processes; 0: by this process.
 
-    Of a group, each process gets a block of its own of as many consecutive ones, and all leave their blocks when the first
-    of them is at its end. So positions are the same for all, and a group of the same size resumes exactly.
+    In a group of n processes, each takes its own of every n consecutive blocks. They all go on to the next n blocks when the
+    shortest of the n is finished. So all processes are at the same position, and a group of the same size resumes exactly.
     """
     if group.size == 1 and not workers:
         yield from sampler.batches(block, batch)
         return
     for made in _blocks(sampler, block + group.rank, group.size, workers):
-        length = -int(group.most([-len(made)])[0])
+        length = -int(group.maxima([-len(made)])[0])  # of the shortest block
         for place in range(batch, length):
             yield (block + group.size, 0, made[place]) if place + 1 == length else (block, place + 1, made[place])
         block, batch = block + group.size, 0
 
 
 def _blocks(sampler: Sampler, block: int, stride: int, workers: int) -> Iterator[list[Batch]]:
-    """Every block of that distance. A block is a function of its number alone, so processes make different ones at a time."""
+    """Every `stride`-th block from number `block` on. A block depends on its number alone, so several can be made at a time."""
     numbers = itertools.count(block, stride)
     if not workers:
         yield from map(sampler.block, numbers)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch in any state
-    with ProcessPoolExecutor(workers, context, _keep, (sampler, os.getpid())) as pool:
+    context = multiprocessing.get_context("spawn")  # fork is not safe in a process with threads, which torch has
+    with ProcessPoolExecutor(workers, context, _start_worker, (sampler, os.getpid())) as pool:
         ahead: deque[Future[list[Batch]]] = deque(pool.submit(_block, next(numbers)) for _ in range(2 * workers))
         try:
             while True:
@@ -51,11 +53,12 @@ def _blocks(sampler: Sampler, block: int, stride: int, workers: int) -> Iterator
             pool.shutdown(cancel_futures=True)
 
 
-def _keep(sampler: Sampler, parent: int) -> None:
+def _start_worker(sampler: Sampler, parent: int) -> None:
+    """Run at the start of a worker process: keep the sampler, and leave the end of the process to its parent."""
     global _sampler
     _sampler = sampler
-    die_with(parent)  # nobody else would end a process that ignores signals
-    for number in (signal.SIGINT, signal.SIGTERM):  # the process that trains decides when to end
+    die_with(parent)  # needed if the parent is killed, because this process ignores the signals below
+    for number in (signal.SIGINT, signal.SIGTERM):  # a Ctrl-C reaches all processes; the one that trains decides when to end
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -1,4 +1,4 @@
-"""What a training changes: all weights of a grid model, or of any causal language model, or LoRA matrices beside one."""
+"""Targets: what pre-training changes. All weights of a grid model, all weights of a causal language model, or LoRA matrices."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from solver.textfile import read_text
 Kind = Literal["grid", "full", "lora"]
 Optimizers = tuple[torch.optim.Optimizer, ...]
 
-_BESIDE = (".json", ".jinja", ".model", ".txt")  # files of a model folder that are no weights
+_COPIED_SUFFIXES = (".json", ".jinja", ".model", ".txt")  # files of a model folder beside its weights: configuration, tokenizer
 
 
 class PretrainTarget(Protocol):
-    """What pre-training trains, and how it is written to disk."""
+    """What pre-training changes, and how it is written to disk."""
 
     kind: Kind
     model: Any  # a causal language model in transformers' layout
     codec: Codec
-    init: str  # identity of the model it started from; empty if it started from nothing
-    lr: float  # customary peak rate
+    init: str  # identity of the model that it started from; empty for a grid model
+    lr: float  # usual peak learning rate
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name; tied weights once."""
+        """The trained parameters by name, tied weights once."""
         ...
 
     def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
-        """Fresh optimizers over the parameters."""
+        """New optimizers for the parameters."""
         ...
 
     def weights(self) -> Mapping[str, Tensor]:
-        """fp32 tensors that a checkpoint keeps beside what `write` leaves, to go on from exactly."""
+        """The fp32 tensors that a checkpoint needs beside what `write` writes, so that a training can go on exactly."""
         ...
 
     def write(self, folder: Path) -> None:
-        """What others can use of a checkpoint: a model folder, or an adapter."""
+        """Write the part of a checkpoint that others can use: a model folder or an adapter."""
         ...
 
     def finish(self, out: Path, report: Any) -> None:
-        """What is left to be done once the training is over and its last checkpoint written."""
+        """Called after the last checkpoint: write what is only made once."""
         ...
 
 
@@ -74,7 +74,7 @@ class GridTarget:
         return dict(self.model.named_parameters())
 
     def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
-        """Muon on the matrices, AdamW on the rest."""
+        """Muon for the matrices, AdamW for the rest."""
         return make_optimizers(self.model, lr, weight_decay)
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -82,7 +82,7 @@ class GridTarget:
         return self.parameters()
 
     def write(self, folder: Path) -> None:
-        """The model folder, in bf16."""
+        """Write the model folder, in bf16."""
         save_model(self.model, folder)
 
     def finish(self, out: Path, report: Any) -> None:
@@ -90,7 +90,7 @@ class GridTarget:
 
 
 class FullTarget:
-    """All weights of a model in Hugging Face format, in fp32. A checkpoint is a model folder in the dtype of the first one."""
+    """All weights of a model in Hugging Face format, in fp32. A checkpoint is a model folder in the dtype of the original one."""
 
     kind: Kind = "full"
     lr = 2e-5
@@ -105,8 +105,8 @@ class FullTarget:
         return dict(self.model.named_parameters())
 
     def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
-        """AdamW, which the model was most likely made with. Muon would leave the place where AdamW left it."""
-        del weight_decay  # towards zero is away from what the model knows
+        """AdamW, with which such models are usually trained, without weight decay."""
+        del weight_decay  # it would pull the weights towards zero, away from what the model has learnt
         return (make_adamw(self.parameters().values(), lr),)
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -114,7 +114,7 @@ class FullTarget:
         return self.parameters()
 
     def write(self, folder: Path) -> None:
-        """The model folder."""
+        """Write the model folder."""
         write_model(self._base, self.parameters(), folder)
 
     def finish(self, out: Path, report: Any) -> None:
@@ -122,9 +122,9 @@ class FullTarget:
 
 
 class LoraTarget:
-    """LoRA matrices on the projections of a model in Hugging Face format.
+    """LoRA matrices on the linear layers, except the head, of a model in Hugging Face format.
 
-    A checkpoint holds the adapter alone, in PEFT's format under `adapter/`; at the end `OUT/model` becomes the model with the
+    A checkpoint has the adapter alone, in PEFT's format in `adapter/`. After the training `OUT/model` is the model with the
     adapter merged into its weights.
     """
 
@@ -139,39 +139,39 @@ class LoraTarget:
         self.model, self.codec, self.init = self._stack.model, self._base.codec, folder_identity(init)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Every A and B."""
+        """The matrices A and B of every layer."""
         layers = self._stack.layers.items()
         return {f"{name}.{letter}": getattr(layer, letter) for name, layer in layers for letter in ("a", "b")}
 
     def optimizers(self, lr: float, weight_decay: float) -> Optimizers:
-        """AdamW."""
+        """AdamW without weight decay."""
         del weight_decay
         return (make_adamw(self.parameters().values(), lr),)
 
     def weights(self) -> Mapping[str, Tensor]:
-        """Nothing: the adapter is written in fp32."""
+        """No tensors: `write` writes the adapter in fp32."""
         return {}
 
     def write(self, folder: Path) -> None:
-        """The adapter."""
+        """Write the adapter."""
         self._stack.save(0, folder / "adapter")
 
     def read(self, folder: Path) -> None:
-        """Take up the adapter of a checkpoint. Raises InputError if it does not fit."""
+        """Load the adapter of a checkpoint. Raises InputError if it does not fit."""
         self._stack.load(0, folder / "adapter")
 
     def finish(self, out: Path, report: Any) -> None:
-        """Write the merged model."""
+        """Write the model with the adapter merged to `OUT/model`."""
         final, partial = out / "model", out / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
         write_model(self._base, self.merged(), partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
-        report(f"{final}: the model with the adapter merged")
+        report(f"{final}: the model with the adapter merged into its weights")
 
     @torch.no_grad()
     def merged(self) -> dict[str, Tensor]:
-        """Every weight of the model that needs no adapter to do the same, each in the dtype it has here."""
+        """The weights of the base model with the adapter merged, each in its present dtype."""
         weights: dict[str, Tensor] = dict(self._base.model.named_parameters())
         for name, layer in self._stack.layers.items():
             before = weights[f"{name}.weight"]
@@ -181,12 +181,12 @@ class LoraTarget:
 
 
 def write_model(base: Base, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write weights in the dtype that the base's configuration names, with the base's configuration and tokenizer."""
+    """Write a model folder: weights in the dtype of the base's configuration, and the base's configuration and tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads(read_text(base.path / "config.json", "model configuration"))
     dtype = getattr(torch, str(config.get("dtype") or config.get("torch_dtype") or "bfloat16"), torch.bfloat16)
     whole = {name: value.detach().to("cpu", dtype).contiguous() for name, value in weights.items()}
     save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
     for file in base.path.iterdir():
-        if file.suffix in _BESIDE and file.is_file() and not file.name.endswith(".index.json"):
+        if file.suffix in _COPIED_SUFFIXES and file.is_file() and not file.name.endswith(".index.json"):
             shutil.copyfile(file, folder / file.name)

@@ -1,13 +1,12 @@
-"""Real runs of several budgets on this machine: how much of the budget is used, and how well its phases were foreseen.
+"""Real runs of several budgets on this machine: how much of the budget is used, and how well the cost of phases is predicted.
 
     python tests/benchmarks/bench_budget.py [--minutes 1] [--tasks 60] [--policy NAME] [--set KEY=VALUE] [--seed 0]
 
 Each run is a `solver run` process over the same shortest ARC-AGI-1 evaluation tasks, more than any of the budgets can finish.
-Its wall clock counts from just before the process is created until it is gone, its CPU seconds are those of the supervisor
-alone (planning, ledger, supervision, and reading the tasks), looked at twice a second. Idle is what a worker that was ready
-spent without work, the reserve apart. Errors are medians of |predicted - used| / used over all passes after the first five,
-of phases that were predicted. It fails if a run is late, or leaves a submission that is not complete and valid.
-Linux only: it reads /proc.
+Wall-clock seconds count from just before the process is created until it has ended. CPU seconds are those of the supervisor
+alone (planning, ledger, supervision, reading the tasks), sampled twice a second. Idle is the time that a ready worker had no
+work, without the reserve. Errors are medians of |predicted - used| / used over all passes after the first five, of phases that
+were predicted. It fails if a run is late, or leaves a submission that is not complete and valid. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from solver.config import load_settings
 from solver.run.ledger import LEDGER, Ledger
 
 SET = "arc1:evaluation"
-LOOK = 0.5  # seconds between two looks at the process
+SAMPLE_SECONDS = 0.5  # between two readings of the process's CPU time
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Measured:
-    """One run. Seconds."""
+    """One run. Times are in seconds."""
 
     budget: float
     used: float
@@ -60,7 +59,7 @@ class Measured:
 
     @property
     def idle(self) -> float:
-        """Between the first moment a worker was ready and the reserve, without work."""
+        """Seconds without work between the moment a worker was ready and the reserve."""
         return self.budget - self.reserve - self.start - self.worked
 
 
@@ -77,7 +76,7 @@ def measure(folder: Path, tasks: TaskSet, minutes: float, wishes: list[str]) -> 
     while run.returncode is None:
         cpu = max(cpu, cpu_seconds(run.pid))
         with contextlib.suppress(subprocess.TimeoutExpired):
-            run.wait(LOOK)  # within 50 ms of the end
+            run.wait(SAMPLE_SECONDS)  # notices the end within 50 ms
     used = time.perf_counter() - began
     assert run.returncode == 0, f"the run ended with exit code {run.returncode}"
     assert used <= budget, f"the run of {budget:.0f} s took {used:.1f} s"

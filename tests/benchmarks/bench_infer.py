@@ -1,12 +1,12 @@
-"""Threshold search against a one-sequence recursive search, and sampling against `model.generate`, from one run.
+"""Compare threshold search with a recursive search of one sequence, and sampling with `model.generate`, in one run.
 
     python tests/benchmarks/bench_infer.py [--model FOLDER] [--tasks 6] [--fit 0] [--min-prob 0.01] [--samples 8] [--threads 1]
 
-Same model, fp32, threads, prompts (8 dihedral views of short ARC-AGI-1 training tasks), thresholds and lengths on both
-sides; the references reuse their key/value caches, and `generate` runs the same length-grouped batches. The completions of
-both searches are asserted to be the same. `--fit` steps of one fit shared by all tasks sharpen the model before the
-search, as in a solver (not timed); a model used as it is finds little above the thresholds that solvers use. Times are
-wall clock, for an otherwise idle machine; each side warms up first.
+Both sides have the same model in fp32, threads, prompts (8 dihedral views of short ARC-AGI-1 training tasks), thresholds and
+lengths. The references reuse their key/value caches, and `generate` gets the same batches, grouped by length. The script
+asserts that both searches give the same completions. `--fit` fits the model to all tasks together before the search, which is
+not timed: without a fit, few completions are as probable as the thresholds that solvers use. Times are wall clock, for an
+otherwise idle machine; each side warms up first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from solver.model.load import Base, load_base
 from solver.train.registry import make_trainer
 from solver.types import NEVER, FitJob, SampleRequest, SearchRequest, TokenIds
 
-Found = dict[str, dict[tuple[int, ...], float]]
+Completions = dict[str, dict[tuple[int, ...], float]]  # by request: log-probabilities by token ids
 
 
 class RecursiveSearch:
@@ -49,11 +49,11 @@ class RecursiveSearch:
     @torch.inference_mode()
     def __call__(self, prompt: TokenIds) -> dict[tuple[int, ...], float]:
         """Every completion above the threshold, with its log-probability."""
-        self.found: dict[tuple[int, ...], float] = {}
+        self.completions: dict[tuple[int, ...], float] = {}
         self.cache = DynamicCache(config=self.model.config)
         self.tokens: list[int] = []
         self._descend(self._next(prompt), 0.0, np.zeros((1, STATE), dtype=np.int16))
-        return self.found
+        return self.completions
 
     def _next(self, ids: Any) -> np.ndarray:
         text = torch.tensor(np.asarray(ids, dtype=np.int64))[None]
@@ -66,7 +66,7 @@ class RecursiveSearch:
             self.tokens.append(int(token))
             reached = total + float(logprobs[token])
             if token == self.end or len(self.tokens) == LONGEST_ANSWER:
-                self.found[tuple(self.tokens)] = reached
+                self.completions[tuple(self.tokens)] = reached
             else:
                 below = state.copy()
                 self.machine.advance(below, np.array([token]))
@@ -114,22 +114,22 @@ def bench_search(base: Base, tasks: list[Task], prompts: list[list[TokenIds]], m
         for v, prompt in enumerate(task)
     ]
 
-    def batched(some: list[SearchRequest]) -> Found:
+    def batched(some: list[SearchRequest]) -> Completions:
         return {
             result.request: {tuple(c.ids.tolist()): c.logprob for c in result.completions}
             for result in engine.search(some, NEVER)
         }
 
-    def recursive(some: list[SearchRequest]) -> Found:
+    def recursive(some: list[SearchRequest]) -> Completions:
         return {request.id: reference(request.prompt) for request in some}
 
     batched(requests[:2])
     recursive(requests[:1])
-    ours, found = timed(lambda: batched(requests))
+    ours, batched_results = timed(lambda: batched(requests))
     theirs, expected = timed(lambda: recursive(requests))
-    near = sum(_check(found[key], expected[key], min_prob) for key in expected)
-    count = sum(map(len, found.values()))
-    tokens = sum(len(ids) for table in found.values() for ids in table)
+    near = sum(_check(batched_results[key], expected[key], min_prob) for key in expected)
+    count = sum(map(len, batched_results.values()))
+    tokens = sum(len(ids) for table in batched_results.values() for ids in table)
     print(f"search: {len(requests)} views, {sum(len(r.prompt) for r in requests)} prompt tokens, min_prob {min_prob}")
     print(f"  {count} completions of {tokens} tokens, the same on both sides ({near} within 1e-4 of the threshold left out)")
     print(f"  batched   {ours:8.2f} s  {count / ours:8.2f} completions/s")
@@ -137,12 +137,12 @@ def bench_search(base: Base, tasks: list[Task], prompts: list[list[TokenIds]], m
     print(f"  ratio     {theirs / ours:8.2f}")
 
 
-def _check(found: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float], min_prob: float) -> int:
+def _check(completions: dict[tuple[int, ...], float], expected: dict[tuple[int, ...], float], min_prob: float) -> int:
     """Assert equal results; completions on the threshold itself may fall on either side of it by rounding: count them."""
     edge = np.log(min_prob) + 1e-4
-    differing = found.keys() ^ expected.keys()
-    assert all((found | expected)[ids] <= edge for ids in differing), differing
-    assert all(abs(found[ids] - expected[ids]) < 1e-3 for ids in found.keys() & expected.keys())
+    differing = completions.keys() ^ expected.keys()
+    assert all((completions | expected)[ids] <= edge for ids in differing), differing
+    assert all(abs(completions[ids] - expected[ids]) < 1e-3 for ids in completions.keys() & expected.keys())
     return len(differing)
 
 

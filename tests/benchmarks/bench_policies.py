@@ -1,19 +1,19 @@
-"""Budget policies against each other on a record of held-out tasks: what would each have solved in so much time?
+"""Compare budget policies on a record of held-out tasks: how many tasks would each policy have solved in a given time?
 
     python tests/benchmarks/bench_policies.py record OUT [--tasks 320] [--corpus FOLDER] [--tokens 500] [--waves 0,10,20,40]
     python tests/benchmarks/bench_policies.py replay OUT... [--tokens 500] [--budgets 0.1,0.25,0.5,1] [--seeds 100] [--workers 1]
 
-`record` draws tasks of families that no model was trained on, procedural ones and those of corpora, writes
-OUT/challenges.json and OUT/solutions.json, and lets `solver run` work on them under the policy `fixed`: every task is asked as
-the base model is, then fitted for so many steps, asked again, fitted on, and so on. Break it off whenever you like: the same
-command goes on. The ledger is the record.
+`record` draws tasks of held-out families, procedural ones and those of corpora, and writes OUT/challenges.json and
+OUT/solutions.json. Then `solver run` works on them under the policy `fixed`: it asks every task with the base model alone, fits
+it for some steps, asks again, fits on, and so on. It can be interrupted; the same command goes on. The ledger of the run is the
+record.
 
-`replay` gives `uniform` and `adaptive` the same tasks, drawn anew from the record for every seed (a bootstrap over tasks), with
-budgets that are multiples of what one pass by the settings takes for all of them. Passes take the seconds that the profile of
-`cpu` predicts, with noise: a record may be made on a machine that is busy with other things. Policies know nothing of that
-profile, they learn as they go. It prints the mean difference of the shares
-solved with the interval that holds 95 % of the seeds' differences. Each half of the tasks is replayed with gains fitted on the
-other (`--gains shipped`: those of the package), as two runs whose results are added.
+`replay` gives `uniform` and `adaptive` the same tasks, drawn anew from the record for every seed (a bootstrap over tasks).
+Budgets are multiples of the time of one pass by the settings over all tasks. Passes take the seconds that the profile of `cpu`
+predicts, with noise, because the machine of the record may have been busy. The policies do not know that profile; they learn
+from pass to pass. It prints the mean difference of the shares solved, and the interval with 95 % of the differences over seeds.
+Each half of the tasks is replayed with gains that were fitted on the other half (`--gains shipped`: with those of the package),
+and the results are added.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from solver.types import TaskPlan
 
 
 def record(given: argparse.Namespace) -> int:
-    """Make the tasks unless they are there, and run on them; the exit code of the run."""
+    """Draw the tasks unless OUT has them, and run on them. Gives the exit code of the run."""
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
     challenges, solutions = out / "challenges.json", out / "solutions.json"
@@ -59,7 +59,7 @@ def record(given: argparse.Namespace) -> int:
 
 
 def compare(tasks: list[RecordedTask], settings: Settings, gains: Gains, budget: float, seed: int, workers: int) -> list[float]:
-    """Tasks, those solved by `uniform` and by `adaptive`, and the shares of the budget used, on tasks drawn anew by `seed`."""
+    """On tasks drawn anew by `seed`: their number, those that `uniform` and `adaptive` solved, and their shares of the budget."""
     rng = np.random.default_rng(seed)
     drawn = [tasks[int(i)] for i in rng.integers(len(tasks), size=len(tasks))]
     uniform = replay(UniformPolicy(settings), drawn, budget, seed, workers)
@@ -68,7 +68,7 @@ def compare(tasks: list[RecordedTask], settings: Settings, gains: Gains, budget:
 
 
 def retimed(task: RecordedTask, costs: CostModel) -> RecordedTask:
-    """The same with the seconds that its passes take by a cost model."""
+    """The same task with the seconds that a cost model predicts for its passes."""
     rungs = []
     for wave, rung in enumerate(task.rungs):
         plan = TaskPlan(rung.fitted, task.views, task.samples)
@@ -77,7 +77,7 @@ def retimed(task: RecordedTask, costs: CostModel) -> RecordedTask:
 
 
 def pass_seconds(task: RecordedTask, settings: Settings) -> float:
-    """Seconds of one pass by the settings, from the task's own rates."""
+    """Seconds of one pass by the settings, from the seconds of the task's own passes."""
     steps = sum(rung.fitted for rung in task.rungs)
     fitting = sum(rung.seconds.get("fit", 0.0) for rung in task.rungs) / max(1, steps)
     around = float(np.mean([sum(rung.seconds.values()) - rung.seconds.get("fit", 0.0) for rung in task.rungs]))
@@ -85,7 +85,7 @@ def pass_seconds(task: RecordedTask, settings: Settings) -> float:
 
 
 def print_replay(folders: list[Path], tokens: int, budgets: list[float], seeds: int, workers: int, which: str) -> None:
-    """One line of a Markdown table for every budget."""
+    """Print a row for every budget."""
     records = [read_record(folder) for folder in folders]
     settings = records[0].settings
     settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"fixed_waves": ()})})
@@ -109,8 +109,8 @@ def print_replay(folders: list[Path], tokens: int, budgets: list[float], seeds: 
         rows = []
         for seed in range(seeds):
             budget = [share * sum(pass_seconds(task, settings) for task in half) / workers for half in halves]
-            found = [compare(halves[i], settings, fitted[i], budget[i], seed, workers) for i in (0, 1)]
-            count, uniform, adaptive, *used = np.sum(found, axis=0)
+            compared = [compare(halves[i], settings, fitted[i], budget[i], seed, workers) for i in (0, 1)]
+            count, uniform, adaptive, *used = np.sum(compared, axis=0)
             rows.append([uniform / count, adaptive / count, (adaptive - uniform) / count, *(one / 2 for one in used)])
             print(f"{share:g}: {seed + 1} of {seeds}", end="\r", file=sys.stderr, flush=True)
         low, high = np.quantile([row[2] for row in rows], [0.025, 0.975])
@@ -129,7 +129,9 @@ def main() -> None:
     recording = verbs.add_parser("record")
     recording.add_argument("out", type=Path)
     recording.add_argument("--tasks", type=int, default=320)
-    recording.add_argument("--tokens", type=int, default=500, help="of the longest task: a few seconds a pass")
+    recording.add_argument(
+        "--tokens", type=int, default=500, help="largest number of tokens of a task; 500 give passes of a few seconds"
+    )
     recording.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
     recording.add_argument("--waves", default="0,10,20,40", help="optimizer steps of each pass")
     recording.add_argument("--minutes", type=float, default=600)
@@ -139,7 +141,9 @@ def main() -> None:
     replaying.add_argument("out", type=Path, nargs="+")
     replaying.add_argument("--budgets", default="0.1,0.25,0.5,1", help="multiples of one pass over all tasks")
     replaying.add_argument("--seeds", type=int, default=100)
-    replaying.add_argument("--tokens", type=int, default=500, help="of the longest task: records go from short to long")
+    replaying.add_argument(
+        "--tokens", type=int, default=500, help="largest number of tokens of a task; runs record short tasks first"
+    )
     replaying.add_argument("--workers", type=int, default=1)
     replaying.add_argument("--gains", choices=["crossed", "shipped"], default="crossed")
     given = parser.parse_args()

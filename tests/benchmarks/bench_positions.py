@@ -1,9 +1,9 @@
-"""What cell positions cost: fits and decoding of a cell decoder against a plain Qwen3 of the same size, through the same code.
+"""The cost of cell positions: fits and decoding of a cell decoder and of a plain Qwen3 of the same size, through the same code.
 
     python tests/benchmarks/bench_positions.py [--steps 6] [--repeat 5]
 
-Both models have random weights of the size of `base`. Their turns alternate, and CPU seconds of one thread are compared, so
-that other programs matter little. A ratio of 1.00 is as fast as the plain Qwen3; below 1 is slower.
+Both models have random weights and the size of the preset `base`. They alternate, and CPU seconds of one thread are compared, on
+which other programs have little influence. A ratio below 1 means that the cell decoder is slower.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from solver.pretrain.command import PRESETS
 from solver.train.registry import make_trainer
 from solver.types import NEVER, FitJob, SampleRequest
 
-NEW = 48  # tokens of a completion: untrained models never end one
+NEW_TOKENS = 48  # of a completion; untrained models do not end one earlier
 COPIES = 16  # rows of the decoding batch
 
 
 def bases(folder: Path, dtype: str) -> dict[str, Base]:
-    """Both models, as a run loads them."""
-    found = {}
+    """Both models, loaded as a run loads them."""
+    loaded = {}
     settings = load_settings(overrides=["model.threads=1", f"model.dtype={dtype}"]).model
     for name, model in (("plain", plain_qwen3(PRESETS["base"])), ("cells", new_model(PRESETS["base"]))):
         save_model(model, folder / name, torch.float32)
-        found[name] = load_base(folder / name, settings)
-    return found
+        loaded[name] = load_base(folder / name, settings)
+    return loaded
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     examples = ttt_examples(task.without_answers(), settings.data, 0, 4 * given.steps)
     sequences = tuple(codec.sequence(example, 8192) for example in examples)
     prompt = codec.prompt(task.query(0), 0, 8192).ids
-    requests = [SampleRequest(str(n), prompt, None, 1, 1.0, NEW, seed=n) for n in range(COPIES)]
+    requests = [SampleRequest(str(n), prompt, None, 1, 1.0, NEW_TOKENS, seed=n) for n in range(COPIES)]
 
     with tempfile.TemporaryDirectory() as scratch:
         models = bases(Path(scratch), given.dtype)

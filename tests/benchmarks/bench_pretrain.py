@@ -1,16 +1,20 @@
-"""Pre-training throughput against a plain `transformers.Trainer`, from one run.
+"""Pre-training throughput of `solver pretrain` and of a plain `transformers.Trainer`, measured in one run.
 
     python tests/benchmarks/bench_pretrain.py [--batches 16] [--batch-tokens 4096] [--repeat 2] [--threads 1] [--corpus DIR]
                                               [--hidden 192 --layers 6 --heads 3 --ffn 576]
 
-Same answers, model, dtype and threads. Ours is the loop of `solver pretrain`: the sampler's batches, Muon and AdamW. The plain
-Trainer does what it does unless told otherwise: as many rows a step as make as many steps as ours, in random order, padded to
-the longest with an attention mask, logits for every position, AdamW. It gets our sequences; the same told to group them by
-length; and the data as sets of prompts and answers have it, a row for each answer that a sequence learns, with all that stands
-before it. Tokens are real ones of our sequences, without padding; seconds are CPU seconds of this process, which leaves out the
-turns of other programs (on a CUDA device: wall clock). The drawing of sequences is in nobody's seconds; it is printed beside
-them. The ratio is of the best of alternating repetitions, after one that does not count. The last line is what no fp32 training
-of this model could exceed here.
+All sides train on the same answers, with the same model, dtype and threads:
+- ours: the loop of `solver pretrain`, with the sampler's batches, Muon and AdamW;
+- the Trainer with its defaults: our sequences as rows in random order, as many rows in a step as give our number of steps,
+  padded to the longest with an attention mask, logits for every position, AdamW;
+- the Trainer, told to group these rows by length;
+- the Trainer with a row for each answer, after everything that stands before it in the sequence. Sets of prompts and answers are
+  stored in this form.
+
+Tokens are those of our sequences, without padding. Seconds are CPU seconds of this process, which leave out those of other
+programs (on a CUDA device: wall-clock seconds). Drawing the sequences is not included; its seconds are printed above the table.
+The sides alternate; the best repetition counts, after one for warming up. The last line is an upper bound for any fp32 training
+of this model.
 """
 
 from __future__ import annotations
@@ -45,7 +49,7 @@ GROUPED, SINGLE = f"{PLAIN}, grouped by length", f"{PLAIN}, a row for each answe
 
 
 def draw(corpus: Path | None, settings: SamplerSettings, count: int) -> list[Batch]:
-    """The first batches of a training on the corpora; without any, on the ARC-AGI training sets and procedural families."""
+    """The first `count` batches of a training on the corpora, or on the ARC-AGI-1 training set and procedural families."""
     if corpus is None:
         guard: Guard = evaluation_guard()
         store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training"))
@@ -59,7 +63,7 @@ def draw(corpus: Path | None, settings: SamplerSettings, count: int) -> list[Bat
 
 
 def clock(device: torch.device) -> float:
-    """Seconds that count."""
+    """CPU seconds of this process, or on CUDA the wall clock after all work is done."""
     if device.type == "cpu":
         return time.process_time()
     torch.cuda.synchronize(device)
@@ -67,7 +71,7 @@ def clock(device: torch.device) -> float:
 
 
 def ours(shape: Shape, batches: list[Batch], device: torch.device) -> Callable[[], float]:
-    """The steps of `solver pretrain`. The call trains and gives seconds."""
+    """A function that trains on the batches as `solver pretrain` does, and gives the seconds."""
     settings = LoopSettings(minutes=1)
     target = GridTarget(new_model(shape).to(device))
     optimizers = target.optimizers(target.lr, settings.weight_decay)
@@ -89,17 +93,17 @@ def ours(shape: Shape, batches: list[Batch], device: torch.device) -> Callable[[
 
 
 def rows(batch: Batch, single: bool) -> Iterator[dict[str, Any]]:
-    """Its sequences as a Trainer takes them; `single`: each answer in a row of its own, after all that stands before it."""
+    """The sequences of a batch as rows of a Trainer; with `single` a row for each answer, after everything before it."""
     for ids, weights in zip(batch.ids, batch.weights, strict=True):
-        learnt = np.flatnonzero(weights)
-        ends = learnt[np.flatnonzero(np.diff(learnt, append=len(ids) + 1) > 1)] + 1
+        weighted = np.flatnonzero(weights)
+        ends = weighted[np.flatnonzero(np.diff(weighted, append=len(ids) + 1) > 1)] + 1
         for start, end in itertools.pairwise([0, *ends]) if single else [(0, ends[-1])]:
             labels = np.where((weights[:end] > 0) & (np.arange(end) >= start), ids[:end], -100)
             yield {"input_ids": ids[:end].tolist(), "length": int(end), "labels": labels.tolist()}
 
 
 def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bool, single: bool = False) -> Callable[[], float]:
-    """transformers.Trainer as its documentation has it. The call trains and gives seconds."""
+    """A function that trains by transformers.Trainer as its documentation describes, and gives the seconds."""
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     data = [row for batch in batches for row in rows(batch, single)]
@@ -116,7 +120,7 @@ def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bo
         return {"input_ids": padded("input_ids", pad), "attention_mask": mask, "labels": padded("labels", -100)}
 
     class Stopwatch(TrainerCallback):
-        """Times the steps alone: without building the Trainer."""
+        """Measures the steps alone, without the construction of the Trainer."""
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
             self.start = clock(device)
@@ -183,7 +187,7 @@ def main() -> None:
                 seconds[name] = min(spent, seconds[name])
     weights = new_model(shape).num_parameters()
     print(f"{weights / 1e6:.2f}M weights on {device}, {options.threads} threads; {tokens} tokens in {len(batches)} batches,")
-    print(f"{1 - tokens / padded:.1%} of ours padding; reading the corpora and drawing took {drawing:.1f} s\n")
+    print(f"{1 - tokens / padded:.1%} of ours is padding; reading the corpora and drawing took {drawing:.1f} s\n")
     unit = "a CPU second" if device.type == "cpu" else "a second"
     print(f"| | tokens {unit} | ours is faster by |\n| --- | --- | --- |")
     for name, spent in seconds.items():
@@ -191,9 +195,7 @@ def main() -> None:
 
     length = padded / sum(len(batch.ids) for batch in batches)
     bound = matmul_flops(device) / flops_per_token(GridTarget(new_model(shape)), round(length))
-    print(
-        f"\nThe same operations at the speed of one large matrix product: {bound:,.0f} tokens a second, without the optimizer's."
-    )
+    print(f"\nUpper bound, at the speed of one large matrix product and without the optimizer: {bound:,.0f} tokens a second.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""How fast procedural families and their pairs come, how many drafts are rejected and why, and how varied they are.
+"""Speed and variety of procedural families, and how many drafts are rejected for which reason.
 
 python tests/benchmarks/bench_procedural.py [--families 1000]
 
-Time is the CPU time of this process, one thread.
+Times are CPU seconds of this process, which has one thread.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def main() -> None:
     began = time.process_time()
     for seed in range(wanted):
         for attempt in range(10**6):
-            found = draft(seed, attempt)
-            if isinstance(found, Family):
-                families.append(found)
+            drafted = draft(seed, attempt)
+            if isinstance(drafted, Family):
+                families.append(drafted)
                 break
-            reasons[found] += 1
+            reasons[drafted] += 1
     drafting = time.process_time() - began
     began = time.process_time()
     rng = np.random.default_rng(0)

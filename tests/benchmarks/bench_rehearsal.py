@@ -1,11 +1,11 @@
-"""Rehearsals over all machines, budgets and policies, under every fault mix in turn: what must not happen, and time unused.
+"""Rehearse all machines, budgets and policies under every fault mix in turn: count failures and measure the time that was used.
 
     nice python tests/benchmarks/bench_rehearsal.py [--runs 10000] [--tasks 60] [--processes 1] [--seed 0]
         [--budgets 60s,5m,1h,12h] [--machines NAME,...] [--policies NAME,...]
 
-The same arguments give the same runs. Shorter budgets get more of the runs (`WEIGHTS`): they are the ones without slack, and
-simulating a long one takes longer. Utilisation is that of `solver.budget.rehearsal.summarise`: work over the worker time that
-loading and faults left, the reserve included, where work was left at the end. Fails if a run was late or a submission invalid.
+The same arguments give the same runs. Shorter budgets get more of the runs (`WEIGHTS`): they have the least slack, and take less
+time to simulate. Utilisation is that of `solver.budget.rehearsal.summarise`: work as a share of the worker time that loading and
+faults left, the reserve included, in runs with work left at the end. Fails if a run was late or a submission invalid.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ HEADINGS = ("machine", "budget", "policy", "runs", "late", "invalid", "work left
 
 
 def weight(budget: str) -> int:
-    """How much of all runs a budget gets."""
+    """The relative number of runs of a budget."""
     seconds = parse_duration(budget)
     return next(share for most, share in WEIGHTS if seconds <= most)
 
 
-def row(machine: str, budget: str, policy: str, found: dict[str, Any], seconds: float) -> str:
+def row(machine: str, budget: str, policy: str, report: dict[str, Any], seconds: float) -> str:
     """One line of the table."""
-    shares = ("-" if found[key] is None else f"{found[key]:.1%}" for key in ("utilisation", "utilisation_least", "loading"))
-    counts = (found[key] for key in ("runs", "deadline_misses", "invalid_submissions", "runs_with_work_left"))
+    shares = ("-" if report[key] is None else f"{report[key]:.1%}" for key in ("utilisation", "utilisation_least", "loading"))
+    counts = (report[key] for key in ("runs", "deadline_misses", "invalid_submissions", "runs_with_work_left"))
     return f"| {machine} | {budget} | {policy} | {' | '.join(map(str, counts))} | {' | '.join(shares)} | {seconds:.0f} |"
 
 
@@ -66,13 +66,13 @@ def main() -> None:
             arguments.seed,
             processes=arguments.processes,
         )
-        found = rehearse(options)
-        print(row(machine, budget, policy, found, time.perf_counter() - start), flush=True)
-        if found["first_bad_seed"] is not None:
-            print(f"{machine} {budget} {policy}: run {found['first_bad_seed']} went wrong", file=sys.stderr)
-        runs += found["runs"]
-        late += found["deadline_misses"]
-        invalid += found["invalid_submissions"]
+        report = rehearse(options)
+        print(row(machine, budget, policy, report, time.perf_counter() - start), flush=True)
+        if report["first_bad_seed"] is not None:
+            print(f"{machine} {budget} {policy}: run {report['first_bad_seed']} went wrong", file=sys.stderr)
+        runs += report["runs"]
+        late += report["deadline_misses"]
+        invalid += report["invalid_submissions"]
     print(f"\n{runs:,} runs, {late} late, {invalid} invalid, {time.perf_counter() - began:.0f} s")
     if late or invalid:
         raise SystemExit(1)

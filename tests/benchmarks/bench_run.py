@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_run.py [--repetitions 5] [--budget 4m50s]
 
-The seconds count from just before the process is created until the fallback answers to all ARC-AGI-1 evaluation tasks
-are complete and valid by `solver check`; beside them stand the CPU seconds the process had used by then, which a busy
-machine changes less. Memory is the resident set of the supervisor and its worker together, looked at ten times a second
-(pages that they share count twice), over a run without arguments within `--budget`. Linux only: it reads /proc.
+The seconds count from just before the process is created until the submission with fallback answers to all ARC-AGI-1 evaluation
+tasks is there, which is then checked like `solver check` does. The CPU seconds that the process had used by then are given, too:
+other programs change them less. Memory is the largest resident set of the supervisor and its worker together, sampled ten times
+a second during a run of `--budget` without other arguments; pages that they share count twice. Linux only: it reads /proc.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.submission import defects
 
 SET = "arc1:evaluation"
-LOOK = 0.002  # seconds between two looks at the file
+POLL_SECONDS = 0.002  # between two looks for the file
 
 
 def start(out: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    """A run in a process of its own, silent."""
+    """Start a run as a process whose output is dropped."""
     command = [sys.executable, "-m", "solver", "run", *arguments, "--out", str(out), "--scratch", str(out.parent / "scratch")]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def fallback(out: Path, tasks: TaskSet) -> tuple[float, float]:
-    """(seconds, CPU seconds) until the submission is there; the run is stopped then."""
+    """(seconds, CPU seconds) until the submission is there. Stops the run then."""
     began = time.perf_counter()
     run = start(out, SET, "--budget", "10m")
     while not (out / "submission.json").exists():  # it appears whole, by renaming
         assert run.poll() is None, "the run ended without a submission"
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)
     seconds = time.perf_counter() - began
     used = cpu_seconds(run.pid)
     assert "libtorch" not in Path(f"/proc/{run.pid}/maps").read_text(), "the supervisor has loaded torch"
@@ -66,15 +66,15 @@ def cpu_seconds(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process has started, and theirs."""
-    found: list[int] = []
+    """The descendants of a process."""
+    descendants: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             direct = [int(child) for child in task.read_text().split()]
         except OSError:  # the thread has ended
             continue
-        found += [*direct, *(below for child in direct for below in children(child))]
-    return found
+        descendants += [*direct, *(below for child in direct for below in children(child))]
+    return descendants
 
 
 def resident(pid: int) -> int:

@@ -1,11 +1,11 @@
-"""Selection rules against each other on what runs with known answers have found: which attempts would each have chosen?
+"""Compare selection rules on the candidates of runs with known answers: which attempts would each rule have chosen?
 
     python tests/benchmarks/bench_selection.py RUN... [--against product_of_experts]
 
-A case is what a run has found for a query after one of its passes, as the run itself pools it: all candidates so far and the
-newest scores. Printed are the last passes, and all passes together (cases of one query are not independent: its share counts
-once, cut into its passes). A Markdown table each: how many answers are the first attempt, or one of the two, and the cases
-gained and lost against one of the rules. The last line is what a perfect choice among the candidates would give.
+A case is the state of a query after one of its passes, pooled as the run pools it: all candidates so far and the newest scores.
+There are two Markdown tables: one for the last pass of every query, one for all passes (the cases of one query are not
+independent). They show how often the first attempt is right, how often one of the two is, and the cases that a rule gains and
+loses compared with the rule `--against`. The last line is the result of a perfect choice among the candidates.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from solver.types import Candidate, Score
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What was found for a query, and its answer."""
+    """The candidates and scores of a query after a pass, and its answer."""
 
     candidates: Sequence[Candidate]
     scores: Sequence[Score]
     answer: Grid
-    last: bool  # nothing was found for it later
+    last: bool  # whether it is after the query's last pass
 
     def place(self, rule: str) -> int:
-        """0 or 1: the attempt that is right; 2: none is."""
+        """Which attempt is right, 0 or 1; 2 if neither is."""
         keys = [grid_key(grid) for grid in select(rule, self.candidates, self.scores)]
         return keys.index(grid_key(self.answer)) if grid_key(self.answer) in keys else 2
 
     @property
-    def found(self) -> bool:
+    def has_answer(self) -> bool:
         """Whether a candidate is the answer."""
         return grid_key(self.answer) in {grid_key(candidate.grid) for candidate in self.candidates}
 
@@ -81,8 +81,8 @@ def print_table(cases: Sequence[Case], against: str) -> None:
             gained, lost = ((place <= most) & (reference > most)).sum(), ((place > most) & (reference <= most)).sum()
             cells.append("" if rule == against else f"+{gained} -{lost}")
         print(f"| {rule} | " + " | ".join(cells) + " |")
-    found = np.array([case.found for case in cases])
-    print(f"| a perfect choice | {found.mean():.1%} ({found.sum()}) | {found.mean():.1%} ({found.sum()}) | | |\n")
+    possible = np.array([case.has_answer for case in cases])
+    print(f"| a perfect choice | {possible.mean():.1%} ({possible.sum()}) | {possible.mean():.1%} ({possible.sum()}) | | |\n")
 
 
 def main() -> None:

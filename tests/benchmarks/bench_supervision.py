@@ -1,11 +1,11 @@
-"""What planning, the ledger and supervision cost, as a share of the budget: the bar is 1 %.
+"""The cost of planning, the ledger and supervision as a share of the budget, which must be below 1 %.
 
     python tests/benchmarks/bench_supervision.py [--policy adaptive] [--faults usual] [--quick]
 
 The real supervisor, policy, run state, ledger (SQLite on disk) and submission (written and synced) serve simulated workers on a
-simulated clock, so that nobody waits: all the wall time it takes is overhead of the main process. While it is at it real
-workers go on with what they have, but for the one that waits for its next item: the share is an upper bound of what is lost
-with one worker. `--quick` takes the two smallest cases.
+simulated clock. Nothing waits, so all wall-clock time is overhead of the supervisor's process. In a real run only the worker
+that waits for its next item loses that time; the others go on working. So the share is an upper bound of the loss with one
+worker. `--quick` takes the two smallest cases.
 """
 
 from __future__ import annotations

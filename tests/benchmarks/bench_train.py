@@ -1,12 +1,12 @@
-"""Training throughput against transformers.Trainer + PEFT, and of our trainers against each other, from one run.
+"""Training throughput of our trainers and of transformers.Trainer + PEFT, measured in one run.
 
     python tests/benchmarks/bench_train.py [--steps 4] [--tasks 5] [--sides lora full] [--rank 16] [--threads 1]
                                            [--hidden 192 --layers 6 --heads 3 --ffn 576]
 
-Same sequences, model, dtype, threads, optimizer steps and sequences a step; the baseline groups by length, too. Sequences
-are an even sample of the default recipe's for ARC-AGI-1 training tasks at even quantiles of length, so that the table
-shows how the ratio depends on it. Each side warms up on every task; the ratio is of the best of alternating repetitions.
-Time is the CPU time of this process, which leaves out the turns of other programs.
+All sides have the same sequences, model, dtype, threads, optimizer steps and sequences per step; the baseline groups sequences
+by length, too. The tasks are at even quantiles of length among the ARC-AGI-1 training tasks, so the table shows how the ratio
+depends on length. Their sequences are an even sample of those of the default recipe. Each side warms up on every task; sides
+alternate, and the best repetition counts. Times are CPU seconds of this process, which leave out those of other programs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ BASELINE = "transformers.Trainer + PEFT"
 
 
 def jobs_of(tasks: int, steps: int, batch: int) -> list[FitJob]:
-    """A job for each of `tasks` tasks, short to long: exactly the sequences its steps use, an even sample of the recipe's."""
-    found = sorted(load_tasks("arc1:training").tasks, key=lambda task: task.grid_tokens())
-    chosen = [found[int((i + 0.5) * len(found) / tasks)] for i in range(tasks)]
+    """A job for each of `tasks` tasks, short to long, with the sequences that its steps use: an even sample of the recipe's."""
+    by_length = sorted(load_tasks("arc1:training").tasks, key=lambda task: task.grid_tokens())
+    chosen = [by_length[int((i + 0.5) * len(by_length) / tasks)] for i in range(tasks)]
     jobs = []
     for task in chosen:
         examples = ttt_examples(task, DataSettings(), seed=0)
@@ -49,7 +49,7 @@ def jobs_of(tasks: int, steps: int, batch: int) -> list[FitJob]:
 
 
 def baseline(folder: Path, sequences: tuple[TokenSequence, ...], steps: int, settings: TrainSettings) -> Callable[[], float]:
-    """transformers.Trainer on a PEFT model, as its documentation has it. The call trains and gives seconds."""
+    """A function that trains a PEFT model by transformers.Trainer, as its documentation describes, and gives the seconds."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -69,7 +69,7 @@ def baseline(folder: Path, sequences: tuple[TokenSequence, ...], steps: int, set
         return {"input_ids": padded("input_ids", pad), "attention_mask": mask, "labels": padded("labels", -100)}
 
     class Stopwatch(TrainerCallback):
-        """Times the steps alone: without building the Trainer."""
+        """Measures the steps alone, without the construction of the Trainer."""
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
             self.start = time.process_time()
@@ -108,7 +108,7 @@ def baseline(folder: Path, sequences: tuple[TokenSequence, ...], steps: int, set
 
 
 def ours(base: Base, job: FitJob, settings: TrainSettings, name: str) -> Callable[[], float]:
-    """One of our trainers on a job. The call trains and gives seconds, saving the adapter included."""
+    """A function that runs one of our trainers on a job, and gives the seconds, those of saving the adapter included."""
     settings = settings.model_copy(update={"trainer": name})
 
     def run() -> float:
@@ -124,7 +124,7 @@ def ours(base: Base, job: FitJob, settings: TrainSettings, name: str) -> Callabl
 
 
 def best_of(sides: dict[str, Callable[[], float]], repeat: int) -> dict[str, float]:
-    """The fewest seconds of each side, in turns, after one turn that does not count."""
+    """The fewest seconds of each side; sides alternate, and the first repetition is for warming up."""
     seconds = dict.fromkeys(sides, float("inf"))
     for repetition in range(repeat + 1):
         for name, run in sides.items():

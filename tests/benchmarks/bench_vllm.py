@@ -1,15 +1,16 @@
-"""vLLM against our own engine, and vLLM's memory over restarts and adapters: Markdown tables.
+"""The speed of vLLM and of the engine hf, and vLLM's memory over restarts and adapters, as Markdown tables.
 
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py speed [--ranks 8 16 64] [--adapters 1 8] [--requests 16] [--samples 8]
         [--new 64] [--threads 1] [--device cpu] [--model PATH]                minutes, on an idle machine
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
-Speed: the same requests on both sides (prompts of the shortest ARC-AGI-1 evaluation tasks, dealt out to the adapters, random
-LoRA weights of a random model or of that in PATH, samples at temperature 1 under the grammar), sampled tokens a second of
-wall clock; each side warms up first with the same adapters. The last line says whether `infer.engine=auto` takes the faster one.
-Models are in fp32 on the CPU, and on CUDA in bf16, or fp16 where the device has no bf16: vLLM serves LoRA in no other.
-Memory: what the process holds, its threads, open files and child processes after so many closed and started engines, and
-after so many adapters that one engine served one after another. Without a mode: both.
+speed: sampled tokens per wall-clock second. Both engines get the same requests: prompts of the shortest ARC-AGI-1 evaluation
+tasks, distributed over adapters with random weights, samples at temperature 1 under the grammar. Each engine warms up with the
+same adapters. The last line says whether `infer.engine=auto` takes the faster one. Models are in fp32 on a CPU. On CUDA they
+are in bf16, or in fp16 if the device has no bf16, because vLLM serves LoRA in 16 bits only.
+memory: the memory of the process, its threads, open files and child processes, after a number of engine restarts, and after a
+number of adapters that one engine served one after another.
+Without a mode: both.
 """
 
 from __future__ import annotations
@@ -45,12 +46,12 @@ from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
 
 
 def model_settings(device: str) -> ModelSettings:
-    """The device, and the most exact dtype that vLLM serves LoRA in there."""
+    """Settings for a device, with the most precise dtype in which vLLM serves LoRA there."""
     return ModelSettings(device=device, dtype="auto" if device.startswith("cuda") else "float32")
 
 
 def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[AdapterRef]:
-    """Random ones, each in a folder of its own."""
+    """Random adapters, each in its own folder."""
     stack = attach(base, LoraShape(rank, float(rank)), 1)
     generator = torch.Generator().manual_seed(rank)
     for number in range(count):
@@ -63,12 +64,12 @@ def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[Adapte
 
 
 def requests(prompts: Sequence[TokenIds], refs: Sequence[AdapterRef], n: int, new: int) -> list[SampleRequest]:
-    """The prompts, dealt out to the adapters."""
+    """A request for every prompt, with the adapters in turn."""
     return [SampleRequest(str(i), prompt, refs[i % len(refs)], n, 1.0, new, seed=i) for i, prompt in enumerate(prompts)]
 
 
 def rate(engine: Engine, asked: Sequence[SampleRequest]) -> float:
-    """Sampled tokens a second."""
+    """Sampled tokens per second."""
     began = time.perf_counter()
     results = list(engine.sample(asked, NEVER))
     seconds = time.perf_counter() - began
@@ -77,7 +78,7 @@ def rate(engine: Engine, asked: Sequence[SampleRequest]) -> float:
 
 
 def speed(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
-    """A row for each rank and number of adapters."""
+    """Print a row for each rank and number of adapters."""
     print("| rank | adapters | hf, tokens/s | vllm, tokens/s | hf / vllm | start of vllm, s |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     ratios = []
@@ -102,7 +103,7 @@ def speed(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, 
 
 
 def memory(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
-    """What stays after restarts, and after adapters."""
+    """Print what the process holds after restarts, and after adapters."""
     rank, engine = options.ranks[0], VllmEngine(base, InferSettings())
     refs = list(adapters(base, rank, max(1, options.many), scratch / "many"))
     for what, count, shown in (

@@ -1,4 +1,4 @@
-"""Tasks of families that no model of ours was trained on, drawn at random for benchmarks and sweeps; never an evaluation task."""
+"""Random tasks of held-out families, on which no model of this package was trained, for benchmarks; never evaluation tasks."""
 
 from __future__ import annotations
 
@@ -13,52 +13,55 @@ from solver.pretrain.command import evaluation_guard, load_store
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.procedural import Procedural
 
-MOST_OF_FAMILY = 12  # times a stored one is drawn
+MAX_DRAWS_OF_FAMILY = 12  # of a stored family
 PROCEDURAL = "procedural"
 
-Source = Iterator[tuple[str, list[Pair]]]  # a family's name and some of its pairs, their outputs known
+Source = Iterator[tuple[str, list[Pair]]]  # the names of families, each with some of its pairs
 
 
 def draw_tasks(
     count: int, tokens: int, rng: np.random.Generator, sources: list[Source], tests: int = 1, again: bool = True
 ) -> list[Task]:
-    """Tasks of three or four demonstrations and one test, up to `tests` where there are pairs left, of the sources in turn.
+    """`count` tasks, drawn from the sources in turn; fewer if the sources end.
 
-    None has more than so many grid tokens with its first test. Unless families may come `again`, each gives one task, except
-    that all procedural ones have one name. Fewer come back where the sources end.
+    A task has three or four demonstrations and up to `tests` tests, but at least one. With its first test alone it has at most
+    `tokens` grid tokens. A stored family gives several tasks only if `again` is true.
     """
     turns = list(sources)
-    found: list[Task] = []
+    tasks: list[Task] = []
     used: set[str] = set()
-    while turns and len(found) < count:
+    while turns and len(tasks) < count:
         shown = int(rng.integers(3, 5))
-        source = turns[len(found) % len(turns)]
+        source = turns[len(tasks) % len(turns)]
         family, pairs = next(source, ("", []))
         if not family:
             turns.remove(source)
         if len(pairs) <= shown or family in used:
             continue
-        task = Task(f"{family}-{len(found):03}", tuple(pairs[:shown]), tuple(pairs[shown : shown + tests]))
-        # demonstrations whose outputs are all the same leave open what the test is about
-        told = len({grid_key(pair.output) for pair in task.train if pair.output is not None}) > 1
-        if told and Task(task.id, task.train, task.test[:1]).grid_tokens() <= tokens:
-            found.append(task)
+        task = Task(f"{family}-{len(tasks):03}", tuple(pairs[:shown]), tuple(pairs[shown : shown + tests]))
+        # a task whose demonstrations all have the same output does not show its rule
+        shows_rule = len({grid_key(pair.output) for pair in task.train if pair.output is not None}) > 1
+        if shows_rule and Task(task.id, task.train, task.test[:1]).grid_tokens() <= tokens:
+            tasks.append(task)
             used |= set() if again or family == PROCEDURAL else {family}
-    return found
+    return tasks
 
 
 def procedural(rng: np.random.Generator, pairs: int = 5) -> Source:
-    """So many pairs of one family after the other, without end."""
+    """Procedural families without end, each with `pairs` pairs; all have the same name."""
     families = Procedural(Guard.against([]), held_out=True)
     while True:
         yield PROCEDURAL, families.pairs(rng, pairs)
 
 
 def stored(corpus: Path, cache: Path, rng: np.random.Generator, pairs: int = 5) -> Source:
-    """So many random pairs of random families of the ARC training sets and the corpora of a folder, of none too often."""
+    """Random families of the ARC-AGI training sets and the corpora of a folder, each with up to `pairs` random pairs.
+
+    It ends when every family was drawn MAX_DRAWS_OF_FAMILY times.
+    """
     store = load_store(corpus, cache, evaluation_guard(), print)
     store = store.select([held_out(name) for name in store.names])
-    left = dict.fromkeys(range(len(store)), MOST_OF_FAMILY)
+    left = dict.fromkeys(range(len(store)), MAX_DRAWS_OF_FAMILY)
     while left:
         family = int(rng.choice(list(left)))
         left[family] -= 1

@@ -1,17 +1,18 @@
-"""What test-time training of a base model gains from each setting, on tasks its training never saw: the recipe's numbers.
+"""Compare settings of test-time training on held-out tasks. The default recipe was chosen by it.
 
     python tests/benchmarks/sweep_ttt.py run OUT "" "train.lr=1e-3" "train.steps=120 train.lr=1e-3" "fit=shared" [--corpus FOLDER]
     python tests/benchmarks/sweep_ttt.py table OUT
 
-`run` draws tasks once for OUT (of held-out procedural families and held-out families of the ARC-AGI training sets and the
-corpora; never an evaluation task) and tries each configuration on all of them: settings as `solver run --set` takes
-them, with a blank between two, and how tasks are fitted, `fit=own` (each alone), `fit=shared` (one adapter for all) or
-`fit=both` (each goes on from the shared one). What is finished is in OUT/results.jsonl, task by task, and is not done again.
+`run` draws tasks once for OUT: of held-out procedural families, and of held-out families of the ARC-AGI training sets and the
+corpora; never an evaluation task. It tries each configuration on all tasks. A configuration consists of settings, as for
+`solver run --set`, with blanks between them, and of how tasks are fitted: `fit=own` (each task alone), `fit=shared` (one
+adapter for all) or `fit=both` (each task goes on from the shared adapter). Results are in OUT/results.jsonl, task by task;
+finished ones are not repeated.
 
-`table` compares every configuration with the first one on the tasks both have done: the mean nats of an answer, the mean
-difference with its standard error over tasks, the median difference and on how many tasks the nats are fewer (one long task can
-make the mean), and queries solved by the two most voted of the greedy answers, with those gained and lost. Losses are the mean
-over the views that queries are asked under. Nothing in it depends on how busy the machine was.
+`table` compares every configuration with the first one, on the tasks that both have done: the mean nats of an answer; the mean
+difference with its standard error over tasks; the median difference, and the number of tasks with fewer nats, because one long
+task can dominate the mean; and the queries solved by the two greedy answers with most votes, with the numbers gained and lost.
+Nats are means over the views of a query. Nothing in the table depends on how busy the machine was.
 """
 
 from __future__ import annotations
@@ -45,21 +46,21 @@ from solver.types import NEVER, AdapterRef, Fit, FitJob, SampleRequest, ScoreReq
 from solver.worker.solve import inference_views
 
 RESULTS = "results.jsonl"
-ASKED = 3  # queries of a task, at most
-SHOWN_AND_ASKED = 4 + ASKED
+MAX_QUERIES = 3  # of a task
+MAX_PAIRS = 4 + MAX_QUERIES  # of a task
 FITS = ("own", "shared", "both")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a configuration did to one task."""
+    """The result of a configuration on one task."""
 
     task: str
-    nats: list[float]  # of each query's answer, mean over the views
-    solved: list[bool]  # by the two most voted greedy answers over the views
+    nats: list[float]  # negative log-probability of each query's answer, mean over the views
+    solved: list[bool]  # for each query: whether one of the two greedy answers with most votes is right
     configuration: str = ""
-    steps: int = 0  # that fitted it; a shared fit's are counted in parts
-    tokens: float = 0.0
+    steps: int = 0  # optimizer steps; those of a shared fit are divided by the number of tasks
+    tokens: float = 0.0  # trained on, divided likewise
 
 
 def sequences_of(base: Base, task: Task, settings: Settings) -> tuple[TokenSequence, ...]:
@@ -77,7 +78,7 @@ def sequences_of(base: Base, task: Task, settings: Settings) -> tuple[TokenSeque
 
 
 class Fitter:
-    """Fits tasks as a configuration says; the adapter and what it took, task by task."""
+    """Fits tasks as a configuration says. A shared adapter is fitted first."""
 
     def __init__(self, base: Base, settings: Settings, how: str, tasks: list[Task], scratch: Path) -> None:
         self._base, self._settings, self._how = base, settings, how
@@ -91,7 +92,7 @@ class Fitter:
             self._shared = self._fit("shared", mixed, self._steps * len(tasks), None)
 
     def fit(self, task: Task) -> tuple[AdapterRef | None, int, float]:
-        """The adapter that serves a task, its optimizer steps, and the tokens trained on; a shared fit's in equal parts."""
+        """A task's adapter, its optimizer steps and the tokens trained on; a shared fit is divided by the number of tasks."""
         adapter, steps, tokens = None, 0, 0.0
         if self._shared is not None:
             adapter, tokens = self._shared.adapter, self._shared.tokens / self._tasks
@@ -109,7 +110,7 @@ class Fitter:
 
 
 def ask(base: Base, engine: Engine, task: Task, settings: Settings, adapter: AdapterRef | None) -> Measured:
-    """How the fitted model answers a task's queries; nothing said of the fit."""
+    """How the fitted model answers a task's queries. The configuration, steps and tokens of the result are not set."""
     views = inference_views(settings, task, 0)
     nats, solved = [], []
     for index, pair in enumerate(task.test):
@@ -119,24 +120,24 @@ def ask(base: Base, engine: Engine, task: Task, settings: Settings, adapter: Ada
         scoring = [ScoreRequest(str(n), prompts[n], adapter, (answer,)) for n, answer in enumerate(answers)]
         nats.append(-float(np.mean([result.completions[0].logprob for result in engine.score(scoring, NEVER)])))
         requests = [SampleRequest(str(n), prompt, adapter, 1, 0.0, LONGEST_ANSWER) for n, prompt in enumerate(prompts)]
-        found: list[tuple[bytes, float]] = []
+        answered: list[tuple[bytes, float]] = []
         for result in engine.sample(requests, NEVER):
             grid = base.codec.decode_answer(result.completions[0].ids) if result.completions else None
             if grid is not None:
-                found.append((grid_key(views[int(result.request)].undo(grid)), result.completions[0].logprob))
-        solved.append(grid_key(pair.output) in two_most_voted(found))
+                answered.append((grid_key(views[int(result.request)].undo(grid)), result.completions[0].logprob))
+        solved.append(grid_key(pair.output) in two_most_voted(answered))
     return Measured(task.id, nats, solved)
 
 
-def two_most_voted(found: list[tuple[bytes, float]]) -> list[bytes]:
-    """Of (grid, log-probability): the two grids found most often, ties to the more probable."""
-    votes = Counter(key for key, _ in found)
-    best = {key: max(logprob for other, logprob in found if other == key) for key in votes}
+def two_most_voted(answered: list[tuple[bytes, float]]) -> list[bytes]:
+    """Of (grid, log-probability): the two most frequent grids; a tie goes to the more probable one."""
+    votes = Counter(key for key, _ in answered)
+    best = {key: max(logprob for other, logprob in answered if other == key) for key in votes}
     return sorted(votes, key=lambda key: (votes[key], best[key]), reverse=True)[:2]
 
 
 def measure(base: Base, tasks: list[Task], configuration: str) -> Iterator[Measured]:
-    """What a configuration does to each task, as soon as it is known."""
+    """The result of a configuration on each task, as soon as it is known."""
     entries = configuration.split()
     how = next((entry.removeprefix("fit=") for entry in entries if entry.startswith("fit=")), "own")
     if how not in FITS:
@@ -152,7 +153,7 @@ def measure(base: Base, tasks: list[Task], configuration: str) -> Iterator[Measu
 
 
 def run(given: argparse.Namespace) -> None:
-    """Try the configurations on the tasks for which OUT does not hold them yet."""
+    """Try each configuration on the tasks for which OUT has no result of it yet."""
     torch.set_num_threads(1)
     out: Path = given.out
     out.mkdir(parents=True, exist_ok=True)
@@ -168,16 +169,16 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _tasks(given: argparse.Namespace) -> list[Task]:
-    """Those of OUT, drawn if there are none yet: two procedural ones, one stored one, and so on."""
+    """The tasks of OUT, drawn if there are none yet: two procedural ones, then a stored one, and so on."""
     file: Path = given.out / "tasks.json"
     if not file.exists():
         rng = np.random.default_rng(given.seed)
-        others = [] if given.corpus is None else [stored(given.corpus, given.out, rng, SHOWN_AND_ASKED)]
-        found = draw_tasks(given.stored, given.stored_tokens, rng, others, ASKED, again=False)
-        ours = draw_tasks(given.tasks - len(found), given.tokens, rng, [procedural(rng, SHOWN_AND_ASKED)], ASKED)
-        for place, task in enumerate(found):
-            ours.insert(3 * place + 2, task)
-        file.write_text(json.dumps({task.id: task.to_json() for task in ours}), encoding="utf-8")
+        sources = [] if given.corpus is None else [stored(given.corpus, given.out, rng, MAX_PAIRS)]
+        of_corpora = draw_tasks(given.stored, given.stored_tokens, rng, sources, MAX_QUERIES, again=False)
+        tasks = draw_tasks(given.tasks - len(of_corpora), given.tokens, rng, [procedural(rng, MAX_PAIRS)], MAX_QUERIES)
+        for place, task in enumerate(of_corpora):
+            tasks.insert(3 * place + 2, task)
+        file.write_text(json.dumps({task.id: task.to_json() for task in tasks}), encoding="utf-8")
     return list(load_tasks(file))
 
 
@@ -187,21 +188,21 @@ def _read(out: Path) -> list[Measured]:
 
 
 def print_table(out: Path) -> None:
-    """One line of Markdown for every configuration, against the first on the tasks that both have done."""
+    """Print a row for every configuration, compared with the first one on the tasks that both have done."""
     by_configuration: dict[str, dict[str, Measured]] = {}
     for one in _read(out):
         by_configuration.setdefault(one.configuration, {})[one.task] = one
     reference = next(iter(by_configuration.values()))
     print("| configuration | tasks, queries | tokens a task | nats an answer | against the first | median | fewer on | solved |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name, found in by_configuration.items():
-        pairs = [(one, reference[task]) for task, one in found.items() if task in reference]
+    for name, results in by_configuration.items():
+        pairs = [(one, reference[task]) for task, one in results.items() if task in reference]
         nats = np.array([np.mean(one.nats) for one, _ in pairs])
         apart = nats - np.array([np.mean(first.nats) for _, first in pairs])
         solved = np.array([right for one, _ in pairs for right in one.solved])
         before = np.array([right for _, first in pairs for right in first.solved])
         compared, votes = " | | ", f"{solved.sum()}"
-        if found is not reference:
+        if results is not reference:
             error = apart.std(ddof=1) / len(apart) ** 0.5
             compared = f"{apart.mean():+.2f} ± {error:.2f} | {np.median(apart):+.2f} | {(apart < 0).sum()} of {len(apart)}"
             votes += f" (+{(solved & ~before).sum()} -{(before & ~solved).sum()})"
@@ -221,10 +222,10 @@ def main() -> None:
     running.add_argument("--model", type=Path)
     running.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
     running.add_argument("--tasks", type=int, default=24)
-    running.add_argument("--first", type=int, help="ask only so many of the tasks: more can follow")
-    running.add_argument("--tokens", type=int, default=110, help="of the longest procedural task, with one query")
-    running.add_argument("--stored", type=int, default=7, help="tasks of the corpora's families, one of each")
-    running.add_argument("--stored-tokens", type=int, default=260, help="of the longest of these")
+    running.add_argument("--first", type=int, help="use only this many of the tasks; a later call can use more")
+    running.add_argument("--tokens", type=int, default=110, help="largest number of tokens of a procedural task with one query")
+    running.add_argument("--stored", type=int, default=7, help="tasks of families of the corpora, one of each family")
+    running.add_argument("--stored-tokens", type=int, default=260, help="largest number of tokens of such a task")
     running.add_argument("--seed", type=int, default=0)
     table = verbs.add_parser("table")
     table.add_argument("out", type=Path)

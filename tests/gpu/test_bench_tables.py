@@ -1,16 +1,20 @@
-"""What the tables for GPUs are measured on and with, without a GPU."""
+"""The benchmarks that `.ci/gpu/run.sh` runs, tried without a CUDA device."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
-import bench_fit
 import pytest
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / ".ci" / "gpu"))
+
+import bench_fit
 from half_billion import write
 
 from solver.config import ModelSettings
@@ -37,7 +41,7 @@ def test_only_one_process_loads_the_weights(
     assert [base.load is not None for base in given] == [described]
 
 
-def test_rows_that_runs_are_made_with_come_first() -> None:
+def test_the_kinds_of_base_that_runs_use_come_first() -> None:
     assert bench_fit.ON_CUDA[:2] == (("auto", "nf4", True), ("auto", "none", False))
     assert len(set(bench_fit.ON_CUDA)) == 4
 
@@ -48,7 +52,7 @@ def test_the_model_is_written_once(tmp_path: Path) -> None:
     assert load_base(write(folder), ModelSettings(device="cpu")).parameters == first
 
 
-def test_vllm_is_measured_in_numbers_that_it_serves_lora_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_is_measured_in_a_dtype_in_which_it_serves_lora(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
     settings = importlib.import_module("bench_vllm").model_settings
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)

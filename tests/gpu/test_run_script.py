@@ -1,4 +1,4 @@
-"""The script for machines with a CUDA device, without one: which parts it runs, with what, and how long they may take."""
+"""`.ci/gpu/run.sh`, tried without a CUDA device: which parts it runs, with which arguments, and for how long at most."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "tests" / "gpu" / "run.sh"
+SCRIPT = ROOT / ".ci" / "gpu" / "run.sh"
 ALLOWED = 600  # seconds that a call on a borrowed machine may take
-# in place of Python: notes its path and arguments, and "installs" what pip is to
+# Stands in for Python: logs its path and arguments; for pip it only makes the target folder
 STAND_IN = r"""#!/usr/bin/env bash
 echo "$PYTHONPATH $*" >>"$LOG"
 case "$*" in
@@ -27,7 +27,7 @@ Run = Callable[..., tuple[int, list[str], str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Gives the exit code, what was run, and the errors."""
+    """A call of the script; gives its exit code, the lines that the stand-in logged, and stderr."""
     python, log = tmp_path / "python", tmp_path / "log"
     python.write_text(STAND_IN)
     python.chmod(0o755)
@@ -84,7 +84,7 @@ def test_what_cannot_be_done_is_refused_at_once(settings: dict[str, str], told: 
     assert told in errors
 
 
-def test_a_part_that_takes_too_long_is_ended_and_the_next_follows(run: Run) -> None:
+def test_a_part_over_its_limit_is_ended_and_the_next_follows(run: Run) -> None:
     code, commands, _ = run(PARTS="tests runs", LIMIT="0.1s", SLEEP="60")
     assert code == 124
     assert parts(commands) == ["-m pytest", "solver run", "solver run"]
@@ -101,7 +101,7 @@ def test_a_pack_stands_for_an_environment(run: Run, tmp_path: Path) -> None:
     site, rest = commands[-1].split()[0].split(":")
     assert Path(site).is_dir()
     assert Path(rest) == ROOT
-    assert parts(run(**settings)[1]) == ["solver doctor"]  # it is there
+    assert parts(run(**settings)[1]) == ["solver doctor"]  # the wheels are installed already
     (wheels / "other-1.0-py3-none-any.whl").touch()
     assert parts(run(**settings)[1]) == ["pip install", "solver doctor"]
 
@@ -110,18 +110,19 @@ def seconds(time: str) -> int:
     return int(time[:-1]) * {"s": 1, "m": 60}[time[-1]]
 
 
-def test_the_calls_that_its_head_shows_end_within_the_ten_minutes(run: Run) -> None:
-    calls = re.findall(r"^#   (PACK=pack .*) tests/gpu/run\.sh$", SCRIPT.read_text(), re.MULTILINE)
+def test_the_calls_in_its_comment_end_within_ten_minutes(run: Run) -> None:
+    calls = re.findall(r"^#   (PACK=pack .*) \.ci/gpu/run\.sh$", SCRIPT.read_text(), re.MULTILINE)
     assert calls
     asked: list[str] = []
     for call in calls:
-        found = {name: value.strip('"') for name, value in re.findall(r'(\w+)=("[^"]*"|\S+)', call)}
-        limit, budget = seconds(found["LIMIT"]), seconds(found.get("BUDGET", "0s"))
-        _, commands, _ = run(**{name: found[name] for name in ("PARTS", "MODELS") if name in found})
+        given = {name: value.strip('"') for name, value in re.findall(r'(\w+)=("[^"]*"|\S+)', call)}
+        limit, budget = seconds(given["LIMIT"]), seconds(given.get("BUDGET", "0s"))
+        _, commands, _ = run(**{name: given[name] for name in ("PARTS", "MODELS") if name in given})
         cost = dict.fromkeys(("-m pytest", "bench_fit.py", "bench_vllm.py"), limit + 20) | {
             "solver doctor": 70,
             "solver run": budget,
         }
-        assert sum(cost[part] for part in parts(commands)) <= ALLOWED - 60, call  # a minute for wheels and the model
-        asked += found["PARTS"].split()
+        # a minute is left for installing wheels and writing the model
+        assert sum(cost[part] for part in parts(commands)) <= ALLOWED - 60, call
+        asked += given["PARTS"].split()
     assert sorted(asked) == ["doctor", "engines", "fit", "runs", "tests"]

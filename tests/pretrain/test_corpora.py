@@ -11,7 +11,7 @@ import pytest
 from solver.arc.datasets import load_tasks
 from solver.errors import InputError
 from solver.pretrain.command import corpora_digest, load_store
-from solver.pretrain.corpora import TASK_BYTES, build_store
+from solver.pretrain.corpora import MAX_PARSED_BYTES, build_store
 from solver.pretrain.guard import Guard
 from solver.pretrain.store import PairStore
 
@@ -75,7 +75,7 @@ def test_barc_rows_are_families_named_by_their_lines(tmp_path: Path) -> None:
 def test_re_arc_as_it_is_published(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     large = [{"input": rng.integers(0, 10, (30, 30)).tolist(), "output": [[1]]} for _ in range(700)]
-    assert len(json.dumps(large)) > TASK_BYTES
+    assert len(json.dumps(large)) > MAX_PARSED_BYTES
     save(tmp_path / "re_arc" / "tasks" / "00a1b2c3.json", PAIRS)
     save(tmp_path / "re_arc" / "tasks" / "00d4e5f6.json", large)
     save(tmp_path / "re_arc" / "metadata.json", {"00a1b2c3": [{"n_seconds": 0.1}]})

@@ -32,7 +32,7 @@ def test_queries_are_spread_evenly_and_drawn_from_the_seed(store: PairStore) -> 
         outputs = [i for i, token in enumerate(sequence.ids) if token == grid_codec().output_marker[0]]
         assert len(outputs) == 4
         assert not sequence.weights[: outputs[-1]].any()  # the answer alone counts
-        assert len(sequence) <= module.LONGEST
+        assert len(sequence) <= module.MAX_TOKENS
 
 
 def test_tallies_are_those_of_the_ordinary_forward_pass(
@@ -40,7 +40,7 @@ def test_tallies_are_those_of_the_ordinary_forward_pass(
 ) -> None:
     monkeypatch.setattr(module, "load_store", lambda *_: store)
     monkeypatch.setattr(module, "held_out", lambda name: name < "4")
-    found = evaluate(tiny_base, None, tmp_path, 12, 3, lambda _: None).tallies
+    tallies = evaluate(tiny_base, None, tmp_path, 12, 3, lambda _: None).tallies
     base = load_base(tiny_base, ModelSettings(dtype="float32"))
     expected = Tally()
     for _, sequence in held_out_queries(store.select([name < "4" for name in store.names]), base.codec, 12, 3):
@@ -51,11 +51,12 @@ def test_tallies_are_those_of_the_ordinary_forward_pass(
         loss = torch.nn.functional.cross_entropy(logits[:-1][places], targets, reduction="sum")
         right = int((logits[:-1][places].argmax(-1) == targets).sum())
         expected += Tally(1, int(right == len(targets)), len(targets), right, float(loss))
-    assert list(found) == ["arc1"]
-    assert found["arc1"].queries == expected.queries
-    assert found["arc1"].tokens == expected.tokens
-    assert abs(found["arc1"].right - expected.right) <= 2  # ties
-    assert found["arc1"].nats == pytest.approx(expected.nats, rel=1e-4)
+    assert list(tallies) == ["arc1"]
+    tally = tallies["arc1"]
+    assert tally.queries == expected.queries
+    assert tally.tokens == expected.tokens
+    assert abs(tally.right - expected.right) <= 2  # rounding may decide between tokens of equal probability
+    assert tally.nats == pytest.approx(expected.nats, rel=1e-4)
 
 
 def test_wilson_interval_by_hand() -> None:

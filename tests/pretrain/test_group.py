@@ -116,7 +116,7 @@ def test_a_group_steps_by_the_mean_gradient_of_its_batches_and_resumes_exactly(t
 @pytest.mark.slow
 def test_blocks_of_a_group_are_those_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths: list[int] = []
-    monkeypatch.setattr(Group, "most", lambda self, values: [max(values[0], -min(lengths))])
+    monkeypatch.setattr(Group, "maxima", lambda self, values: [max(values[0], -min(lengths))])
     drawn = sampler()
     lengths[:] = [len(drawn.block(0)), len(drawn.block(1))]
     for rank in range(SIZE):
@@ -134,7 +134,7 @@ def test_a_process_alone_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     with joined_group("cpu") as group:
         assert (group.rank, group.size, group.leads) == (0, 1, True)
         group.wait()
-        assert group.most([1.0, 2.0]) == group.sums([1.0, 2.0]) == [1.0, 2.0]
+        assert group.maxima([1.0, 2.0]) == group.sums([1.0, 2.0]) == [1.0, 2.0]
         p = torch.nn.Parameter(torch.ones(2))
         group.mean_gradients([p])
         assert p.grad is None

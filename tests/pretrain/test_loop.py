@@ -28,7 +28,7 @@ from solver.codec import grid_codec
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.model.fused_training import FusedTrainingPass
-from solver.pretrain.checkpoint import STATE_FILES, CheckpointError, Position, load_model, load_state, save_checkpoint
+from solver.pretrain.checkpoint import CheckpointError, Position, load_model, load_state, save_checkpoint
 from solver.pretrain.command import PRESETS, PretrainOptions, make_target
 from solver.pretrain.fast import fast_states
 from solver.pretrain.loop import LoopSettings, batch_losses, rate_factor, train
@@ -134,7 +134,7 @@ def test_sequences_are_well_formed_and_within_bounds(store: PairStore) -> None:
 
 
 def test_families_whose_pairs_hardly_fit_are_given_up_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solver.pretrain.sampler.DRAWS", 50)
+    monkeypatch.setattr("solver.pretrain.sampler.MAX_DRAWS", 50)
     small, large = np.ones((1, 1), np.uint8), np.ones((30, 30), np.uint8)
     family = [Pair(small, small)] * 2 + [Pair(large, large)] * 5000
     drawn = Sampler(pack([("f", "mine", family)]), {}, grid_codec(), SETTINGS, 0)
@@ -341,7 +341,7 @@ def test_a_checkpoint_of_another_size_is_refused(checkpoint: Path) -> None:
 def test_the_state_files_alone_are_enough_to_go_on(checkpoint: Path, tmp_path: Path) -> None:
     carried = tmp_path / "carried"
     carried.mkdir()
-    for pattern in STATE_FILES:
+    for pattern in ("state.json", "weights-*.safetensors", "optimizer-*.safetensors"):  # what .ci/gpu/train.sh copies
         for file in checkpoint.glob(pattern):
             shutil.copy(file, carried)
     assert len(list(carried.iterdir())) == 3
@@ -477,10 +477,10 @@ def test_the_kind_with_positions_by_index_can_only_be_continued(tmp_path: Path) 
     assert make_target(options(None, "tiny")).model.config.model_type == "cell_decoder"
     assert make_target(options(old, None)).model.config.model_type == "qwen3"
     with pytest.raises(
-        InputError, match=r"old: a qwen3, --preset tiny makes a cell_decoder: leave --preset out to go on with it"
+        InputError, match=r"old: a model of type qwen3; --preset tiny is of type cell_decoder: leave --preset out"
     ):
         make_target(options(old, "tiny"))
     new = checkpoint_of(new_model(PRESETS["tiny"]), tmp_path / "new", 3)
     assert make_target(options(new, "tiny")).model.config.model_type == "cell_decoder"
-    with pytest.raises(InputError, match=r"the checkpoint is no small: leave --preset out to go on with the size it has"):
+    with pytest.raises(InputError, match=r"the model is not of the size small: leave --preset out to go on with its own size"):
         make_target(options(new, "small"))

@@ -1,4 +1,4 @@
-"""Task families without end: random programs of typed primitives over random scenes."""
+"""Procedural task families: random programs of typed primitives, applied to grids from random scenes."""
 
 from solver.pretrain.procedural.families import Family, Procedural, family
 

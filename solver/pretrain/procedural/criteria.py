@@ -1,4 +1,7 @@
-"""By what things are chosen, ranked and told apart: measures (a number for each thing) and traits (yes or no)."""
+"""Criteria by which programs choose and rank things: measures (a number for each thing) and traits (yes or no).
+
+Their names are part of the names of rules, by which families are held out: do not change them.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ TraitFunction = Callable[[Thing, Objects], bool]
 
 @dataclass(frozen=True, eq=False)
 class Measure:
-    """A number for each thing."""
+    """A function that gives a number for each thing."""
 
     name: str
     function: MeasureFunction
     needs: frozenset[str] = frozenset()
 
     def of(self, objects: Objects) -> list[int]:
-        """The number of every thing, in order. Raises Unfit if all are equal."""
+        """The value of every thing, in order. Raises Unfit if all are equal."""
         values = [self.function(thing, objects) for thing in objects.items]
         if len(set(values)) < 2:
             raise Unfit
@@ -32,7 +35,7 @@ class Measure:
 
 @dataclass(frozen=True, eq=False)
 class Trait:
-    """What some things have and others lack."""
+    """A function that says whether a thing has a property."""
 
     name: str
     function: TraitFunction
@@ -41,18 +44,18 @@ class Trait:
 
 @dataclass(frozen=True, eq=False)
 class Which:
-    """A choice among things by a trait, or of the one with the most or the least of a measure."""
+    """A choice among things: those with or without a trait, or the one with the largest or smallest value of a measure."""
 
     criterion: Measure | Trait
     want: Literal["most", "least", "with", "without"]
 
     @property
     def name(self) -> str:
-        """Words, as the name of a family has them."""
+        """The choice in words, as the name of a rule contains it."""
         return f"{self.want} {self.criterion.name}"
 
     def among(self, objects: Objects) -> list[bool]:
-        """Which things are chosen. Raises Unfit if it is none or all, or if a measure has a tie."""
+        """Whether each thing is chosen, in order. Raises Unfit if none or all are, or if two have the best value of a measure."""
         if isinstance(self.criterion, Measure):
             values = self.criterion.of(objects)
             best = max(values) if self.want == "most" else min(values)
@@ -103,7 +106,7 @@ def trait(*needs: str) -> Callable[[TraitFunction], TraitFunction]:
 
 @measure()
 def cells(thing: Thing, _: Objects) -> int:
-    """How many cells it has."""
+    """How many cells the thing has."""
     return int(thing.mask.sum())
 
 
@@ -121,25 +124,25 @@ def width(thing: Thing, _: Objects) -> int:
 
 @measure()
 def length(thing: Thing, _: Objects) -> int:
-    """Its longer side."""
+    """The longer side of its bounding box."""
     return max(thing.patch.shape)
 
 
 @measure()
 def box_area(thing: Thing, _: Objects) -> int:
-    """Cells of its bounding box."""
+    """How many cells its bounding box has."""
     return int(thing.patch.size)
 
 
 @measure()
 def lowness(thing: Thing, _: Objects) -> int:
-    """Row of its lowest cell."""
+    """How far down it reaches: the row below its lowest cell."""
     return thing.top + thing.height
 
 
 @measure()
 def rightness(thing: Thing, _: Objects) -> int:
-    """Column of its rightmost cell."""
+    """How far right it reaches: the column after its rightmost cell."""
     return thing.left + thing.width
 
 
@@ -169,38 +172,38 @@ def colours(thing: Thing, _: Objects) -> int:
 
 @measure("copies")
 def shape_copies(thing: Thing, objects: Objects) -> int:
-    """How many things have its very shape."""
+    """How many things have the same shape, itself included."""
     return sum(np.array_equal(thing.mask, other.mask) for other in objects.items)
 
 
 @measure("coloured")
 def colour_copies(thing: Thing, objects: Objects) -> int:
-    """How many things have its colour."""
+    """How many things have the same main colour, itself included."""
     return sum(thing.colour == other.colour for other in objects.items)
 
 
 @trait()
 def touches_border(thing: Thing, objects: Objects) -> bool:
-    """It reaches the border of the grid."""
+    """It has a cell on the border of the grid."""
     rows, columns = objects.shape
     return thing.top == 0 or thing.left == 0 or thing.top + thing.height == rows or thing.left + thing.width == columns
 
 
 @trait()
 def mirrors_sideways(thing: Thing, _: Objects) -> bool:
-    """Its left half mirrors its right half."""
+    """It equals its left-right mirror image, colours included."""
     return np.array_equal(thing.patch, thing.patch[:, ::-1])
 
 
 @trait()
 def mirrors_upright(thing: Thing, _: Objects) -> bool:
-    """Its upper half mirrors its lower half."""
+    """It equals its top-bottom mirror image, colours included."""
     return np.array_equal(thing.patch, thing.patch[::-1])
 
 
 @trait()
 def symmetric(thing: Thing, objects: Objects) -> bool:
-    """It has a mirror axis along rows or columns."""
+    """It equals its left-right or its top-bottom mirror image."""
     return mirrors_sideways(thing, objects) or mirrors_upright(thing, objects)
 
 
@@ -212,25 +215,25 @@ def solid(thing: Thing, _: Objects) -> bool:
 
 @trait()
 def straight(thing: Thing, _: Objects) -> bool:
-    """It is one row or one column."""
+    """It lies in one row or one column."""
     return min(thing.patch.shape) == 1
 
 
 @trait()
 def square(thing: Thing, _: Objects) -> bool:
-    """Its bounding box is as high as wide."""
+    """Its bounding box is as high as it is wide."""
     return thing.height == thing.width
 
 
 @trait()
 def upright(thing: Thing, _: Objects) -> bool:
-    """It is higher than wide."""
+    """It is higher than it is wide."""
     return thing.height > thing.width
 
 
 @trait()
 def single(thing: Thing, _: Objects) -> bool:
-    """It is one cell."""
+    """It is a single cell."""
     return thing.patch.size == 1
 
 
@@ -254,22 +257,22 @@ def has_twin(thing: Thing, objects: Objects) -> bool:
 
 @trait("coloured")
 def has_colour_mate(thing: Thing, objects: Objects) -> bool:
-    """Another thing has the same colour."""
+    """Another thing has the same main colour."""
     return colour_copies(thing, objects) > 1
 
 
 @trait()
 def in_upper_half(thing: Thing, objects: Objects) -> bool:
-    """All of it lies in the upper half."""
+    """It lies in the upper half of the grid; in an odd number of rows it may cover the middle one."""
     return 2 * (thing.top + thing.height) <= objects.shape[0] + 1
 
 
 @trait()
 def in_left_half(thing: Thing, objects: Objects) -> bool:
-    """All of it lies in the left half."""
+    """It lies in the left half of the grid; in an odd number of columns it may cover the middle one."""
     return 2 * (thing.left + thing.width) <= objects.shape[1] + 1
 
 
 def has_colour(colour: int) -> Trait:
-    """The trait of being mainly of one colour."""
+    """The trait of having one main colour."""
     return Trait("#", lambda thing, _: thing.colour == colour, frozenset({"coloured"}))

@@ -1,7 +1,7 @@
-"""Families: a scene and a program that belong together, drawn from a seed and kept if their pairs make a task.
+"""Procedural families: a scene and a program that fits it, drawn from a seed and kept if their pairs make a sound task.
 
-A family is a pure function of its seed. Families are held out by their rule (the program, whatever its colours and
-directions), so that no validation rule is trained on under another seed.
+A family is a pure function of its seed. Families are held out by their rule, which is the program without its colours and
+directions. So a rule that is used for validation is not trained on under any seed.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from solver.pretrain.guard import Guard
 from solver.pretrain.procedural.programs import Program, Scene, random_kind, random_program, random_scene, rule_of, run
 from solver.pretrain.procedural.values import Unfit
 
-MAX_PAIR_TOKENS = 340  # cells and row ends of input and output: three pairs fit 1024 tokens
+MAX_PAIR_TOKENS = 340  # cells and row ends of input and output: three pairs fit in 1024 tokens
 PROBE = 5  # pairs on which a family is judged
-PROBE_TRIES = 12  # grids drawn for them at most
-PAIR_TRIES = 50
+MAX_PROBE_TRIES = 12  # grids drawn for these pairs
+MAX_PAIR_TRIES = 50  # grids drawn for one pair later
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """A task family: `pair` draws pairs of one rule without end; `probe` are the pairs on which it was judged."""
+    """A task family: `pair` draws any number of pairs of one rule; `probe` are the pairs on which the family was judged."""
 
     scene: Scene
     program: Program
@@ -34,17 +34,12 @@ class Family:
 
     @property
     def rule(self) -> str:
-        """What is to be inferred: equal for families that differ in scene, colours and directions only."""
+        """The rule that a solver has to infer, in words: the same for families that differ in scene, colours or directions."""
         return rule_of(self.program)
 
-    @property
-    def name(self) -> str:
-        """Scene and rule in words."""
-        return f"{self.scene.name}: {self.rule}"
-
     def pair(self, rng: np.random.Generator) -> Pair:
-        """A fresh pair. Raises Unfit if none is found, which families that passed `flaw` make next to impossible."""
-        for _ in range(PAIR_TRIES):
+        """A new pair. Raises Unfit if MAX_PAIR_TRIES grids give none, which is very unlikely for families that passed `flaw`."""
+        for _ in range(MAX_PAIR_TRIES):
             try:
                 return self.try_pair(rng)
             except Unfit:
@@ -52,11 +47,11 @@ class Family:
         raise Unfit
 
     def pairs(self, rng: np.random.Generator, count: int) -> list[Pair]:
-        """`count` pairs: those of the probe, then fresh ones."""
+        """`count` pairs: those of the probe first, then new ones. Raises Unfit as `pair` does."""
         return [*self.probe[:count], *(self.pair(rng) for _ in range(count - len(self.probe)))]
 
     def try_pair(self, rng: np.random.Generator) -> Pair:
-        """The pair of the next grid of the scene. Raises Unfit if the program does not apply to it."""
+        """The pair of a new grid of the scene. Raises Unfit if the program does not apply to it, or if the pair is too large."""
         shown = self.scene.make(rng)
         if not shown.any() or not _fits(shown):
             raise Unfit
@@ -67,18 +62,18 @@ class Family:
 
 
 def family(seed: int, held_out: bool = False) -> Family:
-    """The family of a seed: the first of its drafts without a flaw whose rule is held out, or is not."""
+    """The family of a seed: its first draft without a flaw, among rules that are held out or among all others."""
     attempt = 0
     while True:
-        found = draft(seed, attempt, held_out)
-        if isinstance(found, Family):
-            return found
+        drafted = draft(seed, attempt, held_out)
+        if isinstance(drafted, Family):
+            return drafted
         attempt += 1
 
 
 def draft(seed: int, attempt: int, held_out: bool = False) -> Family | str:
-    """One try at the family of a seed: the family with its probe, or what is wrong with it."""
-    # the kind of scene is the seed's alone, so that scenes whose programs are often flawed do not become rare
+    """Attempt number `attempt` at the family of a seed: the family with its probe, or the reason why it is rejected."""
+    # the kind of scene depends on the seed alone: kinds whose programs are often rejected do not become rare
     kind = random_kind(np.random.default_rng(seed))
     rng = np.random.default_rng([seed, attempt])
     try:
@@ -89,11 +84,11 @@ def draft(seed: int, attempt: int, held_out: bool = False) -> Family | str:
     if guard.held_out(made.rule) != held_out:
         return "other side"
     probe: list[Pair] = []
-    for tried in range(PROBE_TRIES):
+    for tried in range(MAX_PROBE_TRIES):
         try:
             probe.append(made.try_pair(rng))
         except Unfit:
-            if len(probe) + PROBE_TRIES - tried - 1 < PROBE:
+            if len(probe) + MAX_PROBE_TRIES - tried - 1 < PROBE:
                 return "seldom fits"
         if len(probe) == PROBE:
             break
@@ -101,13 +96,13 @@ def draft(seed: int, attempt: int, held_out: bool = False) -> Family | str:
 
 
 def flaw(program: Program, probe: Sequence[Pair]) -> str | None:
-    """What makes a family a bad task, judged by its first pairs; None if nothing does."""
+    """The reason why a family makes a bad task, judged by its first pairs; None if it does not."""
     outputs: list[Grid] = [pair.output for pair in probe if pair.output is not None]
     if sum(grid_key(pair.input) == grid_key(out) for pair, out in zip(probe, outputs, strict=True)) > 1:
         return "changes nothing"
     if len({grid_key(pair.input) for pair in probe}) < len(probe) - 1:
         return "few inputs"
-    # counts and colours have few answers, drawings many
+    # small outputs, such as a count or a colour, may repeat; drawings may not
     if len({grid_key(out) for out in outputs}) < (2 if max(out.size for out in outputs) < 12 else len(probe) - 1):
         return "few outputs"
     for place, step in enumerate(program):
@@ -120,24 +115,25 @@ def flaw(program: Program, probe: Sequence[Pair]) -> str | None:
 
 
 class Procedural:
-    """An endless source for the sampler: families that are held out, or all the others; no pair that the guard bars.
+    """A source for the sampler that makes families as needed, of held-out rules or of all others, without pairs the guard bars.
 
-    A small grid under a simple rule can by chance be a pair of an evaluation task, so the guard is asked, too.
+    The guard is needed because a small grid with a simple rule can by chance give a pair of an evaluation task.
     """
 
     def __init__(self, against: Guard, held_out: bool = False):
         self._guard, self._held_out = against, held_out
 
     def family(self, rng: np.random.Generator) -> Family:
-        """A family of a random seed."""
+        """The family of a random seed."""
         return family(int(rng.integers(2**63)), self._held_out)
 
     def pairs(self, rng: np.random.Generator, count: int) -> list[Pair]:
-        """Up to `count` pairs of one family, drawn afresh."""
+        """Up to `count` pairs of a new family; pairs that the guard bars are left out."""
         return [pair for pair in self.family(rng).pairs(rng, count) if not self._guard.bars_pair(pair)]
 
 
 def _same(program: Program, shown: Grid, output: Grid) -> bool:
+    """Whether a program gives an output for a grid."""
     try:
         result = run(program, shown)
     except Unfit:
@@ -150,4 +146,5 @@ def _fits(grid: Grid) -> bool:
 
 
 def _tokens(grid: Grid) -> int:
+    """Cells and row ends."""
     return int(grid.shape[0] * (grid.shape[1] + 1))

@@ -1,4 +1,4 @@
-"""Primitives from grid to grid: rays and lines, neighbourhoods, filling."""
+"""Primitives that draw on a grid: rays and lines, neighbourhoods of cells, filling of areas."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from solver.arc.grid import Grid
 from solver.pretrain.procedural.registry import primitive
@@ -30,7 +31,7 @@ from solver.pretrain.procedural.values import (
 
 @primitive("points")
 def rays(grid: Grid, direction: Direction) -> Grid:
-    """Every filled cell sends its colour one way until another cell or the border stops it."""
+    """Extend every filled cell in one direction, in its colour, up to the next filled cell or the border."""
     up = UPRIGHT[direction](grid)
     last = np.maximum.accumulate(np.where(up > 0, np.arange(up.shape[0])[:, None], -1), axis=0)
     reached = np.where(last >= 0, np.take_along_axis(up, np.maximum(last, 0), axis=0), np.uint8(0))
@@ -39,14 +40,14 @@ def rays(grid: Grid, direction: Direction) -> Grid:
 
 @primitive("walls")
 def rays_to_wall(grid: Grid, wall: Special, direction: Direction) -> Grid:
-    """Every cell that is no wall sends its colour one way until a cell stops it; walls send nothing."""
+    """Extend every filled cell that is not wall in one direction, in its colour, up to the next filled cell or the border."""
     shot = rays(grid, direction)
     return np.where((grid == 0) & (shot == wall), np.uint8(0), shot)
 
 
 @primitive("walls")
 def grow_until_wall(grid: Grid, wall: Special) -> Grid:
-    """Every cell that is no wall sends its colour in all four directions until something stops it."""
+    """Extend every filled cell that is not wall in all four directions, up to the next filled cell or the border."""
     result = grid.copy()
     for direction in STEPS:
         shot = rays_to_wall(grid, wall, direction)
@@ -58,7 +59,7 @@ def grow_until_wall(grid: Grid, wall: Special) -> Grid:
 
 @primitive("points")
 def full_lines(grid: Grid, axis: Axis) -> Grid:
-    """Every filled cell fills its row or column, one to a line."""
+    """Fill the row (or the column) of every filled cell with its colour. Raises Unfit if a line has two filled cells."""
     lines = grid if axis == "rows" else grid.T
     require(((lines > 0).sum(axis=1) <= 1).all())
     full = np.repeat(lines.max(axis=1, keepdims=True), lines.shape[1], axis=1)
@@ -67,7 +68,7 @@ def full_lines(grid: Grid, axis: Axis) -> Grid:
 
 @primitive("points", leaves=("rooms",))
 def crosses(grid: Grid, crossing: Colour) -> Grid:
-    """Every filled cell fills its row and its column; where two of them cross stands another colour."""
+    """Fill the row and the column of every filled cell with its colour; where a row and a column cross, use `crossing`."""
     rows, columns = full_lines(grid, "rows"), full_lines(grid, "columns")
     both = (rows > 0) & (columns > 0) & (grid == 0)
     return np.where(both, np.uint8(crossing), np.maximum(rows, columns))
@@ -75,7 +76,7 @@ def crosses(grid: Grid, crossing: Colour) -> Grid:
 
 @primitive("points", leaves=("rooms",))
 def diagonals(grid: Grid, ways: Literal["falling", "rising", "both"]) -> Grid:
-    """Every filled cell sends its colour along its diagonals to the border; different colours may not cross."""
+    """Draw the diagonals through every filled cell in its colour, up to the border. Raises Unfit if two colours cross."""
     result = grid.copy()
     rows, columns = np.indices(grid.shape)
     for row, column in np.argwhere(grid > 0):
@@ -88,7 +89,7 @@ def diagonals(grid: Grid, ways: Literal["falling", "rising", "both"]) -> Grid:
 
 @primitive("corner")
 def bounce(grid: Grid, tint: Colour) -> Grid:
-    """From the one filled cell in a corner a diagonal runs through the grid, thrown back by the long sides."""
+    """Draw a diagonal from the only filled cell, in a corner, through the grid; it bounces off the long sides."""
     (start,) = np.argwhere(grid > 0)
     rows, columns = grid.shape
     require(rows <= columns and start[0] in (0, rows - 1) and start[1] in (0, columns - 1))
@@ -105,7 +106,7 @@ def bounce(grid: Grid, tint: Colour) -> Grid:
 
 @primitive("partners", leaves=("rooms",))
 def connect(grid: Grid, colour: Literal["own", "other"], other: Colour) -> Grid:
-    """A line joins cells of one colour that face each other in a row or column with only ground between them."""
+    """Draw a line between two cells of one colour in a row or column with only ground between them."""
     result = grid.copy()
     for lines, drawn in ((grid, result), (grid.T, result.T)):
         for line, out in zip(lines, drawn, strict=True):
@@ -121,7 +122,7 @@ def connect(grid: Grid, colour: Literal["own", "other"], other: Colour) -> Grid:
 
 @primitive("corners", leaves=("rooms",))
 def fill_between_corners(grid: Grid, what: Literal["inside", "frame", "all"], colour: Colour) -> Grid:
-    """Four cells of one colour mark the corners of a rectangle: its inside, its frame or both are drawn."""
+    """Draw the rectangle whose four corners are cells of one colour: its inside, its frame or both."""
     result = grid.copy()
     for corner in np.unique(grid[grid > 0]):
         box = content_box(grid == corner)
@@ -138,7 +139,7 @@ def fill_between_corners(grid: Grid, what: Literal["inside", "frame", "all"], co
 
 @primitive("arrows")
 def shoot(grid: Grid, body: Special) -> Grid:
-    """Of two cells side by side one is a body and one a tip: its colour runs on from there until something stops it."""
+    """Extend the tip of every arrow (a body cell and a tip cell side by side) away from the body, up to a filled cell."""
     result = grid.copy()
     for rows, columns in regions(grid > 0):
         tip = np.flatnonzero(grid[rows, columns] != body)
@@ -156,7 +157,7 @@ def shoot(grid: Grid, body: Special) -> Grid:
 
 @primitive("points")
 def halo(grid: Grid, reach: Literal["plus", "corners", "ring"], colour: Colour) -> Grid:
-    """The ground beside every filled cell takes a colour: its four neighbours, its four corners, or all eight."""
+    """Colour the ground around every filled cell: its four neighbours, its four diagonal neighbours, or all eight."""
     padded = np.pad(grid > 0, 1)
     rows, columns = grid.shape
     near = np.zeros(grid.shape, dtype=bool)
@@ -169,7 +170,7 @@ def halo(grid: Grid, reach: Literal["plus", "corners", "ring"], colour: Colour) 
 
 @primitive("points")
 def sign_by_colour(grid: Grid, plus: Present, cross: Present, ring: Present) -> Grid:
-    """The colour of a cell says what is drawn around it in that colour: a plus, a cross or a ring."""
+    """Draw a sign around every cell in its own colour: a plus, a cross or a ring, depending on the colour."""
     require(len({plus, cross, ring}) == 3)
     result = grid.copy()
     for colour, reach in ((plus, "plus"), (cross, "corners"), (ring, "ring")):
@@ -182,7 +183,7 @@ def sign_by_colour(grid: Grid, plus: Present, cross: Present, ring: Present) -> 
 
 @primitive("points")
 def shadow(grid: Grid, direction: Direction, colour: Colour) -> Grid:
-    """The ground next to every filled cell on one side takes a colour."""
+    """Colour the ground next to every filled cell on one side."""
     down, right = STEPS[direction]
     rows, columns = grid.shape
     padded = np.pad(grid > 0, 1)
@@ -192,7 +193,7 @@ def shadow(grid: Grid, direction: Direction, colour: Colour) -> Grid:
 
 @primitive("stamp")
 def stamp_at_points(grid: Grid) -> Grid:
-    """Every lone cell becomes the middle of a copy of the one thing that has many cells."""
+    """Centre a copy of the only thing with several cells on every lone cell."""
     areas = regions(grid > 0, diagonal=True)
     large = [area for area in areas if len(area[0]) > 1]
     require(len(large) == 1 and len(areas) > 1)
@@ -220,14 +221,14 @@ def _mask_of(grid: Grid, area: Cells) -> Mask:
 
 @primitive("lines")
 def paint_crossings(grid: Grid, colour: Colour) -> Grid:
-    """Where a full row and a full column cross stands a colour."""
+    """Recolour the cells where a full row and a full column cross."""
     rows, columns = (grid > 0).all(axis=1), (grid > 0).all(axis=0)
     return np.where(np.logical_and.outer(rows, columns), np.uint8(colour), grid)
 
 
 @primitive("corridors")
 def paint_corridors(grid: Grid, axis: Literal["rows", "columns", "both"], colour: Colour) -> Grid:
-    """Rows and columns that are all ground take a colour."""
+    """Colour the rows (or columns, or both) that are all ground."""
     rows, columns = (grid == 0).all(axis=1), (grid == 0).all(axis=0)
     chosen = {
         "rows": np.repeat(rows[:, None], grid.shape[1], axis=1),
@@ -243,25 +244,25 @@ def paint_corridors(grid: Grid, axis: Literal["rows", "columns", "both"], colour
 
 @primitive("rooms")
 def fill_enclosed(grid: Grid, colour: Colour) -> Grid:
-    """Ground from which no way leads out takes a colour."""
+    """Colour the ground that is enclosed: no 4-connected path of ground leads from it to the border."""
     return np.where(enclosed(grid > 0), np.uint8(colour), grid)
 
 
 @primitive("rooms")
 def fill_outside(grid: Grid, colour: Colour) -> Grid:
-    """Ground from which a way leads out takes a colour."""
+    """Colour the ground that is not enclosed."""
     return np.where((grid == 0) & ~enclosed(grid > 0), np.uint8(colour), grid)
 
 
 @primitive("rooms")
 def fill_both(grid: Grid, inside: Colour, outside: Colour) -> Grid:
-    """Ground from which no way leads out takes one colour, all other ground another."""
+    """Colour enclosed ground with one colour and all other ground with another."""
     return fill_outside(fill_enclosed(grid, inside), outside)
 
 
 @primitive("rooms")
 def fill_rooms_by_size(grid: Grid, measure: Literal["most", "least"], colour: Colour) -> Grid:
-    """The largest or the smallest area of ground between walls takes a colour."""
+    """Colour the largest (or smallest) connected area of ground."""
     areas = sorted(regions(grid == 0), key=lambda area: len(area[0]), reverse=measure == "most")
     require(len(areas) > 1 and len(areas[0][0]) != len(areas[1][0]))
     result = grid.copy()
@@ -271,7 +272,7 @@ def fill_rooms_by_size(grid: Grid, measure: Literal["most", "least"], colour: Co
 
 @primitive("seeded")
 def flood(grid: Grid, wall: Special) -> Grid:
-    """Every area between walls takes the one colour that a cell in it has."""
+    """Fill every area between walls with the colour of the filled cells in it; an area has at most one such colour."""
     result = grid.copy()
     for area in regions(grid != wall):
         seeds = np.unique(grid[area])
@@ -282,13 +283,13 @@ def flood(grid: Grid, wall: Special) -> Grid:
 
 @primitive()
 def add_frame(grid: Grid, colour: Colour) -> Grid:
-    """A frame of one cell around the grid."""
+    """Add a frame one cell wide around the grid."""
     return np.pad(grid, 1, constant_values=colour)
 
 
 @primitive(weight=0.3)
 def paint_border(grid: Grid, colour: Colour) -> Grid:
-    """The cells on the border of the grid take a colour."""
+    """Recolour the cells on the border of the grid."""
     require(grid[1:-1, 1:-1].any())
     result = np.full_like(grid, colour)
     result[1:-1, 1:-1] = grid[1:-1, 1:-1]
@@ -297,14 +298,15 @@ def paint_border(grid: Grid, colour: Colour) -> Grid:
 
 @primitive("texture")
 def fill_largest_gap(grid: Grid, colour: Colour) -> Grid:
-    """The largest rectangle of ground, if there is one alone, takes a colour."""
+    """Colour the largest rectangle of ground. Raises Unfit if two rectangles are equally large."""
     result = grid.copy()
     result[_largest_gap(grid == 0)] = colour
     return result
 
 
 def _largest_gap(ground: Mask) -> tuple[slice, slice]:
-    best, ties, found = 0, 0, (slice(0), slice(0))
+    """The only largest rectangle of true cells. Raises Unfit if there are several, or if it has fewer than four cells."""
+    best, ties, gap = 0, 0, (slice(0), slice(0))
     heights = np.zeros(ground.shape[1], dtype=int)
     for bottom in range(ground.shape[0]):
         heights = np.where(ground[bottom], heights + 1, 0)
@@ -317,46 +319,49 @@ def _largest_gap(ground: Mask) -> tuple[slice, slice]:
                     break
                 area = low * (right - left + 1)
                 if area > best:
-                    best, ties, found = area, 0, (slice(bottom + 1 - low, bottom + 1), slice(left, right + 1))
+                    best, ties, gap = area, 0, (slice(bottom + 1 - low, bottom + 1), slice(left, right + 1))
                 elif area == best:
                     ties += 1
     require(best > 3 and not ties)
-    return found
+    return gap
 
 
 @primitive("rooms")
 def fill_boxed_rooms(grid: Grid, colour: Colour) -> Grid:
-    """Enclosed areas of ground that are rectangles take a colour; others stay."""
+    """Colour the enclosed areas of ground that are rectangles."""
     result = grid.copy()
-    found = False
+    filled = False
     for area in regions(grid == 0):
         box = (slice(int(area[0].min()), int(area[0].max()) + 1), slice(int(area[1].min()), int(area[1].max()) + 1))
         if not on_border(area, grid.shape) and len(area[0]) == grid[box].size:
             result[box] = colour
-            found = True
-    require(found)
+            filled = True
+    require(filled)
     return result
 
 
 @primitive("loose")
 def mark_crowded(grid: Grid, least: Literal[2, 3], colour: Colour) -> Grid:
-    """Filled cells with at least so many filled neighbours, corners left out, take a colour."""
-    around = np.pad(grid > 0, 1).astype(int)
-    neighbours = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]
-    return np.where((grid > 0) & (neighbours >= least), np.uint8(colour), grid)
+    """Recolour the filled cells with at least `least` filled neighbours, diagonal ones not counted."""
+    return np.where((grid > 0) & (_filled_neighbours(grid) >= least), np.uint8(colour), grid)
 
 
 @primitive("loose")
 def mark_lonely(grid: Grid, colour: Colour) -> Grid:
-    """Filled cells with no filled neighbour, corners left out, take a colour."""
-    around = np.pad(grid > 0, 1)
-    neighbours = around[:-2, 1:-1] | around[2:, 1:-1] | around[1:-1, :-2] | around[1:-1, 2:]
-    return np.where((grid > 0) & ~neighbours, np.uint8(colour), grid)
+    """Recolour the filled cells without a filled neighbour, diagonal ones not counted."""
+    return np.where((grid > 0) & (_filled_neighbours(grid) == 0), np.uint8(colour), grid)
+
+
+def _filled_neighbours(grid: Grid) -> NDArray[np.int_]:
+    """(rows, columns) how many of the four neighbours of each cell are filled."""
+    around = np.pad(grid > 0, 1).astype(int)
+    neighbours: NDArray[np.int_] = around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:]
+    return neighbours
 
 
 @primitive("ends")
 def elbow(grid: Grid, start: Special, end: Special, first: Axis, colour: Colour) -> Grid:
-    """A line with one bend from one cell to the other, leaving the first along its row or its column."""
+    """Draw a line with one bend from the start cell to the end cell; it leaves the start along its row or its column."""
     (row, column), (last_row, last_column) = np.argwhere(grid == start)[0], np.argwhere(grid == end)[0]
     bend = (row, last_column) if first == "rows" else (last_row, column)
     result = grid.copy()
@@ -368,7 +373,7 @@ def elbow(grid: Grid, start: Special, end: Special, first: Axis, colour: Colour)
 
 @primitive("ends")
 def span_box(grid: Grid, what: Literal["frame", "inside"], colour: Colour) -> Grid:
-    """The rectangle that two cells span is drawn, its frame or all of it; the cells stay."""
+    """Draw the rectangle with two cells at opposite corners, its frame or all of it; the cells keep their colours."""
     box = content_box(grid > 0)
     result = grid.copy()
     result[box] = colour
@@ -378,7 +383,10 @@ def span_box(grid: Grid, what: Literal["frame", "inside"], colour: Colour) -> Gr
 
 
 def _shores(grid: Grid) -> tuple[Grid, bool]:
-    """The grid turned so that its two plain borders are the first and the last column, and whether it was turned."""
+    """The grid, transposed if needed, so that its two single-coloured borders are the first and the last column.
+
+    Also gives whether it was transposed. Raises Unfit if no two opposite borders are of two different colours.
+    """
     for turned in (False, True):
         lines = grid.T if turned else grid
         first, last = lines[:, 0], lines[:, -1]
@@ -388,12 +396,13 @@ def _shores(grid: Grid) -> tuple[Grid, bool]:
 
 
 def _between_shores(lines: Grid) -> list[list[int]]:
+    """[row, column] of every filled cell between the first and the last column."""
     return [[row, column + 1] for row, column in np.argwhere(lines[:, 1:-1] > 0).tolist()]
 
 
 @primitive("shores")
 def rays_to_shore(grid: Grid) -> Grid:
-    """Cells in the colour of one of the two plain borders send a ray to it."""
+    """Draw a line from every cell in the colour of one of the two coloured borders to that border."""
     lines, turned = _shores(grid)
     result = lines.copy()
     for row, column in _between_shores(lines):
@@ -406,7 +415,7 @@ def rays_to_shore(grid: Grid) -> Grid:
 
 @primitive("shores")
 def move_to_shore(grid: Grid, others: Literal["stay", "go"]) -> Grid:
-    """Cells in the colour of one of the two plain borders move next to it; the others stay or go."""
+    """Move every cell in the colour of one of the two coloured borders next to it; keep or erase all others."""
     lines, turned = _shores(grid)
     result = lines.copy()
     result[:, 1:-1] = 0
@@ -423,7 +432,7 @@ def move_to_shore(grid: Grid, others: Literal["stay", "go"]) -> Grid:
 
 @primitive("shores")
 def paint_by_nearest_shore(grid: Grid) -> Grid:
-    """Every cell takes the colour of the nearer of the two plain borders."""
+    """Recolour every cell between the two coloured borders with the colour of the nearer border."""
     lines, turned = _shores(grid)
     columns = np.arange(lines.shape[1])
     left, right = columns, lines.shape[1] - 1 - columns
@@ -434,7 +443,7 @@ def paint_by_nearest_shore(grid: Grid) -> Grid:
 
 @primitive("strip")
 def grow_rows(grid: Grid, direction: Literal["longer", "shorter"]) -> Grid:
-    """Half as many rows as columns; in each the run of filled cells is one cell longer (or shorter), its last colour repeated."""
+    """Make a grid from one row, half as high as wide: in each next row the run of filled cells is one longer (or shorter)."""
     (row,) = grid
     filled = int((row > 0).sum())
     rows = []
@@ -447,6 +456,6 @@ def grow_rows(grid: Grid, direction: Literal["longer", "shorter"]) -> Grid:
 
 @primitive("strip")
 def shift_rows(grid: Grid) -> Grid:
-    """A square grid; in every row the run of filled cells starts one cell further, cut at the border."""
+    """Make a square grid from one row: each next row is shifted one cell to the right, cut off at the border."""
     (row,) = grid
     return np.array([[*([0] * step), *row[: len(row) - step].tolist()] for step in range(len(row))], dtype=np.uint8)

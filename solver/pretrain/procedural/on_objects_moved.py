@@ -1,4 +1,4 @@
-"""Primitives over the things of a grid: moving, reshaping, repeating them, summing them up."""
+"""Primitives that move, reshape and repeat the things of a grid, and that make a grid, a number or a colour of them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ from solver.pretrain.procedural.values import (
 
 
 def _slid(objects: Objects, direction: Direction, moving: list[bool]) -> Objects:
+    """The `moving` things slide in a direction until the border or another thing stops them."""
     down, right = STEPS[direction]
     free = np.zeros((objects.shape[0] + 2, objects.shape[1] + 2), dtype=bool)
     free[1:-1, 1:-1] = True
     for thing, moves in zip(objects.items, moving, strict=True):
         if not moves:
             free[thing.top + 1 : thing.top + 1 + thing.height, thing.left + 1 : thing.left + 1 + thing.width] &= ~thing.mask
-    # the foremost first, so that each comes to rest on what already lies
+    # the thing nearest to the border goes first, so that the others stop at it
     front = [down * (t.top + t.height * (down > 0)) + right * (t.left + t.width * (right > 0)) for t in objects.items]
     placed = dict(enumerate(objects.items))
     for index in sorted((i for i, moves in enumerate(moving) if moves), key=lambda i: -front[i]):
@@ -48,7 +49,9 @@ def _slid(objects: Objects, direction: Direction, moving: list[bool]) -> Objects
             if not free[top : top + thing.height, left : left + thing.width][thing.mask].all():
                 break
             thing = thing.moved(down, right)
-            require(thing.inside(objects.shape))  # the empty rim of a box leaves the grid before its cells meet the wall
+            require(
+                thing.inside(objects.shape)
+            )  # an empty edge of the box would leave the grid before the cells reach the border
         free[thing.top + 1 : thing.top + 1 + thing.height, thing.left + 1 : thing.left + 1 + thing.width] &= ~thing.mask
         placed[index] = thing
     return with_things(objects, [placed[i] for i in range(len(placed))])
@@ -56,26 +59,26 @@ def _slid(objects: Objects, direction: Direction, moving: list[bool]) -> Objects
 
 @primitive("movable")
 def gravity(objects: Objects, direction: Direction) -> Objects:
-    """All things slide to one side until the wall or another thing stops them."""
+    """Slide all things in one direction until the border or another thing stops them."""
     return _slid(objects, direction, [True] * len(objects.items))
 
 
 @primitive("movable")
 def gravity_of(objects: Objects, direction: Direction, which: Which) -> Objects:
-    """The chosen things slide to one side until something stops them; the others stay."""
+    """Slide the chosen things in one direction until the border or another thing stops them; the others stay."""
     return _slid(objects, direction, which.among(objects))
 
 
 @primitive("movable", weight=2)
 def shift(objects: Objects, direction: Direction, distance: Literal[1, 2, 3]) -> Objects:
-    """All things move the same way."""
+    """Move all things by the same distance. Raises Unfit if one leaves the grid."""
     down, right = STEPS[direction]
     return with_things(objects, [t.moved(distance * down, distance * right) for t in objects.items])
 
 
 @primitive("movable")
 def shift_those(objects: Objects, which: Which, direction: Direction, distance: Literal[1, 2]) -> Objects:
-    """The chosen things move by a fixed way; nothing may stand in it."""
+    """Move the chosen things by the same distance. Raises Unfit if one leaves the grid or would cover another thing."""
     down, right = STEPS[direction]
     chosen = which.among(objects)
     moved = [t.moved(distance * down, distance * right) if c else t for t, c in zip(objects.items, chosen, strict=True)]
@@ -84,14 +87,14 @@ def shift_those(objects: Objects, which: Which, direction: Direction, distance: 
 
 @primitive("movable")
 def shift_by_size(objects: Objects, direction: Direction) -> Objects:
-    """Every thing moves by its own extent."""
+    """Move every thing by its own height (or width)."""
     down, right = STEPS[direction]
     return with_things(objects, [t.moved(down * t.height, right * t.width) for t in objects.items])
 
 
 @primitive("movable", weight=2)
 def gather(objects: Objects, one: One) -> Objects:
-    """All other things slide straight towards the chosen one until they touch it, if they face it."""
+    """Slide all things that share rows or columns with the chosen one straight towards it until they touch it."""
     target = one.pick(objects)
     moved = []
     for thing in objects.items:
@@ -112,13 +115,13 @@ def gather(objects: Objects, one: One) -> Objects:
 
 @primitive()
 def flip_each(objects: Objects, axis: Axis) -> Objects:
-    """Every thing is mirrored in its place."""
+    """Mirror every thing within its bounding box."""
     return with_things(objects, [replace(t, patch=t.patch[::-1] if axis == "rows" else t.patch[:, ::-1]) for t in objects.items])
 
 
 @primitive(weight=2)
 def flip_those(objects: Objects, which: Which, axis: Axis) -> Objects:
-    """The chosen things are mirrored in their places."""
+    """Mirror the chosen things within their bounding boxes."""
     turned = flip_each(objects, axis)
     return with_things(
         objects, [n if c else t for t, n, c in zip(objects.items, turned.items, which.among(objects), strict=True)]
@@ -127,7 +130,7 @@ def flip_those(objects: Objects, which: Which, axis: Axis) -> Objects:
 
 @primitive()
 def symmetrise(objects: Objects, axis: Axis) -> Objects:
-    """Every thing is laid over its mirror image."""
+    """Make every thing symmetric: overlay it with its mirror image."""
     mirrored = flip_each(objects, axis).items
     return with_things(
         objects, [replace(t, patch=np.maximum(t.patch, m.patch)) for t, m in zip(objects.items, mirrored, strict=True)]
@@ -136,13 +139,13 @@ def symmetrise(objects: Objects, axis: Axis) -> Objects:
 
 @primitive("hollow", weight=2)
 def fill_holes(objects: Objects, colour: Colour) -> Objects:
-    """What things enclose is filled with a colour."""
+    """Fill the holes of all things with one colour."""
     return with_things(objects, [replace(t, patch=np.where(enclosed(t.mask), np.uint8(colour), t.patch)) for t in objects.items])
 
 
 @primitive("hollow")
 def fill_holes_alike(objects: Objects) -> Objects:
-    """What things enclose is filled with their own colour."""
+    """Fill the holes of every thing with its main colour."""
     return with_things(
         objects, [replace(t, patch=np.where(enclosed(t.mask), np.uint8(t.colour), t.patch)) for t in objects.items]
     )
@@ -150,19 +153,19 @@ def fill_holes_alike(objects: Objects) -> Objects:
 
 @primitive()
 def fill_boxes(objects: Objects, colour: Colour) -> Objects:
-    """What a thing leaves free in its bounding box is filled with a colour."""
+    """Colour the ground inside the bounding box of every thing."""
     return with_things(objects, [replace(t, patch=np.where(t.mask, t.patch, np.uint8(colour))) for t in objects.items])
 
 
 @primitive()
 def to_boxes(objects: Objects) -> Objects:
-    """Every thing becomes its bounding box, filled."""
+    """Replace every thing by its bounding box, filled with its main colour."""
     return with_things(objects, [replace(t, patch=np.full_like(t.patch, t.colour)) for t in objects.items])
 
 
 @primitive()
 def box_those(objects: Objects, which: Which, colour: Colour) -> Objects:
-    """The chosen things get a frame around them; it may leave the grid but not touch another thing."""
+    """Draw a frame around the chosen things, cut at the border of the grid. Raises Unfit if it would cover another thing."""
     items: list[Thing] = []
     for thing, chosen in zip(objects.items, which.among(objects), strict=True):
         if chosen:
@@ -177,11 +180,12 @@ def box_those(objects: Objects, which: Which, colour: Colour) -> Objects:
 
 @primitive()
 def box_each(objects: Objects, colour: Colour) -> Objects:
-    """Every thing gets a frame around it, cut at the border of the grid."""
+    """Draw a frame around every thing, cut at the border of the grid."""
     return with_things(objects, [*(_framed(t, colour, objects.shape) for t in objects.items), *objects.items])
 
 
 def _framed(thing: Thing, colour: int, shape: tuple[int, int]) -> Thing:
+    """A frame one cell wide around the bounding box, cut at the border. Raises Unfit if nothing of it is on the grid."""
     ring = np.pad(np.zeros_like(thing.patch), 1, constant_values=colour)
     top, left = thing.top - 1, thing.left - 1
     ring = ring[max(0, -top) : shape[0] - top, max(0, -left) : shape[1] - left]
@@ -191,7 +195,7 @@ def _framed(thing: Thing, colour: int, shape: tuple[int, int]) -> Thing:
 
 @primitive("blocks", weight=2)
 def hollow_out(objects: Objects) -> Objects:
-    """Cells surrounded on all eight sides by their own thing become ground."""
+    """Erase the cells of every thing whose eight neighbours are all cells of that thing."""
 
     def rim(thing: Thing) -> Thing:
         around = np.pad(thing.mask, 1)
@@ -206,7 +210,7 @@ def hollow_out(objects: Objects) -> Objects:
 
 @primitive("blocks", weight=2)
 def mark_rims(objects: Objects, colour: Colour) -> Objects:
-    """Cells on the outline of their thing take a colour."""
+    """Recolour the outline of every thing: its cells with a neighbour, diagonal ones counted, outside it."""
     cores = hollow_out(objects).items
     painted = [
         replace(t, patch=np.where(t.mask & (c.patch > 0), np.uint8(colour), t.patch))
@@ -217,7 +221,7 @@ def mark_rims(objects: Objects, colour: Colour) -> Objects:
 
 @primitive()
 def mark_centres(objects: Objects, colour: Colour) -> Objects:
-    """The middle of every bounding box of odd sides takes a colour."""
+    """Recolour the middle cell of every bounding box with odd height and width."""
 
     def marked(thing: Thing) -> Thing:
         if thing.height % 2 == 0 or thing.width % 2 == 0:
@@ -231,7 +235,7 @@ def mark_centres(objects: Objects, colour: Colour) -> Objects:
 
 @primitive(weight=2)
 def repeat_once(objects: Objects, direction: Direction, gap: Literal[0, 1]) -> Objects:
-    """Every thing appears a second time beside itself; nothing may stand there."""
+    """Add a copy of every thing beside it. Raises Unfit if a copy would cover another thing."""
     down, right = STEPS[direction]
     copies = [t.moved(down * (t.height + gap), right * (t.width + gap)) for t in objects.items]
     items = [*objects.items, *copies]
@@ -240,18 +244,18 @@ def repeat_once(objects: Objects, direction: Direction, gap: Literal[0, 1]) -> O
 
 @primitive()
 def repeat_to_border(objects: Objects, direction: Direction, gap: Literal[0, 1]) -> Objects:
-    """Every thing is repeated beside itself as long as a whole copy fits, under what stood there."""
+    """Add copies of every thing side by side as far as whole copies fit; the things lie on top of copies."""
     return _repeated(objects, direction, lambda thing: (thing.height + gap, thing.width + gap))
 
 
 @primitive()
 def trail(objects: Objects, direction: Direction) -> Objects:
-    """Every thing leaves a trail of its cells up to the border, under what stood there."""
+    """Draw every thing again at every step towards the border; the things lie on top of the trail."""
     return _repeated(objects, direction, lambda _: (1, 1))
 
 
 def _repeated(objects: Objects, direction: Direction, stride: Callable[[Thing], tuple[int, int]]) -> Objects:
-    """With copies of every thing, `stride` (rows, columns) apart, under the things, as far as whole ones fit."""
+    """Add copies of every thing, `stride` (rows, columns) apart, below the things, as far as whole copies fit."""
     down, right = STEPS[direction]
     copies: list[Thing] = []
     for thing in objects.items:
@@ -264,19 +268,19 @@ def _repeated(objects: Objects, direction: Direction, stride: Callable[[Thing], 
 
 @primitive(weight=20)
 def draw(objects: Objects) -> Grid:
-    """The grid that shows the things."""
+    """Draw the things on a grid."""
     return draw_things(objects)
 
 
 @primitive(leaves=("motif",))
 def crop_one(objects: Objects, one: One) -> Grid:
-    """The chosen thing alone, cut to its bounding box."""
+    """Crop the bounding box of the chosen thing, without other things."""
     return one.pick(objects).patch
 
 
 @primitive()
 def crop_around_one(objects: Objects, one: One) -> Grid:
-    """The neighbourhood of the chosen thing: its box and one cell more on every side inside the grid."""
+    """Crop the bounding box of the chosen thing and one cell more on every side, as far as the grid goes."""
     thing = one.pick(objects)
     window = (
         slice(max(0, thing.top - 1), thing.top + thing.height + 1),
@@ -287,7 +291,7 @@ def crop_around_one(objects: Objects, one: One) -> Grid:
 
 @primitive()
 def crop_span(objects: Objects) -> Grid:
-    """The smallest box that holds all the things."""
+    """Crop the smallest box that contains all things."""
     top, left = min(t.top for t in objects.items), min(t.left for t in objects.items)
     bottom, right = max(t.top + t.height for t in objects.items), max(t.left + t.width for t in objects.items)
     return draw_things(objects)[top:bottom, left:right]
@@ -295,17 +299,18 @@ def crop_span(objects: Objects) -> Grid:
 
 @primitive("twins", leaves=("motif",), weight=3)
 def commonest_shape(objects: Objects) -> Grid:
-    """The shape that most things have."""
+    """Crop the first thing of the most frequent shape."""
     return _shape_by_copies(objects, most=True)
 
 
 @primitive("twins", leaves=("motif",), weight=3)
 def odd_shape(objects: Objects) -> Grid:
-    """The one shape that appears only once."""
+    """Crop the only thing whose shape appears once."""
     return _shape_by_copies(objects, most=False)
 
 
 def _shape_by_copies(objects: Objects, most: bool) -> Grid:
+    """A thing of the most frequent shape, or of the only shape that appears once. Raises Unfit for ties."""
     keys = [(t.patch.shape, t.mask.tobytes()) for t in objects.items]
     ranked = Counter(keys).most_common()
     require(len(ranked) > 1)
@@ -318,7 +323,7 @@ def _shape_by_copies(objects: Objects, most: bool) -> Grid:
 
 @primitive("sheets", leaves=("motif",), weight=8)
 def overlay(objects: Objects) -> Grid:
-    """Things of equal size laid over each other, earlier ones below."""
+    """Lay two or three things of equal size over each other, later ones on top."""
     shapes = {t.patch.shape for t in objects.items}
     require(len(shapes) == 1 and len(objects.items) in (2, 3))
     result = objects.items[0].patch.copy()
@@ -328,6 +333,7 @@ def overlay(objects: Objects) -> Grid:
 
 
 def _sorted(objects: Objects, measure: Measure, order: Order) -> list[Thing]:
+    """The things sorted by a measure. Raises Unfit if two have the same value."""
     values = measure.of(objects)
     require(len(set(values)) == len(values))
     places = sorted(range(len(values)), key=lambda i: values[i], reverse=order == "descending")
@@ -336,7 +342,7 @@ def _sorted(objects: Objects, measure: Measure, order: Order) -> list[Thing]:
 
 @primitive()
 def line_up(objects: Objects, measure: Measure, order: Order) -> Grid:
-    """The things side by side on a common floor, sorted by a measure, one column between them."""
+    """Place the things side by side, aligned at the bottom and sorted by a measure, with one empty column between them."""
     things = _sorted(objects, measure, order)
     grid = np.zeros((max(t.height for t in things), sum(t.width + 1 for t in things) - 1), dtype=np.uint8)
     left = 0
@@ -348,14 +354,14 @@ def line_up(objects: Objects, measure: Measure, order: Order) -> Grid:
 
 @primitive("coloured")
 def list_colours(objects: Objects, measure: Measure, order: Order, axis: Axis) -> Grid:
-    """The colours of the things as one line of cells, sorted by a measure."""
+    """List the colours of the things in one row or column, sorted by a measure."""
     colours = np.array([[t.colour for t in _sorted(objects, measure, order)]], dtype=np.uint8)
     return colours if axis == "rows" else colours.T
 
 
 @primitive("coloured")
 def count_chart(objects: Objects, order: Order) -> Grid:
-    """One bar for each colour, as long as the number of its things, sorted by length."""
+    """Draw one bar for each colour, as long as its number of things, sorted by length."""
     counts = Counter(t.colour for t in objects.items).most_common()
     require(len(counts) > 1 and len({n for _, n in counts}) == len(counts))
     chart = np.zeros((len(counts), counts[0][1]), dtype=np.uint8)
@@ -366,38 +372,38 @@ def count_chart(objects: Objects, order: Order) -> Grid:
 
 @primitive()
 def count(objects: Objects) -> Number:
-    """How many things there are."""
+    """Count the things."""
     return Number(len(objects.items))
 
 
 @primitive()
 def count_those(objects: Objects, which: Which) -> Number:
-    """How many things are chosen."""
+    """Count the chosen things."""
     return Number(sum(which.among(objects)))
 
 
 @primitive("coloured")
 def count_of_colour(objects: Objects, colour: Present) -> Number:
-    """How many things have a colour."""
+    """Count the things of one colour."""
     return Number(sum(t.colour == colour for t in objects.items))
 
 
 @primitive(weight=2)
 def amount_of_one(objects: Objects, one: One) -> Number:
-    """How many cells the chosen thing has."""
+    """Count the cells of the chosen thing."""
     return Number(int(one.pick(objects).mask.sum()))
 
 
 @primitive("coloured")
 def colour_of_one(objects: Objects, one: One) -> Colour:
-    """The colour of the chosen thing."""
+    """Give the main colour of the chosen thing."""
     require(len({t.colour for t in objects.items}) > 1)
     return Colour(one.pick(objects).colour)
 
 
 @primitive("coloured")
 def commonest_colour(objects: Objects) -> Colour:
-    """The colour that most things have."""
+    """Give the main colour that most things have."""
     ranked = Counter(t.colour for t in objects.items).most_common(2)
     if len(ranked) < 2 or ranked[0][1] == ranked[1][1]:
         raise Unfit
@@ -406,7 +412,7 @@ def commonest_colour(objects: Objects) -> Colour:
 
 @primitive("bars", weight=3)
 def rest_on(objects: Objects, direction: Direction) -> Objects:
-    """Every thing moves to one border, whatever stands between."""
+    """Move every thing straight to one border, past whatever lies between."""
     rows, columns = objects.shape
 
     def moved(thing: Thing) -> Thing:

@@ -1,4 +1,4 @@
-"""Primitives from grid to grid: cropping, repair, compartments."""
+"""Primitives that crop a grid or redraw parts of it: frames, masked patterns, compartments, rings."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from solver.pretrain.procedural.values import (
 
 @primitive()
 def trim(grid: Grid) -> Grid:
-    """The smallest box that holds all that is not ground."""
+    """Crop the smallest box that contains all filled cells."""
     return grid[content_box(grid > 0)]
 
 
 @primitive(weight=0.5)
 def peel(grid: Grid) -> Grid:
-    """The grid without its border cells."""
+    """Remove the outermost cells of the grid."""
     require(min(grid.shape) > 2)
     return grid[1:-1, 1:-1]
 
 
 @primitive(weight=0.5)
 def half(grid: Grid, side: Direction) -> Grid:
-    """The half of the grid on one side; an even number of lines."""
+    """Crop the half of the grid on one side. Raises Unfit if the number of lines is odd."""
     require(grid.shape[0 if side in ("up", "down") else 1] % 2 == 0)
     up = UPRIGHT[side](grid)
     return UPRIGHT[side](up[up.shape[0] // 2 :])
@@ -46,14 +46,14 @@ def half(grid: Grid, side: Direction) -> Grid:
 
 @primitive("framed", leaves=("motif",))
 def inside_frame(grid: Grid, frame: Special) -> Grid:
-    """What the one rectangular frame encloses."""
+    """Crop the inside of the only rectangular frame."""
     rows, columns = content_box(grid == frame)
     return grid[rows.start + 1 : rows.stop - 1, columns.start + 1 : columns.stop - 1]
 
 
 @primitive("framed")
 def erase_outside(grid: Grid, frame: Special) -> Grid:
-    """All that is outside the one rectangular frame becomes ground."""
+    """Erase everything outside the only rectangular frame."""
     box = content_box(grid == frame)
     result = np.zeros_like(grid)
     result[box] = grid[box]
@@ -62,7 +62,7 @@ def erase_outside(grid: Grid, frame: Special) -> Grid:
 
 @primitive("framed")
 def erase_inside(grid: Grid, frame: Special) -> Grid:
-    """All that is inside the one rectangular frame becomes ground."""
+    """Erase everything inside the only rectangular frame."""
     rows, columns = content_box(grid == frame)
     result = grid.copy()
     result[rows.start + 1 : rows.stop - 1, columns.start + 1 : columns.stop - 1] = 0
@@ -71,7 +71,7 @@ def erase_inside(grid: Grid, frame: Special) -> Grid:
 
 @primitive("framed")
 def inside_to_frame_colour(grid: Grid, frame: Special) -> Grid:
-    """What is drawn inside the one rectangular frame takes its colour."""
+    """Recolour the filled cells inside the only rectangular frame with the frame's colour."""
     rows, columns = content_box(grid == frame)
     result = grid.copy()
     result[rows, columns] = np.where(grid[rows, columns] > 0, np.uint8(frame), np.uint8(0))
@@ -80,13 +80,13 @@ def inside_to_frame_colour(grid: Grid, frame: Special) -> Grid:
 
 @primitive("noisy", leaves=("objects",))
 def denoise(grid: Grid, noise: Special) -> Grid:
-    """Cells of the colour of the noise become ground."""
+    """Erase the cells of the noise colour."""
     return np.where(grid == noise, np.uint8(0), grid)
 
 
 @primitive("dusty", leaves=("objects",))
 def drop_dust(grid: Grid) -> Grid:
-    """Cells that touch no other filled cell become ground."""
+    """Erase the filled cells without a filled neighbour, diagonal ones counted."""
     result = grid.copy()
     for area in regions(grid > 0, diagonal=True):
         if len(area[0]) == 1:
@@ -96,13 +96,13 @@ def drop_dust(grid: Grid) -> Grid:
 
 @primitive("dusty")
 def keep_dust(grid: Grid) -> Grid:
-    """Only cells that touch no other filled cell stay."""
+    """Keep the filled cells without a filled neighbour, diagonal ones counted, and erase all others."""
     return np.where(drop_dust(grid) == 0, grid, np.uint8(0))
 
 
 @primitive("symmetric")
 def restore_symmetry(grid: Grid, mask: Special) -> Grid:
-    """The masked part is drawn again so that the grid mirrors itself along rows and columns."""
+    """Redraw the masked cells of a grid that mirrors itself along rows and columns."""
     result = grid.copy()
     for turned in (grid[:, ::-1], grid[::-1], grid[::-1, ::-1]):
         result = np.where((result == mask) & (turned != mask), turned, result)
@@ -112,35 +112,35 @@ def restore_symmetry(grid: Grid, mask: Special) -> Grid:
 
 @primitive("symmetric", leaves=("motif",))
 def hidden_by_symmetry(grid: Grid, mask: Special) -> Grid:
-    """What the mask hides of a grid that mirrors itself along rows and columns."""
+    """Crop the masked part of a grid that mirrors itself along rows and columns, redrawn."""
     return restore_symmetry(grid, mask)[content_box(grid == mask)]
 
 
 @primitive("periodic")
 def restore_tiling(grid: Grid, mask: Special) -> Grid:
-    """The masked part is drawn again so that the grid is one repeated tile."""
+    """Redraw the masked cells of a grid that is one repeated tile, with the smallest tile that fits."""
     known = grid != mask
     for down, across in tile_sizes(grid.shape):
         rows, columns = np.indices(grid.shape)
         place = rows % down * across + columns % across
-        found = np.zeros(down * across, dtype=np.uint8)
-        found[place[known]] = grid[known]
+        tile = np.zeros(down * across, dtype=np.uint8)
+        tile[place[known]] = grid[known]
         seen = np.zeros(down * across, dtype=bool)
         seen[place[known]] = True
-        if seen.all() and np.array_equal(found[place][known], grid[known]):
-            return found[place]
+        if seen.all() and np.array_equal(tile[place][known], grid[known]):
+            return tile[place]
     raise Unfit
 
 
 @primitive("periodic", leaves=("motif",))
 def hidden_by_tiling(grid: Grid, mask: Special) -> Grid:
-    """What the mask hides of a grid that is one repeated tile."""
+    """Crop the masked part of a grid that is one repeated tile, redrawn."""
     return restore_tiling(grid, mask)[content_box(grid == mask)]
 
 
 @primitive("unfinished")
 def continue_rows(grid: Grid) -> Grid:
-    """Rows that repeat go on in the same way over the rows that are ground at the lower end."""
+    """Continue the periodic sequence of rows at the top over the empty rows at the bottom."""
     filled = int((grid > 0).any(axis=1).sum())
     for period in range(1, filled):
         if np.array_equal(grid[period:filled], grid[: filled - period]):
@@ -150,7 +150,7 @@ def continue_rows(grid: Grid) -> Grid:
 
 @primitive("symmetric_half")
 def complete_half(grid: Grid, direction: Direction) -> Grid:
-    """What is drawn in one half is mirrored into the empty other half."""
+    """Mirror the filled half of the grid into the empty half."""
     up = UPRIGHT[direction](grid)
     require(not up[(up.shape[0] + 1) // 2 :].any())
     return UPRIGHT[direction](np.maximum(up, up[::-1]))
@@ -158,7 +158,7 @@ def complete_half(grid: Grid, direction: Direction) -> Grid:
 
 @primitive("lattice", leaves=("motif",))
 def compartments(grid: Grid, line: Special) -> Grid:
-    """One cell for each compartment between the lines, in the colour that is drawn in it."""
+    """Shrink every compartment between the lines to one cell of the colour drawn in it."""
     rows, columns = _compartment_spans(grid, line)
     small = np.array([[grid[r0:r1, c0:c1].max() for c0, c1 in columns] for r0, r1 in rows], dtype=np.uint8)
     require(small.size > 1)
@@ -167,7 +167,7 @@ def compartments(grid: Grid, line: Special) -> Grid:
 
 @primitive("lattice")
 def fill_compartments(grid: Grid, line: Special) -> Grid:
-    """Every compartment between the lines is filled with the colour that is drawn in it."""
+    """Fill every compartment between the lines with the colour drawn in it."""
     result = grid.copy()
     rows, columns = _compartment_spans(grid, line)
     for r0, r1 in rows:
@@ -177,6 +177,7 @@ def fill_compartments(grid: Grid, line: Special) -> Grid:
 
 
 def _compartment_spans(grid: Grid, line: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """(first, end) of the rows, and of the columns, of the compartments between full lines of a colour."""
     spans = []
     for full in ((grid == line).all(axis=1), (grid == line).all(axis=0)):
         edges = [-1, *np.flatnonzero(full).tolist(), len(full)]
@@ -186,7 +187,7 @@ def _compartment_spans(grid: Grid, line: int) -> tuple[list[tuple[int, int]], li
 
 @primitive("knots", weight=3)
 def connect_compartments(grid: Grid, line: Special) -> Grid:
-    """Compartments between two full ones of one colour in the same row or column take that colour."""
+    """Fill the compartments between two full ones of one colour in the same row or column with that colour."""
     result = grid.copy()
     rows, columns = _compartment_spans(grid, line)
     small = np.array([[grid[r0, c0] for c0, _ in columns] for r0, _ in rows], dtype=np.uint8)
@@ -198,7 +199,7 @@ def connect_compartments(grid: Grid, line: Special) -> Grid:
 
 @primitive("mirror_line", weight=2)
 def reflect_across(grid: Grid, line: Special, keep: Literal["both", "image"]) -> Grid:
-    """What is drawn on one side of the line appears mirrored on the other; the original stays or goes."""
+    """Mirror the cells on one side of a full line to the other side; keep or erase the original."""
     image = grid[::-1] if (grid == line).all(axis=1).any() else grid[:, ::-1]
     if keep == "image":
         return image
@@ -207,31 +208,33 @@ def reflect_across(grid: Grid, line: Special, keep: Literal["both", "image"]) ->
 
 @primitive("onion", weight=2)
 def reverse_rings(grid: Grid) -> Grid:
-    """Square rings around each other trade colours: the innermost with the outermost, and so on."""
+    """Reverse the order of the colours of concentric square rings."""
     rings = _ring_colours(grid)
     return _from_rings(grid, rings[::-1])
 
 
 @primitive("onion", weight=2)
 def rotate_rings(grid: Grid, way: Literal["out", "in"]) -> Grid:
-    """Every square ring takes the colour of the next one inside (or outside); the last that of the first."""
+    """Give every concentric square ring the colour of the next one inside (or outside); the last takes the first's."""
     rings = _ring_colours(grid)
     return _from_rings(grid, [*rings[1:], rings[0]] if way == "out" else [rings[-1], *rings[:-1]])
 
 
 @primitive("onion")
 def list_rings(grid: Grid) -> Grid:
-    """The colours of square rings around each other as a row, from outside to inside."""
+    """List the colours of concentric square rings in a row, from outside to inside."""
     return np.array([_ring_colours(grid)], dtype=np.uint8)
 
 
 def _ring_colours(grid: Grid) -> list[int]:
+    """The colours of concentric square rings, from outside to inside. Raises Unfit if all are the same."""
     rings = [int(grid[i, i]) for i in range((len(grid) + 1) // 2)]
     require(len(set(rings)) > 1)
     return rings
 
 
 def _from_rings(grid: Grid, rings: list[int]) -> Grid:
+    """Concentric square rings of the size of `grid` in the given colours, from outside to inside."""
     rows, columns = np.indices(grid.shape)
     depth = np.minimum(np.minimum(rows, columns), np.minimum(len(grid) - 1 - rows, len(grid) - 1 - columns))
     return np.array(rings, dtype=np.uint8)[depth]

@@ -1,7 +1,11 @@
-"""The table of primitives. A decorated function is one: annotations give the types by which programs are put together.
+"""The table of primitives: the functions from which programs are composed, by their annotated types.
 
-The first parameter is the value a step takes, the return type what it gives, the other parameters are arguments drawn
-once a family. `needs` names what a scene must offer (`Scene.offers`); so does a parameter of type `Special`, by its name.
+`@primitive()` enters a function. Its first parameter is the value that a step takes, its return type what the step gives; the
+other parameters are arguments, drawn once for each family. `needs` names what a scene must offer (`Scene.offers`). A parameter
+of type `Special` adds its own name to them.
+
+A program is drawn by the order of this table, and families are held out by the names in it: entries that are moved or renamed
+change the families of every seed, and a training that is resumed would no longer see the same data.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(frozen=True, eq=False)
 class Primitive:
-    """A function from value to value with typed arguments, and what it needs and leaves of the offers of a scene."""
+    """A function with typed arguments, what it needs of a scene's offers, and what the grid it gives offers to later steps."""
 
     name: str
     function: Callable[..., Any]
@@ -25,15 +29,15 @@ class Primitive:
     gives: Any
     arguments: tuple[tuple[str, Any], ...]  # (parameter, type)
     needs: frozenset[str]
-    leaves: frozenset[str]  # what the grid it gives offers to the steps that follow
-    weight: float  # how often it is drawn, against 1 for most
+    leaves: frozenset[str]  # what the resulting grid offers to later steps
+    weight: float  # relative frequency; 1 for most primitives
 
 
 PRIMITIVES: dict[str, Primitive] = {}
 
 
 def primitive(*needs: str, leaves: tuple[str, ...] = (), weight: float = 1.0) -> Callable[[Function], Function]:
-    """Enter a function into the table under its name."""
+    """Enter the decorated function into the table under its name."""
 
     def enter(function: Function) -> Function:
         hints = get_type_hints(function)

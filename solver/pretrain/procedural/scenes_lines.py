@@ -6,7 +6,7 @@ import numpy as np
 
 from solver.arc.grid import Grid
 from solver.pretrain.procedural.scenes import Palette, Scene, random_cells, scene, sides
-from solver.pretrain.procedural.shapes import between, scatter
+from solver.pretrain.procedural.shapes import between, one_of, scatter
 from solver.pretrain.procedural.values import Unfit, regions
 
 
@@ -26,7 +26,7 @@ def points(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def loose(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Cells strewn over a small grid."""
+    """Random cells on a small grid."""
     colours = palette[: between(rng, 1, 4)]
     size = sides(rng, 3, 8)
     density = float(rng.choice([0.2, 0.35, 0.5]))
@@ -37,14 +37,14 @@ def loose(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def walled(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Single cells among pieces of wall."""
+    """Single cells among short pieces of wall."""
     colours, wall = palette[: between(rng, 1, 3)], palette[8]
     size = sides(rng, 6, 11)
 
     def make(r: np.random.Generator) -> Grid:
         patches = [np.full((1, between(r, 2, 4)), wall, np.uint8) for _ in range(between(r, 2, 4))]
         patches = [p if r.random() < 0.5 else p.T for p in patches]
-        patches += [np.full((1, 1), colours[int(r.integers(len(colours)))], np.uint8) for _ in range(between(r, 1, 4))]
+        patches += [np.full((1, 1), one_of(r, colours), np.uint8) for _ in range(between(r, 1, 4))]
         return scatter(r, size(r), patches)
 
     return Scene("walled", make, frozenset({"walls", "wall"}), colours, {"wall": wall})
@@ -66,7 +66,7 @@ def corner_point(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def partners(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Pairs of cells of one colour in a common row or column."""
+    """Pairs of cells of one colour in the same row or column, and some single cells."""
     colours = palette[: between(rng, 1, 3)]
     size = sides(rng, 6, 11)
     most = between(rng, 2, 3)
@@ -79,11 +79,11 @@ def partners(rng: np.random.Generator, palette: Palette) -> Scene:
             first, last = sorted(r.permutation(target.shape[1])[:2].tolist())
             if target[row].any() or last - first < 2:
                 raise Unfit
-            target[row, [first, last]] = colours[int(r.integers(len(colours)))]
+            target[row, [first, last]] = one_of(r, colours)
         for _ in range(between(r, 0, 2)):
             at = between(r, 0, grid.shape[0] - 1), between(r, 0, grid.shape[1] - 1)
             if not grid[at[0]].any() and not grid[:, at[1]].any():
-                grid[at] = colours[int(r.integers(len(colours)))]
+                grid[at] = one_of(r, colours)
         return grid
 
     return Scene("partners", make, frozenset({"partners"}), colours)
@@ -91,7 +91,7 @@ def partners(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def corners(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Cells that mark the four corners of rectangles."""
+    """Cells at the four corners of rectangles."""
     colours = palette[: between(rng, 1, 2)]
     size = sides(rng, 8, 12)
 
@@ -108,7 +108,7 @@ def corners(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def arrows(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Pairs of cells side by side, a body and a tip of another colour."""
+    """Pairs of cells side by side: a body, and a tip in another colour."""
     size = sides(rng, 6, 11)
     tips, body = palette[: between(rng, 1, 2)], palette[8]
     most = between(rng, 2, 4)
@@ -122,7 +122,7 @@ def arrows(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def stamps(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A pattern of 3x3 cells and lone cells in the colour of its middle."""
+    """A connected pattern of 3x3 cells, and single cells in the colour of its middle cell."""
     colours = palette[: between(rng, 2, 3)]
     size = sides(rng, 9, 13)
 
@@ -156,7 +156,7 @@ def crossing_lines(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def corridors(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Strewn cells with whole rows and columns left free."""
+    """Random cells, with some rows and columns left empty."""
     colours = palette[: between(rng, 1, 2)]
     size = sides(rng, 6, 11)
     density = float(rng.choice([0.4, 0.6]))
@@ -172,7 +172,7 @@ def corridors(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def rooms(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Closed and open outlines, and strewn wall."""
+    """Rectangular outlines, some of them with a gap, and sometimes scattered wall cells."""
     colours = palette[: between(rng, 1, 2)]
     size = sides(rng, 7, 12)
     strewn = float(rng.choice([0.0, 0.1]))
@@ -180,7 +180,7 @@ def rooms(rng: np.random.Generator, palette: Palette) -> Scene:
     def make(r: np.random.Generator) -> Grid:
         patches = []
         for _ in range(between(r, 1, 3)):
-            patch = np.full((between(r, 3, 5), between(r, 3, 6)), colours[int(r.integers(len(colours)))], np.uint8)
+            patch = np.full((between(r, 3, 5), between(r, 3, 6)), one_of(r, colours), np.uint8)
             patch[1:-1, 1:-1] = 0
             if r.random() < 0.35:
                 patch[0, between(r, 1, patch.shape[1] - 2)] = 0
@@ -194,7 +194,7 @@ def rooms(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def divided(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A grid cut into areas by full walls of one colour."""
+    """A grid cut into areas by walls of one colour, sometimes with one coloured cell in each area."""
     colours, wall = palette[: between(rng, 1, 3)], palette[8]
     size = sides(rng, 6, 11)
     seeded = rng.random() < 0.6
@@ -210,7 +210,7 @@ def divided(rng: np.random.Generator, palette: Palette) -> Scene:
         if seeded:
             for area in regions(grid == 0):
                 at = int(r.integers(len(area[0])))
-                grid[area[0][at], area[1][at]] = colours[int(r.integers(len(colours)))]
+                grid[area[0][at], area[1][at]] = one_of(r, colours)
         return grid
 
     offers = frozenset({"wall", "seeded"}) if seeded else frozenset({"wall", "rooms"})
@@ -219,7 +219,7 @@ def divided(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def lattice(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Lines that cut the grid into equal compartments, one cell drawn in some of them."""
+    """Lines that cut the grid into equal compartments; some compartments are filled or have one filled cell."""
     colours, ink = palette[: between(rng, 1, 3)], palette[8]
     size = between(rng, 2, 3)
     low = between(rng, 2, 3)
@@ -235,7 +235,7 @@ def lattice(rng: np.random.Generator, palette: Palette) -> Scene:
             for column in range(columns):
                 if r.random() < share:
                     part = grid[row * (size + 1) : row * (size + 1) + size, column * (size + 1) : column * (size + 1) + size]
-                    colour = colours[int(r.integers(len(colours)))]
+                    colour = one_of(r, colours)
                     if full:
                         part[:] = colour
                     else:
@@ -247,7 +247,7 @@ def lattice(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def dotted_rings(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Closed outlines in one colour, most of them around a single cell of another."""
+    """Rectangular outlines in one colour, most of them with a single cell of another colour inside."""
     colours, wall = palette[: between(rng, 1, 3)], palette[8]
     size = sides(rng, 8, 12)
     most = between(rng, 2, 3)
@@ -259,7 +259,7 @@ def dotted_rings(rng: np.random.Generator, palette: Palette) -> Scene:
             patch[1:-1, 1:-1] = 0
             if r.random() < 0.8:
                 row, column = between(r, 1, patch.shape[0] - 2), between(r, 1, patch.shape[1] - 2)
-                patch[row, column] = colours[int(r.integers(len(colours)))]
+                patch[row, column] = one_of(r, colours)
             patches.append(patch)
         return scatter(r, size(r), patches)
 
@@ -268,7 +268,7 @@ def dotted_rings(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def two_ends(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Two cells in two colours, in different rows and columns."""
+    """Two cells of two colours, in different rows and columns."""
     start, end = palette[0], palette[1]
     size = sides(rng, 5, 11)
 
@@ -283,7 +283,7 @@ def two_ends(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def knots(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Lines that cut the grid into compartments; some full compartments have a partner in their row or column."""
+    """Lines that cut the grid into compartments; some full ones have a full one of the same colour in their row or column."""
     colours, ink = palette[: between(rng, 1, 2)], palette[8]
     side = between(rng, 1, 2)
 
@@ -292,7 +292,7 @@ def knots(rng: np.random.Generator, palette: Palette) -> Scene:
         for _ in range(between(r, 1, 2)):
             target = small if r.random() < 0.5 else small.T
             row = between(r, 0, target.shape[0] - 1)
-            target[row, [0, -1] if r.random() < 0.5 else [0, 2]] = colours[int(r.integers(len(colours)))]
+            target[row, [0, -1] if r.random() < 0.5 else [0, 2]] = one_of(r, colours)
         grid = np.full((small.shape[0] * (side + 1) - 1, small.shape[1] * (side + 1) - 1), ink, dtype=np.uint8)
         for (row, column), colour in np.ndenumerate(small):
             top, left = row * (side + 1), column * (side + 1)

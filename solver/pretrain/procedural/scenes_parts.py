@@ -1,34 +1,35 @@
-"""Scenes of several parts: panels, frames, heads, legends."""
+"""Scenes of several parts: panels, frames, header rows, legends."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from solver.arc.grid import Grid
-from solver.pretrain.procedural.scenes import Palette, Scene, one_of, random_cells, scene, sides
-from solver.pretrain.procedural.shapes import SHAPES, between, scatter
+from solver.pretrain.procedural.scenes import Palette, Scene, random_box, random_cells, scene, sides
+from solver.pretrain.procedural.shapes import SHAPES, between, one_of, scatter
 
 
 @scene
 def two_panels(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Two grids of one size on both sides of a line, each in its colour."""
+    """Two grids of the same size on both sides of a dividing line, in two colours or in one."""
     return _panels(rng, palette, 2)
 
 
 @scene
 def gallery(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Three or four grids of one size with lines between."""
+    """Three or four grids of the same size with dividing lines between them."""
     return _panels(rng, palette, between(rng, 3, 4))
 
 
 def _panels(rng: np.random.Generator, palette: Palette, number: int) -> Scene:
+    """`number` panels: random ones, copies of one except for an odd one, or one among them that mirrors itself sideways."""
     colours, divider = palette[:number], palette[8]
     same = rng.random() < 0.4
     low, high = (3, 5) if number == 2 else (2, 4)
     size = sides(rng, low, high)
     density = float(rng.choice([0.35, 0.5, 0.65]))
     layout = (2, 2) if number == 4 and rng.random() < 0.5 else (1, number)
-    style = one_of(rng, "random", "odd", "mirror") if number > 2 else "random"
+    style = one_of(rng, ("random", "odd", "mirror")) if number > 2 else "random"
     upright = rng.random() < 0.5
 
     def make(r: np.random.Generator) -> Grid:
@@ -51,6 +52,7 @@ def _panels(rng: np.random.Generator, palette: Palette, number: int) -> Scene:
 
 
 def _joined(grids: list[Grid], divider: int, axis: int) -> Grid:
+    """Grids of the same size joined along an axis, with a line of the colour `divider` between them."""
     rows, columns = grids[0].shape
     line = np.full((1, columns) if axis == 0 else (rows, 1), divider, dtype=np.uint8)
     return np.concatenate([part for grid in grids for part in (line, grid)][1:], axis=axis)
@@ -58,15 +60,13 @@ def _joined(grids: list[Grid], divider: int, axis: int) -> Grid:
 
 @scene
 def texture(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Strewn cells around one large free rectangle."""
+    """Random cells around one large empty rectangle."""
     colours = palette[: between(rng, 1, 3)]
     size = sides(rng, 7, 11)
 
     def make(r: np.random.Generator) -> Grid:
         grid = random_cells(r, size(r), colours, 0.6)
-        height, width = between(r, 2, 4), between(r, 3, 5)
-        top, left = between(r, 0, grid.shape[0] - height), between(r, 0, grid.shape[1] - width)
-        grid[top : top + height, left : left + width] = 0
+        grid[random_box(r, grid.shape, (2, 4), (3, 5))] = 0
         return grid
 
     return Scene("texture", make, frozenset({"texture"}), colours)
@@ -74,18 +74,17 @@ def texture(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def framed(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Strewn cells, and one rectangular frame around some of them."""
+    """Random cells, and one rectangular frame."""
     colours, frame = palette[: between(rng, 1, 3)], palette[8]
     size = sides(rng, 7, 12)
     density = float(rng.choice([0.2, 0.4]))
 
     def make(r: np.random.Generator) -> Grid:
         grid = random_cells(r, size(r), colours, density)
-        height, width = between(r, 4, 6), between(r, 4, 6)
-        top, left = between(r, 0, grid.shape[0] - height), between(r, 0, grid.shape[1] - width)
-        inner = grid[top + 1 : top + height - 1, left + 1 : left + width - 1].copy()
-        grid[top : top + height, left : left + width] = frame
-        grid[top + 1 : top + height - 1, left + 1 : left + width - 1] = inner
+        part = grid[random_box(r, grid.shape, (4, 6), (4, 6))]
+        inside = part[1:-1, 1:-1].copy()
+        part[:] = frame
+        part[1:-1, 1:-1] = inside
         return grid
 
     return Scene(f"framed {density}", make, frozenset({"framed", "frame"}), colours, {"frame": frame})
@@ -93,7 +92,7 @@ def framed(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def headed(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Cells in one ink under a row of colours, a colour to a column."""
+    """A first row of colours, and below it random cells of one colour, the ink."""
     colours, ink = palette[: between(rng, 2, 4)], palette[8]
     size = sides(rng, 4, 8)
     density = float(rng.choice([0.3, 0.5]))
@@ -108,7 +107,7 @@ def headed(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def legend(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Two rows that pair colours, a dividing row, and things in the upper colours below."""
+    """A legend of two rows that pairs colours, a dividing row, and below it things in the colours of the legend's first row."""
     colours, divider = palette[: between(rng, 4, 6)], palette[8]
     size = sides(rng, 5, 8)
 
@@ -129,7 +128,7 @@ def legend(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def quilt(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Two to four grids of one size side by side without a line, each in its colour."""
+    """Two to four grids of the same size side by side, without dividing lines, each in its own colour."""
     number = between(rng, 2, 4)
     colours = palette[:number]
     size = sides(rng, 2, 4)
@@ -139,12 +138,12 @@ def quilt(rng: np.random.Generator, palette: Palette) -> Scene:
         shape = size(r)
         return np.concatenate([random_cells(r, shape, (ink,), density) for ink in colours], axis=1)
 
-    return Scene(f"quilt {number} {density}", make, frozenset({"quilt", f"quilt{number}"}), colours)
+    return Scene(f"quilt {number} {density}", make, frozenset({"quilt"}), colours)
 
 
 @scene
 def mirror_line(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A full line through the middle of the grid, cells strewn on one side of it."""
+    """A full line through the middle of the grid, and random cells on one side of it."""
     colours, line = palette[: between(rng, 1, 3)], palette[8]
     size = sides(rng, 3, 6)
     density = float(rng.choice([0.2, 0.4]))
@@ -160,7 +159,7 @@ def mirror_line(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def shores(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Two opposite borders in two colours, and single cells in these colours (and others) between them."""
+    """Two opposite borders in two colours, and between them single cells in these colours and sometimes a third."""
     colours = palette[: between(rng, 2, 3)]
     size = sides(rng, 6, 11)
     across = rng.random() < 0.5

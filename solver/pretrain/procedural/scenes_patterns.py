@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from solver.arc.grid import Grid
-from solver.pretrain.procedural.scenes import Palette, Scene, random_cells, scene, sides
+from solver.pretrain.procedural.scenes import Palette, Scene, random_box, random_cells, scene, sides
 from solver.pretrain.procedural.shapes import between
 from solver.pretrain.procedural.values import Unfit
 
 
 @scene
 def motif(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A small grid of random cells, dense or sparse."""
+    """A small grid of random cells."""
     colours = palette[: between(rng, 1, 4)]
     density = float(rng.choice([0.4, 0.6, 0.9]))
     low = between(rng, 2, 4)
@@ -28,7 +28,7 @@ def motif(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def blocky(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A small grid whose cells are drawn as square blocks."""
+    """A small random grid with every cell drawn as a square block."""
     small = motif(rng, palette)
     largest = between(rng, 2, 4)
 
@@ -42,7 +42,7 @@ def blocky(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def stretched(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A small grid whose rows and columns are drawn several times, not equally often."""
+    """A small random grid with every row and column repeated one to three times."""
     small = motif(rng, palette)
 
     def make(r: np.random.Generator) -> Grid:
@@ -55,7 +55,7 @@ def stretched(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def tiled(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A tile repeated in both directions."""
+    """A random tile, repeated in both directions."""
     colours = palette[: between(rng, 2, 4)]
     most = between(rng, 2, 3)
 
@@ -68,7 +68,7 @@ def tiled(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def plain_rows(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Rows or columns mostly of one colour each, disturbed or not."""
+    """Rows (or columns) of one colour each, with some random cells changed."""
     colours = palette[: between(rng, 3, 4)]
     across = rng.random() < 0.5
     size = sides(rng, 3, 8)
@@ -86,7 +86,7 @@ def plain_rows(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def symmetric(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A grid that mirrors itself both ways, a rectangle of it masked."""
+    """A grid that mirrors itself along rows and columns, with one rectangle masked."""
     colours, mask = palette[: between(rng, 2, 4)], palette[8]
     side = between(rng, 3, 5)
     density = float(rng.choice([0.6, 0.9]))
@@ -102,7 +102,7 @@ def symmetric(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def periodic(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A repeated tile, a rectangle of it masked."""
+    """A repeated tile, with one rectangle masked."""
     colours, mask = palette[: between(rng, 2, 4)], palette[8]
     size = sides(rng, 7, 11)
 
@@ -115,16 +115,15 @@ def periodic(rng: np.random.Generator, palette: Palette) -> Scene:
 
 
 def _masked(rng: np.random.Generator, grid: Grid, mask: int, largest: int) -> Grid:
-    height, width = between(rng, 2, largest), between(rng, 2, largest)
-    top, left = between(rng, 0, grid.shape[0] - height), between(rng, 0, grid.shape[1] - width)
+    """The grid with a random box of 2 to `largest` by 2 to `largest` cells in the colour `mask`."""
     result = grid.copy()
-    result[top : top + height, left : left + width] = mask
+    result[random_box(rng, grid.shape, (2, largest), (2, largest))] = mask
     return result
 
 
 @scene
 def unfinished(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Rows that repeat, the lower ones not drawn yet."""
+    """Rows that repeat periodically, with the lower rows left empty."""
     colours = palette[: between(rng, 1, 4)]
     width = between(rng, 1, 6)
     most = between(rng, 2, 3)
@@ -143,7 +142,7 @@ def unfinished(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def half_drawn(rng: np.random.Generator, palette: Palette) -> Scene:
-    """A drawing in one half of the grid, the other half empty."""
+    """Random cells in one half of the grid; the other half is empty."""
     colours = palette[: between(rng, 1, 3)]
     size = sides(rng, 2, 5)
     density = float(rng.choice([0.35, 0.6]))
@@ -158,13 +157,13 @@ def half_drawn(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def onion(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Square rings around each other, each in a colour."""
+    """Concentric square rings, each in another colour, sometimes with ground in the middle."""
     colours = palette[: between(rng, 3, 5)]
     most = between(rng, 3, min(5, len(colours)))
 
     def make(r: np.random.Generator) -> Grid:
-        grid = np.zeros((2 * (r.random() < 0.5), 0), dtype=np.uint8)
-        grid = np.zeros((len(grid), len(grid)), dtype=np.uint8)
+        core = 2 * int(r.random() < 0.5)  # side of the ground in the middle
+        grid = np.zeros((core, core), dtype=np.uint8)
         for ink in r.permutation(colours)[: between(r, 2, most)]:
             grid = np.pad(grid, 1, constant_values=ink) if len(grid) else np.full((1, 1), ink, dtype=np.uint8)
         return grid
@@ -174,7 +173,7 @@ def onion(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def strip(rng: np.random.Generator, palette: Palette) -> Scene:
-    """One row, its first cells filled."""
+    """One row whose first cells are filled."""
     colours = palette[: between(rng, 1, 3)]
     widest = between(rng, 3, 5)
 

@@ -1,4 +1,4 @@
-"""Scenes of things on plain ground."""
+"""Scenes of things on the ground (colour 0)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 import numpy as np
 
 from solver.arc.grid import Grid
-from solver.pretrain.procedural.scenes import Palette, Scene, one_of, random_cells, scene, sides
-from solver.pretrain.procedural.shapes import SHAPES, between, scatter
+from solver.pretrain.procedural.scenes import Palette, Scene, random_box, random_cells, scene, sides
+from solver.pretrain.procedural.shapes import SHAPES, between, one_of, scatter
 from solver.pretrain.procedural.values import Unfit, regions
 
 
 def _things(
     rng: np.random.Generator, palette: Palette
 ) -> tuple[str, Callable[[np.random.Generator], list[Grid]], set[str], Palette]:
-    """A style of things: name, a maker of their patches, what they offer, and their colours."""
+    """A random style of things: its name, a function that makes patches, what these offer to programs, and their colours."""
     kinds = [str(k) for k in rng.choice(sorted(SHAPES), size=between(rng, 1, 3), replace=False)]
     if kinds == ["dot"]:
         kinds = ["dot", "line"]
     low = between(rng, 2, 4)
     high = low + between(rng, 0, 3)
-    colouring = one_of(rng, "one", "mixed", "mixed", "distinct")
-    style = one_of(rng, "plain", "plain", "specks", "copies")
+    colouring = one_of(rng, ("one", "mixed", "mixed", "distinct"))
+    style = one_of(rng, ("plain", "plain", "specks", "copies"))
     colours = palette[: 1 if colouring == "one" else 4 if colouring == "distinct" else between(rng, 2, 3)]
     speck = palette[4:6]
     offers = {"objects", "movable"}
@@ -58,7 +58,7 @@ def _things(
 
 @scene
 def scattered(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Things apart from each other on plain ground."""
+    """Things that do not touch, on the ground."""
     name, patches, offers, colours = _things(rng, palette)
     size = sides(rng, 7, 12)
     return Scene(f"scattered {name}", lambda r: scatter(r, size(r), patches(r)), frozenset(offers), colours)
@@ -66,7 +66,7 @@ def scattered(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def noisy(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Things under single cells of a colour of their own."""
+    """Things, and single cells of a noise colour on the ground between them."""
     name, patches, offers, colours = _things(rng, palette)
     size = sides(rng, 7, 12)
     noise = palette[8]
@@ -81,7 +81,7 @@ def noisy(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def dusty(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Things of some size among lone cells of the same colours."""
+    """Things of several cells, and single cells in the same colours."""
     colours = palette[: between(rng, 1, 3)]
     kinds = [str(k) for k in rng.choice(["rectangle", "classic", "mirrored", "ring"], size=2, replace=False)]
     size = sides(rng, 7, 12)
@@ -90,7 +90,7 @@ def dusty(rng: np.random.Generator, palette: Palette) -> Scene:
     def make(r: np.random.Generator) -> Grid:
         masks = [SHAPES[kinds[i % 2]](r) for i in range(between(r, low, low + 1))]
         masks += [np.ones((1, 1), dtype=bool)] * between(r, 2, 6)
-        patches = [mask * np.uint8(colours[int(r.integers(len(colours)))]) for mask in masks]
+        patches = [mask * np.uint8(one_of(r, colours)) for mask in masks]
         return scatter(r, size(r), patches)
 
     return Scene(f"dusty {'+'.join(kinds)}", make, frozenset({"dusty"}), colours)
@@ -98,7 +98,7 @@ def dusty(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def bars(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Upright or lying bars of different lengths that begin at one border."""
+    """Vertical or horizontal bars that start at one border."""
     colours = palette[: between(rng, 1, 3)]
     distinct = rng.random() < 0.7
     lying = rng.random() < 0.5
@@ -110,7 +110,7 @@ def bars(rng: np.random.Generator, palette: Palette) -> Scene:
         lengths = 1 + r.permutation(size)[:number] if distinct else r.integers(1, size + 1, size=number)
         grid = np.zeros((size, 2 * number + between(r, 0, 1)), dtype=np.uint8)
         for place, length in enumerate(lengths.tolist()):
-            grid[size - length :, 2 * place] = colours[int(r.integers(len(colours)))]
+            grid[size - length :, 2 * place] = one_of(r, colours)
         return grid[:, ::-1].T if lying else grid
 
     offers = {"objects", "bars"} | ({"coloured"} if len(colours) > 1 else set())
@@ -126,9 +126,7 @@ def touching(rng: np.random.Generator, palette: Palette) -> Scene:
     def make(r: np.random.Generator) -> Grid:
         grid = np.zeros(size(r), dtype=np.uint8)
         for colour in r.permutation(colours)[: between(r, 3, len(colours))].tolist():
-            height, width = between(r, 2, 4), between(r, 2, 4)
-            top, left = between(r, 0, grid.shape[0] - height), between(r, 0, grid.shape[1] - width)
-            grid[top : top + height, left : left + width] = colour
+            grid[random_box(r, grid.shape, (2, 4), (2, 4))] = colour
         return grid
 
     return Scene("touching", make, frozenset({"touching"}), colours)
@@ -136,17 +134,14 @@ def touching(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def row_of_things(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Runs of cells in a single row (or a few rows): the world with one dimension."""
+    """Runs of cells in one row, or in two rows with an empty row between: the one-dimensional kind of tasks."""
     colours = palette[: between(rng, 1, 4)]
     rows = between(rng, 1, 2)
     width = between(rng, 9, 16)
     longest = between(rng, 3, 5)
 
     def make(r: np.random.Generator) -> Grid:
-        patches = [
-            np.full((1, between(r, 1, longest)), colours[int(r.integers(len(colours)))], np.uint8)
-            for _ in range(between(r, 2, 4))
-        ]
+        patches = [np.full((1, between(r, 1, longest)), one_of(r, colours), np.uint8) for _ in range(between(r, 2, 4))]
         return scatter(r, (2 * rows - 1, width + between(r, 0, 3)), patches)
 
     offers = {"objects", "movable"} | ({"coloured"} if len(colours) > 1 else set())
@@ -155,7 +150,7 @@ def row_of_things(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def twins(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Copies of one or two shapes, and one shape of its own."""
+    """Two or three copies of one shape, and one other shape."""
     kinds = [str(k) for k in rng.choice(["classic", "blob", "mirrored"], size=2, replace=False)]
     colours = palette[: between(rng, 1, 3)]
     size = sides(rng, 7, 12)
@@ -164,9 +159,7 @@ def twins(rng: np.random.Generator, palette: Palette) -> Scene:
     def make(r: np.random.Generator) -> Grid:
         common, odd = SHAPES[kinds[0]](r), SHAPES[kinds[1]](r)
         masks = [*[common] * between(r, 2, most), odd]
-        return scatter(
-            r, size(r), [masks[i] * np.uint8(colours[int(r.integers(len(colours)))]) for i in r.permutation(len(masks))]
-        )
+        return scatter(r, size(r), [masks[i] * np.uint8(one_of(r, colours)) for i in r.permutation(len(masks))])
 
     offers = {"objects", "copies", "movable", "twins"} | ({"coloured"} if len(colours) > 1 else set())
     return Scene(f"twins {'+'.join(kinds)}", make, frozenset(offers), colours)
@@ -174,7 +167,7 @@ def twins(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def sheets(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Two or three patterns of one size, each in its colour."""
+    """Two or three connected patterns of the same size, each in its own colour."""
     colours = palette[: between(rng, 2, 3)]
     size = sides(rng, 7, 12)
     side = between(rng, 3, 4)
@@ -208,7 +201,7 @@ def blocks(rng: np.random.Generator, palette: Palette) -> Scene:
 
 @scene
 def ladder(rng: np.random.Generator, palette: Palette) -> Scene:
-    """Rows with different numbers of filled cells, a colour to a row."""
+    """Rows with different numbers of filled cells, each row in one colour."""
     colours = palette[: between(rng, 1, 4)]
     most = between(rng, 3, 6)
     flush = rng.random() < 0.5
@@ -219,7 +212,7 @@ def ladder(rng: np.random.Generator, palette: Palette) -> Scene:
         grid = np.zeros((rows, width), dtype=np.uint8)
         for row, length in enumerate((1 + r.permutation(width)[:rows]).tolist()):
             places = np.arange(length) if flush else r.permutation(width)[:length]
-            grid[row, places] = colours[int(r.integers(len(colours)))]
+            grid[row, places] = one_of(r, colours)
         return grid
 
     return Scene(f"ladder{' flush' if flush else ''}", make, frozenset({"ladder"}), colours)

@@ -1,8 +1,9 @@
-"""Masks of things, and placing things on a grid."""
+"""Random masks of things, and their placement on a grid."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from solver.arc.grid import Grid
 from solver.pretrain.procedural.values import Mask, Unfit
 
 Shape = Callable[[np.random.Generator], Mask]
+Option = TypeVar("Option")
 
-_TRIES = 20  # places tried for a thing before it is left out
+_MAX_TRIES = 20  # places tried for a thing before it is left out
 
 
 def between(rng: np.random.Generator, low: int, high: int) -> int:
@@ -19,8 +21,13 @@ def between(rng: np.random.Generator, low: int, high: int) -> int:
     return int(rng.integers(low, high + 1))
 
 
+def one_of(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    """A random one of some options."""
+    return options[int(rng.integers(len(options)))]
+
+
 def blob(rng: np.random.Generator) -> Mask:
-    """A connected set of 2-7 cells grown at random."""
+    """A 4-connected set of 2 to 7 cells, grown cell by cell at random."""
     cells = {(0, 0)}
     wanted = between(rng, 2, 7)
     for row, column in rng.integers(0, 1 << 30, size=(4 * wanted, 2)).tolist():
@@ -38,7 +45,7 @@ def rectangle(rng: np.random.Generator) -> Mask:
 
 
 def ring(rng: np.random.Generator) -> Mask:
-    """A rectangle of 3-5 by 3-5 cells without its inside."""
+    """The outline of a rectangle of 3-5 by 3-5 cells."""
     mask = np.ones((between(rng, 3, 5), between(rng, 3, 5)), dtype=bool)
     mask[1:-1, 1:-1] = False
     return mask
@@ -51,8 +58,8 @@ def line(rng: np.random.Generator) -> Mask:
 
 
 def classic(rng: np.random.Generator) -> Mask:
-    """One of some well-known small figures, turned at random."""
-    return np.rot90(_CLASSICS[int(rng.integers(len(_CLASSICS)))], between(rng, 0, 3))
+    """A random one of `_CLASSICS`, rotated at random."""
+    return np.rot90(one_of(rng, _CLASSICS), between(rng, 0, 3))
 
 
 def mirrored(rng: np.random.Generator) -> Mask:
@@ -67,7 +74,7 @@ def dot(_: np.random.Generator) -> Mask:
 
 
 def pierced(rng: np.random.Generator) -> Mask:
-    """A ring, its inside partly filled, so that it has one or more holes."""
+    """The outline of a rectangle of 3-4 by 3-6 cells, each cell of its inside filled with probability 1/2."""
     mask = np.ones((between(rng, 3, 4), between(rng, 3, 6)), dtype=bool)
     mask[1:-1, 1:-1] = rng.random((mask.shape[0] - 2, mask.shape[1] - 2)) < 0.5
     return mask
@@ -86,18 +93,18 @@ SHAPES: dict[str, Shape] = {
 
 
 def scatter(rng: np.random.Generator, shape: tuple[int, int], patches: Sequence[Grid]) -> Grid:
-    """A grid with the patches at random places, ground between their boxes; those that find no room are left out.
+    """A grid with the patches at random places that do not touch; patches for which no place is found are left out.
 
-    Raises Unfit if only one of several finds room.
+    Raises Unfit if none is placed, or only one of several.
     """
     grid = np.zeros(shape, dtype=np.uint8)
-    taken = [0] * (shape[0] + 2)  # a bit for each column; a rim of one cell stands for the ground between boxes
+    taken = [0] * (shape[0] + 2)  # by row, a bit for each column; a placed box takes a rim of one cell, too
     placed = 0
     for patch in patches:
         height, width = patch.shape
         if height > shape[0] or width > shape[1]:
             continue
-        for top, left in rng.integers(0, (shape[0] - height + 1, shape[1] - width + 1), size=(_TRIES, 2)).tolist():
+        for top, left in rng.integers(0, (shape[0] - height + 1, shape[1] - width + 1), size=(_MAX_TRIES, 2)).tolist():
             box = (1 << width) - 1 << left + 1
             if not any(row & box for row in taken[top + 1 : top + 1 + height]):
                 grid[top : top + height, left : left + width] = patch
@@ -111,6 +118,7 @@ def scatter(rng: np.random.Generator, shape: tuple[int, int], patches: Sequence[
 
 
 def _mask(cells: Sequence[tuple[int, int]]) -> Mask:
+    """The smallest mask that holds cells given as (row, column)."""
     places = np.array(cells)
     places -= places.min(axis=0)
     mask = np.zeros(places.max(axis=0) + 1, dtype=bool)
@@ -119,6 +127,7 @@ def _mask(cells: Sequence[tuple[int, int]]) -> Mask:
 
 
 def _figure(text: str) -> Mask:
+    """The mask drawn in a text: rows between slashes, `#` for a cell."""
     return np.array([[cell == "#" for cell in row] for row in text.split("/")])
 
 

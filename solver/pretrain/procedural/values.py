@@ -1,4 +1,4 @@
-"""What programs compute with: grids, things found in them, panels, numbers and colours. Colour 0 is the ground."""
+"""The values that primitives take and give: grids, the things in them, panels, numbers and colours. Colour 0 is the ground."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ Mask = NDArray[np.bool_]  # (rows, columns)
 Cells = tuple[NDArray[np.intp], ...]  # rows and columns, an index into a grid
 
 Number = NewType("Number", int)
-Colour = NewType("Colour", int)  # as an argument: one that the scene may not have
+Colour = NewType("Colour", int)  # as an argument: a colour that neither the scene nor an earlier argument uses
 Present = NewType("Present", int)  # an argument: a colour the scene draws with
 Special = NewType("Special", int)  # an argument: the colour to which the scene gives the role named by the parameter
-Scale = NewType("Scale", tuple[int, ...])  # an argument: distinct colours for ranks
+Scale = NewType("Scale", tuple[int, ...])  # an argument: the nine colours in a random order, one for each rank
 Direction = Literal["up", "down", "left", "right"]
 Axis = Literal["rows", "columns"]
 Order = Literal["ascending", "descending"]
 Turn = Literal["left", "half", "right"]
 
 STEPS: dict[Direction, tuple[int, int]] = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
-UPRIGHT: dict[Direction, Callable[[Grid], Grid]] = {  # turns a grid so that the direction points down; each undoes itself
+UPRIGHT: dict[
+    Direction, Callable[[Grid], Grid]
+] = {  # flips a grid so that the direction points down; each function is its own inverse
     "down": lambda g: g,
     "up": lambda g: g[::-1],
     "right": lambda g: g.T,
@@ -35,12 +37,12 @@ UPRIGHT: dict[Direction, Callable[[Grid], Grid]] = {  # turns a grid so that the
 
 
 class Unfit(Exception):
-    """A primitive does not apply to a value (a tie, nothing to do, no room): the pair is drawn again."""
+    """A primitive does not apply to a value (a tie, nothing to change, no room): another grid is drawn."""
 
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """A connected set of cells: its bounding box, 0 where it has no cell, and where that box stands."""
+    """A connected set of cells: its bounding box `patch`, 0 where the thing has no cell, and the box's top-left cell."""
 
     patch: Grid
     top: int
@@ -72,11 +74,11 @@ class Thing:
         return int(self.counts.argmax())
 
     def moved(self, rows: int, columns: int) -> Thing:
-        """The thing elsewhere."""
+        """The thing moved down and to the right."""
         return replace(self, top=self.top + rows, left=self.left + columns)
 
     def inside(self, shape: tuple[int, int]) -> bool:
-        """Whether all of its box lies on a grid of that size."""
+        """Whether its bounding box lies inside a grid of that shape."""
         return 0 <= self.top <= shape[0] - self.height and 0 <= self.left <= shape[1] - self.width
 
     def painted(self, colour: int) -> Thing:
@@ -86,7 +88,7 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The things of a grid in reading order of their boxes, and the size of the grid."""
+    """The things of a grid, ordered by row and column of their top-left cells, and the shape of the grid."""
 
     shape: tuple[int, int]
     items: tuple[Thing, ...]
@@ -94,22 +96,22 @@ class Objects:
 
 @dataclass(frozen=True, eq=False)
 class Panels:
-    """Equal-sized parts of a grid between dividing lines: `layout` is (rows, columns) of panels, in reading order."""
+    """Parts of equal size of a grid, in reading order; `layout` is the number of rows and columns of panels."""
 
     layout: tuple[int, int]
     grids: tuple[Grid, ...]
 
 
 def regions(mask: Mask, diagonal: bool = False) -> list[Cells]:
-    """Connected regions of true cells, 4- or 8-connected, by their first cell in reading order."""
+    """Connected regions of true cells, 4- or 8-connected, ordered by their first cell in reading order."""
     rows, columns = mask.shape
     pitch = columns + 2
-    # a rim of false cells saves the bounds checks; plain lists are quicker than arrays at this size
+    # a rim of false cells makes bounds checks unnecessary; plain lists are faster than arrays at this size
     rim = np.zeros((rows + 2, pitch), dtype=bool)
     rim[1:-1, 1:-1] = mask
     open_cells = rim.reshape(-1).tolist()
     steps = (1, -1, pitch, -pitch, pitch + 1, pitch - 1, -pitch + 1, -pitch - 1)[: 8 if diagonal else 4]
-    found: list[Cells] = []
+    all_regions: list[Cells] = []
     for start in np.flatnonzero(rim).tolist():
         if not open_cells[start]:
             continue
@@ -121,8 +123,8 @@ def regions(mask: Mask, diagonal: bool = False) -> list[Cells]:
                     open_cells[cell + step] = False
                     region.append(cell + step)
         row, column = np.divmod(np.array(region), pitch)
-        found.append((row - 1, column - 1))
-    return found
+        all_regions.append((row - 1, column - 1))
+    return all_regions
 
 
 def enclosed(wall: Mask) -> Mask:
@@ -141,7 +143,7 @@ def on_border(region: Cells, shape: tuple[int, ...]) -> bool:
 
 
 def cut(grid: Grid, region: Cells) -> Thing:
-    """The thing that a region of a grid is."""
+    """The thing made of a region of a grid."""
     rows, columns = region
     top, left = int(rows.min()), int(columns.min())
     patch = np.zeros((int(rows.max()) - top + 1, int(columns.max()) - left + 1), dtype=np.uint8)
@@ -150,7 +152,7 @@ def cut(grid: Grid, region: Cells) -> Thing:
 
 
 def draw_things(objects: Objects) -> Grid:
-    """The grid that shows the things, later ones above earlier ones."""
+    """A grid with the things drawn on it, later ones on top."""
     grid = np.zeros(objects.shape, dtype=np.uint8)
     for thing in objects.items:
         window = grid[thing.top : thing.top + thing.height, thing.left : thing.left + thing.width]
@@ -159,7 +161,7 @@ def draw_things(objects: Objects) -> Grid:
 
 
 def content_box(mask: Mask) -> tuple[slice, slice]:
-    """The smallest box around the true cells. Raises Unfit if there are none."""
+    """The smallest box around the true cells, as an index. Raises Unfit if there are none."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         raise Unfit
@@ -167,9 +169,26 @@ def content_box(mask: Mask) -> tuple[slice, slice]:
 
 
 def tile_sizes(shape: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Sizes of tiles of which a shape holds at least two, small areas first."""
+    """The sizes (rows, columns) of tiles that fit into a shape at least twice by area, ordered by area."""
     sizes = [(r, c) for r in range(1, shape[0] + 1) for c in range(1, shape[1] + 1) if 2 * r * c <= shape[0] * shape[1]]
     return sorted(sizes, key=lambda size: (size[0] * size[1], size))
+
+
+def cells_by_colour(grid: Grid) -> NDArray[np.intp]:
+    """(10,) the number of cells of each colour, 0 for the ground."""
+    counts = np.bincount(grid.reshape(-1), minlength=10)
+    counts[0] = 0
+    return counts
+
+
+def colour_by_cells(grid: Grid, rank: Literal["commonest", "rarest"]) -> int:
+    """The most or least frequent colour of a grid, the ground left out. Raises Unfit for a tie, or fewer than two colours."""
+    ranked = sorted((int(n), c) for c, n in enumerate(cells_by_colour(grid)) if n)
+    if rank == "commonest":
+        ranked = ranked[::-1]
+    if len(ranked) < 2 or ranked[0][0] == ranked[1][0]:
+        raise Unfit
+    return ranked[0][1]
 
 
 def require(condition: object) -> None:
@@ -179,14 +198,14 @@ def require(condition: object) -> None:
 
 
 def with_things(objects: Objects, items: list[Thing]) -> Objects:
-    """Other things on the same grid. Raises Unfit if there are none, or if one leaves the grid."""
+    """The same grid with other things. Raises Unfit if there are none, or if one leaves the grid."""
     require(items)
     require(all(thing.inside(objects.shape) for thing in items))
     return replace(objects, items=tuple(items))
 
 
 def with_things_apart(objects: Objects, items: list[Thing]) -> Objects:
-    """As `with_things`; raises Unfit also if two things overlap."""
+    """Like `with_things`, but also raises Unfit if two things overlap."""
     result = with_things(objects, items)
     require((draw_things(result) > 0).sum() == sum(t.mask.sum() for t in items))
     return result

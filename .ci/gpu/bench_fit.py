@@ -1,12 +1,15 @@
-"""Fits by the PEFT trainer and by unsloth: seconds a step, tokens a second and memory, by the kind of base and of layers.
+"""Compare the LoRA trainers: seconds per step, tokens per second and memory of a fit, for several kinds of base model.
 
-    python tests/gpu/bench_fit.py --out gpu.md         on a CUDA device: a model of Qwen3's shape with 0.5B random weights, then
-                                                       the embedded one; the kinds of base that runs are made with come first
-    python tests/gpu/bench_fit.py --device cpu --tokens 128 --steps 3             a processor: fp32, bf16 and NF4, by PEFT
+    python .ci/gpu/bench_fit.py --out gpu.md                               on a CUDA device
+    python .ci/gpu/bench_fit.py --device cpu --tokens 128 --steps 3        on a CPU
 
-Memory is what was in use above what there was before the model was loaded: of the device, by all processes (unsloth's, with its
-CUDA context, is one, and the only one that holds the model then); on a processor by the process, of which every row has one of
-its own. The table is written anew after every row, so that one that is cut short holds what was measured.
+The models are one of Qwen3's shape with 0.5 billion random weights, and the embedded one. On CUDA the trainers are `lora`, `peft`
+and `unsloth`, on bases in 16 bits and in NF4, with layers recomputed in the backward pass or kept. On a CPU they are `lora` and
+`peft`, on bases in fp32, bf16 and NF4.
+
+Memory is the peak during the fits less what was in use before the model was loaded. On a CUDA device it is the memory of all
+processes, so that of unsloth, which loads the model in a process of its own, counts. On a CPU it is that of one process; every
+row has a new process. The table is rewritten after every row, so an interrupted run leaves the rows it has finished.
 """
 
 from __future__ import annotations
@@ -34,45 +37,45 @@ from solver.train.registry import SUBPROCESS, TRAINERS
 from solver.train.subprocess_trainer import StartError
 from solver.types import NEVER, FitJob, TokenSequence
 
-# dtype, quantization, and whether layers are recomputed
+# Kinds of base, those that runs use first: dtype, quantization, and whether layers are recomputed
 ON_CUDA = (("auto", "nf4", True), ("auto", "none", False), ("auto", "nf4", False), ("auto", "none", True))
 ON_CPU = (("float32", "none", False), ("bfloat16", "none", False), ("auto", "nf4", False))
 
 
 def used(device: torch.device) -> int:
-    """Bytes in use on the device, or by this process where it is the processor."""
+    """Bytes in use on a CUDA device by all processes, or by this process if the device is the CPU."""
     if device.type != "cuda":
         return int(psutil.Process().memory_info().rss)
     free, total = torch.cuda.mem_get_info(device)
     return total - free
 
 
-class Watch:
-    """The most that was in use while it ran."""
+class PeakMemory:
+    """A context that samples `used` fifty times a second; `peak` is the largest sample, in bytes."""
 
     def __init__(self, device: torch.device) -> None:
-        self.peak, self._device, self._over = 0, device, threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.peak, self._device, self._stopped = 0, device, threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> PeakMemory:
         self._thread.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._over.set()
+        self._stopped.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        while not self._over.wait(0.02):
+    def _sample(self) -> None:
+        while not self._stopped.wait(0.02):
             self.peak = max(self.peak, used(self._device))
 
 
 def job(name: str, tokens: int, steps: int) -> FitJob:
-    """Sequences of one length over the grid vocabulary, half of their tokens weighted."""
+    """A fit on eight random sequences of `tokens` tokens over the grid vocabulary, with loss on the second half of each."""
     rng = np.random.default_rng(0)
     weights = (np.arange(tokens) >= tokens // 2).astype(np.float32)
-    made = tuple(TokenSequence(rng.integers(0, 11, tokens).astype(np.int32), weights) for _ in range(8))
-    return FitJob(name, made, steps)
+    sequences = tuple(TokenSequence(rng.integers(0, 11, tokens).astype(np.int32), weights) for _ in range(8))
+    return FitJob(name, sequences, steps)
 
 
 def main() -> None:
@@ -88,7 +91,7 @@ def main() -> None:
     device = torch.device(args.device)
     lines = [
         f"{torch.cuda.get_device_name(device) if device.type == 'cuda' else 'CPU'}, torch {torch.__version__}, rank {args.rank}, "
-        f"batches of 4 sequences of {args.tokens} tokens, {args.steps} steps after one that warms up",
+        f"batches of 4 sequences of {args.tokens} tokens, {args.steps} steps after a warm-up step",
         "",
         "| model | base | layers | trainer | s/step | tokens/s | memory GB | final loss |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
@@ -106,7 +109,7 @@ def main() -> None:
                         row = process.submit(
                             measure, folders[model], settings, checkpointing, trainer, args, Path(scratch)
                         ).result()
-                    except Exception as error:  # out of memory, a process that died: the other rows are worth having
+                    except Exception as error:  # out of memory, a process that died: the other rows can still be measured
                         row = f"? | {(str(error).splitlines() or [type(error).__name__])[0]} | - | - | -"
                 kind, _, numbers = row.partition(" | ")
                 layers = "recomputed" if checkpointing else "kept"
@@ -118,13 +121,13 @@ def main() -> None:
 
 
 def measure(folder: Path, model: ModelSettings, checkpointing: bool, name: str, args: argparse.Namespace, scratch: Path) -> str:
-    """The kind of base and the last columns of a row."""
+    """A row's columns from the kind of base on, without the trainer's. A trainer that refuses the base gives its reason."""
     device = torch.device(args.device)
     gc.collect()
     before = used(device)
     settings = TrainSettings(rank=args.rank, alpha=args.rank, checkpointing=checkpointing, batch_sequences=4, lr=1e-4)
-    with Watch(device) as watch:
-        base = load_base(folder, model, weights=name not in SUBPROCESS)  # those load it themselves
+    with PeakMemory(device) as memory:
+        base = load_base(folder, model, weights=name not in SUBPROCESS)  # those trainers load them in their own process
         kind = f"{'nf4, ' * base.quantized}{str(base.dtype).removeprefix('torch.')}"
         try:
             trainer = TRAINERS[name](base, settings, scratch)
@@ -136,8 +139,8 @@ def measure(folder: Path, model: ModelSettings, checkpointing: bool, name: str, 
         seconds = time.perf_counter() - began
     if hasattr(trainer, "_process"):
         trainer._process.close()
-    memory = f"{(watch.peak - before) / 1e9:.2f}"
-    return f"{kind} | {seconds / fit.steps:.3g} | {fit.tokens / seconds:,.0f} | {memory} | {fit.final_loss:.3f}"
+    gigabytes = f"{(memory.peak - before) / 1e9:.2f}"
+    return f"{kind} | {seconds / fit.steps:.3g} | {fit.tokens / seconds:,.0f} | {gigabytes} | {fit.final_loss:.3f}"
 
 
 if __name__ == "__main__":

@@ -1,29 +1,28 @@
 #!/usr/bin/env bash
-# One stay on a borrowed machine: continue the base model for some minutes, then measure it. Every stay ends with the few
-# files that the next one needs, so that many short stays add up to one long training.
+# Continues the base model for MINUTES on a borrowed machine, then measures it. OUT gets the few files that the next call needs, so
+# many short calls add up to one long training.
 #
 # Where the package is installed:
-#   make gpu CORPUS=corpora MINUTES=25                            the first stay, from embedded-base
-#   make gpu CORPUS=corpora MINUTES=25 RESUME=carried OUT=next    every other one
-# Where it is not, and there is no network, but torch and transformers (tests/gpu/pack.sh makes PACK elsewhere):
-#   PACK=pack MINUTES=7 OUT=next tests/gpu/stay.sh
+#   make gpu CORPUS=corpora MINUTES=25                            the first call, from embedded-base
+#   make gpu CORPUS=corpora MINUTES=25 RESUME=carried OUT=next    every later one
+# Where it is not, but torch and transformers are, with the folder that .ci/gpu/pack.sh made elsewhere:
+#   PACK=pack MINUTES=7 OUT=next .ci/gpu/train.sh
 #
-# What has to be there: this checkout (no git), and PACK, whose wheels, corpus and checkpoint stand for an environment, CORPUS
-# (folder of corpus files) and RESUME (the OUT of the stay before; none: the weights of embedded-base, whose optimizer state is
-# warmed up anew).
-# What OUT holds at the end, at most 8 files of at most 15 MiB: state.json, weights-*.safetensors and
-# optimizer-*.safetensors (enough to go on from exactly), metrics.jsonl, held_out.jsonl, tasks.jsonl.
+# It needs this checkout (git is not needed). PACK brings an environment, CORPUS (folder of corpus files) and RESUME (folder OUT of
+# the call before; without it: the weights of embedded-base with a new optimizer, whose learning rate warms up).
+# OUT holds at most 8 files of at most 15 MiB at the end: state.json, weights-*.safetensors and optimizer-*.safetensors, which are
+# enough to go on exactly, and metrics.jsonl, held_out.jsonl, tasks.jsonl.
 #
-# A machine that ends calls after some minutes, or is lost between them, is asked for one stay a call: MINUTES well below the limit,
-# and QUERIES=0 BUDGETS= to leave the measuring to the last call. KEEP has packed corpora, installed wheels and compiled code for
-# the next call where the machine is the same.
+# If the machine ends calls after some minutes, or may be lost between them, run one training in each call, with MINUTES well below the
+# limit and QUERIES=0 BUDGETS= in all but the last, which measures. KEEP holds packed corpora, installed wheels and compiled code
+# for the next call on the same machine.
 #
 # Settings, all by environment: PACK, PYTHON, CORPUS, RESUME, OUT, WORK, KEEP, MINUTES, COOLDOWN, DEVICE, BATCH_TOKENS, MAX_TOKENS, WORKERS,
 # PRESET (a new model of that size instead of embedded-base), QUERIES (0: none), BUDGETS (empty: no runs), TASKS, SHORTEST, SEED.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-. tests/gpu/carried.sh
+. .ci/gpu/environment.sh
 if [ -n "$PACK" ]; then
 	[ ! -d "$PACK/corpus" ] || CORPUS=${CORPUS:-$PACK/corpus}
 	[ ! -d "$PACK/checkpoint" ] || RESUME=${RESUME:-$PACK/checkpoint}
@@ -68,15 +67,16 @@ devices=1
 [ "$DEVICE" != cuda ] || devices=$("$PYTHON" -c 'import torch; print(torch.cuda.device_count())')
 [ "$devices" -le 1 ] || launch=("$PYTHON" -m torch.distributed.run --nproc-per-node "$devices" -m solver)
 
-# SIGTERM ends the training with a checkpoint, which is carried out; SIGKILL loses the stay, so choose MINUTES below the limit.
+# SIGTERM ends the training with a checkpoint, which is copied to OUT. SIGKILL loses this call's work: choose MINUTES below the limit.
 "${launch[@]}" pretrain "${corpus[@]}" "${start[@]}" --out "$WORK" --minutes "$MINUTES" --cooldown "$COOLDOWN" \
 	--device "$DEVICE" --batch-tokens "$BATCH_TOKENS" --max-tokens "$MAX_TOKENS" --workers $((WORKERS / (devices > 0 ? devices : 1))) --seed "$SEED" &
 child=$!
 stopped=
 trap 'stopped=1; kill -TERM $child' TERM INT
 wait $child || wait $child || [ -n "$stopped" ]
-[ -e "$WORK/latest" ] || { echo "tests/gpu/stay.sh: stopped before there was a checkpoint; $OUT is as it was" >&2; exit 143; }
-rm -rf "$OUT/.partial" # OUT may be RESUME: what it has goes when all that comes in its place is there
+[ -e "$WORK/latest" ] || { echo ".ci/gpu/train.sh: stopped before there was a checkpoint; $OUT is as it was" >&2; exit 143; }
+# OUT may be RESUME: its old files are deleted only when all new ones are there
+rm -rf "$OUT/.partial"
 mkdir "$OUT/.partial"
 find -L "$WORK/latest" -maxdepth 1 \( -name state.json -o -name 'weights-*.safetensors' -o -name 'optimizer-*.safetensors' \) \
 	-exec cp -t "$OUT/.partial" {} +
@@ -102,7 +102,7 @@ count=$(find "$OUT" -maxdepth 1 -type f | wc -l)
 large=$(find "$OUT" -maxdepth 1 -type f -size +15360k | wc -l)
 [ "$count" -le 8 ] && [ "$large" -eq 0 ] || { echo "$OUT: $count files, $large of them above 15 MiB" >&2; exit 1; }
 if [ -n "$PACK" ]; then
-	echo "go on with: CORPUS=<corpora> tests/gpu/pack.sh $PACK $OUT here, then PACK=$PACK MINUTES=$MINUTES OUT=<another folder> tests/gpu/stay.sh there"
+	echo "go on with: CORPUS=<corpora> .ci/gpu/pack.sh $PACK $OUT here, then PACK=$PACK MINUTES=$MINUTES OUT=<another folder> .ci/gpu/train.sh there"
 else
 	echo "go on with: make gpu CORPUS=$CORPUS MINUTES=$MINUTES RESUME=$OUT OUT=<another folder>"
 fi
