@@ -194,13 +194,22 @@ class TaskPlan:
 
 
 @dataclass(frozen=True, eq=False)
+class KnownGrid:
+    """A distinct candidate of earlier waves."""
+
+    grid: Grid
+    votes: int  # candidates that hold it
+    logprob: float  # the highest of theirs, nats
+
+
+@dataclass(frozen=True, eq=False)
 class TaskWork:
     """One task of a work item: the plan, and the adapter an earlier wave left, if any."""
 
     task: Task  # without answers
     plan: TaskPlan
     start: AdapterRef | None = None
-    known: tuple[tuple[Candidate, ...], ...] = ()  # per query, of earlier waves: to be scored with the newest adapter, too
+    known: tuple[tuple[KnownGrid, ...], ...] = ()  # per query, of earlier waves: to be scored with the newest adapter, too
     max_tokens: int | None = None  # of a training sequence, and of a prompt; None: as many as the context takes
 
 

@@ -14,6 +14,7 @@ from solver.arc.datasets import Answers, load_solutions, load_tasks
 from solver.arc.grid import Grid, grid_key
 from solver.arc.selection import agreement, newest_scores, select
 from solver.arc.submission import two_attempts
+from solver.arc.tally import Tally
 from solver.arc.task import Task
 from solver.budget import gains
 from solver.budget.replay import Found, RecordedTask, Rung, evidence, unfitted_trust
@@ -55,7 +56,7 @@ class _Passes:
                 scores += [score for score in query.scores if score.view in asked]
             agreements.append(share)
             if (answer := self.answers[index]) is not None:
-                ranked = select(self.settings.select.rule, candidates, newest_scores(scores))
+                ranked = select(self.settings.select.rule, Tally.of(candidates), newest_scores(scores))
                 attempts = two_attempts(ranked, self.task, index)
                 right += any(grid_key(attempt) == grid_key(answer) for attempt in attempts)
                 counted += 1

@@ -15,6 +15,7 @@ from pathlib import Path
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.selection import RULES, newest_scores, select
 from solver.arc.submission import Submission, load_submission, two_attempts, write_submission
+from solver.arc.tally import Tally
 from solver.arc.task import Task
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
@@ -100,7 +101,7 @@ def pooled_submission(runs: Sequence[PastRun], rule: str, others: Mapping[Path, 
             parts = [run[id_, index] for run in by_run if (id_, index) in run]
             candidates = [candidate for part in parts for candidate in part[0]]
             scores = [score for part in parts for score in newest_scores(part[1])]
-            ranked = select(rule, candidates, scores) if candidates else []
+            ranked = select(rule, Tally.of(candidates), scores) if candidates else []
             said = [other[id_][index] for other in others.values() if id_ in other]
             attempts.append(two_attempts(merged(ranked, said), tasks.get(id_), index))
         submission[id_] = tuple(attempts)

@@ -30,7 +30,7 @@ from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
 from solver.run.state import RunState
 from solver.run.worker_state import WorkerState, WorkerTimeouts
 from solver.run.writer import Writer
-from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
+from solver.types import AdapterRef, Deadline, KnownGrid, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
 # A worker is given up after `MAX_FAILED_RESTARTS` failed starts in a row: memory that another process holds may be free a minute
 # later. If none has been ready when `HOPEFUL_SHARE` of the time is used up, it is given up after `MAX_FAILED_STARTS`: a model
@@ -212,7 +212,7 @@ class Supervisor:
 
     def _task_work(self, id_: str, assignment: Assignment, seconds: float) -> TaskWork:
         start = self._shared
-        known: tuple[tuple[Candidate, ...], ...] = ()
+        known: tuple[tuple[KnownGrid, ...], ...] = ()
         if assignment.wave > 0:
             known = self._run_state.known(id_, assignment.wave)
             start = next((ref for ref in reversed(self._run_state.adapters(id_)) if ref.path.is_dir()), self._shared)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from solver.arc.datasets import load_solutions
 from solver.arc.grid import Grid, grid_key
 from solver.arc.selection import RULES, newest_scores, select
+from solver.arc.tally import Tally
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
 from solver.types import Candidate, Score
@@ -38,7 +39,7 @@ class Case:
 
     def place(self, rule: str) -> int:
         """0 or 1: the attempt that is right; 2: none is."""
-        keys = [grid_key(grid) for grid in select(rule, self.candidates, self.scores)]
+        keys = [grid_key(grid) for grid in select(rule, Tally.of(self.candidates), self.scores)]
         return keys.index(grid_key(self.answer)) if grid_key(self.answer) in keys else 2
 
     @property
