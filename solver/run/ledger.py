@@ -150,6 +150,7 @@ class Ledger:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._db = connection
+        self._latest: float | None = None  # when the last outcome ended; None: not looked up yet
 
     @staticmethod
     def open(path: Path, identity: Identity, tasks: TaskSet) -> Ledger:
@@ -214,14 +215,10 @@ class Ledger:
         """Record one pass over one task, replacing an earlier record of the same (task, wave)."""
         key = (outcome.task_id, outcome.wave)
         with self._transaction():
-            for table in _OF_AN_OUTCOME:
-                self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
-            self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
+            self._delete_outcome(*key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
             views = json.dumps({query.index: query.views for query in outcome.queries})
-            # outcomes keep their order even if the wall clock is set back
-            (latest,) = self._db.execute("SELECT ifnull(max(at), 0) FROM outcomes").fetchone()
-            at = max(time.time(), latest + 1e-6)
+            at = self._next_time()
             self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views", "at"), [(*row, views, at)])
             if outcome.fit is not None:
                 self._put_fit(*key, outcome.fit)
@@ -232,6 +229,7 @@ class Ledger:
             for kind, detail in outcome.events:
                 self._put_event(Event(kind, detail, *key), of_outcome=True)
             self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (outcome.status, outcome.task_id))
+        self._latest = at
 
     def record_shared(self, fit: Fit) -> None:
         """Record the fit of the adapter that all tasks share."""
@@ -383,6 +381,21 @@ class Ledger:
             for id_, bad in tasks.bad.items():
                 self._put_event(Event("bad task", bad.message, id_))
             self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+
+    def _delete_outcome(self, task: str, wave: int) -> None:
+        """Delete the record of a pass, if there is one. Without one there is nothing to search the tables for."""
+        key = task, wave
+        if self._db.execute("SELECT 1 FROM outcomes WHERE task = ? AND wave = ?", key).fetchone() is None:
+            return
+        for table in _OF_AN_OUTCOME:
+            self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
+        self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
+
+    def _next_time(self) -> float:
+        """Now, or just after the last outcome if the wall clock was set back: outcomes keep their order."""
+        if self._latest is None:
+            (self._latest,) = self._db.execute("SELECT ifnull(max(at), 0) FROM outcomes").fetchone()
+        return max(time.time(), self._latest + 1e-6)
 
     def _put_fit(self, task: str, wave: int, fit: Fit) -> None:
         adapter: tuple[str | None, ...] = (None, None, None)

@@ -19,7 +19,7 @@ from types import FrameType
 
 from solver.arc.datasets import Answers, TaskSet, load_tasks, load_usable_solutions, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
-from solver.arc.submission import defects, write_submission
+from solver.arc.submission import SubmissionFile, defects
 from solver.budget.gains import shipped_gains
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
@@ -100,8 +100,9 @@ def _run(
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe, options.adapter)
         ledger, run_state = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
         stack.enter_context(contextlib.closing(ledger))
+        submission_file = SubmissionFile(options.out / SUBMISSION)
         try:
-            write_submission(options.out / SUBMISSION, run_state.submission)
+            submission_file.write(run_state.submission)
         except OSError as error:
             raise InputError(f"{options.out / SUBMISSION}: cannot be written: {error.strerror or error}") from None
         watchdog.before_exit(lambda: log.write("end: the process hung, and the watchdog ended it"))
@@ -129,7 +130,7 @@ def _run(
             executor,
             make_policy(options.settings, costs, shipped_gains(by_path=inputs.model not in SHIPPED.values())),
             end,
-            lambda submission: write_submission(options.out / SUBMISSION, submission),
+            submission_file.write,
             log,
             start=start,
             interrupted=signals.reason,

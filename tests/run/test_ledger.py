@@ -66,6 +66,10 @@ def test_writing_twice_changes_nothing_and_a_rewrite_replaces(tmp_path: Path) ->
     final = outcome("task001", 0, "complete", (grid(5),), (1.0,))
     ledger.record(final)
     assert plain(ledger.outcomes()) == plain([final])
+    without_events = replace(final, events=())
+    ledger.record(without_events)
+    assert plain(ledger.outcomes()) == plain([final])
+    assert ledger.events() == []
 
 
 def test_a_wall_clock_that_is_set_back_does_not_turn_the_order_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +77,9 @@ def test_a_wall_clock_that_is_set_back_does_not_turn_the_order_round(tmp_path: P
     for at, id_ in ((1e9, "task002"), (1e9 - 3600, "task001"), (1e9 - 7200, "task000")):
         monkeypatch.setattr("solver.run.ledger.time.time", lambda at=at: at)
         ledger.record(outcome(id_))
+        if id_ == "task001":  # the run is resumed
+            ledger.close()
+            ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
     assert [id_ for id_, _ in ledger.order()] == ["task002", "task001", "task000"]
 
 
