@@ -5,7 +5,6 @@ Candidates of the same task are pooled over the runs. Runs of different tasks ar
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -72,11 +71,11 @@ def read_run(folder: Path) -> PastRun:
     """A run from its output folder. Raises InputError if there is no sound ledger, or only the beginning of one."""
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts = ledger.facts()
-        if "all_settings" not in facts:
+        if facts.all_settings is None:
             raise InputError(f"{folder / LEDGER}: its run ended before any work began")
         return PastRun(
             folder=folder,
-            rule=json.loads(facts["all_settings"])["select"]["rule"],
+            rule=facts.all_settings["select"]["rule"],
             tests=ledger.test_counts(),
             tasks={task.id: task for task in ledger.tasks()},
             outcomes=tuple(ledger.outcomes()),

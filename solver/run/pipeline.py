@@ -38,8 +38,10 @@ from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
-from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
+from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
+from solver.run.ledger_file import DamagedLedger
 from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, weight_bytes
+from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Ending, Supervisor
@@ -142,7 +144,7 @@ def _run(
         _final_check(options.out / SUBMISSION, inputs.tasks, log)
         with contextlib.suppress(LedgerError):
             ledger.timing("total", ended.budget, ended.seconds, start)
-            ledger.event(Event("end", ended.reason))
+            ledger.event(Event(ENDED, ended.reason))
         summary = summarise(options, ended, run_state, ledger, supervisor, str(inputs.model), inputs.answers, source)
         try:
             write_json(options.out / SUMMARY, summary.to_json())
@@ -188,8 +190,11 @@ def _read_inputs(options: RunOptions) -> _Inputs:
 
 def _shipped(options: RunOptions) -> Path:
     """The shipped model for a run that names none: the one its ledger names if it is resumed, else by the device."""
-    with contextlib.suppress(InputError, FileNotFoundError), contextlib.closing(Ledger.read(options.out / LEDGER)) as ledger:
-        begun = ledger.facts().get("model")
+    with (
+        contextlib.suppress(InputError, FileNotFoundError, ValueError, KeyError),
+        contextlib.closing(Ledger.read(options.out / LEDGER)) as ledger,
+    ):
+        begun = ledger.identity().model
         for folder in SHIPPED.values():
             if folder_identity(folder) == begun:
                 return folder
@@ -261,22 +266,22 @@ def _set_aside(out: Path) -> Path:
 
 def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float, log: _Log) -> int:
     """Record the facts that may differ between the processes of a run. Gives the number of this process, from 1."""
-    start = int(ledger.facts().get("starts", "0")) + 1
+    start = (ledger.facts().starts or 0) + 1
     try:
         ledger.set_facts(
-            {
-                "starts": str(start),
-                "machine": options.machine or "",
-                "challenges": options.challenges or DEFAULT_SET,
-                "solutions": "" if options.solutions is None else str(options.solutions.absolute()),
-                "all_settings": options.settings.model_dump_json(),
-                "budget": str(options.budget if options.until is None else end.remaining() + seconds),
-            }
+            RunFacts(
+                starts=start,
+                budget=options.budget if options.until is None else end.remaining() + seconds,
+                machine=options.machine or "",
+                challenges=options.challenges or DEFAULT_SET,
+                solutions="" if options.solutions is None else str(options.solutions.absolute()),
+                all_settings=options.settings.model_dump(mode="json"),
+            )
         )
         ledger.timing("validate", None, seconds, start)
         if start > 1:
             events = ledger.events()
-            how = "came to its end" if events and events[-1].kind == "end" else "was broken off"
+            how = "came to its end" if events and events[-1].kind == ENDED else "was broken off"
             ledger.event(Event("resumed", f"process {start} of this run begins; the one before it {how}"))
     except LedgerError as error:  # the submission is written: from here on a full disk costs only records
         log.note(str(error))
@@ -297,15 +302,15 @@ def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) 
     the ledger.
     """
     facts = ledger.facts()
-    id_ = facts.get("id") or secrets.token_hex(8)
-    parent = options.scratch or (Path(facts["scratch"]).parent if "scratch" in facts else Path(tempfile.gettempdir()))
+    id_ = facts.id or secrets.token_hex(8)
+    parent = options.scratch or (Path(tempfile.gettempdir()) if facts.scratch is None else facts.scratch.parent)
     scratch = parent.absolute() / f"solver-{id_}"
     try:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--scratch {parent}: cannot be written: {error.strerror}") from None
     with contextlib.suppress(LedgerError):
-        ledger.set_facts({"id": id_, "scratch": str(scratch)})
+        ledger.set_facts(RunFacts(id=id_, scratch=scratch))
     try:
         yield scratch
     finally:

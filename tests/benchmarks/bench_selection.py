@@ -52,9 +52,9 @@ def read_cases(folder: Path) -> list[Case]:
     """The cases of a run that was started with its solutions. Raises InputError."""
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts, outcomes = ledger.facts(), ledger.outcomes()
-    if not facts.get("solutions"):
+    if not facts.solutions:
         raise InputError(f"{folder}: its answers are not known")
-    answers = load_solutions(facts["solutions"])
+    answers = load_solutions(facts.solutions)
     pooled: dict[tuple[str, int], list[Case]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
         for query in outcome.queries:

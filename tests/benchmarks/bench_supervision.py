@@ -28,7 +28,8 @@ from solver.commands.rehearse import RehearseOptions, scene_of
 from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
 from solver.config import load_settings
 from solver.report.observer import SilentObserver
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity
 from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
 from solver.types import Deadline

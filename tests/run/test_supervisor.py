@@ -25,7 +25,8 @@ from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, Sha
 from solver.report.observer import Progress
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.run.identity import identity_of
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity
 from solver.run.state import RunState
 from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Ending, Supervisor
 from solver.run.worker_state import WorkerTimeouts
