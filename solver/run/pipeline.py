@@ -44,8 +44,8 @@ from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, we
 from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
-from solver.run.supervisor import Ending, Supervisor
-from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, RunOptions
+from solver.run.supervisor import Supervisor
+from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Ending, RunOptions
 from solver.run.watchdog import Watchdog
 from solver.types import Deadline
 
@@ -361,7 +361,7 @@ def _verdict(
             reason = f"{reason}; {options.out / SUBMISSION} holds only fallback answers"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
-    elif ending.stop == "deadline" and not supervisor.facts and not run_state.outcomes():
+    elif ending.stop == "deadline" and supervisor.facts is None and not run_state.outcomes():
         code = EXIT_INPUT
         seconds = end.at - started
         reserve = reserve_seconds(options.settings.budget.reserve, seconds)

@@ -1,4 +1,23 @@
-"""The state of a run in memory: the outcome of every pass, the submission selected from them, and the state of every task."""
+"""The state of a run in memory: the outcome of every pass, the submission selected from them, and the state of every task.
+
+Where the state of tasks lives, who writes it, and what a kill of the supervisor's process loses. Workers write none of it: they
+send messages, and know only their current item.
+
+| holder | owns | written by | read by | after a kill |
+| --- | --- | --- | --- | --- |
+| `ledger.Ledger` | tasks, plans, outcomes, events | supervisor, through `Writer` | resumption, commands | stays |
+| `RunState` | `TaskState` of each task, submission, sums | supervisor: `add`, `mark`, `lose` | policy, summary | made anew |
+| `TaskPasses` | outcomes of a task, and their tallies and attempts | `RunState.add` | `RunState` | made anew |
+| `WorkerState` | a worker's item, its tasks that were reported | supervisor | supervisor | lost |
+| `AdapterStore` | which adapters on the disk wait for a later pass | supervisor | supervisor | made anew |
+| `TaskTable`, `PassOptions` | nothing: columns computed from `TaskState`s and costs | policy | policy | made anew |
+| `CostModel` | what passes have cost | supervisor | policy | made anew |
+| `Writer` | rows of the ledger that a full disk did not take | supervisor | supervisor | lost |
+
+"Made anew" means: from the outcomes in the ledger. Three fields of `TaskState` do not follow from them and start again at their
+defaults: `busy`, because no worker runs, and `losses` and `killed`, so a task that was set aside is tried again. The column
+`status` of the ledger's tasks is for people: a resumed run takes the status of a task from its last outcome.
+"""
 
 from __future__ import annotations
 
