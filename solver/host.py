@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def hardware(facts: Mapping[str, str]) -> dict[str, Any]:
+def hardware(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The machine: the CPU and the cores that this process may use, memory in bytes, and the `facts` of a worker."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from solver.config import Settings
@@ -21,11 +21,50 @@ class WorkerConfig:
 
 
 @dataclass(frozen=True)
+class Turns:
+    """What the number of tasks in a work item depends on. The defaults ask for one task an item."""
+
+    handover: float = 0.0  # seconds of switching the device to training and back to inference; 0: it holds both
+    sequences: int = 1  # that the engine decodes at once at about the cost of one
+    adapter_bytes: int = 0
+    adapter_room: int = 0  # bytes for adapters of all workers
+
+
+@dataclass(frozen=True)
+class WorkerFacts:
+    """What a worker works with. Where it has nothing to say, a text is empty and everything else None."""
+
+    trainer: str
+    engine: str
+    trainer_because: str = ""  # why this one, in words
+    engine_because: str = ""
+    dtype: str = ""
+    device: str = ""  # the name of a GPU, or "cpu"
+    threads: int | None = None
+    parameters: int | None = None  # of the base model
+    turns: Turns | None = None  # None: the engine computes with the trainer's weights
+    memory: str = ""  # how trainer and engine divide the memory of the device, in words
+
+    def to_json(self) -> dict[str, str | int | float]:
+        """Everything that the worker says, flat."""
+        turns: dict[str, str | int | float] = {}
+        if self.turns is not None:
+            turns = {
+                "engine_sequences": self.turns.sequences,
+                "adapter_bytes": self.turns.adapter_bytes,
+                "adapter_room": self.turns.adapter_room,
+                "handover_seconds": round(self.turns.handover, 2),
+            }
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "turns"}
+        return {name: value for name, value in {**own, **turns}.items() if value not in ("", None)}
+
+
+@dataclass(frozen=True)
 class Ready:
     """A worker has loaded its model and waits for work."""
 
     parts: dict[str, float]  # seconds of its start, by part (budget.costs.START)
-    facts: dict[str, str]  # "trainer", "engine", "dtype", "device", ..., in words
+    facts: WorkerFacts
 
     @property
     def seconds(self) -> float:
@@ -37,7 +76,7 @@ class Ready:
 class Changed:
     """The worker has replaced its engine."""
 
-    facts: dict[str, str]  # as in `Ready`
+    facts: WorkerFacts
 
 
 @dataclass(frozen=True)

@@ -194,13 +194,22 @@ class TaskPlan:
 
 
 @dataclass(frozen=True, eq=False)
+class KnownGrid:
+    """A distinct candidate of earlier waves."""
+
+    grid: Grid
+    votes: int  # candidates that hold it
+    logprob: float  # the highest of theirs, nats
+
+
+@dataclass(frozen=True, eq=False)
 class TaskWork:
     """One task of a work item: its plan, and what earlier waves left."""
 
     task: Task  # without answers
     plan: TaskPlan
     start: AdapterRef | None = None  # the newest adapter of the task
-    known: tuple[tuple[Candidate, ...], ...] = ()  # for each query the candidates of earlier waves, which the new adapter scores
+    known: tuple[tuple[KnownGrid, ...], ...] = ()  # for each query the candidates of earlier waves, which the new adapter scores
     max_tokens: int | None = None  # of a training sequence, and of a prompt; None: the model's context
 
 

@@ -19,7 +19,7 @@ from fake_parts import fake_solver
 from solver.budget.backoff import smaller_settings
 from solver.budget.costs import START
 from solver.errors import InputError, ProcessBroken
-from solver.messages import Message, WorkerConfig
+from solver.messages import Message, WorkerConfig, WorkerFacts
 from solver.types import WorkItem
 from solver.worker.main import Backend, main
 from solver.worker.solve import Report, Solver
@@ -73,7 +73,7 @@ def load(config: WorkerConfig, send: Callable[[Message], None]) -> Backend:
     def solver(halvings: int) -> Solver:
         return Faulty(fake_solver(smaller_settings(config.settings, halvings), config.scratch, step, answer))  # type: ignore[return-value]
 
-    return Backend(solver, dict.fromkeys(START, 0.5), lambda: {"trainer": "fake", "engine": "fake"}, lambda: 1)
+    return Backend(solver, dict.fromkeys(START, 0.5), lambda: WorkerFacts("fake", "fake"), lambda: 1)
 
 
 if __name__ == "__main__":

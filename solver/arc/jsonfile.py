@@ -70,9 +70,18 @@ def write_json(path: Path, value: Any) -> None:
 
     Only one process may write a path at a time. Raises OSError (full or read-only disk) with the old file untouched.
     """
+    replace_file(path, compact_json(value).encode())
+
+
+def compact_json(value: Any) -> str:
+    """The JSON of `value` without spaces. Raises ValueError for numbers that are not finite."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Replace the content of `path`, as `write_json` does."""
     # always the same name: a killed writer leaves at most one such file, which the next write replaces
     temporary = path.with_name(f".{path.name}.tmp")
-    data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     try:
         with temporary.open("wb") as file:
             file.write(data)

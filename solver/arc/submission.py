@@ -14,7 +14,7 @@ import numpy as np
 
 from solver.arc.datasets import TaskSet
 from solver.arc.grid import Grid, GridError, grid_json, grid_key, parse_grid
-from solver.arc.jsonfile import RepeatedKeys, kind, read_json, write_json
+from solver.arc.jsonfile import RepeatedKeys, compact_json, kind, read_json, replace_file
 from solver.arc.task import Task
 from solver.errors import InputError
 
@@ -56,7 +56,22 @@ def submission_json(submission: Submission) -> dict[str, list[dict[str, Any]]]:
 
 def write_submission(path: Path, submission: Submission) -> None:
     """Replace the file at `path` atomically. Raises OSError with the old file untouched."""
-    write_json(path, submission_json(submission))
+    SubmissionFile(path).write(submission)
+
+
+class SubmissionFile:
+    """A file that a submission is written to again and again. Only answers that are new since the last write are encoded."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._encoded: dict[str, tuple[tuple[Attempts, ...], str]] = {}  # the answers to each task, and their JSON
+
+    def write(self, submission: Submission) -> None:
+        """Replace the file atomically. Raises OSError with the old file untouched."""
+        for id_, entries in submission.items():
+            if id_ not in self._encoded or self._encoded[id_][0] is not entries:
+                self._encoded[id_] = entries, compact_json(submission_json({id_: entries}))[1:-1]
+        replace_file(self._path, f"{{{','.join(self._encoded[id_][1] for id_ in submission)}}}".encode())
 
 
 def load_submission(path: Path) -> Submission:

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
+
+from solver.messages import Turns
 
 HANDOVER_SHARE = 0.04  # of an item's time that switching the device may take
 TIME_SHARE = 0.1  # of the time left that an item may take
@@ -23,29 +24,6 @@ ROUNDS = 2  # items that every worker should still get, at least
 ROOM_SHARE = 0.25  # of a worker's part of the disk, for the adapters of one item: those of earlier items may still be there
 MAX_CHUNK = 64  # tasks
 RECENT = 8  # tasks: the seconds of a task are the median over so many
-
-
-@dataclass(frozen=True)
-class Turns:
-    """What the size of an item depends on, as a worker reports it when it is ready. The defaults ask for one task an item."""
-
-    handover: float = 0.0  # seconds of switching the device to training and back to inference; 0: it holds both
-    sequences: int = 1  # that the engine decodes at once at about the cost of one
-    adapter_bytes: int = 0
-    adapter_room: int = 0  # bytes for adapters of all workers
-
-    @classmethod
-    def read(cls, facts: Mapping[str, str]) -> Turns:
-        """Read them from a worker's facts. A fact that is missing or is not a number keeps its default."""
-
-        def number(name: str) -> float:
-            try:
-                return max(0.0, float(facts.get(name, "0")))
-            except ValueError:
-                return 0.0
-
-        handover, sequences = number("handover_seconds"), number("engine_sequences")
-        return cls(handover, max(1, int(sequences)), int(number("adapter_bytes")), int(number("adapter_room")))
 
 
 @dataclass(frozen=True)
@@ -96,9 +74,9 @@ class Chunks:
         self._turns = Turns()
         self._seconds: deque[float] = deque(maxlen=RECENT)
 
-    def meet(self, facts: Mapping[str, str]) -> None:
-        """Take in the facts that a worker reports when it is ready."""
-        self._turns = Turns.read(facts)
+    def meet(self, turns: Turns) -> None:
+        """Take in what a worker reports when it is ready."""
+        self._turns = turns
 
     def observe(self, seconds: float, tasks: int) -> None:
         """Take in that a task took `seconds`, its part of the switching included, in an item of `tasks` tasks."""

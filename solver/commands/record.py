@@ -14,6 +14,7 @@ from solver.arc.datasets import Answers, load_solutions, load_tasks
 from solver.arc.grid import Grid, grid_key
 from solver.arc.selection import agreement, newest_scores, select
 from solver.arc.submission import two_attempts
+from solver.arc.tally import Tally
 from solver.arc.task import Task
 from solver.budget import gains
 from solver.budget.replay import Found, RecordedTask, Rung, evidence, unfitted_trust
@@ -55,7 +56,7 @@ class _Passes:
                 scores += [score for score in query.scores if score.view in asked]
             agreements.append(share)
             if (answer := self.answers[index]) is not None:
-                ranked = select(self.settings.select.rule, candidates, newest_scores(scores))
+                ranked = select(self.settings.select.rule, Tally.of(candidates), newest_scores(scores))
                 attempts = two_attempts(ranked, self.task, index)
                 right += any(grid_key(attempt) == grid_key(answer) for attempt in attempts)
                 counted += 1
@@ -82,17 +83,17 @@ def read_record(folder: Path, solutions: str | None = None) -> Record:
             tasks, outcomes = {task.id: task for task in ledger.tasks()}, ledger.outcomes()
         except (ValueError, LookupError, TypeError) as error:
             raise InputError(f"{folder / LEDGER}: the ledger is damaged: {type(error).__name__}: {error}") from None
-    if "all_settings" not in facts:
+    if facts.all_settings is None:
         raise InputError(f"{folder / LEDGER}: its run ended before any work began")
     try:
-        settings = Settings.model_validate_json(facts["all_settings"])
+        settings = Settings.model_validate(facts.all_settings)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise InputError(
             f"{folder / LEDGER}: was written by another version of this package: setting {where}: {first['msg']}"
         ) from None
-    answers = _answers(folder, facts.get("challenges"), solutions or facts.get("solutions") or None)
+    answers = _answers(folder, facts.challenges, solutions or facts.solutions or None)
     found = []
     for id_, group in groupby(outcomes, key=lambda outcome: outcome.task_id):
         passes = tuple(outcome for outcome in group if any(query.views for query in outcome.queries))

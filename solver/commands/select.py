@@ -5,7 +5,6 @@ Candidates of the same task are pooled over the runs. Runs of different tasks ar
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -15,6 +14,7 @@ from pathlib import Path
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.selection import RULES, newest_scores, select
 from solver.arc.submission import Submission, load_submission, two_attempts, write_submission
+from solver.arc.tally import Tally
 from solver.arc.task import Task
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
@@ -71,11 +71,11 @@ def read_run(folder: Path) -> PastRun:
     """A run from its output folder. Raises InputError if there is no sound ledger, or only the beginning of one."""
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts = ledger.facts()
-        if "all_settings" not in facts:
+        if facts.all_settings is None:
             raise InputError(f"{folder / LEDGER}: its run ended before any work began")
         return PastRun(
             folder=folder,
-            rule=json.loads(facts["all_settings"])["select"]["rule"],
+            rule=facts.all_settings["select"]["rule"],
             tests=ledger.test_counts(),
             tasks={task.id: task for task in ledger.tasks()},
             outcomes=tuple(ledger.outcomes()),
@@ -100,7 +100,7 @@ def pooled_submission(runs: Sequence[PastRun], rule: str, others: Mapping[Path, 
             parts = [run[id_, index] for run in by_run if (id_, index) in run]
             candidates = [candidate for part in parts for candidate in part[0]]
             scores = [score for part in parts for score in newest_scores(part[1])]
-            ranked = select(rule, candidates, scores) if candidates else []
+            ranked = select(rule, Tally.of(candidates), scores) if candidates else []
             said = [other[id_][index] for other in others.values() if id_ in other]
             attempts.append(two_attempts(merged(ranked, said), tasks.get(id_), index))
         submission[id_] = tuple(attempts)

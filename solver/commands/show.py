@@ -89,7 +89,7 @@ def _read(folder: Path) -> ShownRun:
     past = read_run(folder)
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts = ledger.facts()
-    return ShownRun(past, pooled_submission([past], past.rule), _answers(facts.get("solutions"), facts.get("challenges")))
+    return ShownRun(past, pooled_submission([past], past.rule), _answers(facts.solutions, facts.challenges))
 
 
 def _answers(*sources: str | None) -> Answers:

@@ -14,7 +14,7 @@ from random import Random
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.rehearsal import Course, Fault, Faults, Noise, Pace, course
-from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed
+from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, WorkerFacts
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome, TaskWork, WorkItem
 
@@ -240,7 +240,7 @@ class SimulatedExecutor:
             self._down(worker)
             slower *= 10.0
         parts = {part: part_seconds * slower for part, part_seconds in self._pace.start.items()}
-        ready = Ready(parts, {"trainer": "simulated", "engine": "simulated"})
+        ready = Ready(parts, WorkerFacts("simulated", "simulated"))
         self._say(self._clock.now + ready.seconds, number, "", ready)
 
     def _end(self, worker: _Worker) -> None:

@@ -154,7 +154,7 @@ def hardware_text(hardware: Mapping[str, Any]) -> str:
     """The machine in a few words, from `summary.json`'s account of it."""
     cpu = " ".join(str(hardware.get("cpu") or "?").replace("Processor", "").split())
     device = str(hardware.get("device", "cpu"))
-    if not device.startswith("cpu"):
+    if device != "cpu":
         return device
     return f"{hardware.get('threads', '?')} of {hardware.get('cores', '?')} cores, {cpu}"
 

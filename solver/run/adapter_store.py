@@ -24,6 +24,7 @@ class AdapterStore:
         self._keep = keep
         self._free = free
         self._largest = 0  # bytes
+        self._deleted: set[Path] = set()  # names of adapters are never used again
         self._waiting: dict[str, AdapterRef] = {}  # for each task with passes to come, the adapter they start from; oldest first
 
     def sort(self, task: str, adapters: Sequence[AdapterRef], final: bool, shared: AdapterRef | None) -> None:
@@ -60,8 +61,10 @@ class AdapterStore:
         return lost
 
     def _delete(self, ref: AdapterRef) -> None:
-        if not self._keep:
+        if not self._keep and ref.path not in self._deleted:
             shutil.rmtree(ref.path, ignore_errors=True)
+            if not ref.path.exists():
+                self._deleted.add(ref.path)
 
 
 def _bytes_of(folder: Path) -> int:

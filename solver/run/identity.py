@@ -9,7 +9,7 @@ from solver.arc.datasets import TaskSet
 from solver.config import Settings
 from solver.model.adapter_folder import adapter_identity
 from solver.model.folder import folder_identity
-from solver.run.ledger import Identity
+from solver.run.run_facts import Identity
 
 # Settings that may change on resume: the budget, the machine, what only they decide, and selection, which is always done anew.
 _FREE_ROOMS = ("seed", "input", "select", "budget", "workers")

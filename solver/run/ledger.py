@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,10 +20,11 @@ from solver.arc.grid import grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.budget.costs import Timing
 from solver.errors import InputError
+from solver.run.ledger_file import LEDGER_VERSION, DamagedLedger, check_sound, connect, version_of
+from solver.run.run_facts import Identity, RunFacts
 from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 LEDGER = "run.db"  # its name in the folder of a run
-LEDGER_VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -51,7 +52,9 @@ _OF_VIEWS = ("infer", "score")  # phases whose work grows with the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
 SHARED = ""  # in the task column, of rows about the whole run: the shared fit, its timings and events
-SHORTENED = "shortened"  # the kind of event of a pass that has no time for all demonstrations at once
+# Kinds of events that the program itself looks for; all other kinds, and all details, are for people alone.
+SHORTENED = "shortened"  # a pass that has no time for all demonstrations at once
+ENDED = "end"  # a process of the run came to its end by itself
 BEFORE = -1  # in the wave column, of rows about the time before the first wave
 
 
@@ -59,44 +62,8 @@ class LedgerError(Exception):
     """A write failed, and nothing of it was stored (the disk is full, the file is gone)."""
 
 
-class DamagedLedger(InputError):
-    """The file is not a sound ledger: nothing can be read from it."""
-
-
 class UnfitError(LedgerError):
     """A write failed because of its values (a number that SQLite cannot store, say); trying again is pointless."""
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What must be the same when a run is resumed."""
-
-    tasks: str  # TaskSet.fingerprint
-    model: str
-    seed: int
-    recipe: str
-    settings: Mapping[str, Any]  # that change answers, by dotted name
-
-    def rows(self) -> dict[str, str]:
-        """As the `run` table stores it."""
-        settings = json.dumps(dict(self.settings), sort_keys=True)
-        return {"tasks": self.tasks, "model": self.model, "seed": str(self.seed), "recipe": self.recipe, "settings": settings}
-
-    def difference(self, stored: Mapping[str, str]) -> str | None:
-        """The first difference from a stored run, in words; None if there is none."""
-        mine = self.rows()
-        if stored.get("tasks") != mine["tasks"]:
-            return "it holds a run of another task set"
-        if stored.get("model") != mine["model"]:
-            return f"its run used another base model ({stored.get('model')}, now {mine['model']})"
-        for name in ("seed", "recipe"):
-            if stored.get(name) != mine[name]:
-                return f"its run had {name} {stored.get(name)}, now {mine[name]}"
-        theirs = json.loads(stored.get("settings", "{}"))
-        for name in sorted({*theirs, *self.settings}):
-            if theirs.get(name) != json.loads(json.dumps(self.settings.get(name))):
-                return f"its run had {name} = {theirs.get(name)}, now {self.settings.get(name)}"
-        return None
 
 
 @dataclass(frozen=True)
@@ -150,6 +117,7 @@ class Ledger:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._db = connection
+        self._latest: float | None = None  # when the last outcome ended; None: not looked up yet
 
     @staticmethod
     def open(path: Path, identity: Identity, tasks: TaskSet) -> Ledger:
@@ -157,16 +125,16 @@ class Ledger:
 
         Raises InputError if the file is damaged, of another version, or of a run that differs in `identity`.
         """
-        db = _connect(path, read_only=False)
+        db = connect(path, read_only=False)
         try:
-            version = _version(path, db)
+            version = version_of(path, db)
             ledger = Ledger(path, db)
             if version == 0:
                 db.execute("PRAGMA journal_mode = WAL")
                 ledger._create(identity, tasks)
             else:
-                _check_sound(path, db)
-                difference = identity.difference(ledger.facts())
+                check_sound(path, db)
+                difference = identity.difference(ledger.identity())
                 if difference is not None:
                     raise InputError(f"{path.parent}: cannot resume: {difference}; choose another --out")
             db.execute("PRAGMA synchronous = NORMAL")
@@ -176,9 +144,9 @@ class Ledger:
         except LedgerError as error:
             db.close()
             raise InputError(str(error)) from None
-        except ValueError as error:
+        except (ValueError, KeyError) as error:
             db.close()
-            raise DamagedLedger(f"{path}: the ledger is damaged: {error}") from None
+            raise DamagedLedger(f"{path}: the ledger is damaged: {type(error).__name__}: {error}") from None
         except InputError:
             db.close()
             raise
@@ -189,11 +157,11 @@ class Ledger:
         """Open an existing ledger for reading. Raises InputError if it is missing, damaged or of another version."""
         if not path.is_file():
             raise InputError(f"{path}: no such ledger")
-        db = _connect(path, read_only=True)
+        db = connect(path, read_only=True)
         try:
-            if _version(path, db) == 0:
+            if version_of(path, db) == 0:
                 raise InputError(f"{path}: the ledger is empty")
-            _check_sound(path, db)
+            check_sound(path, db)
         except InputError:
             db.close()
             raise
@@ -205,23 +173,19 @@ class Ledger:
 
     # -- writing
 
-    def set_facts(self, facts: Mapping[str, str]) -> None:
-        """Record facts about the run that may change on resume (budget, machine, trainer, ...)."""
+    def set_facts(self, facts: RunFacts) -> None:
+        """Record facts about the run; those that are None stay as they were."""
         with self._transaction():
-            self._put("run", ("key", "value"), facts.items())
+            self._put("run", ("key", "value"), facts.rows().items())
 
     def record(self, outcome: TaskOutcome) -> None:
         """Record one pass over one task, replacing an earlier record of the same (task, wave)."""
         key = (outcome.task_id, outcome.wave)
         with self._transaction():
-            for table in _OF_AN_OUTCOME:
-                self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
-            self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
+            self._delete_outcome(*key)
             row = (*key, outcome.status, json.dumps(outcome.seconds), json.dumps(outcome.tokens))
             views = json.dumps({query.index: query.views for query in outcome.queries})
-            # outcomes keep their order even if the wall clock is set back
-            (latest,) = self._db.execute("SELECT ifnull(max(at), 0) FROM outcomes").fetchone()
-            at = max(time.time(), latest + 1e-6)
+            at = self._next_time()
             self._put("outcomes", ("task", "wave", "status", "seconds", "tokens", "views", "at"), [(*row, views, at)])
             if outcome.fit is not None:
                 self._put_fit(*key, outcome.fit)
@@ -232,6 +196,7 @@ class Ledger:
             for kind, detail in outcome.events:
                 self._put_event(Event(kind, detail, *key), of_outcome=True)
             self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (outcome.status, outcome.task_id))
+        self._latest = at
 
     def record_shared(self, fit: Fit) -> None:
         """Record the fit of the adapter that all tasks share."""
@@ -263,15 +228,19 @@ class Ledger:
 
     def check_rows(self) -> None:
         """Read what a resumed run needs beside the outcomes. Raises ValueError, TypeError or LookupError for bad rows."""
-        int(self.facts().get("starts", "0"))
+        self.facts()
         self.tasks()
         self.plans()
         self.order()
         self.events()
 
-    def facts(self) -> dict[str, str]:
-        """Everything in the `run` table."""
-        return dict(self._db.execute("SELECT key, value FROM run"))
+    def identity(self) -> Identity:
+        """What the run must share with its resumption. Raises ValueError or KeyError for a table without it."""
+        return Identity.of(dict(self._db.execute("SELECT key, value FROM run")))
+
+    def facts(self) -> RunFacts:
+        """The facts about the run that may change. Raises ValueError for values that make no sense."""
+        return RunFacts.of(dict(self._db.execute("SELECT key, value FROM run")))
 
     def tasks(self) -> list[Task]:
         """The good tasks in file order, without answers."""
@@ -384,6 +353,21 @@ class Ledger:
                 self._put_event(Event("bad task", bad.message, id_))
             self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
 
+    def _delete_outcome(self, task: str, wave: int) -> None:
+        """Delete the record of a pass, if there is one. Without one there is nothing to search the tables for."""
+        key = task, wave
+        if self._db.execute("SELECT 1 FROM outcomes WHERE task = ? AND wave = ?", key).fetchone() is None:
+            return
+        for table in _OF_AN_OUTCOME:
+            self._db.execute(f"DELETE FROM {table} WHERE task = ? AND wave = ?", key)
+        self._db.execute("DELETE FROM events WHERE task = ? AND wave = ? AND of_outcome", key)
+
+    def _next_time(self) -> float:
+        """Now, or just after the last outcome if the wall clock was set back: outcomes keep their order."""
+        if self._latest is None:
+            (self._latest,) = self._db.execute("SELECT ifnull(max(at), 0) FROM outcomes").fetchone()
+        return max(time.time(), self._latest + 1e-6)
+
     def _put_fit(self, task: str, wave: int, fit: Fit) -> None:
         adapter: tuple[str | None, ...] = (None, None, None)
         if fit.adapter is not None:
@@ -443,45 +427,3 @@ def _fit(row: Sequence[Any]) -> Fit:
 
 def _finite(value: float) -> float | None:
     return value if value == value and abs(value) != float("inf") else None
-
-
-def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    try:
-        if not read_only:
-            return sqlite3.connect(path, timeout=10.0, isolation_level=None)
-        uri = path.absolute().as_uri()
-        db = sqlite3.connect(f"{uri}?mode=ro", uri=True, timeout=10.0, isolation_level=None)
-        try:
-            db.execute("PRAGMA user_version")
-        except sqlite3.OperationalError:  # a write-ahead log on a read-only file system: nobody can be writing it
-            db.close()
-            db = sqlite3.connect(f"{uri}?immutable=1", uri=True, isolation_level=None)
-        return db
-    except sqlite3.OperationalError as error:
-        raise InputError(f"{path}: cannot open the ledger: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise DamagedLedger(f"{path}: the ledger is damaged: {error}") from None
-
-
-def _version(path: Path, db: sqlite3.Connection) -> int:
-    """The ledger's version, 0 if it is new. Raises InputError if the file is no ledger or of another version."""
-    try:
-        version = int(db.execute("PRAGMA user_version").fetchone()[0])
-        tables = int(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    except sqlite3.OperationalError as error:
-        raise InputError(f"{path}: cannot open the ledger: {error}") from None
-    except sqlite3.DatabaseError as error:
-        raise DamagedLedger(f"{path}: the ledger is damaged: {error}") from None
-    if version != LEDGER_VERSION and (version or tables):
-        raise InputError(f"{path}: a ledger of version {version}, this package reads version {LEDGER_VERSION}")
-    return version
-
-
-def _check_sound(path: Path, db: sqlite3.Connection) -> None:
-    try:
-        with closing(db.execute("PRAGMA quick_check(1)")) as rows:
-            verdict = str(rows.fetchone()[0])
-    except sqlite3.DatabaseError as error:
-        verdict = str(error)
-    if verdict != "ok":
-        raise DamagedLedger(f"{path}: the ledger is damaged: {verdict.splitlines()[0]}")

@@ -19,7 +19,7 @@ from types import FrameType
 
 from solver.arc.datasets import Answers, TaskSet, load_tasks, load_usable_solutions, pick_tasks, sample_tasks, shortest_tasks
 from solver.arc.jsonfile import write_json
-from solver.arc.submission import defects, write_submission
+from solver.arc.submission import SubmissionFile, defects
 from solver.budget.gains import shipped_gains
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
@@ -38,12 +38,14 @@ from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
-from solver.run.ledger import LEDGER, DamagedLedger, Event, Identity, Ledger, LedgerError
+from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
+from solver.run.ledger_file import DamagedLedger
 from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, weight_bytes
+from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
-from solver.run.supervisor import Ending, Supervisor
-from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, RunOptions
+from solver.run.supervisor import Supervisor
+from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Ending, RunOptions
 from solver.run.watchdog import Watchdog
 from solver.types import Deadline
 
@@ -100,8 +102,9 @@ def _run(
         identity = identity_of(inputs.tasks, options.settings, inputs.model, options.recipe, options.adapter)
         ledger, run_state = _open_ledger(options.out, identity, inputs.tasks, options.settings.select.rule, log)
         stack.enter_context(contextlib.closing(ledger))
+        submission_file = SubmissionFile(options.out / SUBMISSION)
         try:
-            write_submission(options.out / SUBMISSION, run_state.submission)
+            submission_file.write(run_state.submission)
         except OSError as error:
             raise InputError(f"{options.out / SUBMISSION}: cannot be written: {error.strerror or error}") from None
         watchdog.before_exit(lambda: log.write("end: the process hung, and the watchdog ended it"))
@@ -129,7 +132,7 @@ def _run(
             executor,
             make_policy(options.settings, costs, shipped_gains(by_path=inputs.model not in SHIPPED.values())),
             end,
-            lambda submission: write_submission(options.out / SUBMISSION, submission),
+            submission_file.write,
             log,
             start=start,
             interrupted=signals.reason,
@@ -141,7 +144,7 @@ def _run(
         _final_check(options.out / SUBMISSION, inputs.tasks, log)
         with contextlib.suppress(LedgerError):
             ledger.timing("total", ended.budget, ended.seconds, start)
-            ledger.event(Event("end", ended.reason))
+            ledger.event(Event(ENDED, ended.reason))
         summary = summarise(options, ended, run_state, ledger, supervisor, str(inputs.model), inputs.answers, source)
         try:
             write_json(options.out / SUMMARY, summary.to_json())
@@ -187,8 +190,11 @@ def _read_inputs(options: RunOptions) -> _Inputs:
 
 def _shipped(options: RunOptions) -> Path:
     """The shipped model for a run that names none: the one its ledger names if it is resumed, else by the device."""
-    with contextlib.suppress(InputError, FileNotFoundError), contextlib.closing(Ledger.read(options.out / LEDGER)) as ledger:
-        begun = ledger.facts().get("model")
+    with (
+        contextlib.suppress(InputError, FileNotFoundError, ValueError, KeyError),
+        contextlib.closing(Ledger.read(options.out / LEDGER)) as ledger,
+    ):
+        begun = ledger.identity().model
         for folder in SHIPPED.values():
             if folder_identity(folder) == begun:
                 return folder
@@ -260,22 +266,22 @@ def _set_aside(out: Path) -> Path:
 
 def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: float, log: _Log) -> int:
     """Record the facts that may differ between the processes of a run. Gives the number of this process, from 1."""
-    start = int(ledger.facts().get("starts", "0")) + 1
+    start = (ledger.facts().starts or 0) + 1
     try:
         ledger.set_facts(
-            {
-                "starts": str(start),
-                "machine": options.machine or "",
-                "challenges": options.challenges or DEFAULT_SET,
-                "solutions": "" if options.solutions is None else str(options.solutions.absolute()),
-                "all_settings": options.settings.model_dump_json(),
-                "budget": str(options.budget if options.until is None else end.remaining() + seconds),
-            }
+            RunFacts(
+                starts=start,
+                budget=options.budget if options.until is None else end.remaining() + seconds,
+                machine=options.machine or "",
+                challenges=options.challenges or DEFAULT_SET,
+                solutions="" if options.solutions is None else str(options.solutions.absolute()),
+                all_settings=options.settings.model_dump(mode="json"),
+            )
         )
         ledger.timing("validate", None, seconds, start)
         if start > 1:
             events = ledger.events()
-            how = "came to its end" if events and events[-1].kind == "end" else "was broken off"
+            how = "came to its end" if events and events[-1].kind == ENDED else "was broken off"
             ledger.event(Event("resumed", f"process {start} of this run begins; the one before it {how}"))
     except LedgerError as error:  # the submission is written: from here on a full disk costs only records
         log.note(str(error))
@@ -296,15 +302,15 @@ def _scratch(options: RunOptions, ledger: Ledger, signals: _Signals, log: _Log) 
     the ledger.
     """
     facts = ledger.facts()
-    id_ = facts.get("id") or secrets.token_hex(8)
-    parent = options.scratch or (Path(facts["scratch"]).parent if "scratch" in facts else Path(tempfile.gettempdir()))
+    id_ = facts.id or secrets.token_hex(8)
+    parent = options.scratch or (Path(tempfile.gettempdir()) if facts.scratch is None else facts.scratch.parent)
     scratch = parent.absolute() / f"solver-{id_}"
     try:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--scratch {parent}: cannot be written: {error.strerror}") from None
     with contextlib.suppress(LedgerError):
-        ledger.set_facts({"id": id_, "scratch": str(scratch)})
+        ledger.set_facts(RunFacts(id=id_, scratch=scratch))
     try:
         yield scratch
     finally:
@@ -355,7 +361,7 @@ def _verdict(
             reason = f"{reason}; {options.out / SUBMISSION} holds only fallback answers"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
-    elif ending.stop == "deadline" and not supervisor.facts and not run_state.outcomes():
+    elif ending.stop == "deadline" and supervisor.facts is None and not run_state.outcomes():
         code = EXIT_INPUT
         seconds = end.at - started
         reserve = reserve_seconds(options.settings.budget.reserve, seconds)

@@ -1,4 +1,23 @@
-"""The state of a run in memory: the outcome of every pass, the submission selected from them, and the state of every task."""
+"""The state of a run in memory: the outcome of every pass, the submission selected from them, and the state of every task.
+
+Where the state of tasks lives, who writes it, and what a kill of the supervisor's process loses. Workers write none of it: they
+send messages, and know only their current item.
+
+| holder | owns | written by | read by | after a kill |
+| --- | --- | --- | --- | --- |
+| `ledger.Ledger` | tasks, plans, outcomes, events | supervisor, through `Writer` | resumption, commands | stays |
+| `RunState` | `TaskState` of each task, submission, sums | supervisor: `add`, `mark`, `lose` | policy, summary | made anew |
+| `TaskPasses` | outcomes of a task, and their tallies and attempts | `RunState.add` | `RunState` | made anew |
+| `WorkerState` | a worker's item, its tasks that were reported | supervisor | supervisor | lost |
+| `AdapterStore` | which adapters on the disk wait for a later pass | supervisor | supervisor | made anew |
+| `TaskTable`, `PassOptions` | nothing: columns computed from `TaskState`s and costs | policy | policy | made anew |
+| `CostModel` | what passes have cost | supervisor | policy | made anew |
+| `Writer` | rows of the ledger that a full disk did not take | supervisor | supervisor | lost |
+
+"Made anew" means: from the outcomes in the ledger. Three fields of `TaskState` do not follow from them and start again at their
+defaults: `busy`, because no worker runs, and `losses` and `killed`, so a task that was set aside is tried again. The column
+`status` of the ledger's tasks is for people: a resumed run takes the status of a task from its last outcome.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +26,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from solver.arc.datasets import TaskSet
-from solver.arc.selection import agreement, newest_scores, select
-from solver.arc.submission import Attempts, Submission, fallback_submission, two_attempts
-from solver.arc.task import Task
+from solver.arc.submission import Submission, fallback_submission
 from solver.budget.planner import TaskState
 from solver.budget.workload import shape_of
-from solver.types import AdapterRef, Candidate, Fit, Score, TaskOutcome
+from solver.run.task_passes import TaskPasses
+from solver.types import AdapterRef, KnownGrid, TaskOutcome
 
 
 @dataclass(frozen=True)
@@ -31,9 +49,8 @@ class RunState:
     """Tasks, their passes by wave, and the submission that follows from them by one selection rule."""
 
     def __init__(self, tasks: TaskSet, rule: str, outcomes: Iterable[TaskOutcome] = ()) -> None:
-        self._tasks = tasks
         self._rule = rule
-        self._passes: dict[str, dict[int, TaskOutcome]] = {task.id: {} for task in tasks}
+        self._passes = {task.id: TaskPasses(task) for task in tasks}
         self._states = {task.id: TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks}
         self._agreements: dict[str, tuple[float, ...]] = {}  # of a task's queries that have candidates
         self._agreement: float | None = 0.0  # their mean; None: to be computed
@@ -48,26 +65,28 @@ class RunState:
         """Take in the outcome of a pass, replacing an earlier one of the same (task, wave), and select the attempts anew."""
         id_ = outcome.task_id
         passes = self._passes[id_]
-        if outcome.wave in passes:
-            self._count(passes[outcome.wave], -1)
-        passes[outcome.wave] = outcome
+        replaced = passes.add(outcome)
+        if replaced is not None:
+            self._count(replaced, -1)
         self._count(outcome, 1)
-        latest = passes[max(passes)]
-        agreements = self._latest_agreements(id_)
+        results = passes.results
+        agreements = [query.agreement for query in results.queries]
         self._agreements[id_] = tuple(share for share in agreements if share is not None)
         self._agreement = None
-        if any(one.status != "failed" for one in passes.values()):
+        if results.done:
             self._done.add(id_)
+        else:
+            self._done.discard(id_)
         self._states[id_] = replace(
             self._states[id_],
-            waves=max(passes) + 1,
-            steps=sum(one.fit.steps for one in passes.values() if one.fit is not None),
-            status=latest.status,
+            waves=results.waves,
+            steps=results.steps,
+            status=results.status,
             agreement=min((share or 0.0 for share in agreements), default=0.0),
-            views=self._latest_views(id_),
+            views=results.views,
         )
         self._note_failure(id_)
-        self.submission[id_] = self._answers(self._tasks.by_id[id_])
+        self.submission[id_] = passes.attempts(self._rule)
 
     def states(self) -> list[TaskState]:
         """The state of every readable task, in file order."""
@@ -91,17 +110,15 @@ class RunState:
 
     def outcomes(self) -> list[TaskOutcome]:
         """Every pass."""
-        return [passes[wave] for passes in self._passes.values() for wave in sorted(passes)]
+        return [outcome for passes in self._passes.values() for outcome in passes.outcomes()]
 
-    def known(self, id_: str, before: int) -> tuple[tuple[Candidate, ...], ...]:
-        """The candidates of all waves below `before`, by query."""
-        task = self._tasks.by_id[id_]
-        return tuple(tuple(self._candidates(id_, index, before)) for index in range(len(task.test)))
+    def known(self, id_: str, before: int) -> tuple[tuple[KnownGrid, ...], ...]:
+        """The distinct candidates of all waves below `before`, by query."""
+        return self._passes[id_].known(before)
 
-    def adapters(self, id_: str) -> list[AdapterRef]:
+    def adapters(self, id_: str) -> tuple[AdapterRef, ...]:
         """The adapters fitted for a task, oldest first, whether their files are still there or not."""
-        fits: list[Fit | None] = [self._passes[id_][wave].fit for wave in sorted(self._passes[id_])]
-        return [fit.adapter for fit in fits if fit is not None and fit.adapter is not None]
+        return self._passes[id_].results.adapters
 
     def agreement(self) -> float:
         """Mean agreement over the queries with candidates, each in the latest pass that found some; 0 without any."""
@@ -144,37 +161,3 @@ class RunState:
             self._failed.add(id_)
         else:
             self._failed.discard(id_)
-
-    def _latest_agreements(self, id_: str) -> list[float | None]:
-        """The agreement of each query in the latest pass that found candidates for it; a pass that found none changes nothing."""
-        agreements: list[float | None] = [None] * len(self._tasks.by_id[id_].test)
-        for _, outcome in sorted(self._passes[id_].items(), reverse=True):
-            for query in outcome.queries:
-                if query.candidates and agreements[query.index] is None:
-                    agreements[query.index] = agreement(query.candidates, query.views)
-            if None not in agreements:
-                break
-        return agreements
-
-    def _latest_views(self, id_: str) -> int:
-        """The views asked by the latest pass that found candidates, of the query that was asked least."""
-        for _, outcome in sorted(self._passes[id_].items(), reverse=True):
-            if any(query.candidates for query in outcome.queries):
-                return min(query.views for query in outcome.queries)
-        return 0
-
-    def _answers(self, task: Task) -> tuple[Attempts, ...]:
-        answers = []
-        for index in range(len(task.test)):
-            ranked = select(self._rule, self._candidates(task.id, index), newest_scores(self._scores(task.id, index)))
-            answers.append(two_attempts(ranked, task, index))
-        return tuple(answers)
-
-    def _candidates(self, id_: str, index: int, before: int | None = None) -> list[Candidate]:
-        passes = self._passes[id_]
-        waves = [wave for wave in sorted(passes) if before is None or wave < before]
-        return [c for wave in waves for query in passes[wave].queries if query.index == index for c in query.candidates]
-
-    def _scores(self, id_: str, index: int) -> list[Score]:
-        passes = self._passes[id_]
-        return [s for wave in sorted(passes) for query in passes[wave].queries if query.index == index for s in query.scores]

@@ -13,6 +13,7 @@ from solver.arc.grid import Grid
 from solver.arc.submission import Submission, score
 from solver.budget.costs import LEARNING, prediction_errors
 from solver.host import hardware, versions
+from solver.messages import WorkerFacts
 from solver.report.results import Summary, task_results
 from solver.run.ledger import Ledger
 from solver.run.state import RunState
@@ -43,7 +44,7 @@ def summarise(
     """The summary of a run; `answers` may lack tasks, or be empty; `source` is what `commit` gave."""
     totals = run_state.totals()
     states = run_state.states()
-    facts = supervisor.facts
+    facts = supervisor.facts or WorkerFacts(trainer="", engine="")
     return Summary(
         exit_code=ended.exit_code,
         reason=ended.reason,
@@ -54,10 +55,10 @@ def summarise(
         waves=max((state.waves for state in states), default=0),
         seconds=ended.seconds,
         budget=ended.budget,
-        trainer=facts.get("trainer", ""),
-        engine=facts.get("engine", ""),
-        dtype=facts.get("dtype", ""),
-        device=facts.get("device", ""),
+        trainer=facts.trainer,
+        engine=facts.engine,
+        dtype=facts.dtype,
+        device=facts.device,
         steps=totals.steps,
         trained_tokens=totals.trained,
         prompt_tokens=totals.prompt,
@@ -75,7 +76,7 @@ def summarise(
         machine=options.machine or "",
         settings=options.settings.model_dump(mode="json"),
         versions=versions(),
-        hardware=hardware(facts),
+        hardware=hardware(facts.to_json()),
         commit=source,
         results=tuple(task_results(run_state.outcomes(), run_state.submission, answers)),
     )

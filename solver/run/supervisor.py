@@ -9,9 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from solver.arc.submission import Submission
 from solver.arc.task import Task
@@ -22,15 +21,28 @@ from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, ful
 from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
 from solver.budget.shorten import shortened, token_limit
 from solver.config import Settings
-from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
+from solver.messages import (
+    Changed,
+    Heartbeat,
+    ItemDone,
+    ItemFailed,
+    Message,
+    Ready,
+    SharedFit,
+    StartFailed,
+    Turns,
+    Warned,
+    WorkerFacts,
+)
 from solver.report.observer import Observer, Progress
 from solver.run.adapter_store import AdapterStore
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
 from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
 from solver.run.state import RunState
+from solver.run.types import Ending
 from solver.run.worker_state import WorkerState, WorkerTimeouts
 from solver.run.writer import Writer
-from solver.types import AdapterRef, Candidate, Deadline, TaskOutcome, TaskPlan, TaskWork, WorkItem
+from solver.types import AdapterRef, Deadline, KnownGrid, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
 # A worker is given up after `MAX_FAILED_RESTARTS` failed starts in a row: memory that another process holds may be free a minute
 # later. If none has been ready when `HOPEFUL_SHARE` of the time is used up, it is given up after `MAX_FAILED_STARTS`: a model
@@ -41,16 +53,6 @@ SHARED_FIT_SHARE = 0.5  # of the time left, under policies that go by the clock
 POLL = 0.5  # seconds, at most, between two checks for a signal
 ABSENCE = 5.0  # seconds that waiting for messages may take too long; beyond that this process itself was stopped
 SETTLE = 0.1  # seconds to wait, after the last outcome of an item, for the message that its worker is free
-
-Stop = Literal["finished", "deadline", "interrupted", "no worker", "bad input"]
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why the supervisor stopped; `detail` is the line for people."""
-
-    stop: Stop
-    detail: str
 
 
 class Supervisor:
@@ -108,7 +110,7 @@ class Supervisor:
         self._shared_losses = 0
         self._nothing_more = False
         self._wave = 0
-        self.facts: dict[str, str] = {}
+        self.facts: WorkerFacts | None = None  # of the worker that was last ready; None: none was
         self.peak_memory = 0
 
     def run(self) -> Ending:
@@ -147,11 +149,9 @@ class Supervisor:
         signal = self._interrupted()
         if signal is not None:
             return Ending("interrupted", signal)
-        refused = next(
-            (worker for worker in self._workers if worker.state == "given up" and worker.error.startswith(_BAD_INPUT)), None
-        )
+        refused = next((worker for worker in self._workers if worker.refused), None)
         if refused is not None:
-            return Ending("bad input", refused.error.removeprefix(_BAD_INPUT))
+            return Ending("bad input", refused.error)
         busy = any(worker.item is not None for worker in self._workers)
         if not busy and not self._work_left():
             return Ending("finished", "all work is done")
@@ -212,7 +212,7 @@ class Supervisor:
 
     def _task_work(self, id_: str, assignment: Assignment, seconds: float) -> TaskWork:
         start = self._shared
-        known: tuple[tuple[Candidate, ...], ...] = ()
+        known: tuple[tuple[KnownGrid, ...], ...] = ()
         if assignment.wave > 0:
             known = self._run_state.known(id_, assignment.wave)
             start = next((ref for ref in reversed(self._run_state.adapters(id_)) if ref.path.is_dir()), self._shared)
@@ -285,13 +285,13 @@ class Supervisor:
             case Ready(parts, facts) if worker.state in ("starting", "given up"):  # a late start is welcome too
                 worker.state, worker.failed_starts, worker.activity = "idle", 0, ""
                 self.facts = facts
-                self._chunks.meet(facts)
-                if (doubt := self._policy.costs.meet(facts.get("device", ""))) is not None:
+                self._chunks.meet(facts.turns or Turns())
+                if (doubt := self._policy.costs.meet(facts.device)) is not None:
                     self._writer.event("profile", doubt)
                 self._writer.started(self._policy.costs.start_parts(), parts, self._start)
                 self._policy.costs.started(parts)
                 ready = f"worker {result.worker} ready after {sum(parts.values()):.1f} s: "
-                self._writer.note(ready + ", ".join(map(" ".join, facts.items())))
+                self._writer.note(ready + ", ".join(f"{name} {value}" for name, value in facts.to_json().items()))
             case Changed(facts):
                 self.facts = facts
             case Warned(kind, detail) if not result.item:  # the worker is still starting
@@ -299,10 +299,9 @@ class Supervisor:
             case StartFailed(error, bad_input):
                 self._writer.event("start failed", error)
                 self._writer.note(f"worker {result.worker} cannot start: {error}")
-                final = bad_input and not self.facts  # once a worker was ready the input is good, and the machine is in trouble
-                worker.error = (_BAD_INPUT if final else "") + error
-                if final:
-                    worker.state = "given up"
+                worker.error = error
+                if bad_input and self.facts is None:  # once a worker was ready the input is good, and the machine is in trouble
+                    worker.state, worker.refused = "given up", True
 
     def _take_work(self, worker: WorkerState, message: Message) -> None:
         match message:
@@ -378,7 +377,7 @@ class Supervisor:
         elif worker.state == "starting":
             worker.failed_starts += 1
             worker.error = worker.error or loss.reason
-        most = MAX_FAILED_STARTS if not self.facts and self._hopeful_until.expired() else MAX_FAILED_RESTARTS
+        most = MAX_FAILED_STARTS if self.facts is None and self._hopeful_until.expired() else MAX_FAILED_RESTARTS
         worker.state = "given up" if worker.failed_starts >= most else "starting"
         worker.heard, worker.activity = self._now(), "starting"
 
@@ -479,9 +478,6 @@ class Supervisor:
         )
         with contextlib.suppress(OSError, ValueError):
             self._observer.progress(progress)
-
-
-_BAD_INPUT = "bad input: "
 
 
 def _activities(workers: list[WorkerState]) -> Iterator[str]:

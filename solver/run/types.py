@@ -1,17 +1,28 @@
-"""The options of a run, and its exit codes."""
+"""The options of a run, why it stopped, and its exit codes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from solver.config import Settings
+
+Stop = Literal["finished", "deadline", "interrupted", "no worker", "bad input"]
 
 EXIT_DONE = 0
 EXIT_FAILED = 1  # no worker could be started or kept alive
 EXIT_INPUT = 2  # the input or the budget cannot be used
 EXIT_INTERRUPTED = 130  # SIGINT
 EXIT_TERMINATED = 143  # SIGTERM
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why the supervisor stopped; `detail` is the line for people."""
+
+    stop: Stop
+    detail: str
 
 
 @dataclass(frozen=True)

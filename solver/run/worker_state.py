@@ -23,6 +23,7 @@ class WorkerState:
     reported: frozenset[str] = frozenset()  # tasks of the item with a final outcome; SHARED: the shared fit is settled
     failed_starts: int = 0
     error: str = ""  # of its last failed start
+    refused: bool = False  # whether it cannot start because of the input: no other worker will
     activity: str = "starting"
 
     def begin(self, item: WorkItem, forecast: ItemForecast, due: float, now: float) -> None:

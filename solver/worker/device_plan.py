@@ -20,6 +20,7 @@ from solver.host import free_memory
 from solver.infer.base import Engine
 from solver.infer.registry import OWN_WEIGHTS, choose_engine
 from solver.infer.vllm.engine import VllmEngine, adapter_bytes, limits
+from solver.messages import Turns
 from solver.model.device import CUDA_CONTEXT, Demand, DevicePlan, ModelShape, plan_device
 from solver.model.load import Base, load_base
 from solver.model.offloaded_weights import Movable, OffloadedWeights, Rests
@@ -121,20 +122,16 @@ class WorkerDevicePlan:
         self._device_turns = DeviceTurns(self._fits, engine)
         return self._device_turns
 
-    def facts(self, engine: Engine, scratch: Path) -> dict[str, str]:
-        """Facts for people and for the choice of the chunk size; empty for an engine that shares the trainer's weights."""
+    def turns(self, engine: Engine, scratch: Path) -> Turns | None:
+        """What the choice of the chunk size depends on; None for an engine that shares the trainer's weights."""
         if not isinstance(engine, VllmEngine):
-            return {}
-        facts = {
-            "engine_sequences": str(limits(self.base, self.rank)[1]) if self.base.device.type == "cuda" else "1",
-            "adapter_bytes": str(adapter_bytes(self.base, self.rank) // self.base.dtype.itemsize * SAVED),
-            "adapter_room": str(shutil.disk_usage(scratch).free),
-        }
-        if self.alternates:
-            facts["handover_seconds"] = f"{engine.handover_seconds:.2f}"
-        if self.plan is not None:
-            facts["memory"] = self.plan.describe()
-        return facts
+            return None
+        return Turns(
+            handover=max(0.0, engine.handover_seconds) if self.alternates else 0.0,
+            sequences=limits(self.base, self.rank)[1] if self.base.device.type == "cuda" else 1,
+            adapter_bytes=adapter_bytes(self.base, self.rank) // self.base.dtype.itemsize * SAVED,
+            adapter_room=shutil.disk_usage(scratch).free,
+        )
 
 
 def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:

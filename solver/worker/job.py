@@ -89,9 +89,9 @@ class Job:
     def top(self, query: int, most: int) -> list[Grid]:
         """The `most` distinct candidates of a query with the most votes, over all waves; ties go to the more probable."""
         known = self.work.known[query] if query < len(self.work.known) else ()
-        votes: dict[bytes, tuple[int, float]] = {}
-        grids: dict[bytes, Grid] = {}
-        for candidate in (*known, *self.found.get(query, ())):
+        votes = {grid_key(one.grid): (one.votes, one.logprob) for one in known}
+        grids = {grid_key(one.grid): one.grid for one in known}
+        for candidate in self.found.get(query, ()):
             key = grid_key(candidate.grid)
             count, best = votes.get(key, (0, -math.inf))
             votes[key] = (count + 1, max(best, candidate.logprob))

@@ -20,7 +20,20 @@ from multiprocessing.connection import Connection
 from solver.budget.backoff import smaller_item, smaller_settings
 from solver.child_process import WarningHandler, describe_error, line_to_parent
 from solver.errors import InputError, ProcessBroken
-from solver.messages import Changed, Heartbeat, ItemDone, ItemFailed, Message, Ready, StartFailed, VllmLost, Warned, WorkerConfig
+from solver.messages import (
+    Changed,
+    Heartbeat,
+    ItemDone,
+    ItemFailed,
+    Message,
+    Ready,
+    StartFailed,
+    Turns,
+    VllmLost,
+    Warned,
+    WorkerConfig,
+    WorkerFacts,
+)
 from solver.types import AdapterRef, TaskOutcome, WorkItem
 from solver.worker.device_turns import DeviceTurns
 from solver.worker.solve import Solver
@@ -31,11 +44,11 @@ START = "start"  # the id of an adapter that fits start from
 
 @dataclass(frozen=True)
 class Backend:
-    """What `load` gives: solvers for any number of halvings (see `budget.backoff`), and facts about them for people."""
+    """What `load` gives: solvers for any number of halvings (see `budget.backoff`), and facts about them."""
 
     solver: Callable[[int], Solver]
     parts: dict[str, float]  # seconds of each part of `load`, and of the first solver
-    facts: Callable[[], dict[str, str]]
+    facts: Callable[[], WorkerFacts]
     peak_memory: Callable[[], int]  # bytes of host and device together, with the process of an external trainer
     broken: Callable[[], str] = lambda: ""  # why the device refuses all work of this process; empty: it works
 
@@ -82,9 +95,10 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
     cuda = base.device.type == "cuda"
     device_plan = WorkerDevicePlan.of(base, settings, context)
     lora = fits_lora(settings.train)
-    plan_facts: dict[str, str] = {}  # of the device plan, once the first solver is made
+    turns: Turns | None = None  # of the first solver, once it is made
 
     def solver(halvings: int) -> Solver:
+        nonlocal turns
         smaller = smaller_settings(settings, halvings)
         device_plan.begin()
         with _timed(parts, "trainer"):
@@ -95,7 +109,7 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
             engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora, context.engines)
         device_turns = device_plan.device_turns(engine)
         if not halvings:
-            plan_facts.update(device_plan.facts(engine, config.scratch))
+            turns = device_plan.turns(engine, config.scratch)
 
         def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
             send(VllmLost(str(lost)))  # at once: the next line may find that this process is of no more use
@@ -106,20 +120,21 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
         longest = min(base.context, smaller.model.context)
         return Solver(smaller, base.codec, longest, trainer, engine, device_turns=device_turns, another=another, start=start)
 
-    def facts() -> dict[str, str]:
+    def facts() -> WorkerFacts:
         trainer, why_trainer = choose_trainer(base, settings.train, context.trainers)
         engine, why_engine = choose_engine(base, settings.infer, lora, context.engines)
-        return {
-            "trainer": trainer,
-            "trainer_because": why_trainer,
-            "engine": engine,
-            "engine_because": why_engine,
-            "dtype": str(base.dtype).removeprefix("torch."),
-            "device": torch.cuda.get_device_name(base.device) if cuda else str(base.device),
-            "threads": str(torch.get_num_threads()),
-            "parameters": str(base.parameters),
-            **plan_facts,
-        }
+        return WorkerFacts(
+            trainer=trainer,
+            engine=engine,
+            trainer_because=why_trainer,
+            engine_because=why_engine,
+            dtype=str(base.dtype).removeprefix("torch."),
+            device=torch.cuda.get_device_name(base.device) if cuda else base.device.type,
+            threads=torch.get_num_threads(),
+            parameters=base.parameters,
+            turns=turns,
+            memory=device_plan.plan.describe() if turns is not None and device_plan.plan is not None else "",
+        )
 
     def peak() -> int:
         return peak_memory(base.device) + context.trainers.peak_memory

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from solver.arc.grid import Grid, grid_key
 from solver.arc.selection import RULES, agreement, newest_scores, select
+from solver.arc.tally import ScoreTable, Tally
 from solver.types import Candidate, Score
 
 A, B, C, D = (np.array([[colour]], dtype=np.uint8) for colour in (1, 2, 3, 4))
@@ -27,7 +28,7 @@ def scored(grid: Grid, nll: float, view: str = "identity", adapter: str = "") ->
 
 
 def ranking(rule: str, candidates: Sequence[Candidate], scores: Sequence[Score] = ()) -> str:
-    return "".join(NAMES[grid_key(grid)] for grid in RULES[rule](candidates, scores))
+    return "".join(NAMES[grid_key(grid)] for grid in RULES[rule](Tally.of(candidates), scores))
 
 
 def test_flat_vote_by_hand() -> None:
@@ -55,7 +56,7 @@ def test_hierarchical_vote_fills_up_with_majorities() -> None:
 
     left, right, other = grid("12", "30"), grid("02", "34"), grid("12", "99")
     votes = [found(left, "rot90"), found(right, "rot90", -2.0), found(grid("55", "34"), "rot180"), found(other, "flip_lr")]
-    ranked = RULES["hierarchical_vote"](votes, ())
+    ranked = RULES["hierarchical_vote"](Tally.of(votes), ())
     # rot90 names left and right; rows tie 1:1, and all candidates prefer 12 (2) to 02 (1) and 34 (2) to 30 (1), so the
     # row majority is 12/34; by columns, 13 (1) and 03 (1) tie again: left's comes first; 20 and 24 likewise, so `left`.
     # rot180 and flip_lr name their only grid three times; of left, right and 12/34, each named once, two have votes
@@ -72,7 +73,7 @@ def test_hierarchical_vote_takes_majorities_of_the_most_frequent_shape() -> None
     votes = [found(short, "rot90", -1.0), found(long, "rot90", -2.0), found(column(1, 5, 3), "rot180")]
     # rot90: the shapes tie 1:1, of all candidates 3x1 is the most frequent: rows 1, 2 (of both) and 3 give `long` again;
     # by columns, only grids three high count: `long` again. So `short`, first by probability, is named twice
-    ranked = [grid_key(g) for g in RULES["hierarchical_vote"](votes, ())]
+    ranked = [grid_key(g) for g in RULES["hierarchical_vote"](Tally.of(votes), ())]
     assert ranked == [grid_key(g) for g in (column(1, 5, 3), short, long)]
 
 
@@ -128,20 +129,55 @@ def test_promises_of_every_rule(candidates: list[Candidate], data: st.DataObject
     scores = data.draw(st.lists(st.builds(scored, pool, st.floats(0, 50), st.sampled_from(["rot90", "rot180"])), max_size=6))
     shuffled = data.draw(st.permutations(candidates))
     for name, rule in RULES.items():
-        keys = [grid_key(grid) for grid in rule(candidates, scores)]
+        keys = [grid_key(grid) for grid in rule(Tally.of(candidates), scores)]
         assert len(set(keys)) == len(keys)
         assert set(distinct) <= set(keys)
         if name != "hierarchical_vote":  # which may fill in grids of its own
             assert set(keys) == set(distinct)
-        assert [grid_key(grid) for grid in rule(shuffled, scores)] == keys
-        chosen = select(name, candidates, scores)
+        assert [grid_key(grid) for grid in rule(Tally.of(shuffled), scores)] == keys
+        chosen = select(name, Tally.of(candidates), scores)
         assert len(chosen) == min(2, len(keys))
         assert len({grid_key(grid) for grid in chosen}) == len(chosen)
 
 
+@given(parts=st.lists(candidate_lists(), max_size=4), data=st.data())
+def test_a_tally_in_parts_equals_one_at_once(parts: list[list[Candidate]], data: st.DataObject) -> None:
+    tally, table = Tally(), ScoreTable()
+    everything: list[Candidate] = []
+    every_score: list[Score] = []
+    for part in parts:
+        before = tally.ranks, [group.votes for group in tally.grids.values()]
+        more = data.draw(
+            st.lists(st.builds(scored, st.sampled_from([A, B]), st.floats(0, 50), adapter=st.sampled_from("ab")), max_size=4)
+        )
+        longer, table = tally.plus(part), table.plus(more)
+        assert (tally.ranks, [group.votes for group in tally.grids.values()]) == before  # the old one stays as it was
+        tally = longer
+        everything += part
+        every_score += more
+    whole = Tally.of(everything)
+    assert tally.ranks == whole.ranks == tuple(sorted(whole.ranks))
+    assert list(tally.grids) == list(whole.grids)
+    for one, other in zip(tally.grids.values(), whole.grids.values(), strict=True):
+        assert (one.votes, one.logprobs, one.experts, one.transforms) == (
+            other.votes,
+            other.logprobs,
+            other.experts,
+            other.transforms,
+        )
+    assert table.newest() == newest_scores(every_score)
+
+
+def test_a_log_probability_that_is_not_a_number_ranks_last() -> None:
+    tally = Tally.of([found(A, logprob=math.nan), found(B, logprob=-9.0)]).plus([found(C, logprob=math.nan)])
+    assert "".join(NAMES[key] for *_, key in tally.ranks) == "BAC"
+    longer = tally.plus([found(A, logprob=math.nan)])
+    assert "".join(NAMES[key] for *_, key in longer.ranks) == "ABC"
+
+
 def test_an_unknown_rule() -> None:
     with pytest.raises(KeyError):
-        select("best", [found(A)], ())
+        select("best", Tally.of([found(A)]), ())
 
 
 def test_newest_scores_by_hand() -> None:

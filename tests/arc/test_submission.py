@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 
 from solver.arc.datasets import BadTask, TaskSet, load_tasks
 from solver.arc.grid import Grid
-from solver.arc.jsonfile import write_json
-from solver.arc.submission import Submission, defects, fallback_submission, load_submission, score, two_attempts, write_submission
+from solver.arc.jsonfile import compact_json, write_json
+from solver.arc.submission import (
+    Submission,
+    SubmissionFile,
+    defects,
+    fallback_submission,
+    load_submission,
+    score,
+    submission_json,
+    two_attempts,
+    write_submission,
+)
 from solver.arc.task import Pair, Task
 from solver.errors import InputError
 
@@ -70,6 +80,30 @@ def test_round_trip(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "s.json").read_text()) == {"abc": [{"attempt_1": [[1]], "attempt_2": [[0, 1, 2], [3, 4, 5]]}]}
     back = load_submission(tmp_path / "s.json")
     assert all(np.array_equal(a, b) for a, b in zip(back["abc"][0], submission["abc"][0], strict=True))
+
+
+def test_a_file_that_is_written_again_encodes_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[list[str]] = []
+
+    def counted(value: dict[str, Any]) -> str:
+        encoded.append(list(value))
+        return compact_json(value)
+
+    monkeypatch.setattr("solver.arc.submission.compact_json", counted)
+    file, submission = SubmissionFile(tmp_path / "s.json"), fallback_submission(small_set())
+
+    def written() -> list[list[str]]:
+        encoded.clear()
+        file.write(submission)
+        assert (tmp_path / "s.json").read_text() == compact_json(submission_json(submission))
+        return encoded
+
+    assert written() == [["two"], ["one"], ["bad"]]
+    submission["one"] = ((cell(7), cell(8)),)
+    assert written() == [["one"]]
+    assert written() == []
+    del submission["two"]
+    assert written() == []
 
 
 # --- atomic replacement

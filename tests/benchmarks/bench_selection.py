@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from solver.arc.datasets import load_solutions
 from solver.arc.grid import Grid, grid_key
 from solver.arc.selection import RULES, newest_scores, select
+from solver.arc.tally import Tally
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
 from solver.types import Candidate, Score
@@ -38,7 +39,7 @@ class Case:
 
     def place(self, rule: str) -> int:
         """Which attempt is right, 0 or 1; 2 if neither is."""
-        keys = [grid_key(grid) for grid in select(rule, self.candidates, self.scores)]
+        keys = [grid_key(grid) for grid in select(rule, Tally.of(self.candidates), self.scores)]
         return keys.index(grid_key(self.answer)) if grid_key(self.answer) in keys else 2
 
     @property
@@ -51,9 +52,9 @@ def read_cases(folder: Path) -> list[Case]:
     """The cases of a run that was started with its solutions. Raises InputError."""
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts, outcomes = ledger.facts(), ledger.outcomes()
-    if not facts.get("solutions"):
+    if not facts.solutions:
         raise InputError(f"{folder}: its answers are not known")
-    answers = load_solutions(facts["solutions"])
+    answers = load_solutions(facts.solutions)
     pooled: dict[tuple[str, int], list[Case]] = {}
     for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
         for query in outcome.queries:

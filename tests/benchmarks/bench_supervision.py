@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from solver.arc.submission import write_submission
+from solver.arc.submission import SubmissionFile
 from solver.budget.costs import CostModel
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES
@@ -28,7 +28,8 @@ from solver.commands.rehearse import RehearseOptions, scene_of
 from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
 from solver.config import load_settings
 from solver.report.observer import SilentObserver
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity
 from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
 from solver.types import Deadline
@@ -78,7 +79,7 @@ def measure(machine: str, tasks: int, budget: float, policy: str, faults: str, f
             setattr(ledger, name, timer.of("ledger", getattr(ledger, name)))
         run_state = RunState(scene.tasks, settings.select.rule)
         run_state.add = timer.of("selection", run_state.add)  # type: ignore[method-assign]
-        publish = timer.of("submission", lambda submission: write_submission(folder / "submission.json", submission))
+        publish = timer.of("submission", SubmissionFile(folder / "submission.json").write)
         supervisor = Supervisor(
             settings, list(scene.tasks), run_state, ledger, executor, planner, Deadline(budget, clock), publish, SilentObserver(),
             keep_adapters=True, poll=float("inf"),

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.budget.chunk import ALONE, HANDOVER_SHARE, MAX_CHUNK, TIME_SHARE, Chunks, Turns, choose_chunk
+from solver.budget.chunk import ALONE, HANDOVER_SHARE, MAX_CHUNK, TIME_SHARE, Chunks, choose_chunk
+from solver.messages import Turns
 
 DAY = 86400.0
-FACTS = {"handover_seconds": "12.5", "engine_sequences": "256", "adapter_bytes": "33000000", "adapter_room": "16000000000"}
+TURNS = Turns(handover=12.5, sequences=256, adapter_bytes=33_000_000, adapter_room=16_000_000_000)
 
 
 def test_nothing_speaks_for_more_than_one_where_all_stay_and_nothing_is_idle() -> None:
@@ -79,7 +80,7 @@ def test_nothing_is_known_before_a_worker_and_a_task() -> None:
     chunks = Chunks(None, 8)
     assert chunks.choose(DAY, 400, 1) == ALONE
     assert not chunks.in_question
-    chunks.meet(FACTS)
+    chunks.meet(TURNS)
     assert chunks.in_question
     assert chunks.choose(DAY, 400, 1) == ALONE
     chunks.observe(40.0 + 12.5, 1)
@@ -90,7 +91,7 @@ def test_nothing_is_known_before_a_worker_and_a_task() -> None:
 def test_handing_over_is_not_counted_as_the_task_s() -> None:
     alone, many = Chunks(None, 256), Chunks(None, 256)
     for chunks, seconds, tasks in ((alone, 42.5, 1), (many, 31.25, 10)):
-        chunks.meet(FACTS)
+        chunks.meet(TURNS)
         chunks.observe(seconds, tasks)
     assert alone.choose(DAY, 400, 1) == many.choose(DAY, 400, 1)
     assert alone.choose(DAY, 400, 1).size == math.ceil(12.5 * 24 / 30)
@@ -98,12 +99,7 @@ def test_handing_over_is_not_counted_as_the_task_s() -> None:
 
 def test_the_setting_overrules() -> None:
     chunks = Chunks(3, 8)
-    chunks.meet(FACTS)
+    chunks.meet(TURNS)
     chunks.observe(1.0, 1)
     assert chunks.choose(1.0, 1, 9).size == 3
     assert not chunks.in_question
-
-
-@pytest.mark.parametrize("facts", [{}, {"handover_seconds": "unknown"}, {"engine_sequences": "", "adapter_bytes": "-3"}])
-def test_workers_that_say_nothing_of_it(facts: dict[str, str]) -> None:
-    assert Turns.read(facts) == Turns()

@@ -51,7 +51,7 @@ class FakeRuns:
             "reason": "stopped by SIGTERM" if self.exit_code else "",
             "scores": scores,
             "seconds": 12.34,
-            "hardware": {"cpu": "A CPU", "cores": 2, "threads": "1", "device": "cpu"},
+            "hardware": {"cpu": "A CPU", "cores": 2, "threads": 1, "device": "cpu"},
             "commit": "c0ffee",
             "settings": options.settings.model_dump(mode="json"),
         }

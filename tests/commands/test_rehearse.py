@@ -20,7 +20,8 @@ from solver.commands.rehearse import RehearseOptions, Scene, noise_of, one_run, 
 from solver.commands.simulated_executor import SimulatedExecutor
 from solver.config import load_settings
 from solver.errors import InputError
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity
 from solver.run.supervisor import Supervisor
 
 MACHINES = ("cpu", "kaggle-t4x2", "kaggle-l4x4", "h200")

@@ -13,7 +13,8 @@ from solver.arc.task import Pair, Task
 from solver.commands.select import reselect
 from solver.config import Settings
 from solver.errors import InputError
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity, RunFacts
 from solver.types import Candidate, QueryOutcome, Score, TaskOutcome
 
 VIEW, OTHER = "identity/0123456789/", "rot90/0123456789/"
@@ -35,7 +36,7 @@ def make_run(folder: Path, grids: dict[int, float], tasks: TaskSet = TASKS, rule
     folder.mkdir()
     settings = Settings.model_validate({"select": {"rule": rule}})
     ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "model", 0, "default", {}), tasks)
-    ledger.set_facts({"all_settings": settings.model_dump_json()})
+    ledger.set_facts(RunFacts(all_settings=settings.model_dump(mode="json")))
     candidates = tuple(Candidate(cell(colour), VIEW, -colour, "greedy", "r1i1t0") for colour in grids)
     scores = tuple(Score(cell(colour), OTHER, nll, 2, "r1i1t0") for colour, nll in grids.items())
     ledger.record(TaskOutcome("a", 0, "complete", None, (QueryOutcome(0, candidates, scores),)))

@@ -18,7 +18,8 @@ from solver.arc.datasets import TaskSet
 from solver.cli import app
 from solver.config import Settings
 from solver.report.palette import COLOURS, grid_png, grid_text, grids_in_rows
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity, RunFacts
 
 TASK = {
     "train": [{"input": [[0, 1], [2, 3]], "output": [[4, 5, 6]]}, {"input": [[7]], "output": [[8]]}],
@@ -38,9 +39,9 @@ def folder(tmp_path: Path) -> Path:
     out.mkdir()
     ledger = Ledger.open(out / "run.db", Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
     settings = Settings.model_validate({"select": {"rule": "flat_vote"}})
-    facts = {"challenges": str(write_challenges(tmp_path / "challenges.json", tasks))}
-    facts["solutions"] = str(write_solutions(tmp_path / "solutions.json", tasks))
-    ledger.set_facts({"all_settings": settings.model_dump_json(), **facts})
+    challenges = str(write_challenges(tmp_path / "challenges.json", tasks))
+    answers = str(write_solutions(tmp_path / "solutions.json", tasks))
+    ledger.set_facts(RunFacts(all_settings=settings.model_dump(mode="json"), challenges=challenges, solutions=answers))
     wrong = np.full((2, 2), 7, dtype=np.uint8)
     right = tasks.tasks[0].test[0].output
     assert right is not None

@@ -177,7 +177,7 @@ def test_a_worker_takes_turns(trainer: str, quantization: str, tmp_path: Path) -
     tasks = shortest_tasks(load_tasks("arc1:evaluation"), 3)
     backend = load(WorkerConfig(load_settings(overrides=chosen), None, tmp_path))
     solver, facts = backend.solver(0), backend.facts()
-    print(f"\n{trainer}, {quantization}: {facts['memory']}; changing hands {facts['handover_seconds']} s")
+    print(f"\n{trainer}, {quantization}: {facts.memory}; {facts.turns}")
     engine = solver._engine
     assert isinstance(engine, VllmEngine)
     try:

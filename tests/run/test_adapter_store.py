@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -41,6 +43,22 @@ def test_only_the_newest_of_a_task_in_doubt_stays_and_none_of_a_finished_one(scr
     store.sort("a", [first, second], False, None)
     store.sort("b", [other], True, None)
     assert left(scratch) == {"a2"}
+
+
+def test_an_adapter_is_deleted_once(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted: list[str] = []
+
+    def counted(path: Path, ignore_errors: bool) -> None:
+        deleted.append(path.name)
+        if path.name != "a2":  # which the disk refuses to delete
+            shutil.rmtree(path, ignore_errors)
+
+    monkeypatch.setattr("solver.run.adapter_store.shutil", SimpleNamespace(rmtree=counted))
+    store, adapters = AdapterStore(False), [adapter(scratch, name) for name in ("a1", "a2", "a3")]
+    for number in (2, 3, 3):
+        store.sort("a", adapters[:number], False, None)
+    assert deleted == ["a1", "a2", "a2"]
+    assert left(scratch) == {"a2", "a3"}
 
 
 def test_a_shared_adapter_and_one_that_was_handed_on_stay(scratch: Path) -> None:

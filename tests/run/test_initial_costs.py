@@ -22,7 +22,8 @@ from solver.config import load_settings
 from solver.errors import InputError
 from solver.host import hardware
 from solver.run.initial_costs import initial_costs, remember
-from solver.run.ledger import Event, Identity, Ledger
+from solver.run.ledger import Event, Ledger
+from solver.run.run_facts import Identity, RunFacts
 from solver.run.types import RunOptions
 from solver.types import TaskPlan
 from solver.worker.solve import inference_views
@@ -97,13 +98,13 @@ def answer(task: Task) -> Grid:
     return (task.test[0].input + 1) % 10
 
 
-def ledger_of(folder: Path, right: bool, **facts: str) -> Ledger:
+def ledger_of(folder: Path, right: bool, given: str | None = None) -> Ledger:
     """A run of two tasks, two passes each, whose candidates are right from the second pass on, or never."""
     folder.mkdir()
     tasks = make_tasks(2)
     settings = load_settings(overrides=["select.rule=flat_vote"])
     ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
-    ledger.set_facts({"all_settings": settings.model_dump_json(), **facts})
+    ledger.set_facts(RunFacts(all_settings=settings.model_dump(mode="json"), solutions=given))
     for wave in (0, 1):
         for task in tasks:
             keys = [view.key for view in inference_views(settings, task, wave)]
@@ -162,7 +163,7 @@ def test_what_the_deadline_cut_is_no_error_of_prediction(tmp_path: Path) -> None
 
 
 def test_a_record_tells_what_passes_come_to(tmp_path: Path) -> None:
-    ledger_of(tmp_path / "right", right=True, solutions=solutions(tmp_path)).close()
+    ledger_of(tmp_path / "right", right=True, given=solutions(tmp_path)).close()
     record = read_record(tmp_path / "right")
     task = record.tasks[0]
     assert [rung.steps for rung in task.rungs] == [5, 10]

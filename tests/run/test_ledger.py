@@ -12,7 +12,9 @@ from run_helpers import grid, make_tasks, outcome
 
 from solver.arc.grid import grid_key
 from solver.errors import InputError
-from solver.run.ledger import LEDGER_VERSION, Event, Identity, Ledger
+from solver.run.ledger import Event, Ledger
+from solver.run.ledger_file import LEDGER_VERSION
+from solver.run.run_facts import Identity, RunFacts
 from solver.types import Fit, QueryOutcome, TaskOutcome, TaskPlan
 
 TASKS = make_tasks(3, tests=2)
@@ -66,6 +68,10 @@ def test_writing_twice_changes_nothing_and_a_rewrite_replaces(tmp_path: Path) ->
     final = outcome("task001", 0, "complete", (grid(5),), (1.0,))
     ledger.record(final)
     assert plain(ledger.outcomes()) == plain([final])
+    without_events = replace(final, events=())
+    ledger.record(without_events)
+    assert plain(ledger.outcomes()) == plain([final])
+    assert ledger.events() == []
 
 
 def test_a_wall_clock_that_is_set_back_does_not_turn_the_order_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +79,21 @@ def test_a_wall_clock_that_is_set_back_does_not_turn_the_order_round(tmp_path: P
     for at, id_ in ((1e9, "task002"), (1e9 - 3600, "task001"), (1e9 - 7200, "task000")):
         monkeypatch.setattr("solver.run.ledger.time.time", lambda at=at: at)
         ledger.record(outcome(id_))
+        if id_ == "task001":  # the run is resumed
+            ledger.close()
+            ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
     assert [id_ for id_, _ in ledger.order()] == ["task002", "task001", "task000"]
+
+
+def test_facts_keep_their_types_and_those_not_given_stay(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    assert ledger.identity() == IDENTITY
+    assert ledger.facts() == RunFacts()
+    first = RunFacts(1, 300.0, "", "arc1:training", "", {"train": {"lr": 1e-3, "epochs": None}}, "id", tmp_path)
+    ledger.set_facts(first)
+    ledger.set_facts(RunFacts(starts=2, machine="h200"))
+    ledger.close()
+    assert Ledger.open(tmp_path / "run.db", IDENTITY, TASKS).facts() == replace(first, starts=2, machine="h200")
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,15 @@ from solver.budget.costs import START
 from solver.budget.planner import MAX_LOSSES, MAX_TRIES
 from solver.budget.registry import make_policy
 from solver.config import Settings, load_settings
-from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Warned
+from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, Turns, Warned, WorkerFacts
 from solver.report.observer import Progress
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.run.identity import identity_of
-from solver.run.ledger import Identity, Ledger
+from solver.run.ledger import Ledger
+from solver.run.run_facts import Identity
 from solver.run.state import RunState
-from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Ending, Supervisor
+from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Supervisor
+from solver.run.types import Ending
 from solver.run.worker_state import WorkerTimeouts
 from solver.types import Deadline, Fit, WorkItem
 
@@ -55,7 +57,7 @@ class SimulatedExecutor:
     faults: dict[str, list[str]] = field(default_factory=dict)
     start_faults: list[str] = field(default_factory=list)
     silent: bool = False  # a hang that stops the heartbeat, too
-    facts: dict[str, str] = field(default_factory=dict)  # what workers say of themselves
+    turns: Turns | None = None  # that workers report
     submitted: list[tuple[float, WorkItem]] = field(default_factory=list)
     closed: bool = False
     _queue: list[tuple[float, int, int, int, WorkResult | WorkerLost]] = field(default_factory=list)
@@ -136,7 +138,7 @@ class SimulatedExecutor:
             return
         if fault == "warn":
             self._say(self.clock.now + LOAD / 2, worker, "", Warned("trainer", "peft in place of another that did not start"))
-        ready = Ready(dict.fromkeys(START, LOAD / len(START)), {"trainer": "simulated", **self.facts})
+        ready = Ready(dict.fromkeys(START, LOAD / len(START)), WorkerFacts("simulated", "simulated", turns=self.turns))
         self._say(self.clock.now + LOAD, worker, "", ready)
         self._say(self.clock.now + BEAT, worker, "", Heartbeat("", 1))
 
@@ -383,7 +385,7 @@ def test_in_a_chunk_only_the_unreported_are_charged_and_then_tried_alone(tmp_pat
 
 
 def test_a_device_that_changes_hands_gets_chunks_once_a_task_is_measured(tmp_path: Path) -> None:
-    run = simulate(tmp_path, 40, 9000, cost=30.0, facts={"handover_seconds": "8.0"})
+    run = simulate(tmp_path, 40, 9000, cost=30.0, turns=Turns(8.0))
     assert run.ending.stop == "finished"
     sizes = [len(item.tasks) for _, item in run.executor.submitted]
     assert sizes[:2] == [1, 9]  # 8 s are four percent of all of 8 + 9 x 22 s
@@ -393,13 +395,13 @@ def test_a_device_that_changes_hands_gets_chunks_once_a_task_is_measured(tmp_pat
 
 
 def test_a_short_budget_has_small_chunks(tmp_path: Path) -> None:
-    run = simulate(tmp_path, 40, 900, cost=30.0, facts={"handover_seconds": "8.0"})
+    run = simulate(tmp_path, 40, 900, cost=30.0, turns=Turns(8.0))
     assert max(len(item.tasks) for _, item in run.executor.submitted) <= 3
 
 
 @pytest.mark.parametrize("overrides", [[], ["budget.chunk=1"]])
 def test_workers_that_share_one_base_get_one_task_at_a_time(tmp_path: Path, overrides: list[str]) -> None:
-    run = simulate(tmp_path, 12, 2000, *overrides, facts={"handover_seconds": "8.0"} if overrides else {})
+    run = simulate(tmp_path, 12, 2000, *overrides, turns=Turns(8.0) if overrides else None)
     assert {len(item.tasks) for _, item in run.executor.submitted} == {1}
     assert not [event for event in run.ledger.events() if event.kind == "chunk"]
 

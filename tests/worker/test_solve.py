@@ -19,8 +19,8 @@ from solver.config import Settings, load_settings
 from solver.infer.base import EngineLost
 from solver.messages import SharedFit
 from solver.types import (
-    Candidate,
     Deadline,
+    KnownGrid,
     Result,
     SampleRequest,
     ScoreRequest,
@@ -78,7 +78,7 @@ def test_candidates_come_back_as_the_task_shows_them(tmp_path: Path) -> None:
 
 def test_every_score_request_holds_the_same_candidates_behind_one_prompt(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "infer.score_candidates=2")
-    earlier = tuple(Candidate(grid(i), "identity/0123456789/", -float(i), "greedy", "old") for i in (1, 2, 2, 3))
+    earlier = tuple(KnownGrid(grid(i), votes, -float(i)) for i, votes in ((1, 1), (2, 2), (3, 1)))
     bench.outcomes(work(known=(earlier,)), wave=1)
     scores = bench.of(ScoreRequest)
     assert len(scores) == 8

@@ -19,7 +19,7 @@ from run_helpers import make_task
 from solver.config import Settings, load_settings
 from solver.infer.vllm.engine import VllmEngine
 from solver.infer.vllm.shim import distribution
-from solver.messages import WorkerConfig
+from solver.messages import WorkerConfig, WorkerFacts
 from solver.train import unsloth
 from solver.train.unsloth import UnslothTrainer
 from solver.types import TaskOutcome, TaskPlan, TaskWork, WorkItem
@@ -66,7 +66,7 @@ def found(outcome: TaskOutcome) -> dict[tuple[int, str, bytes], float]:
 @dataclass
 class Worker:
     solver: Solver
-    facts: dict[str, str]
+    facts: WorkerFacts
     notes: Path
 
     @property
@@ -124,8 +124,9 @@ def test_chunks_in_turns_are_what_both_do_at_leisure(worker: Worker, served_base
     base = worker.engine._base
     assert base.load is not None  # a description: nobody in this process computes with the weights
     assert {p.device.type for p in base.model.parameters()} == {"meta"}
-    assert float(worker.facts["handover_seconds"]) > 0
-    assert (worker.facts["trainer"], worker.facts["engine"]) == ("unsloth", "vllm")
+    assert worker.facts.turns is not None
+    assert worker.facts.turns.handover > 0
+    assert (worker.facts.trainer, worker.facts.engine) == ("unsloth", "vllm")
     assert worker.noted() == ["rest"]  # so that vLLM could start
     assert worker.engine._core is None
     leisure = load(

@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2Config, Qwen3Config
 
-from solver.budget.chunk import Turns
 from solver.config import ModelSettings, Settings, load_settings
 from solver.infer.hf import HFEngine
 from solver.infer.vllm import engine as engine_module
@@ -73,7 +72,7 @@ def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, 
     trainer, engine = LoraTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
     worker_plan.rest(trainer)
     assert worker_plan.device_turns(engine) is None
-    assert worker_plan.facts(engine, tmp_path) == {}
+    assert worker_plan.turns(engine, tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +130,8 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
     worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
     device_turns = worker_plan.device_turns(engine)
     assert device_turns is not None
-    turns = Turns.read(worker_plan.facts(engine, tmp_path))
+    turns = worker_plan.turns(engine, tmp_path)
+    assert turns is not None
     widths = 2 * (4 * (32 + 32) + 3 * (32 + 64))  # of two layers
     assert (turns.handover, turns.sequences, turns.adapter_bytes) == (12.5, 1, 8 * widths * 4)
     assert turns.adapter_room > 0
