@@ -132,12 +132,12 @@ def _clause_accepts(clause: str, text: str) -> bool:
         return version >= wanted
     if operator == "<=":
         return version <= wanted
-    same_release = version[:2] == wanted[:2]
     if operator == ">":  # no post-release of the version itself
-        return version > wanted and not (same_release and version.post >= 0 and wanted.post < 0)
-    wanted_is_early = wanted.pre < (9, 0) or wanted.dev < float("inf")
-    is_early = version.pre < (9, 0) or version.dev < float("inf")
-    return version < wanted and (wanted_is_early or not (same_release and is_early))  # no pre-release of the version itself
+        is_own = version[:3] == wanted[:3] and version.post >= 0 and wanted.post < 0 and wanted.dev == float("inf")
+        return version > wanted and not is_own
+    if wanted.pre == (9, 0) and wanted.dev == float("inf"):  # a final version: none of its own pre-releases either
+        wanted = wanted._replace(dev=0.0, pre=(-1, 0) if wanted.post < 0 else wanted.pre)
+    return version < wanted
 
 
 def _release_of(text: str) -> str:
@@ -165,7 +165,7 @@ def parse_requirement(text: str) -> tuple[str, list[str], str]:
     if not match:
         raise ValueError(f"{text!r} is not a requirement")
     name, extras, specifier = match.groups()
-    return normal(name), [normal(extra) for extra in (extras or "").split(",") if extra.strip()], specifier.strip()
+    return normal(name), [normal(extra.strip()) for extra in (extras or "").split(",") if extra.strip()], specifier.strip()
 
 
 # --- what to install ---
@@ -459,7 +459,7 @@ def unpack(bundle: Bundle, packages: list[str], staging: Path, deadline: float) 
             code, output = 1, _first_line(error)
         if code == 0:
             return
-        reasons.append(f"{name}: {_telling_line(output) or f'exit code {code}'}")
+        reasons.append(f"{name}: {telling_line(output) or f'exit code {code}'}")
     raise Failed(f"{bundle.name}: cannot be installed ({'; '.join(reasons)})")
 
 
@@ -474,7 +474,7 @@ def try_imports(entries: list[str], staging: Path, deadline: float) -> str:
     if code == 0:
         return ""
     said = [line for line in output.splitlines() if line.startswith("import ")]
-    return said[-1] if said else f"import {', '.join(entries)}: exit code {code}: {_telling_line(output)}"
+    return said[-1] if said else f"import {', '.join(entries)}: exit code {code}: {telling_line(output)}"
 
 
 def install_bundle(
@@ -578,7 +578,7 @@ def _first_line(error: object) -> str:
     return (str(error).strip().splitlines() or [""])[0]
 
 
-def _telling_line(output: str) -> str:
+def telling_line(output: str) -> str:
     """The line of an installer's output that says best what went wrong."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]

@@ -20,7 +20,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-from offline_wheels.install import normal
+from offline_wheels.install import normal, telling_line
 from offline_wheels.target import PROJECT, Target, WheelError
 
 EPOCH = 315532800  # 1980-01-01, the first time that a zip file can hold
@@ -123,13 +123,13 @@ def build_own_wheel(folder: Path, project: Path = PROJECT) -> Path:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(project / name, copy / name)
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet", "--no-deps", "--no-index"]
-        command += ["--no-build-isolation", "--wheel-dir", scratch, str(copy)]
+        command += ["--no-build-isolation", "--config-settings=--build-option=--compression=stored", "--wheel-dir", scratch]
         env = {**os.environ, "SOURCE_DATE_EPOCH": str(EPOCH), "PIP_CONSTRAINT": ""}
-        done = subprocess.run(command, capture_output=True, text=True, env=env)
+        done = subprocess.run([*command, str(copy)], capture_output=True, text=True, env=env)
         built = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(built) != 1:
-            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-            raise WheelError(f"{project}: its wheel cannot be built ({said[-1]}); this environment needs setuptools 77 or newer")
+            reason = telling_line(done.stderr or done.stdout) or f"exit code {done.returncode}"
+            raise WheelError(f"{project}: its wheel cannot be built ({reason}); this environment needs setuptools 77 or newer")
         folder.mkdir(parents=True, exist_ok=True)
         repack(built[0], folder / built[0].name)
     return folder / built[0].name
