@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 from offline_wheels.install import normal
@@ -54,8 +55,7 @@ def inputs_digest(target: Target, project: Path = PROJECT) -> str:
         "machine": target.machine,
         "not_after": str(target.not_after),
         "not_after_except": sorted(target.not_after_except),
-        "project": _project(project)["dependencies"],
-        "optional": [_project(project).get("optional-dependencies", {}) if target.extras else {}],
+        "project": sorted(_project_requirements(target.extras, project)),
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -142,9 +142,19 @@ def _chosen(package: dict[str, Any], target: Target) -> Locked:
     return Locked(normal(package["name"]), package["version"], digest, file)
 
 
-def _project(project: Path) -> dict[str, Any]:
-    settings: dict[str, Any] = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return settings
+def _project_requirements(extras: tuple[str, ...], project: Path) -> set[str]:
+    """What pyproject.toml asks for, by itself and by these extras and those that they name."""
+    settings = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = set(settings["dependencies"])
+    queue, seen = list(extras), set()
+    while queue:
+        extra = queue.pop()
+        for text in settings["optional-dependencies"][extra] if extra not in seen else []:
+            requirement = Requirement(text)
+            found.add(text)
+            queue += requirement.extras if normal(requirement.name) == normal(settings["name"]) else []
+        seen.add(extra)
+    return found
 
 
 def uv_command() -> list[str]:
