@@ -5,7 +5,7 @@
     BUNDLE/lock.txt        a copy of the lock
     BUNDLE/wheels/*.whl    the wheels of the lock that the target's image lacks, and this package's own
 
-Two builds of one lock and one source tree give the same manifest.
+The folder in which bundles lie holds install.py, too. Two builds of one lock and one source tree give the same manifest.
 """
 
 from __future__ import annotations
@@ -88,6 +88,7 @@ def build(
     shutil.copyfile(target.lock, staging / "lock.txt")
     shutil.rmtree(final, ignore_errors=True)
     staging.rename(final)
+    shutil.copyfile(INSTALLER, out / "install.py")  # one that is found beside all bundles
     return Built(final, manifest, {name: each.version for name, each in locked.items() if name not in found})
 
 

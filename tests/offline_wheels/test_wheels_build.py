@@ -196,6 +196,7 @@ def test_a_bundle_holds_what_the_image_lacks_and_no_more(index: Path, project: P
     write_lock(target, project, wheels[0], wheels[3], *(tmp_path / path.name for path in wheels[1:3]))
     built = build(target, tmp_path / "out", project=project, say=lambda _: None)
     assert sorted(path.name for path in built.folder.iterdir()) == ["install.py", "lock.txt", "manifest.json", "wheels"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["here", "install.py"]
     names = sorted(path.name.partition("-")[0] for path in (built.folder / "wheels").iterdir())
     assert names == ["mine", "tiny_low", "tiny_new"]
     assert built.left_out == {"tiny-cudnn": "9", "tiny-torch": "2.0"}
