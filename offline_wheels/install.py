@@ -284,25 +284,27 @@ class Bundle(NamedTuple):
         return self.folder / "wheels" / entry["file"], entry
 
 
-def find_bundles(folders: Iterable[Path]) -> list[Bundle]:
-    """The bundles in these folders and at most two levels below them. Refused if there is none or a manifest cannot be read."""
+def find_bundles(folders: Iterable[Path]) -> tuple[list[Bundle], list[str]]:
+    """The bundles in these folders and at most two levels below, and a line on each that cannot be read, or that there is none."""
     found: list[Bundle] = []
+    problems: list[str] = []
     for folder in folders:
-        manifests = [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(depth + "manifest.json"))]
         read = []
-        for path in manifests:
+        for path in [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(depth + "manifest.json"))]:
             try:
                 manifest = json.loads(path.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
-                raise Refused(f"{path}: cannot be read ({_first_line(error)}); upload the bundle again") from error
-            if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-                raise Refused(f"{path}: not a manifest of format {FORMAT}; use the install.py that lies beside it")
-            read.append(Bundle(path.parent, manifest))
+                problems.append(f"{path}: cannot be read ({_first_line(error)}); upload the bundle again")
+                continue
+            if isinstance(manifest, dict) and manifest.get("format") == FORMAT:
+                read.append(Bundle(path.parent, manifest))
+            else:
+                problems.append(f"{path}: not a manifest of format {FORMAT}; use the install.py that lies beside it")
         found += sorted(read, key=lambda bundle: bundle.manifest["rank"])
-    if not found:
+    if not found and not problems:
         names = ", ".join(str(folder) for folder in folders)
-        raise Refused(f"no manifest.json in {names}; attach the data set that `make kaggle-bundle` made")
-    return found
+        problems.append(f"no manifest.json in {names}; attach the data set with the wheels")
+    return found, problems
 
 
 def driver_version() -> str:
@@ -480,7 +482,7 @@ def try_imports(entries: list[str], staging: Path, deadline: float) -> str:
 def install_bundle(
     bundle: Bundle, prefix: Path, deadline: float, check_driver: bool, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Installs what a bundle has and this machine lacks; what to report on it. Refused, Failed."""
+    """Installs what a bundle has and this machine lacks; returns what to report on it. Refused, Failed."""
     driver = driver_version() if check_driver else None
     check_machine(bundle.manifest, driver)
     versions, requires = installed_packages(prefix)
@@ -513,10 +515,12 @@ def install_bundle(
     )
     try:
         prefix.mkdir(parents=True, exist_ok=True)
+        for left in prefix.glob(".partial-*"):  # by processes that were killed
+            if not Path("/proc", left.name.partition("-")[2]).exists():
+                shutil.rmtree(left, ignore_errors=True)
         check_disk(bundle.name, prefix, sum(wheel["unpacked"] for wheel in wheels))
         check_wheels(bundle, chosen, deadline)
         staging = prefix / f".partial-{os.getpid()}"
-        shutil.rmtree(staging, ignore_errors=True)
         try:
             staging.mkdir()
             unpack(bundle, chosen, staging, deadline)
@@ -551,26 +555,27 @@ def install(
     `seconds` is the time for everything. A bundle that others follow gets three quarters of what is left, so that they have some.
     """
     start = time.monotonic()
-    passed_over: list[str] = []
     result: dict[str, Any] = {"ok": False, "target": None, "path": None, "installed": [], "warnings": []}
-    code, error = 2, None
-    try:
-        bundles = find_bundles(folders)
-    except Refused as refusal:
-        bundles, error = [], str(refusal)
+    code = 2
+    bundles, passed_over = find_bundles(list(folders))
     for index, bundle in enumerate(bundles):
         left = start + seconds - time.monotonic()
         share = SHARE if index + 1 < len(bundles) else 1.0
         try:
             result.update(install_bundle(bundle, prefix.resolve(), time.monotonic() + left * share, check_driver, say), ok=True)
-            code, error = 0, None
+            code = 0
             break
-        except (Refused, Failed) as problem:
-            code = 1 if isinstance(problem, Failed) else code
-            passed_over.append(str(problem))
-            error = " | ".join(passed_over)
-            say(str(problem))
-    result.update(seconds=round(time.monotonic() - start, 2), error=error, passed_over=passed_over)
+        except Refused as refusal:
+            passed_over.append(str(refusal))
+        except Failed as failure:
+            code = 1
+            passed_over.append(str(failure))
+        except Exception as error:  # a manifest of another shape, a machine of a kind never seen: the next bundle may still do
+            code = 1
+            passed_over.append(f"{bundle.folder}: {type(error).__name__}: {_first_line(error)}; upload the bundle again")
+        say(passed_over[-1])
+    result.update(seconds=round(time.monotonic() - start, 2), passed_over=passed_over)
+    result["error"] = None if result["ok"] else " | ".join(passed_over)
     return code, result
 
 

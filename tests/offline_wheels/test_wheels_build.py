@@ -294,7 +294,7 @@ def test_the_glibc_that_is_needed_is_the_oldest_of_a_wheel_and_the_newest_of_all
 
 
 def test_a_bundle_is_verified_as_the_notebook_uses_it(index: Path, project: Path, tmp_path: Path) -> None:
-    target = make_target(gpu_imports=["tiny_none"], min_driver=1)
+    target = make_target(gpu_imports=["tiny_none", "tiny_low"], min_driver=1)
     write_lock(target, project, make_wheel(index, "tiny-low"))
     build(target, tmp_path / "out", project=project, say=lambda _: None)
     lines: list[str] = []
@@ -305,7 +305,8 @@ def test_a_bundle_is_verified_as_the_notebook_uses_it(index: Path, project: Path
     assert "ok: install.py put 2 packages into a fresh environment" in said
     assert "ok: pip check has nothing to say" in said
     assert "ok: import mine" in said
-    assert "not verified here: import tiny_none: no NVIDIA driver" in said
+    assert "not verified here: import tiny_none: ModuleNotFoundError: No module named 'tiny_none' (no NVIDIA driver)" in said
+    assert "not verified here: what tiny_low does on a GPU (no NVIDIA driver)" in said
     # and by hand, where there is no other package
     assert run_installer(tmp_path / "out", prefix=tmp_path / "prefix", options=("--no-driver-check",))[1]["installed"] == [
         "mine==0.3",

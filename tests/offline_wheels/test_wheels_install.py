@@ -214,6 +214,8 @@ def test_the_installer_dies_with_the_process_that_started_it(
         process.wait(10)
     wait_until(lambda: gone(int(mark.read_text())))
     assert left_in(prefix) == ([] if signum == signal.SIGTERM else [f".partial-{process.pid}"])
+    report = run_installer(bundle, prefix=prefix)[1]  # the next one clears up
+    assert left_in(prefix) == [Path(report["path"]).name]
 
 
 def test_a_module_that_cannot_be_imported_fails_the_bundle_and_leaves_nothing(tmp_path: Path, wheels: Path, prefix: Path) -> None:
@@ -278,6 +280,16 @@ def test_a_folder_without_a_readable_manifest_is_refused(tmp_path: Path, prefix:
     assert (code, report["ok"]) == (2, False)
     assert str(folder) in report["error"]
     assert said in report["error"]
+
+
+def test_a_bundle_that_cannot_be_read_does_not_keep_another_from_being_used(tmp_path: Path, wheels: Path, prefix: Path) -> None:
+    for name, text in {"cut": '{"form', "other": json.dumps({"format": 1, "target": "other", "rank": 0})}.items():
+        (tmp_path / "set" / name).mkdir(parents=True)
+        (tmp_path / "set" / name / "manifest.json").write_text(text)
+    make_bundle(tmp_path / "set" / "good", {make_wheel(wheels, "tiny-top"): ()})
+    code, report = run_installer(tmp_path / "set", prefix=prefix)
+    assert (code, report["target"], report["error"], len(report["passed_over"])) == (0, "good", None, 2)
+    assert "other: KeyError" in report["passed_over"][1]
 
 
 def test_settings_of_pip_and_uv_on_the_machine_do_not_count(
