@@ -285,7 +285,7 @@ class Bundle(NamedTuple):
 
 
 def find_bundles(folders: Iterable[Path]) -> tuple[list[Bundle], list[str]]:
-    """The bundles in these folders and at most two levels below, and a line on each that cannot be read, or that there is none."""
+    """The bundles in these folders and at most two levels below, and a line on each that cannot be read or if there is none."""
     found: list[Bundle] = []
     problems: list[str] = []
     for folder in folders:
