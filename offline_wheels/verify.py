@@ -1,6 +1,6 @@
 """Verifies a bundle as the notebook uses it: a fresh environment, no network, the bundle's own install.py, `pip check`, imports.
 
-What this machine cannot show is said, a line each: without a GPU that is the import of what needs one.
+What this machine cannot show is said, a line each: without a GPU that is what needs one.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import offline_wheels.build as build_module
 from offline_wheels import __main__ as command_line
 from offline_wheels import target as targets
 from offline_wheels.build import build, oldest_glibc, summary
-from offline_wheels.lock import inputs_digest, is_in_step, make_lock, read_lock
+from offline_wheels.lock import index_options, inputs_digest, is_in_step, make_lock, read_lock
 from offline_wheels.target import Target, WheelError, load_target, target_names
 from offline_wheels.verify import find_python, verify
 from offline_wheels.wheel import best_wheel, build_own_wheel, read_wheel, sha256_of, tags_of
@@ -176,6 +176,16 @@ def test_uv_locks_the_newest_versions_that_suit_the_image(index: Path, project: 
     assert not is_in_step(make_target(requirements=["tiny-top>=1"], extras=["gpu"], image={"tiny-low": "1.1+cu128"}), project)
     with pytest.raises(WheelError, match=r"uv finds no set of versions: .*tiny-none"):
         make_lock(make_target(requirements=["tiny-none"]), project=project)
+
+
+def test_uv_asks_the_index_of_pip_and_that_of_torch_for_the_build_of_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_NO_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.invalid/simple")
+    options = index_options("https://torch.invalid/{build}", make_target(torch_build="cu128"))
+    assert options[:4] == ["--default-index", "https://mirror.invalid/simple", "--index", "https://torch.invalid/cu128"]
+    monkeypatch.setenv("UV_DEFAULT_INDEX", "https://own.invalid/simple")
+    assert index_options("", make_target()) == []
 
 
 # --- bundles ---
