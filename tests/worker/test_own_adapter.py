@@ -27,6 +27,7 @@ from solver.model.load import load_base
 from solver.model.lora import LoraShape
 from solver.report.observer import SilentObserver
 from solver.run.identity import identity_of
+from solver.run.run_facts import Identity
 from solver.run.ledger import Ledger
 from solver.run.pipeline import run
 from solver.run.types import RunOptions
@@ -159,7 +160,7 @@ def test_a_run_is_another_one_with_another_adapter(tiny_base: Path, adapter: Pat
     assert mine == identity_of(tasks, settings, tiny_base, None, other)
     (other / WEIGHTS).write_bytes((other / WEIGHTS).read_bytes()[:-1] + b"\x01")
     for theirs in (identity_of(tasks, settings, tiny_base, None), identity_of(tasks, settings, tiny_base, None, other)):
-        difference = theirs.difference(mine.rows())
+        difference = theirs.difference(Identity.of(mine.rows()))
         assert difference is not None
         assert f"adapter = {adapter_identity(adapter)}" in difference
 
