@@ -27,9 +27,9 @@ from solver.model.load import load_base
 from solver.model.lora import LoraShape
 from solver.report.observer import SilentObserver
 from solver.run.identity import identity_of
-from solver.run.run_facts import Identity
 from solver.run.ledger import Ledger
 from solver.run.pipeline import run
+from solver.run.run_facts import Identity
 from solver.run.types import RunOptions
 from solver.train.lora import LoraTrainer
 from solver.train.peft import PeftTrainer
