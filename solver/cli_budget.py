@@ -46,10 +46,6 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE.md", help="Write the table into this document, between the markers of the machine."),
     ] = None,
-    picture: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw step times, and the steps a task gets in 12 hours, by length.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON instead.")] = False,
     stored: Annotated[
         bool,
         typer.Option("--stored", help="Measure nothing. Show the stored profile, or the estimate, for --machine and --model."),
@@ -89,7 +85,6 @@ def profile(
         lines_about,
         notes,
         profile_tables,
-        records,
         rewrite_table,
     )
 
@@ -117,22 +112,15 @@ def profile(
         found = measure(options, lambda line: typer.echo(line, err=True))
     if out is not None or not stored:
         save_profile(out or Path("profile.json"), found)
-    if as_json:
-        typer.echo(json.dumps(records(found), indent=1))
-    else:
-        console = Console()
-        for line in lines_about(found):
-            typer.echo(line)
-        console.print(*profile_tables(found))
-        for line in notes(found):
-            typer.echo(line)
-        if old is not None:
-            _warn_of_differences(old, found)
-            console.print(comparison_table(found, old))
-    if picture is not None:
-        from solver.report.curves import plot_profile
-
-        plot_profile(found, picture, lambda line: typer.echo(line, err=True))
+    console = Console()
+    for line in lines_about(found):
+        typer.echo(line)
+    console.print(*profile_tables(found))
+    for line in notes(found):
+        typer.echo(line)
+    if old is not None:
+        _warn_of_differences(old, found)
+        console.print(comparison_table(found, old))
     if table is not None:
         rewrite_table(table, found)
 

@@ -1,4 +1,4 @@
-"""Pictures: the curves of a training, the held-out accuracy of its checkpoints, and the step times of a profile.
+"""Pictures: the curves of a training, and the held-out accuracy of its checkpoints.
 
 A picture that cannot be drawn is reported in one line and left out, so that it never ends the work it would show.
 """
@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from solver.budget.profile import Profile
-from solver.report.profile_table import COMPETITION_HOURS, COMPETITION_TASKS, steps_a_task
 from solver.report.scores import HeldOutRow, wilson
 
 Report = Callable[[str], None]
@@ -79,34 +77,6 @@ def _draw_held_out(figure: Any, rows: Iterable[HeldOutRow]) -> None:
     panel.set_ylabel("greedy answer exact, %")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
-
-
-def plot_profile(profile: Profile, picture: Path, report: Report) -> None:
-    """Seconds of an optimizer step, and steps a task in a competition's hours, over the length of a sequence, as a PNG."""
-    _save(picture, (7, 7), report, lambda figure: _draw_profile(figure, profile))
-
-
-def _draw_profile(figure: Any, profile: Profile) -> None:
-    panels = figure.subplots(2, sharex=True)
-    devices = f"{profile.machine.devices} x " if profile.machine.devices > 1 else ""
-    when = "estimate, not measured" if profile.estimate else f"measured {profile.measured_at[:10]}"
-    panels[0].set_title(f"{profile.model} on {devices}{profile.machine.device}\n{when}")
-    panels[0].set_ylabel("seconds a step")
-    panels[1].set_ylabel(f"steps a task\n({COMPETITION_TASKS} tasks, {COMPETITION_HOURS} hours)")
-    panels[1].set_xlabel("tokens of a sequence")
-    for variant in profile.variants:
-        weights = "all weights" if variant.rank == 0 else f"LoRA rank {variant.rank}"
-        timed = [row for row in variant.rows if row.step_seconds]
-        curves = [row.step_seconds for row in timed], [steps_a_task(profile.machine, row) for row in timed]
-        for panel, curve in zip(panels, curves, strict=True):
-            label = f"{variant.quantization}: {weights}, {variant.batch} sequences a step"
-            panel.plot([row.tokens for row in timed], curve, marker="o", label=label)
-    for panel in panels:
-        panel.legend()
-        panel.grid(alpha=0.3)
-        if any(variant.points("step_seconds") for variant in profile.variants):  # nothing has no logarithm
-            panel.set_yscale("log")
-            panel.set_xscale("log", base=2)
 
 
 def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:

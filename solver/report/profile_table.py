@@ -1,17 +1,16 @@
-"""Shows profiles: as tables on the screen, between markers in a document, and beside an older profile; as JSON."""
+"""Shows profiles as tables: on the screen, between markers in a document, and beside an older profile."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from solver.budget.profile import Machine, Profile, Row, Variant, ratios
+from solver.budget.profile import Profile, Row, Variant, ratios
 from solver.errors import InputError
 from solver.textfile import read_text
 
@@ -23,26 +22,14 @@ COLUMNS = (  # "10 steps" and "1000 steps" as Barbadillo's tables of training on
     "MFU",
     "10 steps (min)",
     "1000 steps (h)",
-    "steps a task in 12 h",
     "prefill tokens/s",
     "decode tokens/s",
     "search nodes/s",
     "peak GB",
 )
-COMPETITION_HOURS, COMPETITION_TASKS = 12, 240  # of a Kaggle kernel of the ARC Prize, and the tasks that it gets
 
 
-def steps_a_task(machine: Machine, row: Row) -> int | None:
-    """How many optimizer steps of this length each of `COMPETITION_TASKS` gets in `COMPETITION_HOURS` hours on all devices.
-
-    An upper bound: nothing is left for answers. None if the step was not measured.
-    """
-    if not row.step_seconds:
-        return None
-    return int(COMPETITION_HOURS * 3600 * machine.devices / (COMPETITION_TASKS * row.step_seconds))
-
-
-def cells(machine: Machine, variant: Variant, row: Row) -> list[str]:
+def cells(variant: Variant, row: Row) -> list[str]:
     """One row of the table, in the order of `COLUMNS`; a dash for what was not measured."""
     step = row.step_seconds
     prefill = row.prefill_seconds
@@ -54,7 +41,6 @@ def cells(machine: Machine, variant: Variant, row: Row) -> list[str]:
         "-" if row.mfu is None else f"{row.mfu:.1%}",
         _number(10 * step / 60 if step else None),
         _number(1000 * step / 3600 if step else None),
-        _number(steps_a_task(machine, row)),
         _number(row.tokens / prefill if prefill else None),
         _number(row.decode_rate),
         _number(row.search_rate),
@@ -62,43 +48,12 @@ def cells(machine: Machine, variant: Variant, row: Row) -> list[str]:
     ]
 
 
-def records(profile: Profile) -> list[dict[str, Any]]:
-    """The table for programs: one record for each quantisation and length. None stands for what was not measured."""
-    machine, model = profile.machine, profile.model
-    return [
-        {
-            "machine": machine.device,
-            "devices": machine.devices,
-            "model": model.name,
-            "parameters": model.parameters,
-            "context": variant.context or None,
-            "quantization": variant.quantization,
-            "dtype": variant.dtype,
-            "trainer": variant.trainer,
-            "rank": variant.rank,
-            "sequences_a_step": variant.batch,
-            "tokens": row.tokens,
-            "seconds_of_10_steps": None if row.step_seconds is None else 10 * row.step_seconds,
-            "hours_of_1000_steps": None if row.step_seconds is None else 1000 * row.step_seconds / 3600,
-            "steps_a_task_in_12_hours": steps_a_task(machine, row),
-            "tokens_a_second": variant.batch * row.tokens / row.step_seconds if row.step_seconds else None,
-            "peak_memory_bytes": row.peak_memory,
-            "estimate": profile.estimate,
-            "note": row.note,
-        }
-        for variant in profile.variants
-        for row in variant.rows
-    ]
-
-
 def _number(value: float | None) -> str:
-    """Three significant digits, and all of a whole number below 100,000."""
+    """Three significant digits, and no fewer than a whole number has."""
     if value is None:
         return "-"
     if value >= 1e6:
         return f"{value / 1e6:.3g}M"
-    if value >= 1e5:
-        return f"{value / 1e3:.0f}k"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -113,19 +68,15 @@ def lines_about(profile: Profile) -> Iterator[str]:
         yield f"NOT MEASURED, an {profile.derivation}"
     else:
         yield f"measured {profile.measured_at}, commit {profile.commit or 'unknown'}"
-    share = f"{COMPETITION_HOURS} hours shared by {COMPETITION_TASKS} tasks"
-    yield f"steps a task in 12 h: {share} on {machine.devices} device{'s' * (machine.devices > 1)}, nothing left for answers"
     if machine.peak_flops is not None and machine.bandwidth is not None:
         peak = f"{machine.peak_flops / 1e12:.3g} TFLOP/s and {machine.bandwidth / 1e9:.3g} GB/s"
         yield f"MFU is of {machine.peak_flops / 1e12:.3g} TFLOP/s; the device has {peak} ({machine.source})"
     for v in profile.variants:
         weights = "all weights" if v.rank == 0 else f"LoRA of rank {v.rank}"
-        context = f"; a context of {v.context:,} tokens" if v.context else ""
         yield (
-            f"{v.quantization}: {v.dtype}{context}; trainer {v.trainer}, {weights}, {v.batch} sequences a step; "
-            f"engine {v.engine}, {v.views} prompts together; {v.start_seconds:.1f} s until a worker is ready "
-            f"(imports {v.import_seconds:.1f}, model {v.load_seconds:.1f}"
-            f", trainer {v.trainer_seconds:.1f}, engine {v.engine_seconds:.1f}); "
+            f"{v.quantization}: {v.dtype}; trainer {v.trainer}, {weights}, {v.batch} sequences a step; engine {v.engine}, "
+            f"{v.views} prompts together; {v.start_seconds:.1f} s until a worker is ready (imports {v.import_seconds:.1f}, model "
+            f"{v.load_seconds:.1f}, trainer {v.trainer_seconds:.1f}, engine {v.engine_seconds:.1f}); "
             f"a fit takes {v.fit_seconds:.2f} s besides its steps"
         )
 
@@ -147,7 +98,7 @@ def profile_tables(profile: Profile) -> Iterator[Table]:
                 column.replace(" ", "\n").replace("tokens/s", "tok/s"), justify="right", vertical="bottom", no_wrap=True
             )
         for row in variant.rows:
-            table.add_row(*cells(profile.machine, variant, row)[1:], style="dim" if profile.estimate else "")
+            table.add_row(*cells(variant, row)[1:], style="dim" if profile.estimate else "")
         yield table
 
 
@@ -166,7 +117,7 @@ def comparison_table(new: Profile, old: Profile) -> Table:
 
 def markdown(profile: Profile) -> str:
     """The profile as a Markdown table. If the numbers were not measured, their columns say "estimate"."""
-    rows = [cells(profile.machine, variant, row) for variant in profile.variants for row in variant.rows]
+    rows = [cells(variant, row) for variant in profile.variants for row in variant.rows]
     suffix = ", estimate" if profile.estimate else ""
     head = [*COLUMNS[:2], *(f"{column}{suffix}" for column in COLUMNS[2:])]
     table = [_line(head), _line(["---", *["---:"] * (len(COLUMNS) - 1)]), *map(_line, rows)]

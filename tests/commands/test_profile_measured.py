@@ -109,15 +109,6 @@ def test_bad_arguments_are_refused_in_one_line(arguments: list[str], words: str)
     assert len(result.output.splitlines()) == 1
 
 
-def test_the_stored_profile_as_json_and_as_a_picture(tmp_path: Path) -> None:
-    picture = tmp_path / "steps.png"
-    result = CliRunner().invoke(app, ["profile", "--stored", "--machine", "cpu", "--json", "--picture", str(picture)])
-    assert result.exit_code == 0, result.output
-    table = json.loads(result.stdout)
-    assert all(record["steps_a_task_in_12_hours"] > 0 for record in table)
-    assert picture.read_bytes().startswith(b"\x89PNG")
-
-
 def test_the_stored_profile_is_shown_without_measuring(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["profile", "--stored", "--machine", "kaggle-l4x4", "--out", str(tmp_path / "l4.json")])
     assert result.exit_code == 0

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from solver.budget.prior import stored
-from solver.report.curves import plot_curves, plot_held_out, plot_profile
+from solver.report.curves import plot_curves, plot_held_out
 from solver.report.scores import HeldOutRow
 
 PNG = b"\x89PNG"
@@ -56,14 +55,3 @@ def test_a_picture_that_cannot_be_drawn_is_one_line(tmp_path: Path, monkeypatch:
     plot_held_out([ROW], tmp_path / "held_out.png", lines.append)
     assert (tmp_path / "held_out.png").read_bytes().startswith(PNG)
     assert len(lines) == 3
-
-
-@pytest.mark.parametrize("step_seconds", [0.5, None])
-def test_a_profile_is_drawn_with_and_without_timed_steps(tmp_path: Path, step_seconds: float | None) -> None:
-    profile = stored("kaggle-l4x4")
-    rows = tuple(row.model_copy(update={"step_seconds": step_seconds}) for row in profile.variants[0].rows)
-    profile = profile.model_copy(update={"variants": (profile.variants[0].model_copy(update={"rows": rows}),)})
-    lines: list[str] = []
-    plot_profile(profile, tmp_path / "profile.png", lines.append)
-    assert lines == []
-    assert (tmp_path / "profile.png").read_bytes().startswith(PNG)

@@ -1,6 +1,5 @@
 """Profiles as tables, and the documents around them."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -20,10 +19,8 @@ from solver.report.profile_table import (
     markers,
     notes,
     profile_tables,
-    records,
     replace_between,
     rewrite_table,
-    steps_a_task,
 )
 
 CPU = stored("cpu")
@@ -81,43 +78,19 @@ def test_a_document_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_ten_and_a_thousand_steps_follow_from_one() -> None:
     found = changed(step_seconds=6.0, tokens=1000, prefill_seconds=0.5, peak_memory=2_500_000_000, mfu=0.123)
-    row = dict(zip(COLUMNS, cells(found.machine, found.variants[0], found.variants[0].rows[0]), strict=True))
+    row = dict(zip(COLUMNS, cells(found.variants[0], found.variants[0].rows[0]), strict=True))
     assert row["10 steps (min)"] == "1"
     assert row["1000 steps (h)"] == "1.67"
-    assert row["steps a task in 12 h"] == "30"  # 7,200 steps of six seconds, for 240 tasks
     assert row["tokens/s"] == "667"  # four sequences of a thousand tokens a step
     assert row["prefill tokens/s"] == "2,000"
     assert row["MFU"] == "12.3%"
     assert row["peak GB"] == "2.50"
 
 
-def test_every_device_adds_steps_a_task() -> None:
-    one = stored("kaggle-l4x4")
-    row = one.variants[0].rows[0].model_copy(update={"step_seconds": 6.0})
-    assert one.machine.devices == 4
-    assert steps_a_task(one.machine, row) == 4 * 30
-    assert steps_a_task(one.machine, row.model_copy(update={"step_seconds": None})) is None
-
-
-def test_the_json_has_a_record_for_each_row_with_plain_numbers() -> None:
-    found = changed(step_seconds=6.0, tokens=1000, peak_memory=None, note="no memory")
-    found = found.model_copy(update={"variants": (found.variants[0].model_copy(update={"context": 8192}),)})
-    [record] = json.loads(json.dumps(records(found)))
-    assert record["model"] == CPU.model.name
-    assert record["parameters"] == CPU.model.parameters
-    assert record["context"] == 8192
-    assert record["seconds_of_10_steps"] == 60.0
-    assert record["hours_of_1000_steps"] == pytest.approx(1.667, abs=1e-3)
-    assert record["steps_a_task_in_12_hours"] == 30
-    assert record["peak_memory_bytes"] is None
-    assert record["note"] == "no memory"
-    assert {one["estimate"] for one in records(stored("h200"))} == {stored("h200").estimate}
-
-
 def test_what_was_not_measured_is_a_dash_with_its_reason() -> None:
     names = ("step_seconds", "mfu", "prefill_seconds", "decode_rate", "search_rate", "peak_memory")
     found = changed(**dict.fromkeys(names), note="out of memory")
-    assert set(cells(found.machine, found.variants[0], found.variants[0].rows[0])[2:]) == {"-"}
+    assert set(cells(found.variants[0], found.variants[0].rows[0])[2:]) == {"-"}
     assert "out of memory" in markdown(found)
     assert list(notes(found)) == ["none, 512 tokens: out of memory"]
 
@@ -148,7 +121,7 @@ def test_the_table_fits_eighty_columns_uncut() -> None:
         for variant in stored(machine).variants:
             text = printed(*profile_tables(stored(machine)))
             assert "…" not in text
-            assert all(part in text for row in variant.rows for part in cells(stored(machine).machine, variant, row))
+            assert all(part in text for row in variant.rows for part in cells(variant, row))
 
 
 @pytest.mark.parametrize("machine", ["cpu", "h200", "kaggle-l4x4", "kaggle-t4x2"])
