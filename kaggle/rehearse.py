@@ -1,6 +1,6 @@
 """Runs the real notebook as Kaggle does: its folders under another root, no network, any Python as kernel.
 
-    python kaggle/rehearse.py --solver WHEEL [--wheels DIR] [--python PATH] [--tasks N] [--seconds 300]
+    python kaggle/rehearse.py --bundles dist/kaggle [--python PATH] [--tasks N] [--seconds 300]
 
 `make kaggle-rehearsal` runs it on the 400 ARC-AGI-1 evaluation tasks, in an environment of the packages of Kaggle's image alone.
 It prints what the notebook prints, what is left in the output folder, and the score. The exit code is 0 if the notebook ended
@@ -163,8 +163,7 @@ def lay_out(place: Place, challenges: Mapping[str, Any], solutions: Mapping[str,
 def main() -> int:
     """The command. Gives its exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--solver", type=Path, required=True, help="the folder of the solver's data set")
-    parser.add_argument("--wheels", type=Path, help="the folder of the data set of wheels, if one is attached")
+    parser.add_argument("--bundles", type=Path, required=True, help="the folder with the data sets that bundle.py made")
     parser.add_argument("--python", default=sys.executable, help="the Python of the kernel")
     parser.add_argument("--tasks", type=int, default=400, help="the first so many ARC-AGI-1 evaluation tasks")
     parser.add_argument("--seconds", type=float, default=300, help="the time of the notebook")
@@ -177,10 +176,12 @@ def main() -> int:
     tasks = pick_tasks(load_tasks("arc1:evaluation"), str(options.tasks))
     shutil.rmtree(options.root, ignore_errors=True)
     place = Place(options.root.absolute())
-    attached = {SOLVER: options.solver, **({WHEELS: options.wheels} if options.wheels else {})}
+    folders = {SOLVER: options.bundles / "solver", WHEELS: options.bundles / "wheels"}
+    attached = {slug: folder for slug, folder in folders.items() if folder.is_dir()}
     lay_out(place, {task.id: task.without_answers().to_json() for task in tasks}, {}, attached)
     print(f"network cut off: {'yes' if alone() else 'no, it is not permitted here'}; kernel: {options.python}")
-    done = rehearse(place, {"FIRST_RUN": options.seconds}, options.python, seconds=options.seconds)
+    python = str(Path(options.python).absolute())  # not its target: that would be the Python without the environment
+    done = rehearse(place, {"FIRST_RUN": options.seconds}, python, seconds=options.seconds)
     print(f"the notebook took {done.seconds:.0f} s of {options.seconds:.0f}; left in the output folder: {', '.join(done.left)}")
     flaws = [done.error] if done.error else defects(place.working / "submission.json", tasks)
     if unwanted := set(done.left) - {"submission.json", "logs"}:

@@ -261,7 +261,9 @@ def solver_folder():
         folder = SCRATCH / "solver-package"
         with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(wheel) as packed:
             packed.extractall(folder)  # checks the checksum of every file
-            say(f"the solver is {wheel.name}")
+            with contextlib.suppress(OSError, ValueError, KeyError):  # for the solver's summary.json
+                os.environ["SOLVER_COMMIT"] = json.loads(wheel.with_name("version.json").read_text())["commit"]
+            say(f"the solver is {wheel.name}, commit {os.environ.get('SOLVER_COMMIT') or 'unknown'}")
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         say(f"{wheel} is damaged, or the disk is full: it cannot be unpacked; attach the data set anew", loud=True)
@@ -301,7 +303,7 @@ wheels_path = attempt("installing the wheels", wheels_folder) if solver_path els
 # %%
 def doctor(path):
     """What `solver doctor` finds, by topic; empty if it takes too long. Raises RuntimeError if nothing can run."""
-    ended = run("doctor", [sys.executable, "-m", "solver", "doctor", "--json"], path, min(600, left() / 5), shown=False)
+    ended = run("doctor", [sys.executable, "-m", "solver", "doctor", "--json"], path, min(600, left() / 4), shown=False)
     if ended.code is None:
         say(f"solver doctor was {last_words(ended)}", loud=True)
         return {}
@@ -373,6 +375,7 @@ def keep(out):
     return submission != FALLBACK
 
 
+# %%
 def solve(way, out):
     """One run of the solver. Gives its exit code, None if it was ended."""
     if way.machine is None and tuple(way.path) not in DOCTORS:
