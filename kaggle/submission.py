@@ -304,15 +304,15 @@ wheels_path = attempt("installing the wheels", wheels_folder) if solver_path els
 def doctor(path):
     """What `solver doctor` finds, by topic; empty if it takes too long. Raises RuntimeError if nothing can run."""
     ended = run("doctor", [sys.executable, "-m", "solver", "doctor", "--json"], path, min(600, left() / 4), shown=False)
-    if ended.code is None:
-        say(f"solver doctor was {last_words(ended)}", loud=True)
-        return {}
-    try:
-        text = "".join(ended.lines)
+    text = "".join(ended.lines)
+    try:  # it may have said everything and not have ended
         report = json.loads(text[text.index("{\n") : text.rindex("}") + 1])
         findings = {topic: finding for topic, finding in report["findings"].items() if finding["state"] != "missing"}
     except (ValueError, KeyError, TypeError):
-        raise RuntimeError(f"solver doctor: {last_words(ended)}") from None
+        if ended.code is not None:
+            raise RuntimeError(f"solver doctor: {last_words(ended)}") from None
+        say(f"solver doctor was {last_words(ended)}", loud=True)
+        return {}
     for topic, finding in findings.items():
         say(f"{topic}: {finding['value']} ({finding['state']}{', ' * bool(finding['why'])}{finding['why']})")
     if not report["ready"]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kaggle_machine import BROKEN, Machine
-from rehearse import SOLVER, alone, rehearse
+from kaggle_machine import BROKEN, SECONDS, Machine
+from rehearse import SOLVER, alone, lay_out, rehearse
 
 HANGING = 12  # seconds of a notebook whose solver hangs
 
@@ -109,7 +109,7 @@ def test_attached_wheels_come_before_the_packages_of_the_image(machine: Machine,
 )
 def test_wheels_that_cannot_be_used_are_named_and_passed_over(machine: Machine, report: dict[str, Any]) -> None:
     machine.attach_wheels(**report)
-    seconds = HANGING if "hangs" in report else 30
+    seconds = HANGING if "hangs" in report else SECONDS
     done = machine.run(FIRST_RUN=seconds)
     machine.assert_good(done, seconds)
     assert machine.solved(done)
@@ -266,14 +266,13 @@ def test_the_output_folder_is_tidied(machine: Machine) -> None:
 
 
 def test_missing_challenges_are_a_clear_failure(machine: Machine) -> None:
-    machine.run()
+    lay_out(machine.place, machine.challenges, {}, {})
     for path in (machine.place.root / "kaggle/input").rglob("*test_challenges*"):
         path.rename(path.with_name("arc-agi_training_challenges.json"))
-    (machine.place.working / "submission.json").unlink()
-    done = rehearse(machine.place, {"FIRST_RUN": 30}, environment={"SOLVER_FAULTS": str(machine.faults)}, seconds=30)
+    done = rehearse(machine.place, {}, seconds=SECONDS)
     assert done.error.startswith("FileNotFoundError: no *test_challenges*.json below")
     assert "arc-agi_training_challenges.json" in done.error
-    assert not (done.working / "submission.json").exists()
+    assert done.left == []
 
 
 def test_broken_tasks_and_unknown_fields_get_answers_too(machine: Machine) -> None:
