@@ -187,11 +187,11 @@ def end_group(process):
             process.wait(min(5, TAIL / 4))
 
 
-def save_log(name, lines):
-    """Append lines to a log in the output folder. A log that cannot be written is no failure."""
+def save_log(name, lines, mode="a"):
+    """Write lines to a log in the output folder. A log that cannot be written is no failure."""
     with contextlib.suppress(OSError):
         LOGS.mkdir(exist_ok=True)
-        with (LOGS / name).open("a", encoding="utf-8", errors="replace") as file:
+        with (LOGS / name).open(mode, encoding="utf-8", errors="replace") as file:
             file.writelines(lines)
 
 
@@ -295,6 +295,8 @@ def wheels_folder():
 
 solver_path = attempt("unpacking the solver", solver_folder)
 wheels_path = attempt("installing the wheels", wheels_folder) if solver_path else None
+ALONE = [solver_path]  # what the solver is imported from beside the image's packages, without and with the wheels
+TOGETHER = [solver_path, *filter(None, [wheels_path])]
 
 # %% [markdown]
 # ## What this machine offers
@@ -406,7 +408,7 @@ def solve_somehow(ways):
             code = attempt(f"the way {way.name!r}", solve, way, out)
             for name in ("log.txt", "worker.log", "summary.json"):
                 with contextlib.suppress(OSError):
-                    save_log(f"{out.name}-{name}", [(out / name).read_text(errors="replace")[-1_000_000:]])
+                    save_log(f"{out.name}-{name}", [(out / name).read_text(errors="replace")[-1_000_000:]], "w")
             progress = attempt("reading the answers", keep, out) if (out / "submission.json").exists() else None
             if code == 0:
                 return
@@ -417,9 +419,8 @@ def solve_somehow(ways):
 
 
 if solver_path:
-    here, model = [solver_path], attempt("finding the model", model_folder)
-    as_configured = Way("as configured", [*here, *filter(None, [wheels_path])], None, model, SETTINGS)
-    plain = Way("the image's packages, the model in the wheel, default settings", here, None, None, [])
+    as_configured = Way("as configured", TOGETHER, None, attempt("finding the model", model_folder), SETTINGS)
+    plain = Way("the image's packages, the model in the wheel, default settings", ALONE, None, None, [])
     cpu = plain._replace(name="the same without GPU", machine="cpu")
     attempt("solving", solve_somehow, [as_configured, plain, cpu])
 
@@ -443,10 +444,12 @@ if flaw(published()):
     attempt("writing the fallback submission", publish, FALLBACK)
 if solver_path:
     command = [sys.executable, "-m", "solver", "check", SUBMISSION, CHALLENGES]
-    ended = attempt("solver check", run, "check", command, [solver_path], max(5, left()))
-    if ended and ended.code == 1:
-        say("solver check refuses the submission; the fallback answers replace it", loud=True)
+    ended = attempt("solver check", run, "check", command, TOGETHER, max(5, left()))
+    if ended and ended.code == 1 and any(line.startswith("task ") for line in ended.lines):
+        say("solver check names defects of the submission; the fallback answers replace it", loud=True)
         attempt("writing the fallback submission", publish, FALLBACK)
+    elif ended and ended.code != 0:  # it says nothing about the submission, which was judged above, too
+        say(f"solver check failed: {last_words(ended)}", loud=True)
 attempt("tidying up", tidy)
 problem = flaw(published())
 if problem:

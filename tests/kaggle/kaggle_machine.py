@@ -45,7 +45,7 @@ class Machine:
         self.faults.mkdir()
         self.challenges: dict[str, Any] = {"aaaaaaaa": small_task(), "bbbbbbbb": small_task(2)}
         self.solutions: dict[str, Any] = {}
-        self.plan: dict[str, Any] = {"runs": []}
+        self.plan: dict[str, Any] = {}
         self._parts = folder / "parts"
 
     def attach_solver(self, padding: int = 0) -> Path:

@@ -1,9 +1,11 @@
 """A stand-in for the solver's command line, whose runs fail as they are told. It is packed into a wheel as `solver/__main__.py`.
 
-`SOLVER_FAULTS` names a folder. Its file `plan.json` has one entry for each run, in order; runs beyond them are well-behaved:
+`SOLVER_FAULTS` names a folder. `plan.json` in it says what happens; all of it may be left out:
 
-    {"machine": "cpu"}    the doctor finds these GPUs: "cpu" (none), "t4", "l4", "broken"
-    {"does": WHAT}        a run does this; see `RUNS`
+    {"machine": NAME, "runs": [WHAT, ...], "check": WHAT}
+
+The doctor finds the GPUs of the machine: "cpu" (none), "t4" or "l4"; or it is "broken". Each run does what its entry says (see
+`run`); those beyond the last one solve everything. The check "accepts", "refuses" or "crashes".
 
 Every command appends its arguments to `calls.jsonl` there.
 """
@@ -41,7 +43,8 @@ def run(number: int) -> int:
     out = Path(option("--out"))
     out.mkdir(parents=True, exist_ok=True)
     challenges = json.loads(Path(sys.argv[2]).read_text())
-    does = PLAN["runs"][number] if number < len(PLAN["runs"]) else "solve"
+    runs = PLAN.get("runs", [])
+    does = runs[number] if number < len(runs) else "solve"
     if does == "crash":
         raise RuntimeError("crashed at the start")
     if does == "import vllm":
@@ -85,6 +88,14 @@ def doctor() -> int:
     return 0
 
 
+def check(does: str) -> int:
+    """The last check: it accepts the submission, names a defect, or crashes."""
+    if does == "crashes":
+        raise RuntimeError("the check crashed")
+    print("task aaaaaaaa: is missing" if does == "refuses" else "complete and valid")
+    return 1 if does == "refuses" else 0
+
+
 def main() -> int:
     """The command."""
     calls = FAULTS / "calls.jsonl"
@@ -94,7 +105,7 @@ def main() -> int:
     if sys.argv[1] == "doctor":
         return doctor()
     if sys.argv[1] == "check":
-        return PLAN.get("check", 0)
+        return check(PLAN.get("check", "accepts"))
     return run(sum(json.loads(line)["argv"][0] == "run" for line in earlier))
 
 

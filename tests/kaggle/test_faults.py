@@ -243,12 +243,13 @@ def test_an_invalid_submission_of_the_solver_is_not_taken(machine: Machine) -> N
     assert "the solver's submission is not valid" in done.text
 
 
-def test_what_the_last_check_refuses_is_replaced(machine: Machine) -> None:
-    machine.plan["check"] = 1
+@pytest.mark.parametrize("does", ["refuses", "crashes"])
+def test_the_last_check_counts_only_if_it_names_defects(machine: Machine, does: str) -> None:
+    machine.plan["check"] = does
     done = machine.run()
     machine.assert_good(done)
-    assert not machine.solved(done)
-    assert "solver check refuses" in done.text
+    assert machine.solved(done) == (does == "crashes")
+    assert ("solver check names defects" if does == "refuses" else "the check crashed") in done.text
 
 
 def test_the_output_folder_is_tidied(machine: Machine) -> None:
