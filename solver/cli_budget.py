@@ -46,6 +46,12 @@ def profile(
         Path | None,
         typer.Option(metavar="FILE.md", help="Write the table into this document, between the markers of the machine."),
     ] = None,
+    throughput: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Write the table of step throughput to this file: .json, .md or .png. May be repeated."
+        ),
+    ] = None,
     stored: Annotated[
         bool,
         typer.Option("--stored", help="Measure nothing. Show the stored profile, or the estimate, for --machine and --model."),
@@ -64,11 +70,11 @@ def profile(
 
     The command measures seconds per optimizer step, tokens/s of training, prefill, decoding and search, peak memory, and the
     start of a worker. It does so for each quantisation and length, with the trainer and the engine that a run would use. To
-    plan a run with the result: solver run --set budget.profile=FILE.
+    plan a run with the result: solver run --set budget.profile=FILE. A second table says how many steps a task fit 12 hours.
 
     \b
     Examples:
-      solver profile --seconds 60
+      solver profile --seconds 60 --throughput steps.md --throughput steps.png
       solver profile --machine h200 --model PATH --quantization none,nf4 --out h200.json --compare old.json
       solver profile --machine kaggle-l4x4 --model PATH --stored
     """
@@ -87,8 +93,10 @@ def profile(
         profile_tables,
         rewrite_table,
     )
+    from solver.report.throughput import check_throughput_files, throughput_table, write_throughput
 
     settings = load_settings(machine, recipe, set_ or ())
+    check_throughput_files(throughput or ())
     if out is not None or not stored:
         check_place(out or Path("profile.json"))
     if table is not None:
@@ -115,7 +123,7 @@ def profile(
     console = Console()
     for line in lines_about(found):
         typer.echo(line)
-    console.print(*profile_tables(found))
+    console.print(*profile_tables(found), throughput_table(found))
     for line in notes(found):
         typer.echo(line)
     if old is not None:
@@ -123,6 +131,8 @@ def profile(
         console.print(comparison_table(found, old))
     if table is not None:
         rewrite_table(table, found)
+    for path in throughput or ():
+        write_throughput(path, found, lambda line: typer.echo(line, err=True))
 
 
 def dry_run(

@@ -160,6 +160,18 @@ def test_check_names_every_defect_on_its_own_line(files: Path) -> None:
         assert any(all(word in line for word in words) for line in lines), (words, lines)
 
 
+def test_check_asks_for_answers_to_a_task_that_cannot_be_read(files: Path) -> None:
+    broken = CHALLENGES | {"aaaa0003": {**TASK, "test": [{"input": [[10]]}]}}
+    (files / "challenges.json").write_text(json.dumps(broken))
+    result = runner("check", files / "submission.json", files / "challenges.json")
+    assert result.exit_code == 1
+    assert result.stdout == "task aaaa0003: is missing\n"
+    assert "aaaa0003: test pair 0 input: cell (row 0, column 0) is 10" in result.stderr
+    submission = json.loads((files / "submission.json").read_text()) | {"aaaa0003": [attempts([[1]])]}
+    (files / "submission.json").write_text(json.dumps(submission))
+    assert runner("check", files / "submission.json", files / "challenges.json").exit_code == 0
+
+
 def test_check_accepts_the_fallback_for_a_named_set(tmp_path: Path) -> None:
     tasks = load_tasks("arc2:evaluation")
     write_submission(tmp_path / "submission.json", fallback_submission(tasks))

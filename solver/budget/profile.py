@@ -88,6 +88,7 @@ class Variant(_Part):
     batch: int = Field(ge=1)  # sequences an optimizer step
     views: int = Field(ge=1)  # prompts that are read and answered together
     checkpointing: bool = False
+    context: int = Field(0, ge=0)  # tokens of the longest sequence; 0: unknown
     import_seconds: Seconds  # a fresh process until torch and the libraries are imported
     load_seconds: Seconds  # the base model, from disk to device
     trainer_seconds: Seconds  # making the trainer

@@ -177,6 +177,7 @@ def _variant(
             batch=settings.train.batch_sequences,
             views=full_plan(settings).views,
             checkpointing=settings.train.checkpointing,
+            context=base.context,
             import_seconds=imports,
             load_seconds=loading,
             trainer_seconds=training,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
 
 from solver.errors import InputError
@@ -15,7 +16,7 @@ from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
 from solver.model.load import Base, one_line, share
 from solver.model.memory import is_out_of_memory
-from solver.model.support import VERIFIED, attention_refusal
+from solver.model.support import VERIFIED, VERIFIED_WITH, attention_refusal
 
 SHORT_LENGTH = 64  # tokens of the sequences that every model is tried on
 MAX_LENGTH = 4096  # tokens of the sequences for models whose layers have a window, at most
@@ -32,7 +33,8 @@ def check_model(base: Base) -> None:
     """
     config = base.model.config
     why = attention_refusal(config.to_dict(), base.context)
-    known = config.get_text_config().model_type in VERIFIED or (base.path / "codec.json").exists()
+    verified = transformers.__version__.startswith(f"{VERIFIED_WITH}.") and config.get_text_config().model_type in VERIFIED
+    known = verified or (base.path / "codec.json").exists()
     if not why and not known:
         why = trial(base.model, base.device, base.context)
         why = why and f"models of the kind {config.model_type} are not supported: {why}"

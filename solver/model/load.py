@@ -260,6 +260,7 @@ def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
                 )
         except Exception as error:  # transformers may raise anything for a bad folder
             raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
+    model.tie_weights()  # transformers 5.0 leaves that to whoever loads weights
     model.requires_grad_(False)
     return model.eval()
 

@@ -2,8 +2,9 @@
 
 The engine replaces the attention of transformers' models by its own: full causal attention over a cache of shared prompts. That
 gets the queries, keys and values of each layer and nothing else, so it is exact if a layer's attention needs nothing else.
-`VERIFIED` and `UNSUPPORTED` are model types for which `tests/infer/test_architectures.py` compared both on small random models.
-For other types, a trial (`infer.trial`) decides when the model is loaded.
+`VERIFIED` and `UNSUPPORTED` are model types for which `tests/infer/test_architectures.py` compared both on small random models. A
+trial when the model is loaded (`infer.trial`) decides on types in neither, and on all types if another release of transformers is
+installed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ def _words(*lines: str) -> frozenset[str]:
     return frozenset(word for line in lines for word in line.split())
 
 
+VERIFIED_WITH = "5.17"  # the release of transformers that was compared: in 5.0 GPT-2 and others fail
 VERIFIED = _words(
     "apertus arcee aria_text biogpt bitnet cohere cohere2 cohere2_moe ctrl cwm dots1 ernie4_5 ernie4_5_moe exaone4 exaone_moe",
     "flex_olmo fuyu gemma gemma3_text glm glm4 glm4_moe gpt-sw3 gpt2 gpt_bigcode gpt_neox granite granitemoe granitemoeshared",

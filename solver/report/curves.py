@@ -1,4 +1,4 @@
-"""Pictures: the curves of a training, and the held-out accuracy of its checkpoints.
+"""Pictures: the curves of a training, the held-out accuracy of its checkpoints, and the steps that fit the time of a machine.
 
 A picture that cannot be drawn is reported in one line and left out, so that it never ends the work it would show.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,26 @@ def _draw_held_out(figure: Any, rows: Iterable[HeldOutRow]) -> None:
     panel.set_ylabel("greedy answer exact, %")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
+
+
+def plot_throughput(curves: Mapping[str, Sequence[tuple[int, float]]], title: str, picture: Path, report: Report) -> None:
+    """Steps a task over tokens a sequence, a line for each name, both axes logarithmic, as a PNG."""
+    _save(picture, (7, 4), report, lambda figure: _draw_throughput(figure, curves, title))
+
+
+def _draw_throughput(figure: Any, curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
+    panel = figure.subplots()
+    for name, points in curves.items():
+        panel.loglog([tokens for tokens, _ in points], [steps for _, steps in points], marker="o", label=name)
+    lengths = sorted({tokens for points in curves.values() for tokens, _ in points})
+    panel.set_xticks(lengths, [f"{tokens:,}" for tokens in lengths])
+    panel.minorticks_off()
+    panel.set_xlabel("tokens a sequence")
+    panel.set_ylabel("steps a task")
+    panel.set_title(title, fontsize="medium")
+    panel.grid(alpha=0.3)
+    if curves:
+        panel.legend()
 
 
 def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:

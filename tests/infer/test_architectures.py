@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,14 @@ from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from solver.errors import InputError
 from solver.infer.cache import SharedPrefixCache
 from solver.infer.forward import Forward
-from solver.infer.trial import trial
+from solver.infer.trial import check_model, trial
 from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
 from solver.model.load import share
-from solver.model.support import UNSUPPORTED, VERIFIED, attention_refusal
+from solver.model.support import UNSUPPORTED, VERIFIED, VERIFIED_WITH, attention_refusal
 
 CONTEXT, WINDOW = 64, 16  # tokens
 CPU = torch.device("cpu")
@@ -132,6 +135,18 @@ def test_the_engine_gives_the_models_own_numbers_or_refuses_it(kind: str, window
         assert found < EXACT
     elif not refused(model):  # the model is in neither list, so the trial decides; it must be right
         assert (trial(model, CPU, CONTEXT) == "") == (found < EXACT and trained(model) < EXACT)
+
+
+def test_with_another_transformers_nothing_counts_as_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pins = Path(__file__).parents[2] / "requirements/cpu.txt"
+    assert f"\ntransformers=={VERIFIED_WITH}." in pins.read_text()
+    monkeypatch.setattr("solver.infer.trial.trial", lambda *_: "other numbers")
+    base: Any = SimpleNamespace(model=tiny("llama", 2 * CONTEXT), path=tmp_path, device=CPU, context=CONTEXT)
+    monkeypatch.setattr("transformers.__version__", f"{VERIFIED_WITH}.1")
+    check_model(base)
+    monkeypatch.setattr("transformers.__version__", "5.0.0")
+    with pytest.raises(InputError, match="models of the kind llama are not supported: other numbers"):
+        check_model(base)
 
 
 @torch.inference_mode()
