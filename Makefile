@@ -8,7 +8,7 @@
 # make profile  measure this machine, which must be idle, and rewrite the tables of docs/profiles.md, estimates of other machines included
 # make kaggle-notebook   generate kaggle/submission.ipynb from kaggle/submission.py
 # make kaggle-bundle     build the folders to upload to Kaggle: KAGGLE_USER=NAME, and TARGET=NAME for offline wheels
-# make kaggle-rehearsal  run the notebook without network, with the packages of Kaggle's image alone: 400 tasks in 5 minutes
+# make kaggle-rehearsal  run the notebook without network, with the packages of Kaggle's image and offline wheels: 400 tasks in 5 minutes
 # The virtual environments are made at first use and again when their lock or pyproject.toml changes.
 
 SHELL := bash
@@ -71,7 +71,7 @@ kaggle-bundle: .venv/stamp
 	@$(BIN)/python kaggle/bundle.py --user $(KAGGLE_USER) --target "$(TARGET)"
 
 kaggle-rehearsal: .venv/stamp .venv-kaggle/stamp
-	@$(BIN)/python kaggle/bundle.py --target "$(TARGET)"
+	@$(BIN)/python kaggle/bundle.py --target "$(or $(TARGET),cpu)"
 	@$(BIN)/python kaggle/rehearse.py --python .venv-kaggle/bin/python --bundles dist/kaggle
 
 clean:

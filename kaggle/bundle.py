@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -22,24 +21,11 @@ import solver
 from solver.host import commit
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # where a script's own folder stands
+
+from offline_wheels.wheel import build_own_wheel  # noqa: E402
+
 FOLDER = ROOT / "kaggle"
-PACKAGE = ("solver", "pyproject.toml", "README.md", "LICENSE")  # what the wheel is made from
-EPOCH = "1704067200"  # the time of every file in the wheel: the same source makes the same wheel
-
-
-def build_wheel(out: Path) -> Path:
-    """The solver's wheel, built from a copy of the source without what earlier builds left."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in PACKAGE:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, Path(folder) / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, folder)
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        subprocess.run([*command, "--wheel-dir", out, folder], check=True, env=environment)
-    return next(out.glob("solver-*.whl"))
 
 
 def metadata(name: str, user: str, **changes: Any) -> dict[str, Any]:
@@ -54,7 +40,7 @@ def write(path: Path, value: Any) -> None:
 
 def build_solver(out: Path, user: str) -> None:
     """The data set of the solver."""
-    wheel = build_wheel(out)
+    wheel = build_own_wheel(out)
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
     version = {"version": solver.__version__, "commit": commit(), "wheel": wheel.name, "sha256": digest}
     write(out / "version.json", version)

@@ -39,12 +39,6 @@ def test_the_bundles_are_what_kaggle_asks_for(bundles: Path) -> None:
     assert "solver/ in all" in bundle.sizes(bundles)
 
 
-@pytest.mark.soak
-def test_the_same_source_makes_the_same_wheel(bundles: Path, tmp_path: Path) -> None:
-    first = next((bundles / "solver").glob("*.whl"))
-    assert bundle.build_wheel(tmp_path).read_bytes() == first.read_bytes()
-
-
 @pytest.mark.slow
 def test_a_short_rehearsal_solves_tasks(bundles: Path, tmp_path: Path) -> None:
     machine = Machine(tmp_path)
