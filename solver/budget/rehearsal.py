@@ -28,7 +28,7 @@ Fault = Literal["crash", "stuck", "silent", "oom fit", "oom decode", "failed", "
 
 
 @dataclass(frozen=True)
-class Pace:
+class DeviceSpeed:
     """Seconds of each kind of work on one device, from a profile, between whose lengths it is interpolated."""
 
     start: Mapping[str, float]  # creation of a worker until it is ready, by part
@@ -39,15 +39,15 @@ class Pace:
     score: tuple[tuple[int, float], ...]  # tokens -> seconds a prompt
 
     @staticmethod
-    def of(profile: Profile, quantization: str = "none") -> Pace:
-        """The pace of a profile. Raises ValueError if it lacks a phase."""
+    def of(profile: Profile, quantization: str = "none") -> DeviceSpeed:
+        """The speed that a profile tells. Raises ValueError if it lacks a phase."""
         variant = profile.variant(quantization)
         names = ("step_seconds", "prefill_seconds", "decode_rate", "score_seconds")
         curves = [tuple(variant.points(name)) for name in names]
         for name, curve in zip(names, curves, strict=True):
             if not curve:
                 raise ValueError(f"the profile of {profile.machine.device} has no {name}")
-        return Pace(variant.start_parts, variant.fit_seconds, *curves)
+        return DeviceSpeed(variant.start_parts, variant.fit_seconds, *curves)
 
     def step_seconds(self, tokens: int) -> float:
         """One optimizer step on sequences of that length."""
@@ -207,7 +207,7 @@ AFTER_SHARE = 0.35  # of an item's time that a fit leaves to later phases if the
 
 
 def course(
-    pace: Pace, plan: TaskPlan, tokens: int, answers: Sequence[int], slower: float, left: float, keep: float | None = None
+    pace: DeviceSpeed, plan: TaskPlan, tokens: int, answers: Sequence[int], slower: float, left: float, keep: float | None = None
 ) -> Course:
     """A pass with that plan over a task of `tokens` whose answers have `answers` tokens, `slower` times, in `left` seconds.
 

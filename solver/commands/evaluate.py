@@ -117,7 +117,7 @@ def evaluate_held_out(
 ) -> list[HeldOutRow]:
     """Ask every model the same queries and give the rows. With `out`, also write its table and the curve over all of its rows."""
     from solver.pretrain.command import corpora_digest
-    from solver.pretrain.evaluate import Tally, evaluate
+    from solver.pretrain.evaluate import AnswerCounts, evaluate
 
     data = corpora_digest(corpus)
     rows = []
@@ -131,7 +131,7 @@ def evaluate_held_out(
         row = next((r for r in same if 0 <= r.queries - queries < r.families), None)
         if row is None:
             evaluation = evaluate(folder, corpus, cache, queries, seed, report)
-            total = sum(evaluation.tallies.values(), Tally())
+            total = sum(evaluation.tallies.values(), AnswerCounts())
             position = _position(folder)
             row = HeldOutRow(
                 model=_name(model),

@@ -32,7 +32,7 @@ NEW_TOKENS = 128  # at most, that decoding and search are timed on
 MAX_STEPS = 10
 
 
-class _OutOfTime(Exception):
+class _TimeIsUp(Exception):
     """A measurement that the deadline cut."""
 
 
@@ -68,7 +68,7 @@ class Bench:
         for what, part in (("training", self._train), ("inference", self._infer)):
             try:
                 numbers.update(part(tokens, deadline, notes))
-            except _OutOfTime:
+            except _TimeIsUp:
                 notes.append(f"{what}: cut by --seconds")
             except _Failed as failure:
                 notes.append(f"{what}: {failure}")
@@ -108,7 +108,7 @@ class Bench:
         wait_for(self._base.device)
         seconds = time.perf_counter() - began
         if fit.reason == "deadline":
-            raise _OutOfTime
+            raise _TimeIsUp
         if fit.status != "complete":
             raise _Failed("out of memory" if fit.reason == "oom" else fit.reason)
         self._adapter = self._adapter or fit.adapter
@@ -167,7 +167,7 @@ class Bench:
             if result.status == "failed":
                 raise _Failed(result.error)
             if result.status == "cut":
-                raise _OutOfTime
+                raise _TimeIsUp
         return seconds, results
 
     def _id(self) -> str:

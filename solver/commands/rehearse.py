@@ -26,7 +26,7 @@ from solver.budget.planner import full_plan
 from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
 from solver.budget.registry import make_policy
-from solver.budget.rehearsal import MIXES, Noise, Pace, RunRecord, by_mix, describe, fit_noise, summarise
+from solver.budget.rehearsal import MIXES, DeviceSpeed, Noise, RunRecord, by_mix, describe, fit_noise, summarise
 from solver.commands.simulated_disk import SimulatedDisk, SimulatedLedger
 from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
 from solver.config import Settings
@@ -64,14 +64,14 @@ class RehearseOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
+class SharedScene:
     """What all runs of a rehearsal share."""
 
     settings: Settings
     tasks: TaskSet
     workers: int
     budget: float
-    pace: Pace
+    pace: DeviceSpeed
     prior: Prior
     noise: Noise
     mixes: tuple[str, ...]
@@ -109,10 +109,10 @@ def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: N
     }
 
 
-def scene_of(options: RehearseOptions, profile: Profile | None = None) -> Scene:
+def scene_of(options: RehearseOptions, profile: Profile | None = None) -> SharedScene:
     """What all runs by these options share; `profile` saves looking for it again. Raises InputError as `rehearse` does."""
     profile = profile or _profile(options)[0]
-    return Scene(
+    return SharedScene(
         settings=options.settings,
         tasks=rehearsal_tasks(options.tasks),
         workers=profile.machine.devices * options.settings.workers.per_device,
@@ -126,7 +126,7 @@ def scene_of(options: RehearseOptions, profile: Profile | None = None) -> Scene:
 
 
 def one_run(
-    scene: Scene,
+    scene: SharedScene,
     number: int,
     make_executor: Callable[..., Executor] = SimulatedExecutor,
     supervisor: type[Supervisor] = Supervisor,
@@ -221,9 +221,9 @@ def _profile(options: RehearseOptions) -> tuple[Profile, list[str]]:
     return stored(options.machine, None if options.machine in (None, "cpu") else LARGE), []
 
 
-def _pace(profile: Profile, settings: Settings) -> Pace:
+def _pace(profile: Profile, settings: Settings) -> DeviceSpeed:
     try:
-        return Pace.of(profile, settings.model.quantization)
+        return DeviceSpeed.of(profile, settings.model.quantization)
     except ValueError as error:
         raise InputError(str(error)) from None
 
@@ -236,7 +236,7 @@ def _mixes(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-def _records(scene: Scene, runs: int, processes: int) -> Iterator[RunRecord]:
+def _records(scene: SharedScene, runs: int, processes: int) -> Iterator[RunRecord]:
     """Every run's record, in order."""
     if processes == 1 or runs <= CHUNK:
         yield from (one_run(scene, number) for number in range(runs))

@@ -13,7 +13,7 @@ from random import Random
 
 from solver.arc.grid import Grid
 from solver.arc.task import Task
-from solver.budget.rehearsal import Course, Fault, Faults, Noise, Pace, course
+from solver.budget.rehearsal import Course, DeviceSpeed, Fault, Faults, Noise, course
 from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, SharedFit, StartFailed, WorkerFacts
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.types import Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome, TaskWork, WorkItem
@@ -99,7 +99,7 @@ class SimulatedExecutor:
     def __init__(
         self,
         clock: SimulatedClock,
-        pace: Pace,
+        pace: DeviceSpeed,
         sketches: Mapping[str, Sketch],
         dice: Random,
         workers: int = 1,

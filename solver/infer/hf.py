@@ -18,7 +18,7 @@ from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
-from solver.infer.token_choice import Chooser, Sampler, Searcher
+from solver.infer.token_choice import Chooser, Searcher, TokenSampler
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share
@@ -73,7 +73,7 @@ class HFEngine:
         """
 
         def run(group: _Batch[SampleRequest]) -> Iterator[Result]:
-            return self._decode(group, Sampler(group.requests, self._machine), deadline)
+            return self._decode(group, TokenSampler(group.requests, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 

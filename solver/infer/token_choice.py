@@ -40,7 +40,7 @@ class Chooser(Protocol):
         ...
 
 
-class Sampler:
+class TokenSampler:
     """Draws one token per row at its request's temperature (0: the most probable one), among those that the grammar allows.
 
     Random numbers come from a counter-based generator. Its key depends on the request's seed and the number of the sample, and

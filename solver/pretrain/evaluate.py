@@ -34,7 +34,7 @@ MAX_TOKENS = 1024  # of a sequence
 
 
 @dataclass(frozen=True)
-class Tally:
+class AnswerCounts:
     """Counts over queries."""
 
     queries: int = 0
@@ -43,8 +43,8 @@ class Tally:
     right: int = 0  # tokens that are the most probable ones
     nats: float = 0.0  # summed negative log-probability of the tokens
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+    def __add__(self, other: AnswerCounts) -> AnswerCounts:
+        return AnswerCounts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval (Wilson) of the share of exact answers."""
@@ -55,7 +55,7 @@ class Tally:
 class HeldOut:
     """How a model answered: a tally for each corpus, the number of families asked, and the device."""
 
-    tallies: dict[str, Tally]
+    tallies: dict[str, AnswerCounts]
     families: int
     facts: dict[str, str]
 
@@ -74,12 +74,12 @@ def evaluate(model: Path, corpus: Path | None, cache: Path, queries: int, seed: 
     families = len({family for family, _ in asked})
     report(f"{len(asked)} queries of {families} held-out families")
     states, piece = fast_states(base.model)
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, AnswerCounts] = {}
     rows = [BatchRow(number, sequence, 1.0) for number, (_, sequence) in enumerate(asked)]
     for group in micro_batches(rows, piece or 2**16):
         for number, tally in _answers(OutputHead.of(base.model), states, group, base.codec.pad, base.device):
             source = unseen.sources[asked[number][0]]
-            tallies[source] = tallies.get(source, Tally()) + tally
+            tallies[source] = tallies.get(source, AnswerCounts()) + tally
     cuda = base.device.type == "cuda"
     device = torch.cuda.get_device_name(base.device) if cuda else str(base.device)
     return HeldOut(tallies, families, {"device": device, "threads": str(torch.get_num_threads())})
@@ -110,7 +110,7 @@ def _short(store: PairStore, family: int) -> list[int]:
 @torch.no_grad()
 def _answers(
     head: OutputHead, states: States, group: list[BatchRow], pad: int, device: torch.device
-) -> Iterator[tuple[int, Tally]]:
+) -> Iterator[tuple[int, AnswerCounts]]:
     """The slot of each row and the tally of its query, by one forward pass over all rows."""
     batch = collate(group, pad).to(device)
     logits = head(states(batch.ids, batch.places)).float()
@@ -119,4 +119,4 @@ def _answers(
     for row in group:
         mine = batch.owners == row.slot
         count, hits = int(mine.sum()), int(right[mine].sum())
-        yield row.slot, Tally(1, int(hits == count), count, hits, float(nats[mine].sum()))
+        yield row.slot, AnswerCounts(1, int(hits == count), count, hits, float(nats[mine].sum()))

@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_infer.py [--model FOLDER] [--tasks 6] [--fit 0] [--min-prob 0.01] [--samples 8] [--threads 1]
 
 Both sides have the same model in fp32, threads, prompts (8 dihedral views of short ARC-AGI-1 training tasks), thresholds and
-lengths. The references reuse their key/value caches, and `generate` gets the same batches, grouped by length. The script
+lengths. The references reuse their key/value caches, and `generate` gets the same batches, grouped by length; sampling is left
+out for models with cell positions, for which `generate` reads every sequence anew for every token. The script
 asserts that both searches give the same completions. `--fit` fits the model to all tasks together before the search, which is
 not timed: without a fit, few completions are as probable as the thresholds that solvers use. Times are wall clock, for an
 otherwise idle machine; each side warms up first.
@@ -33,6 +34,7 @@ from solver.infer.grammar import STATE, GridMachine
 from solver.infer.hf import HFEngine
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
+from solver.model.positions import for_model, from_start, positions_of
 from solver.train.registry import make_trainer
 from solver.types import NEVER, FitJob, SampleRequest, SearchRequest, TokenIds
 
@@ -45,6 +47,7 @@ class RecursiveSearch:
     def __init__(self, base: Base, min_prob: float) -> None:
         self.model, self.end, self.threshold = base.model, base.codec.end, float(np.log(min_prob))
         self.machine = GridMachine(base.codec.grammar, base.model.config.vocab_size)
+        self.positions = positions_of(base.model.config)
 
     @torch.inference_mode()
     def __call__(self, prompt: TokenIds) -> dict[tuple[int, ...], float]:
@@ -52,12 +55,17 @@ class RecursiveSearch:
         self.completions: dict[tuple[int, ...], float] = {}
         self.cache = DynamicCache(config=self.model.config)
         self.tokens: list[int] = []
-        self._descend(self._next(prompt), 0.0, np.zeros((1, STATE), dtype=np.int16))
+        self.prompt = prompt.tolist()
+        self._descend(self._next(len(prompt)), 0.0, np.zeros((1, STATE), dtype=np.int16))
         return self.completions
 
-    def _next(self, ids: Any) -> np.ndarray:
-        text = torch.tensor(np.asarray(ids, dtype=np.int64))[None]
-        logits = self.model(text, past_key_values=self.cache, use_cache=True, logits_to_keep=1).logits[0, -1]
+    def _next(self, count: int) -> np.ndarray:
+        """Log-probabilities after the last `count` tokens, which the model reads now."""
+        text = torch.tensor([self.prompt + self.tokens])
+        places = for_model(from_start(self.positions, text)[:, -count:])
+        logits = self.model(
+            text[:, -count:], position_ids=places, past_key_values=self.cache, use_cache=True, logits_to_keep=1
+        ).logits[0, -1]
         return torch.log_softmax(logits.float(), -1).numpy()
 
     def _descend(self, logprobs: np.ndarray, total: float, state: np.ndarray) -> None:
@@ -70,7 +78,7 @@ class RecursiveSearch:
             else:
                 below = state.copy()
                 self.machine.advance(below, np.array([token]))
-                self._descend(self._next([token]), reached, below)
+                self._descend(self._next(1), reached, below)
                 self.cache.crop(-1)
             self.tokens.pop()
 
@@ -206,7 +214,9 @@ def main() -> None:
     print(f"{base.parameters} parameters, fp32, {arguments.threads} thread(s), tasks {' '.join(task.id for task in chosen)}")
     if arguments.only != "sampling":
         bench_search(fitted(base, chosen, arguments.fit), chosen, prompts, arguments.min_prob)
-    if arguments.only != "search":
+    if positions_of(base.model.config).by_content:
+        print("sampling: left out, generate reads every sequence anew for every token of this model")
+    elif arguments.only != "search":
         bench_sampling(base, prompts, arguments.samples, arguments.new_tokens)
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.budget.prior import stored
-from solver.budget.rehearsal import MIXES, Faults, Noise, Pace, course, fit_noise, interpolate, summarise
+from solver.budget.rehearsal import MIXES, DeviceSpeed, Faults, Noise, course, fit_noise, interpolate, summarise
 from solver.types import TaskPlan
 
-PACE = Pace.of(stored())
+PACE = DeviceSpeed.of(stored())
 
 
 def test_interpolation_meets_the_points_and_follows_a_power_law_between_and_beyond() -> None:
@@ -31,7 +31,7 @@ def test_a_profile_without_a_phase_is_refused() -> None:
     rows = tuple(row.model_copy(update={"decode_rate": None}) for row in variant.rows)
     broken = profile.model_copy(update={"variants": (variant.model_copy(update={"rows": rows}),)})
     with pytest.raises(ValueError, match="decode_rate"):
-        Pace.of(broken)
+        DeviceSpeed.of(broken)
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 0.8])

@@ -177,13 +177,14 @@ def test_a_gpu_is_named_instead_of_its_cores() -> None:
 
 
 def test_held_out_rows_gather_over_checkpoints(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from solver.pretrain.evaluate import HeldOut, Tally
+    from solver.pretrain.evaluate import AnswerCounts, HeldOut
 
     asked: list[Path] = []
 
     def fake(folder: Path, *rest: Any) -> HeldOut:
         asked.append(folder)
-        return HeldOut({"rearc": Tally(60, 6, 900, 800, 300.0), "arc1": Tally(40, 0, 100, 50, 90.0)}, 50, {"device": "cpu"})
+        counts = {"rearc": AnswerCounts(60, 6, 900, 800, 300.0), "arc1": AnswerCounts(40, 0, 100, 50, 90.0)}
+        return HeldOut(counts, 50, {"device": "cpu"})
 
     monkeypatch.setattr("solver.pretrain.evaluate.evaluate", fake)
     (row,) = evaluate_held_out([tiny_base], None, tmp_path, 90, 0, tmp_path / "out", quiet)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from solver.arc.submission import Submission
 from solver.budget.prior import stored
-from solver.budget.rehearsal import MIXES, Noise, Pace, summarise
+from solver.budget.rehearsal import MIXES, DeviceSpeed, Noise, summarise
 from solver.cli import app
-from solver.commands.rehearse import RehearseOptions, Scene, noise_of, one_run, rehearsal_tasks, rehearse, scene_of
+from solver.commands.rehearse import RehearseOptions, SharedScene, noise_of, one_run, rehearsal_tasks, rehearse, scene_of
 from solver.commands.simulated_executor import SimulatedExecutor
 from solver.config import load_settings
 from solver.errors import InputError
@@ -32,7 +32,7 @@ def options(machine: str = "kaggle-l4x4", *overrides: str, **more: Any) -> Rehea
     return RehearseOptions(machine, settings, **{"tasks": 8, "budget": 1800.0, "runs": 8, "processes": 1, **more})
 
 
-def scene(*overrides: str, **more: Any) -> Scene:
+def scene(*overrides: str, **more: Any) -> SharedScene:
     return scene_of(options(*(("kaggle-l4x4", *overrides)), **more))
 
 
@@ -254,7 +254,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_the_pace_of_every_preset_is_usable() -> None:
     for machine in MACHINES:
-        pace = Pace.of(stored(machine))
+        pace = DeviceSpeed.of(stored(machine))
         assert pace.step_seconds(4000) >= pace.step_seconds(400) > 0
         assert pace.infer_seconds(400, 100, 8, 1) > 0
     assert Noise().sigma > 0

@@ -11,7 +11,7 @@ from solver.codec import grid_codec
 from solver.config import ModelSettings
 from solver.model.load import load_base
 from solver.pretrain import evaluate as module
-from solver.pretrain.evaluate import Tally, evaluate, held_out_queries
+from solver.pretrain.evaluate import AnswerCounts, evaluate, held_out_queries
 from solver.pretrain.store import PairStore, pack
 
 
@@ -42,7 +42,7 @@ def test_tallies_are_those_of_the_ordinary_forward_pass(
     monkeypatch.setattr(module, "held_out", lambda name: name < "4")
     tallies = evaluate(tiny_base, None, tmp_path, 12, 3, lambda _: None).tallies
     base = load_base(tiny_base, ModelSettings(dtype="float32"))
-    expected = Tally()
+    expected = AnswerCounts()
     for _, sequence in held_out_queries(store.select([name < "4" for name in store.names]), base.codec, 12, 3):
         with torch.no_grad():
             logits = base.model(torch.from_numpy(sequence.ids[None].astype("int64"))).logits[0]
@@ -50,7 +50,7 @@ def test_tallies_are_those_of_the_ordinary_forward_pass(
         targets = torch.from_numpy(sequence.ids[1:].astype("int64"))[places]
         loss = torch.nn.functional.cross_entropy(logits[:-1][places], targets, reduction="sum")
         right = int((logits[:-1][places].argmax(-1) == targets).sum())
-        expected += Tally(1, int(right == len(targets)), len(targets), right, float(loss))
+        expected += AnswerCounts(1, int(right == len(targets)), len(targets), right, float(loss))
     assert list(tallies) == ["arc1"]
     tally = tallies["arc1"]
     assert tally.queries == expected.queries
@@ -60,6 +60,6 @@ def test_tallies_are_those_of_the_ordinary_forward_pass(
 
 
 def test_wilson_interval_by_hand() -> None:
-    low, high = Tally(queries=10, exact=5).interval()
+    low, high = AnswerCounts(queries=10, exact=5).interval()
     assert (low, high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
-    assert Tally(queries=10, exact=0).interval()[0] == pytest.approx(0.0, abs=1e-12)
+    assert AnswerCounts(queries=10, exact=0).interval()[0] == pytest.approx(0.0, abs=1e-12)

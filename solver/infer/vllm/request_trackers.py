@@ -78,7 +78,7 @@ class BrokenModel(Exception):
 
 @dataclass(eq=False)
 class SampleTracker:
-    """`n` samples, or the greedy completion. They are those that `token_choice.Sampler` draws, whatever else is in the batch."""
+    """`n` samples, or the greedy completion: those that `token_choice.TokenSampler` draws, whatever else is in the batch."""
 
     request: SampleRequest
     max_tokens: int
