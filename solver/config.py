@@ -221,7 +221,7 @@ def load_settings(machine: str | None = None, recipe: str | None = None, overrid
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         what = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
-        raise InputError(f"setting {name}: {what}") from None
+        raise InputError(f"setting {name}: {what}" if name else what) from None
 
 
 MAX_DURATION = 366 * 86400.0  # seconds

@@ -17,6 +17,6 @@ def random_lora(base: Base, folder: Path, seed: int, shape: LoraShape, spread: f
     stack.reset(0, seed)
     generator = torch.Generator().manual_seed(seed)
     for layer in stack.layers.values():
-        layer.b.data.normal_(0, spread, generator=generator)
+        layer.b.data.copy_(torch.empty(layer.b.shape).normal_(0, spread, generator=generator))  # the same on every device
     stack.save(0, folder)
     return AdapterRef(f"lora-{seed}", folder, "lora")

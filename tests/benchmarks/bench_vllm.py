@@ -57,7 +57,7 @@ def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[Adapte
     for number in range(count):
         stack.reset(0, number)
         for layer in stack.layers.values():
-            layer.b.data.normal_(0, 0.02, generator=generator)
+            layer.b.data.copy_(torch.empty(layer.b.shape).normal_(0, 0.02, generator=generator))  # the same on every device
         ref = AdapterRef(f"rank{rank}-{number}", folder / f"rank{rank}-{number}", "lora")
         stack.save(0, ref.path)
         yield ref

@@ -24,7 +24,7 @@ from solver.infer.pace import Pace
 from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine, limits
 from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec, SampleTracker, ScoreTracker, SearchTracker
-from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora
+from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora, allowed_plugins, quantises_itself
 from solver.infer.vllm.step_loop import StepLoop
 from solver.model.load import Base, load_base
 from solver.model.lora import linear_layers
@@ -195,8 +195,18 @@ def test_a_missing_extra_says_what_to_install(base: Base, monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
+def test_the_plugin_for_four_bits_is_left_out_where_vllm_has_its_code(tmp_path: Path) -> None:
+    """vllm 0.26.0 and vllm-bnb-plugin both register `vllm::apply_bnb_4bit`, and the second registration fails."""
+    assert (quantises_itself(tmp_path), allowed_plugins(tmp_path)) == (False, "bitsandbytes")
+    assert allowed_plugins(None) == "bitsandbytes"
+    file = tmp_path / "model_executor/layers/quantization/bitsandbytes.py"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert (quantises_itself(tmp_path), allowed_plugins(tmp_path)) == (True, "")
+
+
 def test_vllm_is_refused_for_trainers_of_all_weights(base: Base) -> None:
-    with pytest.raises(InputError, match="LoRA adapters alone"):
+    with pytest.raises(InputError, match="LoRA adapters only"):
         load_settings(overrides=["infer.engine=vllm", "train.trainer=full"])
     assert choose_trainer(base, TrainSettings())[0] == "lora"
 

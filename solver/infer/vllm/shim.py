@@ -31,6 +31,7 @@ import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,7 +50,6 @@ ENVIRONMENT = {
     "VLLM_ALLOW_LONG_MAX_MODEL_LEN": "1",  # we ask for one more: vllm counts the last token, which is never read
     "VLLM_CONFIGURE_LOGGING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_PLUGINS": "bitsandbytes",  # no other plugin: vllm would run any that is installed
     "HF_HUB_OFFLINE": "1",
 }
 BLOCK = 32  # positions in one block of the key/value cache
@@ -108,10 +108,28 @@ def architectures() -> set[str]:
 
 def reads_nf4() -> bool:
     """Whether this vllm can quantise weights while it loads them. Older versions can; newer ones need a plugin."""
-    if find_spec("vllm_bnb_plugin") is not None:
-        return True
-    with contained():
-        return find_spec("vllm.model_executor.layers.quantization.bitsandbytes") is not None
+    return find_spec("vllm_bnb_plugin") is not None or quantises_itself(_package())
+
+
+def quantises_itself(package: Path | None) -> bool:
+    """Whether the vllm in this folder has the code of bitsandbytes in it, as versions up to 0.26 do."""
+    return package is not None and (package / "model_executor/layers/quantization/bitsandbytes.py").is_file()
+
+
+def allowed_plugins(package: Path | None) -> str:
+    """The value of VLLM_PLUGINS for the vllm in this folder: without it vllm would run any plugin that is installed.
+
+    The plugin bitsandbytes is allowed where vllm lacks that code. Where it has it, both would register the operation
+    `vllm::apply_bnb_4bit`, which fails.
+    """
+    return "" if quantises_itself(package) else "bitsandbytes"
+
+
+@cache
+def _package() -> Path | None:
+    """The folder of the installed vllm, which is not imported; None if there is none."""
+    spec = find_spec("vllm")
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
 
 
 class Core:
@@ -216,7 +234,7 @@ def contained() -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     dtype = torch.get_default_dtype()
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(ENVIRONMENT, VLLM_PLUGINS=allowed_plugins(_package()))
     logging.getLogger("vllm").setLevel(logging.CRITICAL)  # errors are raised, too
     _threads = _threads or threads
     if threads != _threads:
