@@ -26,7 +26,7 @@ from solver.model.fused_training import States
 from solver.model.head import OutputHead
 from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
-from solver.pretrain.fast import fast_states, matmul_flops
+from solver.pretrain.fast import evaluating, fast_states, matmul_flops
 from solver.pretrain.group import ALONE, Group
 from solver.pretrain.sampler import Batch, Sampler
 from solver.pretrain.supply import supply
@@ -229,18 +229,16 @@ def _backward(loss: Tensor) -> float:
     return float(loss.detach())
 
 
-@torch.no_grad()
 def validate(states: States, model: Any, batches: list[Batch], piece: int | None, device: torch.device) -> tuple[float, float]:
     """Mean loss and accuracy over all weighted tokens of `batches`."""
-    model.eval()
     head = OutputHead.of(model)
     loss = right = total = 0.0
-    for batch in batches:
-        count = float((batch.weights[:, 1:] > 0).sum())
-        for part, correct in batch_losses(states, head, batch, piece, device):
-            loss, right = loss + float(part) * count, right + correct
-        total += count
-    model.train()
+    with evaluating(model):
+        for batch in batches:
+            count = float((batch.weights[:, 1:] > 0).sum())
+            for part, correct in batch_losses(states, head, batch, piece, device):
+                loss, right = loss + float(part.detach()) * count, right + correct
+            total += count
     return loss / total, right / total
 
 

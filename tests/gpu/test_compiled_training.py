@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from solver.codec import grid_codec
 from solver.model.build import Shape, new_model
 from solver.model.fused_training import decoder_states
 from solver.pretrain.fast import compile_decoder, fast_states
-from solver.pretrain.loop import batch_losses
+from solver.pretrain.loop import batch_losses, validate
 from solver.pretrain.sampler import Sampler, SamplerSettings
 from solver.pretrain.store import pack
 
@@ -73,6 +74,28 @@ def test_the_compiled_decoder_makes_no_mask(config: Any, tmp_path: Path) -> None
     assert [(call["attn_mask"], call["is_causal"]) for call in calls] == [(None, True)] * 2
     model.save_pretrained(tmp_path)
     assert '"causal"' not in (tmp_path / "config.json").read_text()
+
+
+def test_validation_uses_the_graph_of_training() -> None:
+    store = pack((t.id, "arc1", [*t.train, *t.test]) for t in load_tasks("arc1:training").tasks[:40])
+    settings = SamplerSettings(batch_tokens=4096, block_batches=3, max_tokens=512)
+    first, *others = (batch for _, _, batch in islice(Sampler(store, {}, grid_codec(), settings, 0).batches(0, 0), 3))
+    model, device = new_model(Shape(hidden=64, layers=2, heads=2, ffn=192)).train(), torch.device("cpu")
+    states, plain = decoder_states(model), validate(decoder_states(model), model, others, None, device)
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph
+
+    compile_decoder(model, backend)
+    for loss, _ in batch_losses(states, model.lm_head, first, None, device):
+        loss.backward()
+    compiled = len(graphs)
+    assert compiled > 0
+    assert validate(states, model, others, None, device) == pytest.approx(plain, rel=1e-5)
+    assert len(graphs) == compiled
+    assert model.training
 
 
 def test_batches_of_a_gpu_hold_little_padding() -> None:
