@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,12 @@ from hypothesis import settings as hypothesis_settings
 # a machine that is busy is no failure of what is tested
 hypothesis_settings.register_profile("solver", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("solver")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have most slow tests: a file runs in one process, so a long one at the end would run alone."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

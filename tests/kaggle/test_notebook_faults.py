@@ -11,6 +11,8 @@ import pytest
 from kaggle_machine import BROKEN, SECONDS, Machine
 from rehearse import SOLVER, alone, lay_out, rehearse
 
+pytestmark = pytest.mark.slow
+
 HANGING = 12  # seconds of a notebook whose solver hangs
 
 
