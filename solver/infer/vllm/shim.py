@@ -112,7 +112,7 @@ def reads_nf4() -> bool:
 
 
 def quantises_itself(package: Path | None) -> bool:
-    """Whether the vllm in this folder has the code of bitsandbytes in it, as versions up to 0.26 do."""
+    """Whether the vllm in this folder has the code of bitsandbytes in it: 0.19.1 and 0.26.0 have, 0.32.0 has not."""
     return package is not None and (package / "model_executor/layers/quantization/bitsandbytes.py").is_file()
 
 
