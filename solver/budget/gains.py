@@ -73,11 +73,6 @@ class Last:
     steps: float  # of all passes
     waves: int = 1  # passes
 
-    @property
-    def settled(self) -> bool:
-        """Whether all views agree after a fit. The fit may then still be wrong, but another one would hardly change it."""
-        return self.agreement >= 1 and self.steps > 0
-
 
 @dataclass(frozen=True)
 class Passed:
@@ -141,7 +136,7 @@ class Gains:
 
     def hope(self, last: Last) -> float:
         """The factor `hope` of the formulas, for a task in this state."""
-        return float(_hope(self.parameters, np.array(last.agreement), np.array(float(last.waves)), np.array(last.settled)))
+        return float(_hope(self.parameters, *map(np.array, (last.agreement, last.steps, float(last.waves)))))
 
     def to_json(self) -> dict[str, Any]:
         """As `gains.json` holds it."""
@@ -265,10 +260,9 @@ class _Table:
         """Negative log-likelihood of what passes after the first have added."""
         before = _chance(p, self.features, self.steps_before, self.answers)
         after = _chance(p, self.features, self.steps, self.answers)
-        settled = (self.agreement_before >= 1) & (self.steps_before > 0)
-        hope = _hope(p, self.agreement_before, self.waves_before, settled)
+        hope = _hope(p, self.agreement_before, self.steps_before, self.waves_before)
         gained = hope * (after - before) / np.maximum(1 - before, 1e-9)
-        open_ = (1 - self.solved_before) * ~settled
+        open_ = (1 - self.solved_before) * ~settled(self.agreement_before, self.steps_before)
         later = open_ * _surprise(np.maximum(self.solved - self.solved_before, 0.0), gained)
         return float((self.weight * (1 - self.first) * later).sum())
 
@@ -322,10 +316,15 @@ def _chance(p: Mapping[str, float], features: Numbers, steps: Numbers, answers: 
     return np.asarray(ceiling * fitted * found)
 
 
-def _hope(p: Mapping[str, float], agreement: Numbers, waves: Numbers, settled: NDArray[np.bool_]) -> Numbers:
+def settled(agreement: Numbers, steps: Numbers) -> NDArray[np.bool_]:
+    """Where all views agree after a fit: they may still be wrong, but no further fit is expected to change that."""
+    return np.asarray((agreement >= 1) & (steps > 0))
+
+
+def _hope(p: Mapping[str, float], agreement: Numbers, steps: Numbers, waves: Numbers) -> Numbers:
     fade = _logistic(np.array(p["fade"]))
     hope = _logistic(p["hope"] + p["hopeful"] * agreement) * fade ** (waves - 1)
-    return np.asarray(np.where(settled, 0.0, hope))
+    return np.asarray(np.where(settled(agreement, steps), 0.0, hope))
 
 
 def _logistic(x: Numbers) -> Numbers:
