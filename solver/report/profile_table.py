@@ -36,19 +36,19 @@ def cells(variant: Variant, row: Row) -> list[str]:
     return [
         variant.quantization,
         f"{row.tokens:,}",
-        _number(step),
-        _number(variant.batch * row.tokens / step if step else None),
+        number(step),
+        number(variant.batch * row.tokens / step if step else None),
         "-" if row.mfu is None else f"{row.mfu:.1%}",
-        _number(10 * step / 60 if step else None),
-        _number(1000 * step / 3600 if step else None),
-        _number(row.tokens / prefill if prefill else None),
-        _number(row.decode_rate),
-        _number(row.search_rate),
+        number(10 * step / 60 if step else None),
+        number(1000 * step / 3600 if step else None),
+        number(row.tokens / prefill if prefill else None),
+        number(row.decode_rate),
+        number(row.search_rate),
         "-" if row.peak_memory is None else f"{row.peak_memory / 1e9:.2f}",
     ]
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Three significant digits, and no fewer than a whole number has."""
     if value is None:
         return "-"
@@ -109,9 +109,7 @@ def comparison_table(new: Profile, old: Profile) -> Table:
         table.add_column(column, justify="left" if column in ("quantisation", "what") else "right")
     for quantization, tokens, what, a, b in ratios(new, old):
         ratio = f"{a / b:.2f}" if b else "-"
-        table.add_row(
-            quantization, f"{tokens:,}" if tokens else "", escape(what.replace("_", " ")), _number(a), _number(b), ratio
-        )
+        table.add_row(quantization, f"{tokens:,}" if tokens else "", escape(what.replace("_", " ")), number(a), number(b), ratio)
     return table
 
 

@@ -18,6 +18,7 @@ from solver.arc.jsonfile import write_json
 from solver.budget.profile import Profile
 from solver.errors import InputError
 from solver.report.curves import Report, plot_throughput
+from solver.report.profile_table import number
 
 HOURS, TASKS = 12.0, 240  # of a Kaggle kernel, and of the hidden file of ARC Prize
 SUFFIXES = (".json", ".md", ".png")
@@ -69,14 +70,10 @@ def cells(cost: StepCost) -> list[str]:
         f"{cost.context:,}" if cost.context else "-",
         cost.quantization,
         f"{cost.tokens:,}",
-        _number(cost.seconds_10_steps),
-        _number(cost.hours_1000_steps),
-        _number(cost.steps_a_task),
+        number(cost.seconds_10_steps),
+        number(cost.hours_1000_steps),
+        number(cost.steps_a_task),
     ]
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def throughput_table(profile: Profile) -> Table:
