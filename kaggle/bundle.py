@@ -8,7 +8,6 @@ dist/kaggle/kernel/    the notebook and its metadata
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ from solver.host import commit
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # where a script's own folder stands
 
-from offline_wheels.wheel import build_own_wheel  # noqa: E402
+from offline_wheels.wheel import build_own_wheel, sha256_of  # noqa: E402
 
 FOLDER = ROOT / "kaggle"
 
@@ -41,8 +40,7 @@ def write(path: Path, value: Any) -> None:
 def build_solver(out: Path, user: str) -> None:
     """The data set of the solver."""
     wheel = build_own_wheel(out)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    version = {"version": solver.__version__, "commit": commit(), "wheel": wheel.name, "sha256": digest}
+    version = {"version": solver.__version__, "commit": commit(), "wheel": wheel.name, "sha256": sha256_of(wheel)}
     write(out / "version.json", version)
     description = f"solver {version['version']}, commit {version['commit']}. Licence: MIT-0."
     write(out / "dataset-metadata.json", metadata("dataset-metadata.json", user, description=description))

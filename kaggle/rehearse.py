@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,10 @@ from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where a script's own folder stands
+
+from offline_wheels.network import without_network
 
 NOTEBOOK = Path(__file__).with_name("submission.ipynb")
 COMPETITION, SOLVER, WHEELS = "arc-prize-2026-arc-agi-2", "arc-solver", "arc-solver-wheels"  # as the notebook names them
@@ -80,18 +83,6 @@ class Place:
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
 
-def alone(mounts: bool = False) -> list[str]:
-    """What to put before a command to run it without network, and with mounts of its own; empty if that is not permitted."""
-    flags = "-nm" if mounts else "-n"
-    for command in (["unshare", flags], ["unshare", "-r" + flags[1:]]):
-        try:
-            if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
-                return command
-        except OSError:
-            break
-    return []
-
-
 class _Kernel(KernelSpecManager):
     """Finds one kernel, whatever its name is."""
 
@@ -136,7 +127,7 @@ def rehearse(
         kernel = ["sh", "-c", " && ".join([*place.setup, 'exec "$0" "$@"']), *kernel]
     began, error = time.monotonic(), ""
     with tempfile.TemporaryDirectory() as sockets:  # pipes in place of ports: no network is needed
-        spec = _Kernel([*alone(bool(place.setup)), *kernel])
+        spec = _Kernel([*without_network(bool(place.setup)), *kernel])
         manager = AsyncKernelManager(kernel_spec_manager=spec, transport="ipc", connection_file=f"{sockets}/kernel.json")
         client = _Client(notebook, km=manager, timeout=seconds + MARGIN, startup_timeout=120)
         try:
@@ -179,7 +170,7 @@ def main() -> int:
     folders = {SOLVER: options.bundles / "solver", WHEELS: options.bundles / "wheels"}
     attached = {slug: folder for slug, folder in folders.items() if folder.is_dir()}
     lay_out(place, {task.id: task.without_answers().to_json() for task in tasks}, {}, attached)
-    print(f"network cut off: {'yes' if alone() else 'no, it is not permitted here'}; kernel: {options.python}")
+    print(f"network cut off: {'yes' if without_network() else 'no, it is not permitted here'}; kernel: {options.python}")
     python = str(Path(options.python).absolute())  # not its target: that would be the Python without the environment
     done = rehearse(place, {"FIRST_RUN": options.seconds}, python, seconds=options.seconds)
     print(f"the notebook took {done.seconds:.0f} s of {options.seconds:.0f}; left in the output folder: {', '.join(done.left)}")

@@ -19,6 +19,7 @@ from typing import Any
 from offline_wheels import install
 from offline_wheels.build import INSTALLER
 from offline_wheels.lock import read_lock
+from offline_wheels.network import without_network
 from offline_wheels.target import Target, WheelError
 from offline_wheels.wheel import read_wheel, sha256_of
 
@@ -113,7 +114,7 @@ class _Verification:
         if with_image and self.target.image:
             self.say(f"{self.target.name}: installs what the image has: {', '.join(sorted(self.target.image))}")
             _install_image(python, self.target)
-        offline = network_cutter()
+        offline = without_network()
         if not offline:
             self.not_verified("that no network is needed: unshare is not permitted; pip's index is switched off instead")
         driver = install.driver_version()
@@ -184,14 +185,6 @@ def find_python(version: str, given: str = "") -> str:
     if given:
         raise WheelError(f"{given}: not a Python {version}")
     return ""
-
-
-def network_cutter() -> list[str]:
-    """The command before a command that takes the network from it; empty if this machine has none."""
-    for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
-        if shutil.which(command[0]) and subprocess.run([*command, "true"], capture_output=True).returncode == 0:
-            return command
-    return []
 
 
 def _install_image(python: str, target: Target) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from kaggle_machine import BROKEN, SECONDS, Machine
-from rehearse import SOLVER, alone, lay_out, rehearse
+from rehearse import SOLVER, lay_out, rehearse
+
+from offline_wheels.network import without_network
 
 pytestmark = pytest.mark.slow
 
@@ -165,7 +167,7 @@ SMALL_DISKS = {
 
 @pytest.mark.parametrize("disk", SMALL_DISKS)
 def test_on_a_full_disk_the_fallback_answers_stay(tmp_path: Path, disk: str) -> None:
-    if disk == "tmpfs" and not alone(mounts=True):
+    if disk == "tmpfs" and not without_network(mounts=True):
         pytest.skip("mounts are not permitted here")
     machine = Machine(tmp_path)
     machine.place.setup = [command.format(root=machine.place.root) for command in SMALL_DISKS[disk]]
@@ -179,7 +181,7 @@ def test_on_a_full_disk_the_fallback_answers_stay(tmp_path: Path, disk: str) -> 
 
 
 def test_the_input_may_be_read_only(machine: Machine) -> None:
-    if not alone(mounts=True):
+    if not without_network(mounts=True):
         pytest.skip("mounts are not permitted here")
     folder = machine.place.root / "kaggle/input"
     machine.place.setup = [f"mount --bind {folder} {folder}", f"mount -o remount,ro,bind {folder}", f"! touch {folder}/x"]
