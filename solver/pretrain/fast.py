@@ -59,7 +59,7 @@ def evaluating(model: Any) -> Iterator[None]:
     A compiled decoder would be compiled anew for that (38 s on one H200), so it stays as it is trained, unless it has dropout.
     """
     compiled = model.get_decoder()._compiled_call_impl is not None
-    if compiled and not any(isinstance(module, nn.Dropout) and module.p for module in model.modules()):
+    if compiled and not any(map(_drops_out, model.modules())):
         yield
         return
     training = model.training
@@ -69,6 +69,11 @@ def evaluating(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(training)
+
+
+def _drops_out(module: Any) -> bool:
+    """Whether a module has dropout. transformers' attention has its share of it as a number."""
+    return bool(module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0))
 
 
 def matmul_flops(device: torch.device) -> float:

@@ -15,7 +15,7 @@ from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
 from solver.model.build import Shape, new_model
 from solver.model.fused_training import decoder_states
-from solver.pretrain.fast import compile_decoder, fast_states
+from solver.pretrain.fast import compile_decoder, evaluating, fast_states
 from solver.pretrain.loop import batch_losses, validate
 from solver.pretrain.sampler import Sampler, SamplerSettings
 from solver.pretrain.store import pack
@@ -95,6 +95,16 @@ def test_validation_uses_the_graph_of_training() -> None:
     assert compiled > 0
     assert validate(states, model, others, None, device) == pytest.approx(plain, rel=1e-5)
     assert len(graphs) == compiled
+    assert model.training
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_compiled_model_with_dropout_is_evaluated_without_it(dropout: float) -> None:
+    model = new_model(Shape(hidden=32, layers=1, heads=2, ffn=64)).train()
+    model.get_decoder().layers[0].self_attn.attention_dropout = dropout
+    compile_decoder(model, "eager")
+    with evaluating(model):
+        assert (model.training, torch.is_grad_enabled()) == ((False, False) if dropout else (True, True))
     assert model.training
 
 
