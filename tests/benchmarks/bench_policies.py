@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from held_out_tasks import draw_tasks, procedural, stored
+from held_out_tasks import LIKE_EVALUATION, draw_tasks, procedural, stored
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel, prior_of
@@ -46,7 +46,9 @@ def record(given: argparse.Namespace) -> int:
     challenges, solutions = out / "challenges.json", out / "solutions.json"
     if not challenges.exists():
         rng = np.random.default_rng(given.seed)
-        sources = [procedural(rng), *([stored(given.corpus, out, rng)] if given.corpus is not None else [])]
+        sources = [] if given.like_evaluation else [procedural(rng)]
+        if given.corpus is not None:
+            sources.append(stored(given.corpus, out, rng, families=LIKE_EVALUATION if given.like_evaluation else ".*"))
         tasks = draw_tasks(given.tasks, given.tokens, rng, sources)
         known = {task.id: [pair.output.tolist() for pair in task.test if pair.output is not None] for task in tasks}
         solutions.write_text(json.dumps(known))
@@ -135,6 +137,9 @@ def main() -> None:
     recording.add_argument("--corpus", type=Path, help="folder of corpora whose held-out families are asked, too")
     recording.add_argument("--waves", default="0,10,20,40", help="optimizer steps of each pass")
     recording.add_argument("--minutes", type=float, default=600)
+    recording.add_argument(
+        "--like-evaluation", action="store_true", help="only the families of corpora that are most like evaluation tasks"
+    )
     recording.add_argument("--seed", type=int, default=0)
     recording.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in solver run")
     replaying = verbs.add_parser("replay")

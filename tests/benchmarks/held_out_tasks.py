@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from solver.pretrain.procedural import Procedural
 
 MAX_DRAWS_OF_FAMILY = 12  # of a stored family
 PROCEDURAL = "procedural"
+# names of the families of the ARC-AGI training sets (whose fresh pairs RE-ARC and ARC-GEN draw) and of ConceptARC: the most like
+# evaluation tasks
+LIKE_EVALUATION = r"[0-9a-f]{8}|[A-Z][A-Za-z0-9]*"
 
 Source = Iterator[tuple[str, list[Pair]]]  # the names of families, each with some of its pairs
 
@@ -54,13 +58,14 @@ def procedural(rng: np.random.Generator, pairs: int = 5) -> Source:
         yield PROCEDURAL, families.pairs(rng, pairs)
 
 
-def stored(corpus: Path, cache: Path, rng: np.random.Generator, pairs: int = 5) -> Source:
+def stored(corpus: Path, cache: Path, rng: np.random.Generator, pairs: int = 5, families: str = ".*") -> Source:
     """Random families of the ARC-AGI training sets and the corpora of a folder, each with up to `pairs` random pairs.
 
-    It ends when every family was drawn MAX_DRAWS_OF_FAMILY times.
+    `families` is a regular expression that their whole names match. It ends when every family was drawn MAX_DRAWS_OF_FAMILY
+    times.
     """
     store = load_store(corpus, cache, evaluation_guard(), print)
-    store = store.select([held_out(name) for name in store.names])
+    store = store.select([held_out(name) and re.fullmatch(families, name) is not None for name in store.names])
     left = dict.fromkeys(range(len(store)), MAX_DRAWS_OF_FAMILY)
     while left:
         family = int(rng.choice(list(left)))

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from held_out_tasks import draw_tasks, procedural, stored
+from held_out_tasks import LIKE_EVALUATION, draw_tasks, procedural, stored
 
 from solver.arc.datasets import load_tasks
 from solver.arc.grid import grid_key
@@ -173,7 +173,11 @@ def _tasks(given: argparse.Namespace) -> list[Task]:
     file: Path = given.out / "tasks.json"
     if not file.exists():
         rng = np.random.default_rng(given.seed)
-        sources = [] if given.corpus is None else [stored(given.corpus, given.out, rng, MAX_PAIRS)]
+        sources = (
+            []
+            if given.corpus is None
+            else [stored(given.corpus, given.out, rng, MAX_PAIRS, LIKE_EVALUATION if given.like_evaluation else ".*")]
+        )
         of_corpora = draw_tasks(given.stored, given.stored_tokens, rng, sources, MAX_QUERIES, again=False)
         tasks = draw_tasks(given.tasks - len(of_corpora), given.tokens, rng, [procedural(rng, MAX_PAIRS)], MAX_QUERIES)
         for place, task in enumerate(of_corpora):
@@ -226,6 +230,9 @@ def main() -> None:
     running.add_argument("--tokens", type=int, default=110, help="largest number of tokens of a procedural task with one query")
     running.add_argument("--stored", type=int, default=7, help="tasks of families of the corpora, one of each family")
     running.add_argument("--stored-tokens", type=int, default=260, help="largest number of tokens of such a task")
+    running.add_argument(
+        "--like-evaluation", action="store_true", help="of the corpora, only the families most like evaluation tasks"
+    )
     running.add_argument("--seed", type=int, default=0)
     table = verbs.add_parser("table")
     table.add_argument("out", type=Path)
