@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO
 
 from solver.errors import InputError
@@ -49,6 +50,13 @@ def line_to_parent() -> Connection:
     """The child's end of the connection, from its command line. From then on, the child ends when its parent does."""
     die_with(int(sys.argv[2]))
     return Connection(int(sys.argv[1]))
+
+
+def write_output_to(log: Path) -> None:
+    """Append the output of this process and of those it starts to a file from now on. If it cannot be opened, nothing changes."""
+    with contextlib.suppress(OSError), log.open("ab") as file:  # a full disk must not keep a worker from starting
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
 
 
 def die_with(parent: int) -> None:

@@ -225,11 +225,14 @@ class CellDecoderForCausalLM(nn.Module):
         input_ids: Tensor,
         position_ids: Tensor | None = None,
         cache: KeyValueCache | None = None,
-        use_cache: bool = False,
         logits_to_keep: int | Tensor = 0,
+        **_: Any,
     ) -> Logits:
-        """Logits (rows, kept, vocabulary) of the last `logits_to_keep` tokens (0: all), or of the indices that it holds."""
-        states = self.decoder(input_ids, position_ids, cache, use_cache).last_hidden_state
+        """Logits (rows, kept, vocabulary) of the last `logits_to_keep` tokens (0: all), or of the indices that it holds.
+
+        What else PEFT passes on, such as an attention mask, changes nothing.
+        """
+        states = self.decoder(input_ids, position_ids, cache).last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return Logits(self.lm_head(states[:, kept]))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from solver.arc.jsonfile import read_json
 from solver.errors import InputError
@@ -20,6 +22,17 @@ MAX_SHARD = "15MB"  # of a weights file
 _WEIGHTS = "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"  # of the files, if the weights are in several
 _HEAD, _EMBEDDING = "lm_head.weight", "decoder.embed_tokens.weight"  # tied weights are saved under the second name only
+
+
+class _Undrawn(TorchFunctionMode):
+    """A block in which no random weights are drawn. On the meta device, drawing them would import torch's compiler."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func.__name__ in ("kaiming_uniform_", "normal_", "uniform_"):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def read_cell_decoder(folder: Path, dtype: torch.dtype, device: torch.device) -> CellDecoderForCausalLM:
@@ -40,7 +53,7 @@ def describe_cell_decoder(folder: Path, dtype: torch.dtype) -> CellDecoderForCau
     """The modules of the model of a folder on the meta device, without weights. Raises InputError, or ValueError for a
     configuration that is not supported."""
     config = CellDecoderConfig.from_dict(read_config(folder))
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         return CellDecoderForCausalLM(config).to(dtype)
 
 

@@ -183,11 +183,7 @@ def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple
 def needs_transformers(folder: Path, settings: ModelSettings) -> bool:
     """Whether transformers is used for the model of a checked folder: it is not for this package's own, unless in 4 bits."""
     config = read_config(folder)
-    return (
-        config.get("model_type") != CELL_DECODER
-        or settings.quantization != "none"
-        or folder_quantization(config) != "none"
-    )
+    return config.get("model_type") != CELL_DECODER or settings.quantization != "none" or folder_quantization(config) != "none"
 
 
 def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> Any:

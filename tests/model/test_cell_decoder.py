@@ -174,7 +174,9 @@ def test_a_copy_that_transformers_loads_and_saves_is_a_model_again(tiny_base: Pa
     shutil.copytree(tiny_base, tmp_path / "model")
     AutoModelForCausalLM.from_pretrained(tiny_base).save_pretrained(tmp_path / "model")
     ids = torch.arange(16)[None]
-    ours, again = (load_base(folder, ModelSettings(dtype="float32")).model(ids).logits for folder in (tiny_base, tmp_path / "model"))
+    ours, again = (
+        load_base(folder, ModelSettings(dtype="float32")).model(ids).logits for folder in (tiny_base, tmp_path / "model")
+    )
     assert torch.equal(ours, again)
 
 
