@@ -49,7 +49,7 @@ class FusedDecodingPass:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether this pass computes `model`: this package's own or one of FAMILIES, small, SiLU-gated, with linear layers alone."""
+        """Whether this pass computes `model`: this package's own or one of FAMILIES, small, gated by SiLU, with linear layers."""
         if not is_of(model, *FAMILIES) or model.config.hidden_act != "silu":
             return False
         projections = [m for name, m in model.get_decoder().layers.named_modules() if name.endswith("_proj")]
