@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -53,8 +54,15 @@ def line_to_parent() -> Connection:
 
 
 def write_output_to(log: Path) -> None:
-    """Append the output of this process and of those it starts to a file from now on. If it cannot be opened, nothing changes."""
-    with contextlib.suppress(OSError), log.open("ab") as file:  # a full disk must not keep a worker from starting
+    """Append the output of this process to a file, also what it has written to a temporary file before.
+
+    If the file cannot be written, nothing changes: a full disk must not keep a worker from starting.
+    """
+    with contextlib.suppress(OSError), log.open("ab") as file:
+        before = os.fstat(1)
+        if stat.S_ISREG(before.st_mode):
+            file.write(os.pread(1, before.st_size, 0))
+            file.flush()
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
 

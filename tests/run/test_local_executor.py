@@ -80,6 +80,7 @@ from solver.child_process import line_to_parent, write_output_to
 from solver.messages import Warned
 
 line = line_to_parent()
+print("before", flush=True)
 line.send(("", Warned("before", "")))
 config = line.recv()
 if config.log is not None:
@@ -113,12 +114,12 @@ def test_workers_that_were_started_early_are_taken_over(tmp_path: Path) -> None:
     assert third.poll() is None
     early.close()
     assert third.poll() is not None
-    assert log.read_text() == "printed\n" * 2
+    assert log.read_text() == "before\nprinted\n" * 2
     executor.kill(0, "another one takes its place, with its output in the log from its start")
     assert said_by(executor, 3)[-1].endswith(" 1")
     assert executor.pids()[0] not in pids
     executor.close()
-    assert log.read_text() == "printed\n" * 3
+    assert log.read_text() == "before\nprinted\n" * 3
 
 
 @pytest.mark.parametrize("why", ["ended", "other environment", "not created"])

@@ -14,6 +14,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ class _Process:
     line: Connection
     killed_for: str = ""
     killed: bool = False
-    early: bool = False  # started by `EarlyWorkers`, without a place for its output
+    early: bool = False  # started by `EarlyWorkers`, with output to a temporary file
 
     def kill(self) -> None:
         """Kill the process and those it has started, without waiting."""
@@ -67,9 +68,9 @@ class EarlyWorkers:
     def __init__(self, environments: Iterable[Mapping[str, str]], command: Sequence[str] = WORKER_COMMAND) -> None:
         self._waiting: dict[int, tuple[Mapping[str, str], _Process]] = {}
         for worker, environment in enumerate(environments):
-            with contextlib.suppress(OSError, RuntimeError):  # the executor tries again, and reports why not
-                nowhere = subprocess.DEVNULL
-                started = start_child(command, environment, nowhere, nowhere, own_session=True)
+            # the executor tries again what fails here, and reports why
+            with contextlib.suppress(OSError, RuntimeError), tempfile.TemporaryFile() as output:
+                started = start_child(command, environment, output, output, own_session=True)
                 self._waiting[worker] = environment, _Process(*started, early=True)
 
     def take(self, worker: int, environment: Mapping[str, str]) -> _Process | None:
