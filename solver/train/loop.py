@@ -6,81 +6,35 @@ The deadline is checked before every step and before every micro-batch of a step
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
 from solver.config import TrainSettings
-from solver.errors import InputError
 from solver.model import threads
 from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, decoder_states
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
-from solver.train.batches import BatchRow, collate, micro_batches, optimizer_batches, padded_tokens
+from solver.train.batches import BatchRow, collate, micro_batches, padded_tokens
 from solver.train.loss import slot_losses
+from solver.train.runs import FitTarget, Run, fit_together
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
-from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
+from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
 
 _FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
 
 
-class FitTarget(Protocol):
-    """What a fit trains: a model with `slots` sets of trained weights, one for each job of the fit."""
-
-    kind: Literal["lora", "full"]  # of the adapters that it makes
-    slots: int
-    reentrant: bool  # whether the model recomputes layers in nested backward passes, see FlatWeights
-    model: Any
-
-    def parameters(self) -> list[nn.Parameter]:
-        """The trained weights, each (slots, ...), or of any shape if there is one slot."""
-        ...
-
-    def begin(self, slot: int, seed: int, start: Path | None) -> None:
-        """Set the slot's weights to those in the adapter folder `start`, or initialise them from `seed`."""
-        ...
-
-    def use(self, rows: Tensor) -> None:
-        """Say which slot each row of the next batch belongs to: (rows,) int64."""
-        ...
-
-    def save(self, slot: int, folder: Path) -> None:
-        """Write the slot's weights to the existing folder `folder`."""
-        ...
-
-
 class _Stopped(Exception):
     """A step was not finished. The message is the reason: "deadline" or "oom"."""
-
-
-@dataclass
-class _Run:
-    """The state of one slot during a fit."""
-
-    slot: int
-    job: FitJob
-    batches: Iterator[tuple[int, ...]]
-    steps: int = 0
-    tokens: int = 0
-    losses: list[float] = field(default_factory=list)  # one a step; Fit reports the first and the last
-    reason: str = ""  # why it stopped, as in Fit; empty while it runs
-    previous_tokens: int = 0  # `tokens` before the last step
-
-    @property
-    def active(self) -> bool:
-        return not self.reason
 
 
 class Loop:
@@ -110,59 +64,14 @@ class Loop:
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
         """Fit at most `slots` jobs together. A bad job fails alone. The global random generators are left as they were."""
-        started = deadline.clock()
         self._scale = self._first_scale  # an overflow lowers it, which must not cost the next fit its small gradients
-        refused: dict[str, str] = {}
-        runs: list[_Run] = []
-        devices = [self._base.device] if self._base.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(jobs[0].seed)  # dropout
-            for job in jobs:
-                try:
-                    self._check(job)
-                    self._target.begin(len(runs), job.seed, job.start.path if job.start else None)
-                except (InputError, ValueError) as error:
-                    refused[job.adapter_id] = str(error)
-                    continue
-                lengths = [len(sequence) for sequence in job.sequences]
-                batches = optimizer_batches(lengths, job.steps, self._settings.batch_sequences, job.seed)
-                runs.append(_Run(len(runs), job, batches))
-            self._target.model.train()
-            try:
-                self._advance(runs, deadline, started)
-            except Exception as error:  # whatever a model or a device raises fails these jobs, not the run
-                log.exception("fit failed")
-                for run in runs:
-                    run.reason = run.reason or f"{type(error).__name__}: {error}".splitlines()[0]
-            finally:
-                self._target.model.eval()
-        by_job = {run.job.adapter_id: run for run in runs}
-        seconds = (deadline.clock() - started) / len(jobs)
-        return [
-            self._finish(by_job[job.adapter_id], seconds) if job.adapter_id in by_job else _refusal(job, refused[job.adapter_id])
-            for job in jobs
-        ]
+        return fit_together(self._base, self._target, self._settings, self._scratch, jobs, deadline, self._advance)
 
     def move(self, device: torch.device) -> None:
         """Move what is trained to another device, between two fits. The base's weights stay where they are."""
         self._weights.move(device)
 
-    def _check(self, job: FitJob) -> None:
-        """Raises ValueError for a job that cannot be fitted."""
-        if not job.sequences:
-            raise ValueError("no training sequences")
-        longest = max(map(len, job.sequences))
-        if longest > self._base.context:
-            raise ValueError(f"a sequence of {longest} tokens exceeds the context of {self._base.context}")
-        vocabulary = self._base.model.get_input_embeddings().num_embeddings
-        if any(len(s) and not 0 <= int(s.ids.min()) <= int(s.ids.max()) < vocabulary for s in job.sequences):
-            raise ValueError(f"a token id is outside the vocabulary of {vocabulary}")
-        if not any(s.weights.any() for s in job.sequences):
-            raise ValueError("every loss weight is 0")
-        if job.start is not None and job.start.kind != self._target.kind:
-            raise ValueError(f"cannot go on from adapter {job.start.id}: its kind is {job.start.kind}, not {self._target.kind}")
-
-    def _advance(self, runs: list[_Run], deadline: Deadline, started: float) -> None:
+    def _advance(self, runs: list[Run], deadline: Deadline, started: float) -> None:
         """Take optimizer steps for all runs together until each has a reason to stop."""
         optimizer = AdamW(self._weights, self._settings.weight_decay)
         snapshot = self._weights.values.clone()
@@ -198,12 +107,10 @@ class Loop:
             optimizer.step(lr.to(self._base.device))
             for run in active:
                 if run.active:
-                    run.steps += 1
-                    run.previous_tokens = run.tokens
-                    run.tokens += sum(row.length + 1 for row in rows if row.slot == run.slot)
+                    run.count_step(sum(row.length + 1 for row in rows if row.slot == run.slot))
             self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
 
-    def _judge(self, run: _Run, loss: float, norm: float, snapshot: Tensor) -> None:
+    def _judge(self, run: Run, loss: float, norm: float, snapshot: Tensor) -> None:
         """Stop a run whose loss or gradient is not finite. It keeps the newest weights that gave a finite loss."""
         if _finite(loss):
             run.losses.append(loss)
@@ -213,8 +120,7 @@ class Loop:
         self._weights.grads[run.slot] = 0
         if not _finite(loss) and run.steps:  # the last update broke the weights: undo it
             self._weights.values[run.slot] = snapshot[run.slot]
-            run.steps -= 1
-            run.tokens = run.previous_tokens
+            run.undo_step()
 
     def _gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
         """Compute and clip the gradients. Gives, by slot, the losses and the norms before clipping.
@@ -270,20 +176,6 @@ class Loop:
             return nullcontext()
         return torch.autocast(self._base.device.type, dtype=self._autocast)
 
-    def _finish(self, run: _Run, seconds: float) -> Fit:
-        """Save the weights of a run if any step changed them, and report what was done."""
-        job, adapter = run.job, run.job.start
-        if run.steps:
-            try:
-                adapter = AdapterRef(job.adapter_id, self._scratch / job.adapter_id, self._target.kind)
-                _write_folder(adapter.path, lambda folder: self._target.save(run.slot, folder))
-            except (OSError, SafetensorError) as error:
-                why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-                run.reason, adapter = f"cannot save the adapter: {why}", job.start
-        status: Status = {"steps": "complete", "deadline": "cut"}.get(run.reason, "failed")  # type: ignore[assignment]
-        first, final = (run.losses[0], run.losses[-1]) if run.losses else (float("nan"), float("nan"))
-        return Fit(job.adapter_id, status, run.reason, adapter, run.steps, run.tokens, seconds, first, final)
-
 
 def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack: int, deadline: Deadline) -> Iterator[Fit]:
     """Fit `jobs`, `stack` at a time. `loop_of(n)` gives a loop with n slots. After the deadline, the rest are cut at once."""
@@ -292,26 +184,11 @@ def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack:
         yield from loop_of(len(chunk)).fit(chunk, deadline)
 
 
-def _rows(run: _Run) -> list[BatchRow]:
+def _rows(run: Run) -> list[BatchRow]:
     chosen = [run.job.sequences[i] for i in next(run.batches)]
     total = float(sum(sequence.weights.sum(dtype="float64") for sequence in chosen))
     return [BatchRow(run.slot, sequence, total or 1.0) for sequence in chosen]
 
 
-def _refusal(job: FitJob, reason: str) -> Fit:
-    nan = float("nan")
-    return Fit(job.adapter_id, "failed", reason, None, 0, 0, 0.0, nan, nan)
-
-
 def _finite(number: float) -> bool:
     return number - number == 0
-
-
-def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Write to a folder beside `folder`, then rename that: `folder` is never incomplete."""
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    write(part)
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
