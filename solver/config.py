@@ -82,6 +82,7 @@ class TrainSettings(_Settings):
     batch_sequences: int = Field(4, ge=1)  # of one task in an optimizer step
     batch_tokens: int = Field(16384, ge=64)  # tokens in a forward pass at most, padding included; a step may take several passes
     checkpointing: bool = False  # gradient checkpointing: less memory, more time
+    compile: bool | None = None  # whether "lora" compiles the passes of stacks; none: on CUDA, where fits take long enough
     steps: int | None = Field(
         60, ge=0
     )  # optimizer steps of a full pass over a task; policies that go by the clock may plan others

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
 
-_FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
+FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
 
 
 class _Stopped(Exception):
@@ -52,7 +52,7 @@ class Loop:
         self._weights = FlatWeights(target.parameters(), target.slots, target.reentrant)
         self._batch_tokens = settings.batch_tokens
         self._pace: deque[float] = deque(maxlen=8)  # seconds for each token, padding included, in the latest steps
-        self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
+        self._first_scale = FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
         self._scale = self._first_scale
         self._states: States = decoder_states(target.model)
         self._head = OutputHead.of(target.model)
@@ -112,13 +112,13 @@ class Loop:
 
     def _judge(self, run: Run, loss: float, norm: float, snapshot: Tensor) -> None:
         """Stop a run whose loss or gradient is not finite. It keeps the newest weights that gave a finite loss."""
-        if _finite(loss):
+        if finite(loss):
             run.losses.append(loss)
-        if _finite(loss) and _finite(norm):
+        if finite(loss) and finite(norm):
             return
         run.reason = "nan"
         self._weights.grads[run.slot] = 0
-        if not _finite(loss) and run.steps:  # the last update broke the weights: undo it
+        if not finite(loss) and run.steps:  # the last update broke the weights: undo it
             self._weights.values[run.slot] = snapshot[run.slot]
             run.undo_step()
 
@@ -149,7 +149,7 @@ class Loop:
                 self._weights.grads.div_(self._scale)
             norms = clip_gradients(self._weights, self._settings.clip)
             numbers = torch.stack([losses, norms]).tolist()  # the only point of a step that waits for the device
-            if self._scale == 1 or all(map(_finite, numbers[1])) or not all(map(_finite, numbers[0])):
+            if self._scale == 1 or all(map(finite, numbers[1])) or not all(map(finite, numbers[0])):
                 return numbers[0], numbers[1]
             self._scale = max(1.0, self._scale / 4)
 
@@ -177,7 +177,17 @@ class Loop:
         return torch.autocast(self._base.device.type, dtype=self._autocast)
 
 
-def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack: int, deadline: Deadline) -> Iterator[Fit]:
+class FitsTogether(Protocol):
+    """A loop that fits some jobs together."""
+
+    def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
+        """See `Loop.fit`."""
+        ...
+
+
+def fit_in_stacks(
+    loop_of: Callable[[int], FitsTogether], jobs: Sequence[FitJob], stack: int, deadline: Deadline
+) -> Iterator[Fit]:
     """Fit `jobs`, `stack` at a time. `loop_of(n)` gives a loop with n slots. After the deadline, the rest are cut at once."""
     for first in range(0, len(jobs), stack):
         chunk = jobs[first : first + stack]
@@ -190,5 +200,6 @@ def _rows(run: Run) -> list[BatchRow]:
     return [BatchRow(run.slot, sequence, total or 1.0) for sequence in chosen]
 
 
-def _finite(number: float) -> bool:
+def finite(number: float) -> bool:
+    """Whether it is neither infinite nor not a number."""
     return number - number == 0

@@ -126,11 +126,12 @@ def test_stacked_equals_alone(base: Base, tmp_path: Path) -> None:
 
 def test_stacks_hold_as_many_tasks_as_the_setting_or_the_device_says(base: Base, tmp_path: Path) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert max_stack(SETTINGS, cpu, 1000) == 1
-    assert max_stack(SETTINGS, cuda, 1000) == 64
-    assert max_stack(SETTINGS, cuda, 2**23) == 2**31 // (2**23 * 24) == 10  # Qwen3-0.6B at rank 13 or so
-    assert max_stack(SETTINGS, cuda, 2**30) == 1
-    assert max_stack(SETTINGS.model_copy(update={"stack": 3}), cpu, 2**30) == 3
+    assert max_stack(SETTINGS, cpu, 1000, 1000) == 1
+    assert max_stack(SETTINGS, cuda, 1000, 1000) == 64
+    assert max_stack(SETTINGS, cuda, 2**23, 2**20) == 2**31 // (2**23 * 24) == 10  # by the memory of the adapters
+    assert max_stack(SETTINGS, cuda, 1000, 10**8) == 3  # by the work of a task
+    assert max_stack(SETTINGS, cuda, 1000, 10**9) == max_stack(SETTINGS, cuda, 2**30, 1000) == 1
+    assert max_stack(SETTINGS.model_copy(update={"stack": 3}), cpu, 2**30, 2**30) == 3
     trainer = LoraTrainer(base, SETTINGS.model_copy(update={"stack": 2}), tmp_path)
     fits = trainer.fit([FitJob(name, sequences(1), 2) for name in "abc"], NEVER)
     slots = []

@@ -1,0 +1,99 @@
+"""Compiles the training pass of a stack by torch.compile, when that pays, and goes back to the plain pass if the compiler fails.
+
+One function is compiled: the decoder layer, forward and backward, as one graph without breaks. All layers of a model use it, and
+sizes are symbols in it, so it is compiled once and not once for each layer and shape: again only for a pass of one task or of
+one row, at most `MAX_GRAPHS` times. Embedding, rotation, head and loss stay as they are. The optimizer step is compiled, too.
+
+Compiled kernels are cached by torch in its folder for that (TORCHINDUCTOR_CACHE_DIR), so a second worker or run compiles faster.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solver.train.stack_update import Update, update_slots
+
+log = logging.getLogger(__name__)
+
+BACKEND: Any = "inductor"
+COMPILE_SECONDS = 40.0  # assumed, of a first compilation without a cache; `solver pretrain` took 85 s for all layers on one H200
+MAX_GRAPHS = 4  # of a layer: one task or many, times one row or many
+
+
+class PassCompiler:
+    """Decides when the passes over `model` are compiled, and does it. `wanted`: at once, never, or (None) when it pays.
+
+    It pays once plain steps have taken as long as compiling does. So a short run does not wait for the compiler at all, and a
+    long one takes at most twice as long as if it had known its length.
+    """
+
+    def __init__(self, model: Any, device: torch.device, wanted: bool | None) -> None:
+        self._layers = decoder_layers(model)
+        self._wanted = wanted
+        self._plain_seconds = 0.0
+        self._refusal = refusal(device) if wanted is None else "" if wanted else "set by train.compile"
+        if not self._layers:
+            self._refusal = "the model has no list of layers"
+        self.compiled = False
+        self.update: Update = update_slots
+
+    def observe(self, seconds: float) -> None:
+        """Take in that steps took `seconds`."""
+        if not self.compiled:
+            self._plain_seconds += seconds
+
+    def compile_if_due(self, left: float) -> bool:
+        """Compile if that pays and the `left` seconds of the fit are enough for it. Gives whether the next step will compile."""
+        if self.compiled or self._refusal:
+            return False
+        if not self._wanted and (self._plain_seconds < COMPILE_SECONDS or left < 2 * COMPILE_SECONDS):
+            return False
+        compiled = torch.compile(call_layer, fullgraph=True, dynamic=True, backend=BACKEND)
+        for layer in self._layers:
+            layer.forward = partial(_with_gradient, compiled, layer)
+        self.update = torch.compile(update_slots, fullgraph=True, dynamic=True, backend=BACKEND)
+        self.compiled = True
+        return True
+
+    def give_up(self, error: Exception) -> None:
+        """Use the plain passes from now on, with a warning that says why."""
+        for layer in self._layers:
+            del layer.forward
+        self.update = update_slots
+        self.compiled, self._refusal = False, next(iter(str(error).splitlines()), "") or type(error).__name__
+        log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._refusal)
+
+
+def refusal(device: torch.device) -> str:
+    """Why nothing is compiled unless `train.compile` asks for it, in a few words; empty: it may be."""
+    if device.type != "cuda":
+        return "passes are compiled on CUDA devices"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if not any(map(shutil.which, ("gcc", "cc", "clang"))):
+        return "there is no C compiler, which triton needs"
+    return ""
+
+
+def decoder_layers(model: Any) -> list[Any]:
+    """The layers of a causal language model's decoder; empty if it has no list of them."""
+    return list(getattr(model.get_decoder(), "layers", ()))
+
+
+def call_layer(layer: Any, x: Tensor, *arguments: Any, **named: Any) -> Any:
+    """The layer's own forward pass, whatever `layer.forward` is at the moment."""
+    return type(layer).forward(layer, x, *arguments, **named)
+
+
+def _with_gradient(compiled: Any, layer: Any, x: Tensor, *arguments: Any, **named: Any) -> Any:
+    """The compiled layer. Its input needs a gradient, also in the first layer: another graph would be compiled without."""
+    if not x.requires_grad and torch.is_grad_enabled():
+        x = x.detach().requires_grad_()
+    return compiled(layer, x, *arguments, **named)
