@@ -36,9 +36,7 @@ class PackedSequence:
         read = int(weighted[-1]) if len(weighted) else 0
         ids = sequence.ids.astype(np.int32)
         weights = sequence.weights[1 : read + 1].astype(np.float32).view(np.int32)
-        return cls(
-            np.stack([ids[:read], ids[1 : read + 1], weights]), float(sequence.weights.sum(dtype="float64")), len(sequence)
-        )
+        return cls(np.stack([ids[:read], ids[1 : read + 1], weights]), float(sequence.weights.sum(dtype="float64")))
 
     @property
     def read(self) -> int:
