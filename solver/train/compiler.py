@@ -55,17 +55,21 @@ class PassCompiler:
             return False
         if not self._wanted and (self._plain_seconds < COMPILE_SECONDS or left < 2 * COMPILE_SECONDS):
             return False
-        compiled = torch.compile(call_layer, fullgraph=True, dynamic=True, backend=BACKEND)
+        try:
+            compiled = torch.compile(call_layer, fullgraph=True, dynamic=True, backend=BACKEND)
+            self.update = torch.compile(update_slots, fullgraph=True, dynamic=True, backend=BACKEND)
+        except Exception as error:  # as on a version of Python that the compiler does not support
+            self.give_up(error)
+            return False
         for layer in self._layers:
             layer.forward = partial(_with_gradient, compiled, layer)
-        self.update = torch.compile(update_slots, fullgraph=True, dynamic=True, backend=BACKEND)
         self.compiled = True
         return True
 
     def give_up(self, error: Exception) -> None:
         """Use the plain passes from now on, with a warning that says why."""
         for layer in self._layers:
-            del layer.forward
+            vars(layer).pop("forward", None)
         self.update = update_slots
         self.compiled, self._refusal = False, next(iter(str(error).splitlines()), "") or type(error).__name__
         log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._refusal)

@@ -127,7 +127,8 @@ class StackLoop:
         while True:
             waiting = [one for one in stack if one.waiting]
             pace = max(self._pace, default=0.0)
-            if unread and (not waiting or not pace or pace * tokens >= CHECK_SECONDS or len(unread) >= MAX_UNCHECKED):
+            enough = not self._pace or pace * tokens >= CHECK_SECONDS or len(unread) >= MAX_UNCHECKED
+            if unread and (enough or not waiting):
                 self._read(unread)
                 self._measure(tokens, deadline.clock() - since)
                 unread, tokens, since = [], 0, deadline.clock()
@@ -140,8 +141,8 @@ class StackLoop:
             passes = task_passes([batch for _, _, batch in drawn], self._batch_tokens)
             tokens += sum(one.tokens for one in passes)
             now = deadline.clock()
-            reach = pace * tokens - (now - since) if pace else 0.0  # until the device has done this step and those before it
-            if deadline.expired(max(reach, 0.0)):
+            reach = max(0.0, pace * tokens - (now - since))  # until the device has done this step and those before it
+            if deadline.expired(reach):
                 self._read(unread)
                 return "deadline"
             rates = torch.zeros(2, self._target.slots)

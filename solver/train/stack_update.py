@@ -9,6 +9,7 @@ each task.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -106,6 +107,8 @@ def update_slots(
     rate = rates[0] * applied
     if weight_decay:
         values.mul_((1 - weight_decay * rate)[:, None])
-    root = (square / (1 - BETA2**count)[:, None]).sqrt_().add_(EPSILON)
-    values.sub_(mean.div(root).mul_((rate / (1 - BETA1**count))[:, None]))
+    # 1 - beta^count; in fp32 the difference itself would be off by 1e-5 of it after the first step
+    bias1, bias2 = (-torch.expm1(count * math.log(beta)) for beta in (BETA1, BETA2))
+    root = (square / bias2[:, None]).sqrt_().add_(EPSILON)
+    values.sub_(mean.div(root).mul_((rate / bias1)[:, None]))
     record.copy_(torch.stack([losses, norms]))
