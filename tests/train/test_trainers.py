@@ -401,3 +401,18 @@ def test_auto_takes_lora_for_the_package_s_own_models_and_says_why(base: Base) -
     assert name == "lora"
     assert "own kind" in why
     assert choose_trainer(base, SETTINGS.model_copy(update={"trainer": "lora"})) == ("lora", "set by train.trainer")
+
+
+def test_auto_fits_many_tasks_at_once_on_a_gpu_while_one_does_not_fill_it(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    import solver.train.lora as lora
+
+    other = replace(base, codec=object(), device=torch.device("cuda"))  # type: ignore[arg-type]
+    monkeypatch.setattr(lora, "FILLING_WEIGHTS", 3 * base.parameters)
+    name, why = choose_trainer(other, SETTINGS)
+    assert name == "lora"
+    assert "up to 3 tasks share a step" in why
+    assert choose_trainer(replace(other, quantized=True), SETTINGS)[0] != "lora"
+    assert choose_trainer(replace(other, device=torch.device("cpu")), SETTINGS)[0] == "peft"
+    assert choose_trainer(other, SETTINGS.model_copy(update={"stack": 1}))[0] != "lora"
+    monkeypatch.setattr(lora, "FILLING_WEIGHTS", base.parameters)
+    assert choose_trainer(other, SETTINGS)[0] != "lora"
