@@ -1,8 +1,11 @@
 """Compiles the training pass of a stack by torch.compile, when that pays, and goes back to the plain pass if the compiler fails.
 
 One function is compiled: the decoder layer, forward and backward, as one graph without breaks. All layers of a model use it, and
-sizes are symbols in it, so it is compiled once and not once for each layer and shape: again only for a pass of one task or of
-one row, at most `MAX_GRAPHS` times. Embedding, rotation, head and loss stay as they are. The optimizer step is compiled, too.
+sizes are symbols in it, so it is compiled once and not once for each layer and shape: again only for passes of one task or of one
+row, at most `MAX_GRAPHS` times. Embedding, rotation, head and loss stay as they are. The optimizer step is compiled, too.
+
+torch takes sizes that are equal in its first example for one symbol, and a size that equals one of the model for a constant. So
+the first example is a pass of padding in a shape of which no two sizes are equal (`example_shape`).
 
 Compiled kernels are cached by torch in its folder for that (TORCHINDUCTOR_CACHE_DIR), so a second worker or run compiles faster.
 """
@@ -24,7 +27,7 @@ log = logging.getLogger(__name__)
 
 BACKEND: Any = "inductor"
 COMPILE_SECONDS = 40.0  # assumed, of a first compilation without a cache; `solver pretrain` took 85 s for all layers on one H200
-MAX_GRAPHS = 4  # of a layer: one task or many, times one row or many
+MAX_GRAPHS = 4  # of a layer: one task or many, times one row or many; and two of the optimizer step
 
 
 class PassCompiler:
@@ -42,6 +45,7 @@ class PassCompiler:
         if not self._layers:
             self._refusal = "the model has no list of layers"
         self.compiled = False
+        self._kinds: set[tuple[int, int, int]] = set()  # shapes of the examples that were compiled
         self.update: Update = update_slots
 
     def observe(self, seconds: float) -> None:
@@ -66,11 +70,20 @@ class PassCompiler:
         self.compiled = True
         return True
 
+    def example_shape(self, tasks: int, rows: int) -> tuple[int, int, int] | None:
+        """The shape of a pass to compile before one of so many tasks and rows; None if there is nothing to compile."""
+        shape = (1 if tasks == 1 else 13, 1 if rows == 1 else 3, 47)
+        if not self.compiled or shape in self._kinds:
+            return None
+        self._kinds.add(shape)
+        return shape
+
     def give_up(self, error: Exception) -> None:
         """Use the plain passes from now on, with a warning that says why."""
         for layer in self._layers:
             vars(layer).pop("forward", None)
         self.update = update_slots
+        self._kinds.clear()
         self.compiled, self._refusal = False, next(iter(str(error).splitlines()), "") or type(error).__name__
         log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._refusal)
 

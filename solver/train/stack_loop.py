@@ -94,6 +94,7 @@ class StackLoop:
         self._weights = FlatWeights(target.parameters(), target.slots)
         self._batch_tokens = settings.batch_tokens
         self._pace: deque[float] = deque(maxlen=4)  # seconds for each token, padding included, between the latest checks
+        self._has_compiled = False  # since the last measurement
         self._first_scale = FIRST_LOSS_SCALE if base.dtype == torch.float16 else 1.0
         self._states = decoder_states(target.model)
         self._head = OutputHead.of(target.model)
@@ -158,7 +159,10 @@ class StackLoop:
             unread.append(_Started([(one, chosen) for one, chosen, _ in drawn], record))
 
     def _measure(self, tokens: int, seconds: float) -> None:
-        """Take in that steps on so many padded tokens took `seconds`."""
+        """Take in that steps on so many padded tokens took `seconds`. Those in which something was compiled tell nothing."""
+        if self._has_compiled:
+            self._has_compiled = False
+            return
         self._pace.append(seconds / max(1, tokens))
         self._compiler.observe(seconds)
 
@@ -212,23 +216,29 @@ class StackLoop:
     def _gradients(self, state: StackState, passes: Sequence[TaskPass], deadline: Deadline) -> None:
         """Start the passes, which add to the losses and gradients of the step."""
         state.begin_step()
-        pad, device = self._base.codec.pad, self._base.device
+        pad = self._base.codec.pad
         for one in passes:
             if deadline.expired():
                 raise _Stopped("deadline")
             threads.adjust()
-            host = PassTensors.of(one, pad)
-            tensors = host.to(device)
-            weights = self._weights.values.index_select(0, tensors.slots).to(self._base.dtype).requires_grad_()
-            self._target.use_tasks(weights)
-            if self._dense:
-                losses = self._dense_losses(tensors)
-            else:
-                losses = slot_losses(self._states, self._head, host.predictions().to(device), len(tensors.slots))
-            scaled = (losses * state.scale[tensors.slots]).sum()
-            (gradient,) = torch.autograd.grad(scaled, weights)
-            self._weights.grads.index_add_(0, tensors.slots, gradient.float())
-            state.losses.index_add_(0, tensors.slots, losses.detach())
+            if shape := self._compiler.example_shape(*one.shape[:2]):
+                self._has_compiled = True
+                self._pass(state, PassTensors.example(shape, pad))
+            self._pass(state, PassTensors.of(one, pad))
+
+    def _pass(self, state: StackState, host: PassTensors) -> None:
+        """Start one pass, which adds to the losses and gradients of the step."""
+        tensors = host.to(self._base.device)
+        weights = self._weights.values.index_select(0, tensors.slots).to(self._base.dtype).requires_grad_()
+        self._target.use_tasks(weights)
+        if self._dense:
+            losses = self._dense_losses(tensors)
+        else:
+            losses = slot_losses(self._states, self._head, host.predictions().to(self._base.device), len(tensors.slots))
+        scaled = (losses * state.scale[tensors.slots]).sum()
+        (gradient,) = torch.autograd.grad(scaled, weights)
+        self._weights.grads.index_add_(0, tensors.slots, gradient.float())
+        state.losses.index_add_(0, tensors.slots, losses.detach())
 
     def _dense_losses(self, tensors: PassTensors) -> Tensor:
         """(tasks,) fp32: the loss of each task of a pass, with logits for every token of it."""

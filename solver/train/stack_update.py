@@ -19,7 +19,7 @@ from solver.train.weights import BETA1, BETA2, EPSILON, FlatWeights
 
 SCALE_CUT = 4.0  # what a loss scale is divided by when a gradient overflows
 
-Update = Callable[..., None]  # `update_slots`, or the same function compiled
+Update = Callable[..., Tensor]  # `update_slots`, or the same function compiled
 
 
 class StackState:
@@ -45,8 +45,7 @@ class StackState:
 
         Returns the losses, and the norms of the gradients before clipping, (2, slots), without waiting for the device.
         """
-        record = torch.empty(2, len(self.losses), device=self.losses.device)
-        update(
+        norms = update(
             self._weights.values,
             self._weights.grads,
             self._mean,
@@ -56,12 +55,12 @@ class StackState:
             self._alive,
             self.scale,
             self.losses,
-            rates,
-            record,
+            rates[0],
+            rates[1],
             self._clip,
             self._weight_decay,
         )
-        return record
+        return torch.stack([self.losses, norms])
 
 
 @torch.no_grad()
@@ -76,20 +75,20 @@ def update_slots(
     scale: Tensor,
     losses: Tensor,
     rates: Tensor,
-    record: Tensor,
+    taking: Tensor,
     clip: float,
     weight_decay: float,
-) -> None:
-    """Update the weights of all slots in place. The first five are (slots, numbers) fp32; the next four (slots,) fp32.
+) -> Tensor:
+    """Update the weights of all slots in place. The first five are (slots, numbers) fp32; the next six (slots,) fp32.
 
     - A slot whose loss is not finite gets back the weights from before its last update, and stops.
     - A slot whose gradient is not finite keeps its weights. If its loss is scaled, the scale is cut, otherwise the slot stops.
     - Any other slot that takes the step is clipped to norm `clip` and updated; moments and step counts of the rest stay.
-    `rates` and `record` (2, slots): see `StackState.update`.
+    `taking` is 1 for each slot that takes the step, else 0. Returns the norms of the gradients before clipping, (slots,).
     """
     grads.div_(scale[:, None])
     norms = torch.linalg.vector_norm(grads, dim=1)
-    running = (alive * rates[1]) > 0
+    running = (alive * taking) > 0
     finite_loss = losses.isfinite()
     finite = finite_loss & norms.isfinite()
     overflow = running & finite_loss & ~finite & (scale > 1)
@@ -104,11 +103,11 @@ def update_slots(
     grads.mul_((clip / (norms + 1e-6)).clamp(max=1.0).where(applied, 0.0)[:, None])
     mean.lerp_(grads, ((1 - BETA1) * applied)[:, None])
     square.lerp_(grads * grads, ((1 - BETA2) * applied)[:, None])
-    rate = rates[0] * applied
+    rate = rates * applied
     if weight_decay:
         values.mul_((1 - weight_decay * rate)[:, None])
     # 1 - beta^count; in fp32 the difference itself would be off by 1e-5 of it after the first step
     bias1, bias2 = (-torch.expm1(count * math.log(beta)) for beta in (BETA1, BETA2))
     root = (square / bias2[:, None]).sqrt_().add_(EPSILON)
     values.sub_(mean.div(root).mul_((rate / bias1)[:, None]))
-    record.copy_(torch.stack([losses, norms]))
+    return norms

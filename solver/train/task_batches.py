@@ -162,6 +162,13 @@ class PassTensors:
         share = np.array([1.0 / batch.normaliser for batch in one.batches], dtype=np.float32)
         return cls(torch.from_numpy(columns), torch.from_numpy(slots), torch.from_numpy(share))
 
+    @classmethod
+    def example(cls, shape: tuple[int, int, int], pad: int) -> Self:
+        """A pass of this shape that holds nothing but padding, for the task in slot 0. Its losses and gradients are 0."""
+        columns = torch.zeros(3, *shape, dtype=torch.int32)
+        columns[:2] = pad
+        return cls(columns, torch.zeros(shape[0], dtype=torch.long), torch.zeros(shape[0]))
+
     def to(self, device: torch.device) -> PassTensors:
         """The same tensors on a device. The host does not wait for the copies to a CUDA device."""
         return PassTensors(*(to_device(one, device) for one in (self.columns, self.slots, self.share)))

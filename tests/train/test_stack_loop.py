@@ -350,6 +350,25 @@ def test_a_compiler_that_fails_costs_no_fit(
     assert warning == "compiler: fits go on without it: RuntimeError: no toolchain"
 
 
+def test_seconds_of_compiling_do_not_count_as_pace(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second, and the one that compiles takes 100 more; after it time is left for 80 steps."""
+    now, shapes = [0.0], set()
+    real = StackLoop._pass
+
+    def slow(self: StackLoop, state: Any, tensors: PassTensors) -> None:
+        shape = tensors.columns.shape[1:]
+        now[0] += 100.0 if shape[-1] == 47 else 1.0
+        shapes.add(shape)
+        real(self, state, tensors)
+
+    monkeypatch.setattr(torch, "compile", lambda function, **named: function)
+    monkeypatch.setattr(StackLoop, "_pass", slow)
+    loop = loop_of(base, 2, tmp_path, compile=True)
+    fits = loop.fit([job("t", 1, 1000, (20, 21)), job("u", 2, 1000, (20, 21))], Deadline(180.5, lambda: now[0]))
+    assert {shape for shape in shapes if shape[-1] == 47} == {(13, 3, 47)}
+    assert [(fit.reason, fit.steps) for fit in fits] == [("deadline", 80)] * 2
+
+
 def test_the_trainer_takes_stacks_for_several_tasks_alone(base: Base, tmp_path: Path) -> None:
     trainer = LoraTrainer(base, SETTINGS.model_copy(update={"stack": 2}), tmp_path)
     assert not isinstance(trainer._loop, StackLoop)
