@@ -1,4 +1,4 @@
-"""The step loop of all trainers. Fits advance together, one optimizer step for all, until each has a reason to stop.
+"""The step loop of trainers that fit one job at a time. `train.stack_loop` advances many jobs by one step.
 
 The deadline is checked before every step and before every micro-batch of a step.
 """
@@ -38,7 +38,10 @@ class _Stopped(Exception):
 
 
 class Loop:
-    """Fits jobs on a target. From fit to fit it remembers the seconds that a token takes, and the batch size that fits memory."""
+    """Fits one job after another on a target with one slot.
+
+    From fit to fit it remembers the seconds that a token takes, and the batch size that fits memory.
+    """
 
     def __init__(
         self, base: Base, target: FitTarget, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None
@@ -49,7 +52,7 @@ class Loop:
         self._lr = peak_lr(settings.lr, base.parameters)
         self._scratch = scratch
         self._autocast = autocast
-        self._weights = FlatWeights(target.parameters(), target.slots, target.reentrant)
+        self._weights = FlatWeights(target.parameters(), 1, target.reentrant)
         self._batch_tokens = settings.batch_tokens
         self._pace: deque[float] = deque(maxlen=8)  # seconds for each token, padding included, in the latest steps
         self._first_scale = FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
@@ -58,12 +61,12 @@ class Loop:
         self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif target.slots == 1 and autocast is None and FusedTrainingPass.fits(target.model):
+        elif autocast is None and FusedTrainingPass.fits(target.model):
             self._states = FusedTrainingPass(target.model)
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
-        """Fit at most `slots` jobs together. A bad job fails alone. The global random generators are left as they were."""
+        """Fit one job. The global random generators are left as they were."""
         self._scale = self._first_scale  # an overflow lowers it, which must not cost the next fit its small gradients
         return fit_together(self._base, self._target, self._settings, self._scratch, jobs, deadline, self._advance)
 
@@ -72,58 +75,45 @@ class Loop:
         self._weights.move(device)
 
     def _advance(self, runs: list[Run], deadline: Deadline, started: float) -> None:
-        """Take optimizer steps for all runs together until each has a reason to stop."""
+        """Take optimizer steps for the run, if its job was not refused, until it has a reason to stop."""
+        for run in runs:
+            run.reason = self._take_steps(run, deadline, started)
+
+    def _take_steps(self, run: Run, deadline: Deadline, started: float) -> str:
+        """Take optimizer steps. Gives the reason to stop."""
         optimizer = AdamW(self._weights, self._settings.weight_decay)
         snapshot = self._weights.values.clone()
-        while True:
-            for run in runs:
-                if run.active and run.steps >= run.job.steps:
-                    run.reason = "steps"
-            active = [run for run in runs if run.active]
-            if not active:
-                return
-            rows = [row for run in active for row in _rows(run)]
+        while run.steps < run.job.steps:
+            rows = _rows(run)
             now = deadline.clock()
             reach = max(self._pace, default=0.0) * padded_tokens(rows, self._batch_tokens)
             if deadline.expired(reach):
-                for run in active:
-                    run.reason = "deadline"
-                return
-            lr = torch.zeros(self._target.slots)
-            for run in active:
-                share = share_done(run.steps, run.job.steps, now - started, deadline.remaining() - reach)
-                lr[run.slot] = self._lr * rate(share, self._settings.warmup, self._settings.cooldown)
+                return "deadline"
+            share = share_done(run.steps, run.job.steps, now - started, deadline.remaining() - reach)
+            lr = self._lr * rate(share, self._settings.warmup, self._settings.cooldown)
             try:
-                losses, norms = self._gradients(rows, deadline)
+                loss, norm = self._gradients(rows, deadline)
             except _Stopped as stop:
-                for run in active:
-                    run.reason = str(stop)
-                return
-            for run in active:
-                self._judge(run, losses[run.slot], norms[run.slot], snapshot)
-                if not run.active:
-                    lr[run.slot] = 0.0
+                return str(stop)
+            if finite(loss):
+                run.losses.append(loss)
+            if not finite(loss) or not finite(norm):
+                self._keep_good_weights(run, loss, snapshot)
+                return "nan"
             snapshot.copy_(self._weights.values)
-            optimizer.step(lr.to(self._base.device))
-            for run in active:
-                if run.active:
-                    run.count_step(sum(row.length + 1 for row in rows if row.slot == run.slot))
+            optimizer.step(torch.tensor([lr], device=self._base.device))
+            run.count_step(sum(row.length + 1 for row in rows))
             self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
+        return "steps"
 
-    def _judge(self, run: Run, loss: float, norm: float, snapshot: Tensor) -> None:
-        """Stop a run whose loss or gradient is not finite. It keeps the newest weights that gave a finite loss."""
-        if finite(loss):
-            run.losses.append(loss)
-        if finite(loss) and finite(norm):
-            return
-        run.reason = "nan"
-        self._weights.grads[run.slot] = 0
+    def _keep_good_weights(self, run: Run, loss: float, snapshot: Tensor) -> None:
+        """After a loss or gradient that is not finite: keep the newest weights that gave a finite loss."""
         if not finite(loss) and run.steps:  # the last update broke the weights: undo it
-            self._weights.values[run.slot] = snapshot[run.slot]
+            self._weights.values.copy_(snapshot)
             run.undo_step()
 
-    def _gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
-        """Compute and clip the gradients. Gives, by slot, the losses and the norms before clipping.
+    def _gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[float, float]:
+        """Compute and clip the gradient. Gives the loss, and the norm of the gradient before clipping.
 
         Raises _Stopped at the deadline, and if memory runs out even with micro-batches of half the size.
         """
@@ -141,22 +131,22 @@ class Loop:
                 log.warning("out of memory: micro-batches now hold at most %d tokens", self._batch_tokens)
         raise _Stopped("oom")
 
-    def _scaled_gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[list[float], list[float]]:
+    def _scaled_gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[float, float]:
         """As `_gradients`. In fp16 the loss is scaled up; if a gradient overflows, repeat with a smaller scale."""
         while True:
-            losses = self._backward(rows, deadline)
+            loss_on_device = self._backward(rows, deadline)
             if self._scale > 1:
                 self._weights.grads.div_(self._scale)
             norms = clip_gradients(self._weights, self._settings.clip)
-            numbers = torch.stack([losses, norms]).tolist()  # the only point of a step that waits for the device
-            if self._scale == 1 or all(map(finite, numbers[1])) or not all(map(finite, numbers[0])):
-                return numbers[0], numbers[1]
+            loss, norm = torch.cat([loss_on_device, norms]).tolist()  # the only point of a step that waits for the device
+            if self._scale == 1 or finite(norm) or not finite(loss):
+                return loss, norm
             self._scale = max(1.0, self._scale / 4)
 
     def _backward(self, rows: Sequence[BatchRow], deadline: Deadline) -> Tensor:
-        """Compute the gradients of `rows`. Gives the losses (slots,)."""
+        """Compute the gradients of `rows`. Gives the loss (1,)."""
         self._weights.grads.zero_()
-        losses = torch.zeros(self._target.slots, device=self._base.device)
+        loss = torch.zeros(1, device=self._base.device)
         for group in micro_batches(rows, self._batch_tokens):
             if deadline.expired():  # a step on long sequences takes seconds, and the first one has no estimate
                 raise _Stopped("deadline")
@@ -164,12 +154,11 @@ class Loop:
                 continue
             threads.adjust()
             batch = collate(group, self._base.codec.pad).to(self._base.device)
-            self._target.use(batch.slots)
             with self._precision():
-                parts = slot_losses(self._states, self._head, batch, self._target.slots)
-            self._weights.add_gradients(parts.sum() * self._scale)
-            losses += parts.detach()
-        return losses
+                part = slot_losses(self._states, self._head, batch, 1)
+            self._weights.add_gradients(part.sum() * self._scale)
+            loss += part.detach()
+        return loss
 
     def _precision(self) -> AbstractContextManager[Any]:
         if self._autocast is None:

@@ -58,10 +58,6 @@ class LoraFitTarget:
         if start is not None:
             self._stack.load(slot, start)
 
-    def use(self, rows: Tensor) -> None:
-        """Say which slot each row uses. With one slot all rows take the path for one adapter, which is faster."""
-        self._stack.set_rows(None if self.slots == 1 else rows)
-
     def use_tasks(self, weights: Tensor | None) -> None:
         """Use these adapters (tasks, numbers) for the tasks of the next pass, whose rows lie together; None: no pass follows."""
         self._stack.set_tasks(weights)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from solver.config import TrainSettings
 from solver.errors import InputError
@@ -36,10 +36,6 @@ class FitTarget(Protocol):
 
     def begin(self, slot: int, seed: int, start: Path | None) -> None:
         """Set the slot's weights to those in the adapter folder `start`, or initialise them from `seed`."""
-        ...
-
-    def use(self, rows: Tensor) -> None:
-        """Say which slot each row of the next batch belongs to: (rows,) int64."""
         ...
 
     def save(self, slot: int, folder: Path) -> None:
