@@ -15,8 +15,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -30,20 +31,30 @@ COMPILE_SECONDS = 40.0  # assumed, of a first compilation without a cache; `solv
 MAX_GRAPHS = 4  # of a layer: one task or many, times one row or many; and two of the optimizer step
 
 
+@dataclass(eq=False)
+class CompilerState:
+    """What is known about compiling, for all stacks of a trainer."""
+
+    plain_seconds: float = 0.0  # that plain steps have taken
+    refusal: str = ""  # why nothing is compiled; empty: it may be
+
+    @classmethod
+    def of(cls, device: torch.device, wanted: bool | None) -> Self:
+        """The state at the beginning. `wanted`: the setting `train.compile`."""
+        return cls(refusal=refusal(device) if wanted is None else "" if wanted else "set by train.compile")
+
+
 class PassCompiler:
-    """Decides when the passes over `model` are compiled, and does it. `wanted`: at once, never, or (None) when it pays.
+    """Decides when the passes over `model` are compiled, and does it. `wanted`: at once, or (None) when it pays.
 
     It pays once plain steps have taken as long as compiling does. So a short run does not wait for the compiler at all, and a
     long one takes at most twice as long as if it had known its length.
     """
 
-    def __init__(self, model: Any, device: torch.device, wanted: bool | None) -> None:
+    def __init__(self, model: Any, wanted: bool | None, state: CompilerState) -> None:
         self._layers = decoder_layers(model)
         self._wanted = wanted
-        self._plain_seconds = 0.0
-        self._refusal = refusal(device) if wanted is None else "" if wanted else "set by train.compile"
-        if not self._layers:
-            self._refusal = "the model has no list of layers"
+        self._state = state
         self.compiled = False
         self._kinds: set[tuple[int, int, int]] = set()  # shapes of the examples that were compiled
         self.update: Update = update_slots
@@ -51,13 +62,13 @@ class PassCompiler:
     def observe(self, seconds: float) -> None:
         """Take in that steps took `seconds`."""
         if not self.compiled:
-            self._plain_seconds += seconds
+            self._state.plain_seconds += seconds
 
     def compile_if_due(self, left: float) -> bool:
         """Compile if that pays and the `left` seconds of the fit are enough for it. Gives whether the next step will compile."""
-        if self.compiled or self._refusal:
+        if self.compiled or self._state.refusal or not self._layers:
             return False
-        if not self._wanted and (self._plain_seconds < COMPILE_SECONDS or left < 2 * COMPILE_SECONDS):
+        if not self._wanted and (self._state.plain_seconds < COMPILE_SECONDS or left < 2 * COMPILE_SECONDS):
             return False
         try:
             compiled = torch.compile(call_layer, fullgraph=True, dynamic=True, backend=BACKEND)
@@ -84,8 +95,9 @@ class PassCompiler:
             vars(layer).pop("forward", None)
         self.update = update_slots
         self._kinds.clear()
-        self.compiled, self._refusal = False, next(iter(str(error).splitlines()), "") or type(error).__name__
-        log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._refusal)
+        self.compiled = False
+        self._state.refusal = next(iter(str(error).splitlines()), "") or "no message"
+        log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._state.refusal)
 
 
 def refusal(device: torch.device) -> str:

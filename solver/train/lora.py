@@ -22,7 +22,7 @@ from solver.config import TrainSettings
 from solver.model.device import ADAPTER_COPIES
 from solver.model.load import Base
 from solver.model.lora import LoraShape, attach, check_layers
-from solver.train.compiler import PassCompiler
+from solver.train.compiler import CompilerState, PassCompiler
 from solver.train.loop import Loop, fit_in_stacks
 from solver.train.stack_loop import StackLoop
 from solver.types import Deadline, Fit, FitJob
@@ -74,6 +74,7 @@ class LoraTrainer:
         if left_out := check_layers(base):
             log.warning("trainer: %s", left_out)
         self._base, self._settings, self._scratch = base, settings, scratch
+        self._compiling = CompilerState.of(base.device, settings.compile)
         self._make(1)
         adapter = sum(p.numel() for p in self._target.parameters())
         self.max_stack = max_stack(settings, base.device, adapter, base.parameters)
@@ -98,7 +99,7 @@ class LoraTrainer:
         if slots == 1 and base.device.type == "cpu":
             self._loop: Loop | StackLoop = Loop(base, self._target, settings, scratch, autocast=None)
             return
-        compiler = PassCompiler(self._target.model, base.device, settings.compile)
+        compiler = PassCompiler(self._target.model, settings.compile, self._compiling)
         self._loop = StackLoop(base, self._target, settings, scratch, compiler)
 
 

@@ -19,7 +19,7 @@ from solver.config import ModelSettings, TrainSettings
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, load_base
 from solver.train import compiler, stack_loop
-from solver.train.compiler import COMPILE_SECONDS, PassCompiler
+from solver.train.compiler import COMPILE_SECONDS, CompilerState, PassCompiler
 from solver.train.lora import LoraFitTarget, LoraTrainer
 from solver.train.stack_loop import StackLoop
 from solver.train.stack_update import StackState, update_slots
@@ -58,7 +58,11 @@ def job(name: str, seed: int, steps: int, lengths: tuple[int, int] = (12, 40), c
 def loop_of(base: Base, slots: int, scratch: Path, **changes: Any) -> StackLoop:
     settings = SETTINGS.model_copy(update=changes)
     target = LoraFitTarget(base, settings, slots)
-    return StackLoop(base, target, settings, scratch, PassCompiler(target.model, CPU, settings.compile))
+    return StackLoop(base, target, settings, scratch, compiler_of(target.model, settings.compile))
+
+
+def compiler_of(model: Any, wanted: bool | None) -> PassCompiler:
+    return PassCompiler(model, wanted, CompilerState.of(CPU, wanted))
 
 
 def logits(base: Base, fit: Fit) -> torch.Tensor:
@@ -178,10 +182,12 @@ def test_what_is_not_finite_stops_or_rescales_its_slot_alone(loss: Any, gradient
 class Operations(TorchDispatchMode):
     """Counts dispatched operations."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
 
     def __torch_dispatch__(self, operation: Any, types: Any, arguments: Any = (), named: Any = None) -> Any:
-        self.count += 1
+        self.names.append(operation._schema.name)
         return operation(*arguments, **(named or {}))
 
 
@@ -198,7 +204,13 @@ def test_a_step_of_64_tasks_dispatches_hardly_more_operations_than_a_step_of_one
         loop._step = counted  # type: ignore[method-assign]
         fits = loop.fit([job(f"a{i}", i, 1, (20, 30)) for i in range(tasks)], NEVER)
         assert {fit.status for fit in fits} == {"complete"}
-        counts.append(operations.count)
+        counts.append(len(operations.names))
+        # what would wait for a device: reading numbers, and sizes that depend on numbers
+        assert not {f"aten::{name}" for name in ("_local_scalar_dense", "nonzero", "equal", "masked_select")} & {
+            *operations.names
+        }
+        # tensors made from numbers of the host: the three of the only pass, which go through pinned memory
+        assert operations.names.count("aten::lift_fresh") == 3
     assert 0 < counts[1] <= 1.2 * counts[0]
 
 
@@ -303,7 +315,7 @@ def test_compiling_waits_until_plain_steps_have_cost_as_much(base: Base, tmp_pat
     monkeypatch.setattr(torch, "compile", lambda function, **named: made.append(named) or function)
     monkeypatch.setattr(compiler, "refusal", lambda device: "")
     model = LoraFitTarget(base, SETTINGS, 2).model
-    when_it_pays = PassCompiler(model, CPU, None)
+    when_it_pays = compiler_of(model, None)
     when_it_pays.observe(0.9 * COMPILE_SECONDS)
     assert not when_it_pays.compile_if_due(1e6)
     when_it_pays.observe(0.2 * COMPILE_SECONDS)
@@ -311,8 +323,20 @@ def test_compiling_waits_until_plain_steps_have_cost_as_much(base: Base, tmp_pat
     assert when_it_pays.compile_if_due(1e6)
     assert not when_it_pays.compile_if_due(1e6)  # once
     assert all(named["fullgraph"] for named in made)
-    assert not PassCompiler(model, CPU, False).compile_if_due(1e6)
-    assert PassCompiler(LoraFitTarget(base, SETTINGS, 2).model, CPU, True).compile_if_due(1.0)
+    assert not compiler_of(model, False).compile_if_due(1e6)
+    assert compiler_of(LoraFitTarget(base, SETTINGS, 2).model, True).compile_if_due(1.0)
+
+
+def test_stacks_of_all_sizes_share_the_seconds_of_plain_steps(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiler, "refusal", lambda device: "")
+    trainer = LoraTrainer(base, SETTINGS.model_copy(update={"stack": 3}), tmp_path)
+    spent = []
+    for count in (2, 3):
+        list(trainer.fit([job(f"{count}{name}", 1, 2) for name in range(count)], NEVER))
+        spent.append(trainer._compiling.plain_seconds)
+    assert 0 < spent[0] < spent[1]
 
 
 def test_without_a_gpu_triton_or_a_c_compiler_nothing_is_compiled_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
