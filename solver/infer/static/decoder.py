@@ -34,6 +34,7 @@ LOOK_EVERY = 16  # steps
 ROUND_RATIO = 0.5  # prompts of a round are at least this share of its longest one, unless there are few
 MIN_ROUND = 64  # parts that a round takes whatever their lengths
 MAX_ROWS = 4096  # of a batch
+NO_ADAPTER = -1
 REFILL_SHARE = 1 / 8  # of the slots: free ones wait until so many can be filled at once
 
 
@@ -74,11 +75,10 @@ class StaticDecoder:
         budget: int,
         pace: Pace,
         deadline: Deadline,
-        look_every: int = LOOK_EVERY,
     ) -> None:
         """`numbers` are those of the requests' adapters in the stack of `forward`; `context` is in tokens."""
         self._forward, self._store, self._budget, self._pace, self._deadline = forward, store, budget, pace, deadline
-        self._look_every, self._prefill_tokens = look_every, forward.prefill_tokens
+        self._prefill_tokens = forward.prefill_tokens
         self._mode: Mode = "greedy"
         if any(isinstance(request, SearchRequest) for request in requests):
             self._mode = "search"
@@ -164,7 +164,7 @@ class StaticDecoder:
             part.limit - (0 if report is None else int(report.length[slot]) * (report.live[slot] > 0))
             for slot, part in self._running.items()
         ]
-        return int(max(1, min(self._look_every, max(rest))))
+        return int(max(1, min(LOOK_EVERY, max(rest))))
 
     def _begin_pass(self, kind: str, size: int) -> None:
         if self._deadline.expired(self._pace.reach(kind, size)):
@@ -214,7 +214,7 @@ class StaticDecoder:
             lanes.adapters = before
             return
         if lanes.adapters != before:
-            batch.load(self._forward.model, lanes.adapters)
+            batch.load(self._forward.model, [max(0, number) for number in lanes.adapters])
         chosen.sort(key=lambda one: -len(one[1].prompt))
         while chosen:
             longest = len(chosen[0][1].prompt)
@@ -263,11 +263,11 @@ class StaticDecoder:
 
 
 class _Lanes:
-    """Which adapter each lane of a batch serves."""
+    """Which adapter each lane of a batch serves: its number, or NO_ADAPTER as long as the lane was not needed."""
 
     def __init__(self, shape: BatchShape) -> None:
         self._shape = shape
-        self.adapters = [0] * shape.lanes
+        self.adapters = [NO_ADAPTER] * shape.lanes
 
     def assign(self, waiting: Sequence[Part], running: dict[int, Part]) -> list[tuple[int, Part]]:
         """Slots and the parts to start in them. Lanes without running rows may get another adapter."""

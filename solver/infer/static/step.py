@@ -34,7 +34,7 @@ class DecodeStep:
         state.live.logical_and_(~state.broken[:, None])
         choice = choose_all(state, rules) if self._mode == "search" else choose_one(state, rules, self._mode == "sample")
         tokens = rules.tokens[choice.choice]
-        self._remember(choice, tokens)
+        self._remember(choice, tokens, columns)
         where = self._place(choice, columns)
         rows = state.shape.rows
         positions = self._positions.follow(tokens.view(rows, 1), state.last.view(rows, -1))
@@ -43,7 +43,7 @@ class DecodeStep:
         state.choices.copy_(rules.logprobs(logits).view(state.choices.shape))
         state.length.add_(started)
 
-    def _remember(self, choice: Choice, tokens: Tensor) -> None:
+    def _remember(self, choice: Choice, tokens: Tensor, columns: int) -> None:
         """Write the chosen tokens into the history, and move the rows' state to where they are now."""
         state, history, parent = self._state, self._state.history, choice.parent
         place = state.length.clamp(max=history.token.shape[1] - 1)[:, None, None].expand(-1, 1, tokens.shape[1])
@@ -54,7 +54,8 @@ class DecodeStep:
             history.parent.scatter_(1, place, parent[:, None].to(history.parent.dtype))
             grammar = grammar.gather(2, parent.expand_as(grammar))
             state.last.copy_(state.last.gather(1, parent[..., None].expand_as(state.last)))
-            state.visible.copy_(state.visible.gather(1, parent[..., None].expand_as(state.visible)))
+            visible = state.visible[:, :, :columns]
+            visible.copy_(visible.gather(1, parent[..., None].expand_as(visible)))
         state.grammar.copy_(self._rules.advance(grammar, choice.choice))
 
     def _place(self, choice: Choice, columns: int) -> Where:
