@@ -139,7 +139,7 @@ class HFEngine:
             ).run()
             return
         except Exception as error:  # a capture may fail in any way
-            failure = error
+            failure = error.with_traceback(None)  # whose frames hold the buffers
         self._static.clear()
         if why := broken(self._base.device):
             raise ProcessBroken(why) from failure

@@ -166,16 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                             base, decoder, mode, prompts, everyone[:count], options.new, options.batch_tokens
                         )
                         ratio = rates["static"] / rates["growing"] if rates.get("growing") and len(rates) == 2 else math.nan
-                        cells = [
-                            mode,
-                            rows,
-                            count,
-                            decoder,
-                            f"{first:.2f}",
-                            f"{rates[decoder]:,.0f}",
-                            f"{scored:,.0f}",
-                            f"{ratio:.1f}",
-                        ]
+                        numbers = f"{first:.2f}", f"{rates[decoder]:,.0f}", f"{scored:,.0f}", f"{ratio:.1f}"
+                        cells = [mode, rows, count, decoder, *numbers]
                         print("| " + " | ".join(map(str, cells)) + " |", flush=True)
                     if rows == AT_ROWS and mode == "sample" and len(rates) == 2:
                         reached = ratio >= MIN_RATIO and rates["static"] >= MIN_RATE

@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_adapters import random_lora
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from solver.codec import Codec, grid_codec
 from solver.config import InferSettings
@@ -64,6 +73,7 @@ def base_of(family: str = "cells") -> Base:
         return Base(sharp(new_model(SMALL, 1), 12.0), CODEC, CPU, torch.float32, EMBEDDED, 512)
     config, build = {
         "llama": (LlamaConfig, LlamaForCausalLM),
+        "mistral": (MistralConfig, MistralForCausalLM),
         "qwen2": (Qwen2Config, Qwen2ForCausalLM),
         "qwen3": (Qwen3Config, Qwen3ForCausalLM),
     }[family]
@@ -139,7 +149,7 @@ def mixed(seed: int = 0, adapters: Sequence[AdapterRef | None] = (None,)) -> lis
 
 
 @pytest.mark.parametrize("grammar", [True, False])
-@pytest.mark.parametrize("family", ["cells", "llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["cells", "llama", "mistral", "qwen2", "qwen3"])
 def test_static_batches_give_the_completions_of_the_other_decoder(family: str, grammar: bool, static_device: None) -> None:
     base = base_of(family)
     requests = mixed()
@@ -293,7 +303,7 @@ def test_what_fits_no_static_batch_is_left_to_the_other_decoder(
     monkeypatch.setattr(hf, "STATIC_DEVICES", ("cpu",))
     monkeypatch.setattr(StaticBatch, "admit", lambda *_: (_ for _ in ()).throw(MemoryError()))
     state = EngineState()
-    same(ask(HFEngine(base_of(), InferSettings(), state), SAMPLED), wanted(False))
+    same(ask(HFEngine(base_of(), InferSettings(batch_tokens=500), state), SAMPLED), wanted(False))
     assert "takes over" in caplog.text
     assert not state.static_given_up  # there may be memory at the next call
 

@@ -63,15 +63,20 @@ class StaticBatch:
         """Give lane i the adapter number `adapters[i]` of the stack in `model`."""
         self._pass.load(model, adapters)
 
-    def admit(self, slots: Sequence[int], parts: Sequence[Part], cache: SharedPrefixCache, logits: Tensor) -> None:
-        """Start parts in free slots; `cache` holds their prompts in this order, and `logits` those after each prompt."""
+    def admit(
+        self, slots: Sequence[int], parts: Sequence[Part], cache: SharedPrefixCache, logits: Tensor, places: Sequence[int]
+    ) -> None:
+        """Start parts in free slots.
+
+        The prompt of part i is in slot `places[i]` of `cache`, and row `places[i]` of `logits` has the logits after it.
+        """
         state, width = self._state, self.shape.width
-        into = torch.tensor(list(slots), device=self._device)
+        into, source = (torch.tensor(list(index), device=self._device) for index in (slots, places))
         longest = max(len(part.prompt) for part in parts)
         for buffers, states in zip(state.kv, cache.prefixes(), strict=True):
             for buffer, some in zip(buffers, states, strict=True):
                 buffer.index_fill_(0, into, 0)  # there may be NaN, and NaN times 0 is NaN
-                buffer[:, :, :longest].index_copy_(0, into, some[: len(parts), :, :longest])
+                buffer[:, :, :longest].index_copy_(0, into, some[source, :, :longest])
         keys = np.zeros((len(parts), width), dtype=np.uint64)
         rows = np.array([len(part.keys) for part in parts])
         for row, part in zip(keys, parts, strict=True):
@@ -88,12 +93,12 @@ class StaticBatch:
         write(state.threshold, np.array([[part.threshold] for part in parts]))
         write(state.keys, keys.view(np.int64))
         write(state.live, np.arange(width) < rows[:, None])
-        write(state.last, np.repeat(cache.prefix_last[:, None], width, 1))
+        write(state.last, np.repeat(cache.prefix_last[list(places), None], width, 1))
         write(state.visible, np.repeat((columns < lengths[:, None])[:, None], width, 1))
         for counter in (state.length, state.used, state.broken, state.crowded, state.total, state.done_count):
             counter[into] = 0
         state.grammar[:, into] = 0
-        state.choices[into] = self._rules.logprobs(logits)[:, None].expand(-1, width, -1)
+        state.choices[into] = self._rules.logprobs(logits)[source, None].expand(-1, width, -1)
         self._prompt[list(slots)] = self._reach[list(slots)] = lengths
 
     def captured(self, steps: int) -> bool:

@@ -101,6 +101,7 @@ class StaticDecoder:
             self._waiting.sort(key=lambda part: -len(part.prompt))
             parts = self._next_round()
             shape = self._shape(parts)
+            failure: Exception | None = None
             try:
                 yield from self._round(parts, shape)
             except _OutOfTime:
@@ -108,7 +109,9 @@ class StaticDecoder:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._back_off(parts, shape, error)
+                failure = error.with_traceback(None)  # whose frames hold the buffers
+            if failure is not None:
+                self._back_off(parts, shape, failure)
         self._store.trim()
         for number in sorted(self._open):
             yield self._jobs[number].result("cut")
@@ -229,15 +232,18 @@ class StaticDecoder:
             del chosen[:count]
 
     def _prefill(self, batch: StaticBatch, chosen: Sequence[tuple[int, Part]]) -> None:
-        """Read prompts, and start them in their slots."""
+        """Read prompts, each once, and start parts in their slots."""
         slots, parts = [slot for slot, _ in chosen], [part for _, part in chosen]
-        tokens = len(parts) * len(parts[0].prompt)
+        first = {part.request: part for part in reversed(parts)}
+        asked = [part for part in parts if first[part.request] is part]
+        place = {part.request: n for n, part in enumerate(asked)}
+        tokens = len(asked) * len(parts[0].prompt)
         self._begin_pass("prefill", tokens)
         with self._pace.measure("prefill", tokens, self._deadline.clock):
             cache = SharedPrefixCache(self._forward.device, 0)
-            prompts, adapters = [part.prompt for part in parts], [part.adapter for part in parts]
+            prompts, adapters = [part.prompt for part in asked], [part.adapter for part in asked]
             logits = self._forward.prefill(cache, prompts, adapters, keep=True)
-            batch.admit(slots, parts, cache, logits)
+            batch.admit(slots, parts, cache, logits, [place[part.request] for part in parts])
             if self._forward.device.type == "cuda":
                 torch.cuda.synchronize(self._forward.device)  # so that the pace is that of the device
         self._running.update(chosen)
