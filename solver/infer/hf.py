@@ -6,7 +6,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
@@ -19,10 +19,6 @@ from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
-from solver.infer.static.decoder import StaticDecoder
-from solver.infer.static.one_token_pass import unsupported
-from solver.infer.static.requests import MAX_COMPLETIONS
-from solver.infer.static.store import BatchStore
 from solver.infer.token_choice import SMALL_VOCABULARY, Chooser, Searcher, TokenSampler
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
@@ -30,6 +26,9 @@ from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
 from solver.model.memory import broken, is_out_of_memory, out_of_memory_line
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest
+
+if TYPE_CHECKING:
+    from solver.infer.static.store import BatchStore
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +71,7 @@ class HFEngine:
         self._forward = Forward(share(base.model), base.device, None, settings.batch_tokens)
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # ids of the adapters used last, and their model
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
-        self._static: BatchStore | None = None
-        if base.device.type in STATIC_DEVICES and not unsupported(self._forward.model):
-            grammar = base.codec.grammar if settings.grammar else None
-            if grammar is not None or self._forward.vocabulary <= SMALL_VOCABULARY:
-                vocabulary = self._forward.vocabulary
-                self._static = BatchStore(self._forward.model, grammar, base.codec.end, vocabulary, base.device)
+        self._static = self._static_batches() if base.device.type in STATIC_DEVICES else None
 
     def start(self, rank: int) -> None:
         """Nothing to do: adapters of any rank are applied when requests name them."""
@@ -127,10 +121,24 @@ class HFEngine:
         end, budget, choose = self._base.codec.end, self._settings.batch_tokens, chooser(list(left.values()))
         yield from Decoder(group.forward, choose, self._machine, end, requests, budget, self._pace, deadline).run()
 
+    def _static_batches(self) -> BatchStore | None:
+        """Where static batches are made and kept; None if they cannot serve this base."""
+        from solver.infer.static.one_token_pass import unsupported
+        from solver.infer.static.store import BatchStore
+
+        grammar = self._base.codec.grammar if self._settings.grammar else None
+        model, vocabulary = self._forward.model, self._forward.vocabulary
+        if unsupported(model) or (grammar is None and vocabulary > SMALL_VOCABULARY):
+            return None
+        return BatchStore(model, grammar, self._base.codec.end, vocabulary, self._base.device)
+
     def _decode_static(self, group: _Batch[D], deadline: Deadline) -> Iterator[Result]:
         """The results of those requests that static batches serve: all, or fewer where they cannot, or if they fail."""
         if self._static is None or self._state.static_given_up:
             return
+        from solver.infer.static.decoder import StaticDecoder
+        from solver.infer.static.requests import MAX_COMPLETIONS
+
         requests = [r for r in group.requests if not isinstance(r, SearchRequest) or r.min_prob * MAX_COMPLETIONS >= 1]
         numbers, budget = [group.number(request) for request in requests], self._settings.batch_tokens
         try:
