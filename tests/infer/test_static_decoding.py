@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ from solver.infer.grammar import STATE, GridMachine
 from solver.infer.hf import HFEngine
 from solver.infer.pace import Pace
 from solver.infer.static import decoder as static
+from solver.infer.static import graphs
 from solver.infer.static import requests as static_requests
 from solver.infer.static.batch import StaticBatch
 from solver.infer.static.randomness import draw, uniform
@@ -184,7 +187,7 @@ def wanted(search: bool) -> dict[str, Result]:
     return expected(base_of(), SEARCHED if search else SAMPLED)
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(
     search=st.booleans(),
     order=st.permutations(range(7)),
@@ -463,6 +466,60 @@ def test_captured_steps_are_used_again_for_the_next_chunk(
     assert len(columns) <= 2
     ask(engine, [SampleRequest("a", prompts(1)[0], None, 1, 0.0, 60)])
     assert len(made) == 2  # without adapters, steps have other operations
+
+
+class GraphStandIn:
+    """In the place of CUDA graphs: what is called within a capture is kept and not done, and `replay` does it."""
+
+    captures: int = 0
+    capturing: bool = False
+    latest: GraphStandIn
+
+    def __init__(self) -> None:
+        self.replay: Callable[[], None] = lambda: None
+
+    @classmethod
+    @contextmanager
+    def capture(cls, graph: GraphStandIn, **_: Any) -> Iterator[None]:
+        cls.capturing, cls.captures = True, cls.captures + 1
+        cls.latest = graph
+        yield
+        cls.capturing = False
+
+
+@given(bursts=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=30))
+def test_bursts_do_as_many_steps_as_asked_with_and_without_graphs(bursts: list[tuple[int, int]]) -> None:
+    done: list[int] = []
+
+    def step(columns: int) -> None:
+        if GraphStandIn.capturing:
+            GraphStandIn.latest.replay = lambda: done.append(columns)
+        else:
+            done.append(columns)
+
+    stream = SimpleNamespace(wait_stream=lambda _: None)
+    names = {
+        "Stream": lambda _: stream,
+        "current_stream": lambda _: stream,
+        "stream": lambda _: nullcontext(),
+        "graph_pool_handle": lambda: 0,
+        "CUDAGraph": GraphStandIn,
+        "graph": GraphStandIn.capture,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in names.items():
+            patch.setattr(torch.cuda, name, value)
+        patch.setattr(graphs, "MAX_GRAPHS", 3)
+        GraphStandIn.captures = 0
+        repeaters = [graphs.Repeater(step, torch.device("cuda")), graphs.Repeater(step, CPU)]
+        for repeater in repeaters:
+            done.clear()
+            for columns, steps in bursts:
+                repeater.run(columns, steps)
+                assert repeater.captured(columns)
+            assert done == [columns for columns, steps in bursts for _ in range(steps)]
+        sizes = {columns for columns, _ in bursts}
+        assert GraphStandIn.captures == len(sizes) or len(sizes) > 3
 
 
 def test_batches_that_are_kept_share_the_memory() -> None:
