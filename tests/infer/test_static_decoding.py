@@ -232,6 +232,14 @@ def test_free_slots_get_the_next_prompts(static_device: None, monkeypatch: pytes
     assert len(set(slots)) == made[0][2].slots < 12
 
 
+def test_short_prompts_do_not_wait_for_the_few_slots_of_a_long_one(static_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [np.arange(300, dtype=np.int32) % 10, *prompts(12, 4, 12)]
+    requests = [SampleRequest(str(n), text, None, 1, 0.0, 8) for n, text in enumerate(texts)]
+    made = record_calls(monkeypatch, StaticBatch, "__init__")
+    same(ask(HFEngine(base_of(), InferSettings(batch_tokens=900)), requests), expected(base_of(), requests))
+    assert [shape.slots for _, _, shape, *_ in made] == [2, 12]
+
+
 def test_a_search_without_enough_rows_or_columns_begins_anew(static_device: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(static_requests, "MAX_WIDTH", 1)
     monkeypatch.setattr(static_requests, "EXPECTED_TOKENS", 2)

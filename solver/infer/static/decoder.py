@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 16  # steps
 ROUND_RATIO = 0.5  # prompts of a round are at least this share of its longest one, unless there are few
-MIN_ROUND = 64  # parts that a round takes whatever their lengths
+MIN_ROUND = 64  # parts that a round takes whatever their lengths, if it holds so many at once
 MAX_ROWS = 4096  # of a batch
 NO_ADAPTER = -1
 REFILL_SHARE = 1 / 8  # of the slots: free ones wait until so many can be filled at once
@@ -120,9 +120,11 @@ class StaticDecoder:
 
     def _next_round(self) -> list[Part]:
         """Take the parts of the next round from the queue, longest prompt first."""
-        longest = len(self._waiting[0].prompt)
+        first = self._waiting[0]
+        longest = len(first.prompt)
         alike = sum(len(part.prompt) >= ROUND_RATIO * longest for part in self._waiting)
-        count = max(alike, MIN_ROUND)
+        fitting = self._budget // rounded_columns(longest + first.columns)
+        count = max(alike, min(MIN_ROUND, fitting))
         taken, self._waiting = self._waiting[:count], self._waiting[count:]
         return taken
 
