@@ -96,3 +96,17 @@ def test_all_stacks_fit_the_same_steps(tiny_base: Path, tmp_path: Path, monkeypa
         measured.append(bench_fit.measure_stack(stack, False, args, tmp_path / str(stack)))
     assert measured[0][1] == measured[1][1] > 0
     assert measured[0][3] == measured[1][3] == ""
+
+
+def test_the_table_of_decoders(tiny_base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    bench = importlib.import_module("bench_decode")
+    monkeypatch.setattr(bench, "AT_ROWS", 4)
+    sizes = ["--rows", "4", "--adapters", "0", "2", "--new", "3", "--rank", "2", "--batch-tokens", "8192"]
+    bench.main(["--device", "cpu", "--model", str(tiny_base), *sizes])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith(("| sample", "| search"))]
+    assert [(row[0], row[2], row[3]) for row in rows] == [
+        (f"| {mode}", count, decoder) for mode in ("sample", "search") for count in "02" for decoder in ("static", "growing")
+    ]
+    assert sum(line.startswith("4 rows, ") for line in lines) == 2
