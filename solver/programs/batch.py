@@ -1,7 +1,8 @@
 """Many grids of different shapes as flat arrays, so that one numpy call works on all of them.
 
-A search applies every function to thousands of grids of about a hundred cells. Called grid by grid, numpy would spend most of its time on
-the call itself. Here the cells of all grids lie in one array, with index arrays that say for every cell which grid, row and column it is in.
+A search applies every function to thousands of grids of about a hundred cells. Called grid by grid, numpy would spend most of its
+time on the call itself. Here the cells of all grids lie in one array, with index arrays that say for every cell which grid, row and
+column it is in.
 
 A grid of height 0 means "no result": a function gives it where it does not apply. Batches that go into a function hold none.
 """
@@ -232,7 +233,7 @@ class Batch:
 
 
 def boxes(batch: Batch, mask: Bools) -> tuple[Ints, Ints, Ints, Ints]:
-    """Top, left, height, width of the smallest box around the cells of `mask` (total,); height and width 0 where there are none."""
+    """Top, left, height, width of the smallest box around the cells of `mask` (total,); height and width 0 if there are none."""
     layout = batch.layout
     far = MAX_SIDE + 1
     top = np.minimum.reduceat(np.where(mask, layout.row, far), layout.offset)
@@ -251,7 +252,7 @@ def boxes(batch: Batch, mask: Bools) -> tuple[Ints, Ints, Ints, Ints]:
 
 @dataclass(frozen=True, eq=False)
 class Lists:
-    """n lists of grids: `grids` holds the grids of all lists one after the other, `count[i]` of them are of list i. 0: no result."""
+    """n lists of grids: `grids` holds those of all lists one after the other, `count[i]` of them are of list i. 0: no result."""
 
     grids: Batch
     count: Ints  # (n,)

@@ -60,10 +60,9 @@ def swap_two(batch: Batch) -> Batch:
     """Exchange the colours of a grid of exactly two colours. No result for other grids."""
     present = batch.counts > 0
     first, last = present.argmax(1), 9 - present[:, ::-1].argmax(1)
+    two = present.sum(1) == 2
     both = (first + last).astype(np.uint8)[batch.layout.grid]
-    return batch.recoloured(np.where(present.sum(1)[batch.layout.grid] == 2, both - batch.cells, batch.cells)).only(
-        present.sum(1) == 2
-    )
+    return batch.recoloured(np.where(two[batch.layout.grid], both - batch.cells, batch.cells)).only(two)
 
 
 PRIMITIVES: tuple[Primitive, ...] = (

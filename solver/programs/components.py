@@ -1,7 +1,7 @@
 """Connected components of all grids of a batch at once.
 
-Labels spread along the edges between neighbouring cells by hooking and pointer jumping, so the rounds grow with the logarithm of the
-length of a component (Shiloach and Vishkin 1982, "An O(log n) parallel connectivity algorithm").
+Labels spread along the edges between neighbouring cells by hooking and pointer jumping, so the rounds grow with the logarithm of
+the length of a component (Shiloach and Vishkin 1982, "An O(log n) parallel connectivity algorithm").
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Components:
 
 
 def components(batch: Batch, neighbours: int, mask: Bools | None = None, one_colour: bool = True) -> Components:
-    """The components of the cells of `mask` (default: those other than 0) under 4 or 8 neighbours; `one_colour`: of equal colour."""
+    """The components of the cells of `mask` (None: those other than 0) under 4 or 8 neighbours; `one_colour`: of equal colour."""
     layout = batch.layout
     mask = batch.filled if mask is None else mask
     ones, others = [], []

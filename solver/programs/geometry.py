@@ -12,15 +12,15 @@ from solver.programs.primitive import Primitive, on_grids
 
 Coordinates = Callable[
     [Ints, Ints, Ints, Ints], tuple[Ints, Ints]
-]  # row, column of a result's cell, height and width of the source
+]  # row and column in the result, height and width of the source
 
 SYMMETRIES: dict[str, tuple[bool, Coordinates]] = {  # whether sides are exchanged, and where a cell comes from
-    "rot90": (True, lambda r, c, h, w: (c, w - 1 - r)),
+    "rot90": (True, lambda r, c, _, w: (c, w - 1 - r)),
     "rot180": (False, lambda r, c, h, w: (h - 1 - r, w - 1 - c)),
-    "rot270": (True, lambda r, c, h, w: (h - 1 - c, r)),
-    "flip_lr": (False, lambda r, c, h, w: (r, w - 1 - c)),
-    "flip_ud": (False, lambda r, c, h, w: (h - 1 - r, c)),
-    "transpose": (True, lambda r, c, h, w: (c, r)),
+    "rot270": (True, lambda r, c, h, _: (h - 1 - c, r)),
+    "flip_lr": (False, lambda r, c, _, w: (r, w - 1 - c)),
+    "flip_ud": (False, lambda r, c, h, _: (h - 1 - r, c)),
+    "transpose": (True, lambda r, c, _h, _w: (c, r)),
     "antitranspose": (True, lambda r, c, h, w: (h - 1 - c, w - 1 - r)),
 }
 

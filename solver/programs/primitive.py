@@ -16,8 +16,8 @@ GridFunction = Callable[[Batch], Batch]
 class Primitive:
     """A total and pure function from n values to n values, some of which may be "no result".
 
-    `apply` takes and gives a `Batch` for the kind "grid" and `Lists` for the kind "list". A function from grid to grid also works on
-    lists, on every grid of them. A function that names a `colour` is left out for tasks without that colour.
+    `apply` takes and gives a `Batch` for the kind "grid" and `Lists` for the kind "list". A function from grid to grid also works
+    on every grid of a list. A function that names a `colour` is left out for tasks without that colour.
     """
 
     name: str
@@ -26,6 +26,11 @@ class Primitive:
     cost: int  # what a program pays for using it: 1 common, 2 special, 3 rare
     apply: Callable[[Any], Any]
     colour: int | None = None
+
+    @property
+    def lifts(self) -> bool:
+        """Whether it also works on the grids of a list."""
+        return self.takes == self.gives == "grid"
 
 
 def on_grids(name: str, cost: int, apply: GridFunction, colour: int | None = None) -> Primitive:

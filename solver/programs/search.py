@@ -1,7 +1,7 @@
 """Breadth-first search over values: what the functions make of all inputs of a task, cheapest programs first.
 
-A node is one value for every pair of the task, demonstrations and test inputs together: a grid each, or a list of grids each. Two programs
-that give the same values everywhere are one node, found by a hash over all pairs, and the cheaper program stands for it.
+A node is one value for every pair of the task, demonstrations and test inputs together: a grid each, or a list of grids each. Two
+programs that give the same values everywhere are one node, found by a hash over all pairs, and the cheaper program stands for it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from solver.programs.pool import Column, GridLists, Grids, Numbers, row_keys
 from solver.programs.primitive import Primitive
 from solver.types import Deadline
 
-CHUNK_CELLS = (
-    30_000  # cells that one call of a function sees: small enough for the cache and for a check of the deadline in between
-)
+CHUNK_CELLS = 30_000  # cells that one call of a function sees: they fit the cache, and a call is short
 MAX_CELLS = 60_000_000  # bytes of grids a search may hold
 MAX_NODES = 150_000
 MAX_ITEMS = 4_000_000  # of lists
@@ -79,7 +77,7 @@ class Search:
         return self.grids.cells > MAX_CELLS or nodes > MAX_NODES or self.lists._items.length > MAX_ITEMS
 
     def run(self, max_cost: int, deadline: Deadline) -> Iterator[int]:
-        """Make all programs of cost 1, 2, ... `max_cost`; gives each cost when it is done. Ends early at the deadline or when full."""
+        """Make all programs of cost 1, 2, ... `max_cost`; gives each cost when it is done. Ends at the deadline or when full."""
         for cost in range(1, max_cost + 1):
             for _ in self._level(cost):
                 if deadline.expired() or self.full:
@@ -94,7 +92,7 @@ class Search:
             names.append(function.name)
             parent = int(self.nodes[kind].parent.array[node])
             # a function on grids that was applied to the grids of a list
-            kind = "list" if kind == "list" and function.takes == function.gives == "grid" else function.takes
+            kind = "list" if kind == "list" and function.lifts else function.takes
             node = parent
         return " > ".join(reversed(names)) or "input"
 

@@ -38,7 +38,7 @@ class ProgramAnswer:
 
 
 def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
-    """Answers for every query of the task, best first within each query; at most MAX_ANSWERS for each. Test outputs are not looked at."""
+    """Answers for every query of the task, best first within each query; at most MAX_ANSWERS each. Looks at no test output."""
     inputs = [np.ascontiguousarray(pair.input, np.uint8) for pair in (*task.train, *task.test)]
     outputs = [pair.output for pair in task.train if pair.output is not None]
     present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
