@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +182,11 @@ class Batch:
         return Batch(layout, cells, self.top[which], self.left[which])
 
     @cached_property
+    def memory(self) -> dict[Any, Any]:
+        """Where functions keep what several of them need of this batch."""
+        return {}
+
+    @cached_property
     def filled(self) -> Bools:
         """Whether each cell has a colour other than 0, (total,)."""
         return self.cells != 0
@@ -259,6 +265,11 @@ class Lists:
 
     def __len__(self) -> int:
         return len(self.count)
+
+    @cached_property
+    def memory(self) -> dict[Any, Any]:
+        """Where functions keep what several of them need of these lists."""
+        return {}
 
     @cached_property
     def owner(self) -> Ints:
