@@ -127,7 +127,7 @@ def _symmetric(grids: Batch) -> Ints:
     mirrored = np.array(
         [content_keys(symmetry(grids, name)) == keys for name in ("flip_lr", "flip_ud", "transpose", "antitranspose")]
     )
-    return mirrored.any(0).astype(np.int64)
+    return np.asarray(mirrored.any(axis=0), dtype=np.int64)
 
 
 def _alike(lists: Lists, keys: np.ndarray) -> Ints:
