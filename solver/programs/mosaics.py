@@ -54,7 +54,7 @@ def mosaic_candidates(search: Search, outputs: Sequence[Grid], deadline: Deadlin
 
 
 def _arrangement(sources: Sequence[Grid], outputs: Sequence[Grid], down: int, across: int) -> NDArray[np.int64] | None:
-    """For each block the first symmetry (or BLANK) that shows it in all demonstrations, (down, across); None if some block has none."""
+    """For each block the first symmetry (or BLANK) that shows it in all demonstrations, (down, across); None if there is none."""
     possible = np.ones((down, across, BLANK + 1), bool)
     for source, output in zip(sources, outputs, strict=True):
         h, w = source.shape

@@ -1,7 +1,7 @@
 """One example for each primitive: its name, a value, and what the primitive must make of it.
 
-A grid is written as its rows with "/" between them, followed by "@row,column" if it is not placed at 0, 0; a list as its grids with
-" + " between them.
+A grid is written as its rows with "/" between them, followed by "@row,column" if it is not placed at 0, 0; a list as its grids
+with " + " between them.
 """
 
 # fmt: off
