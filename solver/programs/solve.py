@@ -104,11 +104,11 @@ def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
         return
     yield from mosaic_candidates(search, outputs, deadline)
     for sizes in predict_sizes(search, inputs, outputs, 2):
-        if deadline.expired():
+        pieces = make_pieces(search, sizes, outputs, deadline)
+        if pieces is None:
             return
-        pieces = make_pieces(search, sizes, outputs)
-        yield from table_candidates(pieces, len(outputs), deadline)
         yield from overlay_candidates(pieces, len(outputs), deadline)
+        yield from table_candidates(pieces, len(outputs), deadline)
 
 
 def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
