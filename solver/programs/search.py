@@ -101,7 +101,7 @@ class Search:
     def _level(self, cost: int) -> Iterator[None]:
         for kind in ("grid", "list"):
             costs = self.nodes[kind].cost.array
-            for step in sorted({f.cost for f in self.functions}):
+            for step in sorted({f.cost for f in self.functions}, reverse=True):  # few values first
                 nodes = np.flatnonzero((costs == cost - step) & ~self._leaf[self.nodes[kind].function.array[: len(costs)]])
                 for chunk in self._chunks(kind, nodes):
                     for number, function in enumerate(self.functions):
