@@ -187,6 +187,13 @@ def pick(lists: Lists, number: str, most: bool) -> Batch:
     return chosen.only((np.bincount(owner, minlength=len(lists)) < lists.count) | (lists.count == 1))
 
 
+def item(lists: Lists, place: int) -> Batch:
+    """The grid at a place of the list, from 0 on, or from -1 on backwards. No result if the list is too short."""
+    length = place + 1 if place >= 0 else -place
+    index = np.where(lists.count >= length, place % np.maximum(lists.count, 1), 0)
+    return lists.grids.select(np.where(lists.count > 0, lists.start + index, 0)).only(lists.count >= length)
+
+
 def keep_extreme(lists: Lists, number: str, most: bool, keep: bool) -> Lists:
     """Only the grids with the largest (or smallest) number, or only the others (not `keep`)."""
     return lists.keep(_extreme(lists, number, most) == keep)
@@ -311,6 +318,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
         for number in (*BOTH, "top", "left", "bottom", "right")
     ),
     *(joining(f"least {number}", 1, partial(pick, number=number, most=False)) for number in BOTH),
+    *(joining(f"item {place}", 1, partial(item, place=place)) for place in (0, 1, 2, -1)),
     *(
         on_lists(f"keep most {n}", 1, partial(keep_extreme, number=n, most=True, keep=True))
         for n in ("area", "colours", "parts", "symmetry", "alike")

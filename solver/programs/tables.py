@@ -23,6 +23,7 @@ MAX_DEPTH = 3
 WORK = 400_000  # cells of pieces that one step looks at
 BEAM_WORK = 12_000_000  # cells of pieces that the beam looks at to add a piece; MIN_PIECES in any case
 MIN_PIECES = 150
+MAX_CHEAP = 80  # pieces, the cheapest, of which all pairs are tried
 ENTRY_COST = 0.15  # of every entry of a table that does not keep the colour of its first piece
 UNSUPPORTED_COST = 0.3  # of every entry that only one demonstration shows
 UNSEEN_COST = 3.0  # of a table that must answer for a combination which no demonstration shows
@@ -73,20 +74,38 @@ def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) ->
             return
 
 
+def pair_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
+    """Candidates with exact tables of two of the cheapest pieces, neither of which need say much alone."""
+    target = pieces.target.astype(np.int64)
+    pair = pair_of_cell(pieces.sizes, demonstrations)
+    count = min(len(pieces), MAX_CHEAP, max(WORK * 8 // len(target) // MAX_CHEAP, 10))
+    for piece in range(count):
+        codes = pieces.cells[piece].astype(np.int64)
+        single = _State((piece,), codes, len(target))
+        mistakes = np.concatenate(list(_mistakes(pieces, single, target, deadline, piece)) or [np.zeros(0, np.int64)])
+        for other in np.flatnonzero(mistakes[:piece] == 0):
+            both = _State((piece, int(other)), codes * COLOURS + pieces.cells[other], 0)
+            yield _candidate(pieces, both, target, pair, demonstrations)
+        if deadline.expired():
+            return
+
+
 def _counts(codes: Ints, target: Ints, depth: int) -> Ints:
     """How often each code comes with each colour of the output, (10 ** depth, 10)."""
     return np.bincount(codes * COLOURS + target, minlength=COLOURS ** (depth + 1)).reshape(-1, COLOURS)
 
 
-def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline) -> Iterator[Ints]:
-    """For each piece: demonstration cells that the best table of the state's pieces and it gets wrong."""
-    known = pieces.known[: max(BEAM_WORK // (BEAM * len(target)), MIN_PIECES) if state.pieces else None]
+def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline, limit: int | None = None) -> Iterator[Ints]:
+    """For each of the first pieces: demonstration cells that the best table of the state's pieces and it gets wrong."""
+    if limit is None and state.pieces:
+        limit = max(BEAM_WORK // (BEAM * len(target)), MIN_PIECES)
+    known = pieces.known[:limit]
     different, codes = np.unique(state.codes[: len(target)], return_inverse=True)
     width = len(different) * COLOURS  # codes with a further piece
     base = target * width + codes * COLOURS
     bins = width * COLOURS
     step = max(WORK // max(len(target), bins), 1)
-    for start in range(0, len(pieces), step):
+    for start in range(0, len(known), step):
         part = known[start : start + step]
         keys = base + part + (np.arange(len(part)) * bins)[:, None]
         counts = np.bincount(keys.ravel(), minlength=len(part) * bins).reshape(len(part), COLOURS, width)
