@@ -122,6 +122,11 @@ def _pieces(grids: Batch) -> Ints:
     return components(grids, 8).per_grid
 
 
+def _holes(grids: Batch) -> Ints:
+    gaps = components(grids, 4, ~grids.filled)
+    return np.bincount(gaps.grid[~gaps.touches_edge], minlength=len(grids))
+
+
 def _symmetric(grids: Batch) -> Ints:
     keys = content_keys(grids)
     mirrored = np.array(
@@ -149,6 +154,7 @@ NUMBERS: dict[str, Callable[[Lists], Ints]] = {
     "colours": lambda lists: np.count_nonzero(lists.grids.counts[:, 1:], axis=1),
     "rarest": lambda lists: lists.grids.area - lists.grids.counts.max(1),
     "parts": lambda lists: _pieces(lists.grids),
+    "holes": lambda lists: _holes(lists.grids),
     "symmetry": lambda lists: _symmetric(lists.grids),
     "alike": lambda lists: _alike(lists, content_keys(lists.grids)),
     "same shape": lambda lists: _alike(lists, _shape_keys(lists.grids)),
@@ -296,7 +302,21 @@ def bar(lists: Lists) -> Batch:
     return Batch(layout, lists.grids.main[layout.height[lists.owner] > 0], zero, zero)
 
 
-BOTH = ("area", "box", "colours", "parts", "alike", "same shape", "same colour", "height", "width", "rarest", "empty", "symmetry")
+BOTH = (
+    "area",
+    "box",
+    "colours",
+    "parts",
+    "alike",
+    "same shape",
+    "same colour",
+    "height",
+    "width",
+    "rarest",
+    "empty",
+    "symmetry",
+    "holes",
+)
 
 PRIMITIVES: tuple[Primitive, ...] = (
     cutting("objects 4", 1, partial(cut_objects, neighbours=4, one_colour=True)),

@@ -102,7 +102,7 @@ def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
     search = Search(inputs, for_colours(present))
     sizes = formula_sizes(inputs, outputs)
     if sizes is not None:
-        search.start("canvas", [_on_canvas(grid, shape) for grid, shape in zip(inputs, sizes.shapes, strict=True)], 1)
+        search.start("canvas", [_on_canvas(grid, shape) for grid, shape in zip(inputs, sizes.shapes, strict=True)], 0)
     for _ in search.run(MAX_COST, deadline.earlier((1 - SEARCH_SHARE) * max(deadline.remaining(), 0.0))):
         pass
     yield from _whole(search, outputs)

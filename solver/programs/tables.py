@@ -25,6 +25,7 @@ BEAM_WORK = 12_000_000  # cells of pieces that the beam looks at to add a piece;
 MIN_PIECES = 150
 MAX_CHEAP = 80  # pieces, the cheapest, of which all pairs are tried
 ENTRY_COST = 0.15  # of every entry of a table that does not keep the colour of its first piece
+RARE_COST = 1.0  # of such an entry that one cell shows; with n cells an nth of it
 UNSUPPORTED_COST = 0.3  # of every entry that only one demonstration shows
 UNSEEN_COST = 3.0  # of a table that must answer for a combination which no demonstration shows
 
@@ -158,6 +159,7 @@ def _candidate(pieces: Pieces, state: _State, target: Ints, pair: NDArray[np.int
     asked = np.unique(state.codes[len(target) :])
     table, guessed, unknown = _extended(table, seen, asked, depth)
     cost = sum(pieces.cost[list(state.pieces)]) + depth - 1 + ENTRY_COST * int(changes.sum())
+    cost += RARE_COST * float((1 / counts.sum(1)[changes]).sum())
     cost += UNSUPPORTED_COST * int((shown[asked] == 1).sum()) * (demonstrations > 1)
     cost += GUESS_COST * guessed + UNSEEN_COST * bool(unknown)
     names = " | ".join(pieces.name(p) for p in state.pieces)
