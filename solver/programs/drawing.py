@@ -174,6 +174,19 @@ def specks(batch: Batch, keep: bool) -> Batch:
     return batch.recoloured(np.where(alone == keep, batch.cells, np.uint8(0)))
 
 
+def blocks(batch: Batch, keep: bool) -> Batch:
+    """Only the cells that are in a square of four cells other than 0 (`keep`), or only the others."""
+    corner = batch.filled.copy()  # the upper left cell of such a square
+    squares = [batch.layout.neighbour(down, right) for down, right in ((0, 1), (1, 0), (1, 1))]
+    for place, inside in squares:
+        corner &= inside & batch.filled[place]
+    mask = corner.copy()
+    for down, right in ((0, -1), (-1, 0), (-1, -1)):
+        place, inside = batch.layout.neighbour(down, right)
+        mask |= inside & corner[place]
+    return batch.recoloured(np.where(mask == keep, batch.cells, np.uint8(0)))
+
+
 def line_mask(batch: Batch, family: str) -> Bools:
     """Whether each cell lies in a row or column that is of one colour other than 0, (total,)."""
     line = batch.layout.line[family]
@@ -237,6 +250,8 @@ PRIMITIVES: tuple[Primitive, ...] = (
     on_grids("erase frame", 2, partial(frame, keep=False)),
     on_grids("keep specks", 2, partial(specks, keep=True)),
     on_grids("erase specks", 1, partial(specks, keep=False)),
+    on_grids("keep blocks", 2, partial(blocks, keep=True)),
+    on_grids("erase blocks", 2, partial(blocks, keep=False)),
     on_grids("keep lines", 2, partial(full_lines, keep=True)),
     on_grids("erase lines", 2, partial(full_lines, keep=False)),
     on_grids("whole rows", 2, partial(whole_lines, families=("row",))),

@@ -175,8 +175,8 @@ def numbers(lists: Lists, number: str) -> Ints:
     return found
 
 
-def _extreme(lists: Lists, number: str, most: bool) -> Bools:
-    values = numbers(lists, number) * (1 if most else -1)
+def _extreme(lists: Lists, values: Ints) -> Bools:
+    """The grids with the largest value of their list."""
     best = np.full(len(lists), -(10**6))
     np.maximum.at(best, lists.owner, values)
     return values == best[lists.owner]
@@ -184,7 +184,22 @@ def _extreme(lists: Lists, number: str, most: bool) -> Bools:
 
 def pick(lists: Lists, number: str, most: bool) -> Batch:
     """The grid with the largest (or smallest) number, the first if several have it. No result if all of several have it."""
-    extreme = np.flatnonzero(_extreme(lists, number, most))
+    return _first(lists, _extreme(lists, _signed(lists, number, most)))
+
+
+def pick_by_colour(lists: Lists, colour: int, most: bool) -> Batch:
+    """The grid with most (or fewest) cells of a colour, the first if several have. No result if all of several have."""
+    count = lists.grids.counts[:, colour]
+    return _first(lists, _extreme(lists, count if most else -count))
+
+
+def _signed(lists: Lists, number: str, most: bool) -> Ints:
+    return numbers(lists, number) * (1 if most else -1)
+
+
+def _first(lists: Lists, mask: Bools) -> Batch:
+    """The first grid of `mask` (grids,) in each list. No result if all of several are."""
+    extreme = np.flatnonzero(mask)
     owner = lists.owner[extreme]
     _, first = np.unique(owner, return_index=True)
     which = np.zeros(len(lists), np.int64)
@@ -202,7 +217,7 @@ def item(lists: Lists, place: int) -> Batch:
 
 def keep_extreme(lists: Lists, number: str, most: bool, keep: bool) -> Lists:
     """Only the grids with the largest (or smallest) number, or only the others (not `keep`)."""
-    return lists.keep(_extreme(lists, number, most) == keep)
+    return lists.keep(_extreme(lists, _signed(lists, number, most)) == keep)
 
 
 def sort_by(lists: Lists, number: str, descending: bool) -> Lists:
@@ -338,6 +353,11 @@ PRIMITIVES: tuple[Primitive, ...] = (
         for number in (*BOTH, "top", "left", "bottom", "right")
     ),
     *(joining(f"least {number}", 1, partial(pick, number=number, most=False)) for number in BOTH),
+    *(
+        joining(f"{'most' if most else 'least'} {c}", 2, partial(pick_by_colour, colour=c, most=most), c)
+        for most in (True, False)
+        for c in range(1, 10)
+    ),
     *(joining(f"item {place}", 1, partial(item, place=place)) for place in (0, 1, 2, -1)),
     *(
         on_lists(f"keep most {n}", 1, partial(keep_extreme, number=n, most=True, keep=True))

@@ -101,7 +101,7 @@ def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
     present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
     search = Search(inputs, for_colours(present))
     sizes = formula_sizes(inputs, outputs)
-    if sizes is not None:
+    if sizes is not None and all(map(_is_larger, sizes.shapes, inputs)):
         search.start("canvas", [_on_canvas(grid, shape) for grid, shape in zip(inputs, sizes.shapes, strict=True)], 0)
     for _ in search.run(MAX_COST, deadline.earlier((1 - SEARCH_SHARE) * max(deadline.remaining(), 0.0))):
         pass
@@ -118,11 +118,14 @@ def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
         yield from table_candidates(pieces, len(outputs), deadline)
 
 
+def _is_larger(shape: tuple[int, int], grid: Grid) -> bool:
+    return shape != grid.shape and shape[0] >= grid.shape[0] and shape[1] >= grid.shape[1]
+
+
 def _on_canvas(grid: Grid, shape: tuple[int, int]) -> Grid:
-    """The grid in the upper left corner of a canvas of the output's shape, cut off where it is larger."""
+    """The grid in the upper left corner of a canvas of the output's shape."""
     canvas = np.zeros(shape, np.uint8)
-    height, width = min(shape[0], grid.shape[0]), min(shape[1], grid.shape[1])
-    canvas[:height, :width] = grid[:height, :width]
+    canvas[: grid.shape[0], : grid.shape[1]] = grid
     return canvas
 
 
