@@ -122,8 +122,8 @@ def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline, l
 def _extended(table: Ints, seen: Bools, asked: Ints, depth: int) -> tuple[Ints, int, int]:
     """The table with answers for combinations that are asked for but unseen; how many are guesses, how many unknown.
 
-    A guess needs entries that are like the combination in one piece and all of which copy the colour of one piece, or all of which
-    give one colour. Unknown combinations keep the colour of the first piece.
+    A guess needs entries that are like the combination in one piece, and all of which copy the colour of one piece or all of
+    which give one colour. Unknown combinations keep the colour of the first piece.
     """
     powers = COLOURS ** np.arange(depth - 1, -1, -1)
     digits = np.arange(len(table))[:, None] // powers % COLOURS  # (codes, pieces)
