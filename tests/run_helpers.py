@@ -27,6 +27,7 @@ FAST = [
     "budget.floor=0.5",
     'infer.views.transforms=["identity","rot90"]',
     "data.max_sequences=4",
+    "programs.enabled=false",
 ]
 
 

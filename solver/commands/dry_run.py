@@ -62,6 +62,8 @@ def dry_run(
     whole = options.run
     if whole.challenges is None or whole.budget is None:
         raise InputError("a dry run needs challenges and a budget")
+    if not whole.settings.network:
+        raise InputError("a dry run is for runs with a network: train.trainer is none")
     if options.machine is not None:
         stored(options.machine)  # refuse an unknown machine before the sample runs
     tasks = load_tasks(whole.challenges, whole.settings.input.on_bad_task)

@@ -22,7 +22,7 @@ from solver.budget.costs import Timing
 from solver.errors import InputError
 from solver.run.ledger_file import LEDGER_VERSION, DamagedLedger, check_sound, connect, version_of
 from solver.run.run_facts import Identity, RunFacts
-from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
+from solver.types import AdapterRef, Candidate, Fit, Program, ProgramOutcome, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 LEDGER = "run.db"  # its name in the folder of a run
 
@@ -48,6 +48,13 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NUL
     kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
 """
+# Tables that came later. A ledger without them is read as one in which they are empty, and gets them when its run is resumed.
+_OF_PROGRAMS = """
+CREATE TABLE IF NOT EXISTS program_searches (task TEXT PRIMARY KEY, status TEXT NOT NULL, most REAL NOT NULL,
+    seconds REAL NOT NULL, error TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS programs (task TEXT, query INTEGER, rank INTEGER, program TEXT NOT NULL, cost REAL NOT NULL,
+    exact INTEGER NOT NULL, agreement REAL NOT NULL, PRIMARY KEY (task, query, rank)) WITHOUT ROWID;
+"""
 _OF_VIEWS = ("infer", "score")  # phases whose work grows with the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
@@ -55,7 +62,8 @@ SHARED = ""  # in the task column, of rows about the whole run: the shared fit, 
 # Kinds of events that the program itself looks for; all other kinds, and all details, are for people alone.
 SHORTENED = "shortened"  # a pass that has no time for all demonstrations at once
 ENDED = "end"  # a process of the run came to its end by itself
-BEFORE = -1  # in the wave column, of rows about the time before the first wave
+BEFORE = -1  # in the wave column, of rows that belong to no wave: shared fit, program search, events of the whole run
+PROGRAMS = "programs"  # the phase of program search
 
 
 class LedgerError(Exception):
@@ -98,6 +106,9 @@ class Records(Protocol):
     def record(self, outcome: TaskOutcome) -> None:  # noqa: D102
         ...
 
+    def record_programs(self, outcome: ProgramOutcome) -> None:  # noqa: D102
+        ...
+
     def record_shared(self, fit: Fit) -> None:  # noqa: D102
         ...
 
@@ -137,6 +148,7 @@ class Ledger:
                 difference = identity.difference(ledger.identity())
                 if difference is not None:
                     raise InputError(f"{path.parent}: cannot resume: {difference}; choose another --out")
+                ledger._add_tables(_OF_PROGRAMS)
             db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             db.close()
@@ -197,6 +209,24 @@ class Ledger:
                 self._put_event(Event(kind, detail, *key), of_outcome=True)
             self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (outcome.status, outcome.task_id))
         self._latest = at
+
+    def record_programs(self, outcome: ProgramOutcome) -> None:
+        """Record the program search for one task, replacing an earlier record of it."""
+        task = outcome.task_id
+        with self._transaction():
+            self._db.execute("DELETE FROM candidates WHERE task = ? AND wave = ? AND origin = ?", (task, BEFORE, "program"))
+            self._db.execute("DELETE FROM programs WHERE task = ?", (task,))
+            row = (task, outcome.status, outcome.most, outcome.seconds, outcome.error)
+            self._put("program_searches", ("task", "status", "most", "seconds", "error"), [row])
+            for query, found in enumerate(outcome.answers):
+                self._put_query(task, BEFORE, QueryOutcome(query, found, ()))
+                rows = [
+                    (task, query, rank, one.program.text, one.program.cost, one.program.exact, one.program.agreement)
+                    for rank, one in enumerate(found)
+                    if one.program is not None
+                ]
+                self._put("programs", ("task", "query", "rank", "program", "cost", "exact", "agreement"), rows)
+            self._put("timings", ("task", "wave", "phase", "used"), [(task, BEFORE, PROGRAMS, outcome.seconds)])
 
     def record_shared(self, fit: Fit) -> None:
         """Record the fit of the adapter that all tasks share."""
@@ -260,7 +290,8 @@ class Ledger:
         fits = {(row[0], row[1]): _fit(row[2:]) for row in self._db.execute(f"SELECT task, wave, {_FIT_COLUMNS} FROM fits")}
         candidates: dict[tuple[str, int, int], list[Candidate]] = {}
         for task, query, wave, adapter, view, grid, logprob, origin in self._db.execute(
-            "SELECT task, query, wave, adapter, view, grid, logprob, origin FROM candidates ORDER BY task, query, wave, rank"
+            "SELECT task, query, wave, adapter, view, grid, logprob, origin FROM candidates WHERE origin != 'program'"
+            " ORDER BY task, query, wave, rank"
         ):
             candidate = Candidate(grid_from_key(grid), view, logprob, origin, adapter)
             candidates.setdefault((task, wave, query), []).append(candidate)
@@ -292,6 +323,33 @@ class Ledger:
             )
             for task, wave, status, seconds, tokens, views in self._db.execute(
                 "SELECT task, wave, status, seconds, tokens, views FROM outcomes ORDER BY task, wave"
+            )
+        ]
+
+    def program_outcomes(self) -> list[ProgramOutcome]:
+        """Every recorded program search, by task; without any in a ledger that was made before there were any."""
+        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'programs'").fetchone():
+            return []
+        found: dict[tuple[str, int], list[Candidate]] = {}
+        for task, query, grid, text, cost, exact, agreement in self._db.execute(
+            "SELECT task, query, grid, program, cost, exact, agreement FROM programs JOIN candidates USING (task, query, rank)"
+            " WHERE wave = ? AND origin = 'program' ORDER BY task, query, rank",
+            (BEFORE,),
+        ):
+            program = Program(text, cost, bool(exact), agreement)
+            found.setdefault((task, query), []).append(Candidate.of_program(grid_from_key(grid), program))
+        tests = self.test_counts()
+        return [
+            ProgramOutcome(
+                task_id=task,
+                status=status,
+                answers=tuple(tuple(found.get((task, query), ())) for query in range(tests[task])),
+                seconds=seconds,
+                most=most,
+                error=error,
+            )
+            for task, status, most, seconds, error in self._db.execute(
+                "SELECT task, status, most, seconds, error FROM program_searches ORDER BY task"
             )
         ]
 
@@ -340,7 +398,7 @@ class Ledger:
 
     def _create(self, identity: Identity, tasks: TaskSet) -> None:
         with self._transaction():
-            for statement in _SCHEMA.split(";"):
+            for statement in (_SCHEMA + _OF_PROGRAMS).split(";"):
                 self._db.execute(statement)
             self._put("run", ("key", "value"), identity.rows().items())
             rows = []
@@ -352,6 +410,11 @@ class Ledger:
             for id_, bad in tasks.bad.items():
                 self._put_event(Event("bad task", bad.message, id_))
             self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+
+    def _add_tables(self, statements: str) -> None:
+        with self._transaction():
+            for statement in statements.split(";"):
+                self._db.execute(statement)
 
     def _delete_outcome(self, task: str, wave: int) -> None:
         """Delete the record of a pass, if there is one. Without one there is nothing to search the tables for."""

@@ -21,6 +21,7 @@ from solver.arc.datasets import Answers, TaskSet, load_tasks, load_usable_soluti
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import SubmissionFile, defects
 from solver.budget.gains import shipped_gains
+from solver.budget.program_share import ProcessCount, ProgramTime, program_processes
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import MAX_DURATION
@@ -35,36 +36,47 @@ from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
-from solver.run.executors.local import LocalExecutor
+from solver.run.executors.local import PROGRAM_COMMAND, LocalExecutor
+from solver.run.executors.none import NoWorkers
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
 from solver.run.ledger_file import DamagedLedger
 from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, weight_bytes
+from solver.run.program_search import ProgramResources
 from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Supervisor
 from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Ending, RunOptions
 from solver.run.watchdog import Watchdog
-from solver.types import Deadline
+from solver.types import Deadline, ProgramConfig
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
 SUBMISSION, SUMMARY, LOG, WORKER_LOG, LOCK = "submission.json", "summary.json", "log.txt", "worker.log", ".lock"
+PROGRAM_LOG = "programs.log"  # what the processes of program search write
+PROGRAM_ADDRESS_SPACE = 4_000_000_000  # bytes: their libraries reserve some of them without using them
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 STOP_SECONDS = 4.5  # from a signal to the end of a process that does not stop by itself
 MIN_SECONDS = 2.0  # for the fallback answers and the message, even if the budget is used up at the start
 
 ExecutorFactory = Callable[[RunOptions, Path], Executor]  # of the options and the scratch folder
+ProgramFactory = Callable[[RunOptions], ProgramResources | None]
 
 
-def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory | None = None) -> Summary:
+def run(
+    options: RunOptions,
+    observer: Observer,
+    make_executor: ExecutorFactory | None = None,
+    make_programs: ProgramFactory | None = None,
+) -> Summary:
     """Run to the end of the budget and leave submission.json, run.db, summary.json and log.txt in `options.out`.
 
     Raises InputError (exit code 2) if the options cannot be used. If the budget or the model proves unusable only later, the
     fallback submission has been written by then. Every other end, a signal included, returns a Summary with the `exit_code` for
-    the process. `make_executor` replaces the local worker processes.
+    the process. `make_executor` replaces the local worker processes, `make_programs` those that search for programs.
 
     If this process hangs (a pipe that nobody reads, a dead disk), a watchdog ends it just before the end of the budget. With
     `options.started` there is no watchdog, because the process belongs to the caller.
@@ -79,7 +91,8 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or local_executor)
+                makers = make_executor or local_executor, make_programs or local_programs
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, *makers)
             finally:
                 observer.end(summary)  # under the watchdog too: a terminal may block
         return summary
@@ -94,6 +107,7 @@ def _run(
     watchdog: Watchdog,
     observer: Observer,
     make_executor: ExecutorFactory,
+    make_programs: ProgramFactory,
 ) -> Summary:
     """The run from the opening of its output folder on."""
     with contextlib.ExitStack() as stack:
@@ -122,8 +136,11 @@ def _run(
             log.note(note)
             with contextlib.suppress(LedgerError):
                 ledger.event(Event(kind, note))
-        executor = make_executor(options, scratch)
+        executor = make_executor(options, scratch) if options.settings.network else NoWorkers()
         watchdog.before_exit(executor.close)
+        programs = make_programs(options)
+        if programs is not None:
+            watchdog.before_exit(programs.executor.close)
         supervisor = Supervisor(
             options.settings,
             list(inputs.tasks),
@@ -134,6 +151,7 @@ def _run(
             end,
             submission_file.write,
             log,
+            programs=programs,
             start=start,
             interrupted=signals.reason,
             clock_set=WallClock(),
@@ -184,7 +202,8 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not options.until - time.time() < MAX_DURATION:
         raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
-    notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
+    placement = _placement(options)  # or InputError, if more devices are asked for than there are
+    notes = (*placement.notes, *([note] if (note := _processes(options, placement).note) else ()))
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes, warnings)
 
 
@@ -244,7 +263,7 @@ def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) 
     ledger = Ledger.open(path, identity, tasks)
     try:
         ledger.check_rows()
-        return ledger, RunState(tasks, rule, ledger.outcomes())
+        return ledger, RunState(tasks, rule, ledger.outcomes(), ledger.program_outcomes())
     except (ValueError, LookupError, TypeError, sqlite3.Error) as error:
         ledger.close()
         raise DamagedLedger(f"{path}: the ledger is damaged: {type(error).__name__}: {error}") from None
@@ -331,9 +350,20 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
 
 
 def _placement(options: RunOptions) -> Placement:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     assert options.model is not None
-    return place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(options.model))
+    return place(options.settings, visible_gpus(), _cores(), free_memory(), weight_bytes(options.model))
+
+
+def _processes(options: RunOptions, placement: Placement) -> ProcessCount:
+    """The processes that search for programs beside these workers."""
+    wanted, workers = options.settings.programs, len(placement.environments)
+    if not wanted.enabled:
+        return ProcessCount(0, beside=False)
+    return program_processes(wanted.processes, _cores(), workers, placement.on_gpu, placement.memory_left)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def local_executor(options: RunOptions, scratch: Path) -> Executor:
@@ -341,6 +371,16 @@ def local_executor(options: RunOptions, scratch: Path) -> Executor:
     placement = _placement(options)
     config = WorkerConfig(placement.settings, options.model, scratch, options.adapter)
     return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
+
+
+def local_programs(options: RunOptions) -> ProgramResources | None:
+    """The processes of this machine that search for programs; None if there are none."""
+    processes = _processes(options, _placement(options))
+    if not processes.count:
+        return None
+    config, environments = ProgramConfig(PROGRAM_ADDRESS_SPACE), [ONE_THREAD] * processes.count
+    executor = LocalExecutor(config, options.out / PROGRAM_LOG, processes.count, environments, PROGRAM_COMMAND)
+    return ProgramResources(executor, ProgramTime(options.settings.programs.seconds, processes.count, processes.beside))
 
 
 def _verdict(
@@ -353,15 +393,16 @@ def _verdict(
     end: Deadline,
 ) -> Ended:
     code, reason = EXIT_DONE, ending.detail
+    answered = bool(run_state.outcomes() or run_state.program_outcomes())
     if ending.stop == "interrupted":
         code = signals.exit_code()
     elif ending.stop == "no worker":
         code = EXIT_FAILED
-        if not run_state.outcomes():
+        if not answered:
             reason = f"{reason}; {options.out / SUBMISSION} holds only fallback answers"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
-    elif ending.stop == "deadline" and supervisor.facts is None and not run_state.outcomes():
+    elif ending.stop == "deadline" and supervisor.facts is None and not answered:
         code = EXIT_INPUT
         seconds = end.at - started
         reserve = reserve_seconds(options.settings.budget.reserve, seconds)

@@ -25,9 +25,10 @@ from typing import Any
 from solver.child_process import describe_exit, start_child
 from solver.messages import StartFailed, VllmLost, WorkerConfig
 from solver.run.executors.base import WorkerLost, WorkResult
-from solver.types import WorkItem
+from solver.types import ProgramConfig, ProgramWork, WorkItem
 
 WORKER_COMMAND = (sys.executable, "-m", "solver.worker.main")
+PROGRAM_COMMAND = (sys.executable, "-m", "solver.worker.programs")
 REAP_SECONDS = 1.0  # to wait for a killed process to end
 RETRY_SECONDS = 5.0  # until the next try to start a worker for which no process could be created
 
@@ -43,11 +44,11 @@ class _Process:
 
 
 class LocalExecutor:
-    """An Executor of worker processes."""
+    """An Executor of worker processes, or a ProgramExecutor, by `command`."""
 
     def __init__(
         self,
-        config: WorkerConfig,
+        config: WorkerConfig | ProgramConfig,
         log: Path,
         workers: int = 1,
         environment: Sequence[Mapping[str, str]] = (),
@@ -77,7 +78,7 @@ class LocalExecutor:
         for worker in range(self._count):
             self._try_to_spawn(worker)
 
-    def submit(self, worker: int, work: WorkItem) -> None:
+    def submit(self, worker: int, work: WorkItem | ProgramWork) -> None:
         """Hand an item to a worker."""
         self._send(self._running[worker], work)
 
@@ -96,7 +97,7 @@ class LocalExecutor:
             if message is not None:
                 # also a message that a worker sent before it was killed
                 result = WorkResult(worker, *message)
-                if isinstance(result.message, VllmLost):
+                if isinstance(result.message, VllmLost) and isinstance(self._config, WorkerConfig):
                     self._config = replace(self._config, vllm_lost=result.message.reason)
                 yield result
                 continue
