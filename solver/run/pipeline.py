@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -140,7 +141,7 @@ def _run(
         watchdog.before_exit(executor.close)
         programs = make_programs(options)
         if programs is not None:
-            watchdog.before_exit(programs.executor.close)
+            watchdog.before_exit(partial(programs.executor.close, 0.0))
         supervisor = Supervisor(
             options.settings,
             list(inputs.tasks),

@@ -14,30 +14,21 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from solver.arc.grid import COLOURS, MAX_SIDE, Grid
+from solver.arc.grid import COLOURS, MAX_SIDE
 from solver.arc.task import Task
 from solver.child_process import describe_error, line_to_parent
 from solver.types import Candidate, Deadline, Program, ProgramConfig, ProgramOutcome, ProgramReady, ProgramWork, Status
 
+if TYPE_CHECKING:
+    from solver.programs.solve import ProgramAnswer
+
 MAX_ANSWERS = 8  # for a query, the best
 
-
-class Answer(Protocol):
-    """What `solver.programs` gives for a query: a grid and the program that makes it."""
-
-    query: int
-    grid: Grid
-    program: str
-    cost: float
-    exact: bool
-    agreement: float
-
-
-Solve = Callable[[Task, Deadline], Sequence[Answer]]
+Solve = Callable[[Task, Deadline], "Sequence[ProgramAnswer]"]
 
 
 def load() -> Solve:
@@ -62,7 +53,7 @@ def search(work: ProgramWork, solve: Solve, clock: Callable[[], float] = time.mo
     return ProgramOutcome(work.task.id, status, answers, clock() - began, work.seconds, error)
 
 
-def _candidates(found: Sequence[Answer], query: int) -> Iterator[Candidate]:
+def _candidates(found: Sequence[ProgramAnswer], query: int) -> Iterator[Candidate]:
     """The best answers to a query. Arrays that are no grids are left out: they would make the submission invalid."""
     grids = [(one, np.asarray(one.grid)) for one in found if one.query == query]
     for one, grid in [(one, grid) for one, grid in grids if _is_grid(grid)][:MAX_ANSWERS]:

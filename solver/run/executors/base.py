@@ -48,13 +48,13 @@ class Processes(Protocol):
         """Kill a worker at once and start a new one. `results` gives WorkerLost with `reason` before the new one's Ready."""
         ...
 
-    def close(self) -> None:
-        """Kill every worker and wait for them to be gone. Idempotent."""
-        ...
-
 
 class Executor(Processes, Protocol):
     """Runs work items on workers. Each sends Ready or StartFailed first."""
+
+    def close(self) -> None:
+        """Kill every worker and wait for them to be gone. Idempotent."""
+        ...
 
     def submit(self, worker: int, work: WorkItem) -> None:
         """Hand an item to an idle, ready worker."""
@@ -63,6 +63,10 @@ class Executor(Processes, Protocol):
 
 class ProgramExecutor(Processes, Protocol):
     """Searches for programs. Each process sends ProgramReady first."""
+
+    def close(self, patience: float) -> None:
+        """Kill every process and wait at most `patience` seconds for them to be gone. Idempotent."""
+        ...
 
     def submit(self, worker: int, work: ProgramWork) -> None:
         """Hand a task to a ready process, which works on what it was handed in this order."""

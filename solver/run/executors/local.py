@@ -113,13 +113,13 @@ class LocalExecutor:
             process.killed_for = process.killed_for or reason
             self._kill(process)
 
-    def close(self) -> None:
-        """Kill every worker and wait until all have ended, but at most a second: some cannot be killed."""
+    def close(self, patience: float = REAP_SECONDS) -> None:
+        """Kill every worker and wait until all have ended, but at most `patience` seconds: some cannot be killed."""
         self._closed = True
         running = list(self._running.values())
         for process in running:
             self._kill(process)
-        until = time.monotonic() + REAP_SECONDS
+        until = time.monotonic() + patience
         for process in running:
             self._reap(process, until - time.monotonic())
 
