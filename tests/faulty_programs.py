@@ -1,7 +1,7 @@
 """A process of program search that misbehaves on order: `faulty_programs.py FAULTS FD PARENT`.
 
-Its search answers every query with the query's own input, by an exact program. FAULTS is JSON: {"task id": fault, "*": fault at the
-start, "flags": folder}. A fault is "crash", "hang", "raise", "stop" or "nonsense".
+Its search answers every query with the query's own input, by an exact program. FAULTS is JSON: {"task id": fault, "*": fault at
+the start, "flags": folder}. A fault is "crash", "hang", "raise", "stop" or "nonsense".
 """
 
 from __future__ import annotations
