@@ -1,8 +1,8 @@
 """Many grids of different shapes as flat arrays, so that one numpy call works on all of them.
 
-A search applies every function to thousands of grids of about a hundred cells. Called grid by grid, numpy would spend most of its
-time on the call itself. Here the cells of all grids lie in one array, with index arrays that say for every cell which grid, row and
-column it is in.
+A search applies every function to thousands of grids of about a hundred cells. Called grid by grid, numpy would spend most of
+its time on the call itself. Here the cells of all grids lie in one array, with index arrays that say for every cell which grid, row
+and column it is in.
 
 A grid of height 0 means "no result": a function gives it where it does not apply. Batches that go into a function hold none.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,6 +182,11 @@ class Batch:
         return Batch(layout, cells, self.top[which], self.left[which])
 
     @cached_property
+    def memory(self) -> dict[Any, Any]:
+        """Where functions keep what several of them need of this batch."""
+        return {}
+
+    @cached_property
     def filled(self) -> Bools:
         """Whether each cell has a colour other than 0, (total,)."""
         return self.cells != 0
@@ -259,6 +265,11 @@ class Lists:
 
     def __len__(self) -> int:
         return len(self.count)
+
+    @cached_property
+    def memory(self) -> dict[Any, Any]:
+        """Where functions keep what several of them need of these lists."""
+        return {}
 
     @cached_property
     def owner(self) -> Ints:

@@ -111,8 +111,13 @@ class Components:
 
 def components(batch: Batch, neighbours: int, mask: Bools | None = None, one_colour: bool = True) -> Components:
     """The components of the cells of `mask` (None: those other than 0) under 4 or 8 neighbours; `one_colour`: of equal colour."""
+    if mask is None:
+        key = ("components", neighbours, one_colour)
+        if key not in batch.memory:
+            batch.memory[key] = components(batch, neighbours, batch.filled, one_colour)
+        found: Components = batch.memory[key]
+        return found
     layout = batch.layout
-    mask = batch.filled if mask is None else mask
     ones, others = [], []
     for down, right in STEPS[neighbours]:
         place, inside = layout.neighbour(down, right)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from solver.programs import colours, geometry
+from solver.programs import colours, drawing, features, geometry, lists
 from solver.programs.primitive import Primitive
 
-PRIMITIVES: tuple[Primitive, ...] = (*colours.PRIMITIVES, *geometry.PRIMITIVES)
+PRIMITIVES: tuple[Primitive, ...] = (
+    *colours.PRIMITIVES,
+    *geometry.PRIMITIVES,
+    *drawing.PRIMITIVES,
+    *lists.PRIMITIVES,
+    *features.PRIMITIVES,
+)
 
 
 def for_colours(present: Collection[int]) -> list[Primitive]:

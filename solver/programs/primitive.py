@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from solver.programs.batch import Batch, Lists
@@ -26,11 +26,16 @@ class Primitive:
     cost: int  # what a program pays for using it: 1 common, 2 special, 3 rare
     apply: Callable[[Any], Any]
     colour: int | None = None
+    leaf: bool = False  # no function works on its results
+
+    def as_leaf(self) -> Primitive:
+        """The same with results that no function works on."""
+        return replace(self, leaf=True)
 
     @property
     def lifts(self) -> bool:
         """Whether it also works on the grids of a list."""
-        return self.takes == self.gives == "grid"
+        return self.takes == self.gives == "grid" and not self.leaf
 
 
 def on_grids(name: str, cost: int, apply: GridFunction, colour: int | None = None) -> Primitive:

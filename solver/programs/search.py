@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from solver.arc.grid import Grid
-from solver.programs.batch import Batch, Ints
+from solver.programs.batch import Batch, Ints, Lists
 from solver.programs.pool import Column, GridLists, Grids, Numbers, row_keys
 from solver.programs.primitive import Primitive
 from solver.types import Deadline
@@ -67,6 +67,8 @@ class Search:
         self._results: list[Column[np.int64]] = [
             Column(np.int64) for _ in self.functions
         ]  # number of the result by number of the value
+        self._given: tuple[tuple[str, bytes], Batch | Lists | None] = (("", b""), None)
+        self._leaf = np.array([*(f.leaf for f in self.functions), False])  # the last for function -1
         start = self.grids.add(Batch.of(inputs))
         self.nodes["grid"].add(start[None, :], 0, np.array([-1]), -1)
 
@@ -100,7 +102,7 @@ class Search:
         for kind in ("grid", "list"):
             costs = self.nodes[kind].cost.array
             for step in sorted({f.cost for f in self.functions}):
-                nodes = np.flatnonzero(costs == cost - step)
+                nodes = np.flatnonzero((costs == cost - step) & ~self._leaf[self.nodes[kind].function.array[: len(costs)]])
                 for chunk in self._chunks(kind, nodes):
                     for number, function in enumerate(self.functions):
                         if function.cost == step and (
@@ -152,8 +154,10 @@ class Search:
         return known[values]
 
     def _compute(self, function: Primitive, values: Ints) -> Ints:
-        given = self.grids.batch(values) if function.takes == "grid" else self.lists.lists(values, self.grids)
-        result = function.apply(given)
+        key = (function.takes, values.tobytes())
+        if key != self._given[0]:  # the functions of a chunk mostly work on the same values, and so share what these remember
+            self._given = key, self.grids.batch(values) if function.takes == "grid" else self.lists.lists(values, self.grids)
+        result = function.apply(self._given[1])
         if function.gives == "grid":
             return self.grids.add(result)
         return self.lists.add(self.grids.add(result.grids), result.count)

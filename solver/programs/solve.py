@@ -10,6 +10,7 @@ for answer in solve(load_tasks("arc1:training").tasks[0].without_answers(), Dead
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,20 @@ import numpy as np
 from solver.arc.grid import Grid, grid_key
 from solver.arc.task import Task
 from solver.programs.batch import Batch
+from solver.programs.candidate import Candidate
 from solver.programs.library import for_colours
+from solver.programs.overlays import overlay_candidates
+from solver.programs.pieces import make_pieces
 from solver.programs.search import Search
+from solver.programs.sizes import predict_sizes
+from solver.programs.tables import table_candidates
 from solver.types import Deadline
 
-RESERVE = 0.1  # seconds before the deadline at which the search stops
+RESERVE = 0.1  # seconds before the deadline at which work stops
+SEARCH_SHARE = 0.6  # of the time, for values; the rest is for joining them
 MAX_ANSWERS = 5  # different grids for a query
+MAX_COST = 6
+MAX_EXACT = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +48,45 @@ class ProgramAnswer:
 
 def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
     """Answers for every query of the task, best first within each query; at most MAX_ANSWERS each. Looks at no test output."""
-    inputs = [np.ascontiguousarray(pair.input, np.uint8) for pair in (*task.train, *task.test)]
-    outputs = [pair.output for pair in task.train if pair.output is not None]
-    present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
-    search = Search(inputs, for_colours(present))
-    for _ in search.run(4, deadline.earlier(RESERVE)):
-        pass
-    nodes = search.nodes["grid"]
-    goals = search.grids.add(Batch.of(outputs))
-    content = search.grids.content.array
-    found = (content[nodes.rows[:, : len(outputs)]] == content[goals]).all(1)
+    stop = deadline.earlier(RESERVE)
+    candidates = list(_candidates(task, stop))
+    candidates.sort(key=lambda candidate: (-candidate.right, candidate.cost))
     answers: list[ProgramAnswer] = []
     for query in range(len(task.test)):
         seen: set[bytes] = set()
-        for node in np.flatnonzero(found):
-            number = nodes.rows[node, len(task.train) + query]
-            grid = search.grids.batch(np.array([number]))[0].copy()
+        for candidate in candidates:
+            grid = candidate.grids[query]
             if grid_key(grid) not in seen and len(seen) < MAX_ANSWERS:
                 seen.add(grid_key(grid))
-                answers.append(ProgramAnswer(query, grid, search.program(int(node)), float(nodes.cost.array[node]), True, 1.0))
+                answers.append(ProgramAnswer(query, grid, candidate.program, candidate.cost, candidate.exact, 1.0))
     return tuple(answers)
+
+
+def _candidates(task: Task, deadline: Deadline) -> Iterator[Candidate]:
+    inputs = [np.ascontiguousarray(pair.input, np.uint8) for pair in (*task.train, *task.test)]
+    outputs = [np.ascontiguousarray(pair.output, np.uint8) for pair in task.train if pair.output is not None]
+    present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
+    search = Search(inputs, for_colours(present))
+    for _ in search.run(MAX_COST, deadline.earlier((1 - SEARCH_SHARE) * max(deadline.remaining(), 0.0))):
+        pass
+    yield from _whole(search, outputs)
+    for sizes in predict_sizes(search, inputs, outputs, 2):
+        if deadline.expired():
+            return
+        pieces = make_pieces(search, sizes, outputs)
+        yield from table_candidates(pieces, len(outputs), deadline)
+        yield from overlay_candidates(pieces, len(outputs), deadline)
+
+
+def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
+    """Values that are the outputs of all demonstrations, or of some."""
+    nodes = search.nodes["grid"]
+    goals = search.grids.add(Batch.of(outputs))
+    content = search.grids.content.array
+    right = (content[nodes.rows[:, : len(outputs)]] == content[goals]).mean(1)
+    for node in np.lexsort((nodes.cost.array, -right))[:MAX_EXACT]:
+        if right[node] == 0:
+            return
+        grids = search.grids.batch(nodes.rows[node, len(outputs) :])
+        answer = tuple(grids[i].copy() for i in range(len(grids)))
+        yield Candidate(answer, search.program(int(node)), float(nodes.cost.array[node]), float(right[node]))
