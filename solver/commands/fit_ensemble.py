@@ -35,7 +35,7 @@ class Stage:
     ranked: tuple[Grid, ...]  # the first two of the network
     tally: Tally
     answer: bytes  # its grid key
-    last: bool  # whether it is after the last pass of the network
+    last: bool  # whether it is after the last pass of the network, or there was none
 
     def case(self, weight: float) -> Case:
         """For fitting."""
@@ -86,15 +86,16 @@ def fit_ensemble(folders: Sequence[Path], solutions: str | None, out: Path, tell
 
 
 def stages_of(runs: Sequence[PastRun], answers: Answers) -> Iterator[Stage]:
-    """Every query with a known answer that program search or the network had: after each pass, and without the network."""
+    """Every query with a known answer that program search or the network had: without the network, and after each pass."""
     programs: dict[tuple[str, int], Tally] = {}
     for run in runs:
         for searched in run.programs:
             for index, found in enumerate(searched.answers):
                 programs[searched.task_id, index] = programs.get((searched.task_id, index), Tally()).plus(found)
+    asked = {(outcome.task_id, query.index) for run in runs for outcome in run.outcomes for query in outcome.queries}
     for key, alone in programs.items():
         if (answer := _answer(answers, *key)) is not None:
-            yield Stage(*key, (), alone, answer, last=False)
+            yield Stage(*key, (), alone, answer, last=key not in asked)
     for run in runs:
         rule = RULES[run.rule]
         passes: dict[str, list[int]] = {}
@@ -102,9 +103,9 @@ def stages_of(runs: Sequence[PastRun], answers: Answers) -> Iterator[Stage]:
             passes.setdefault(outcome.task_id, []).append(place)
         for task, places in passes.items():
             for index in range(len(run.outcomes[places[0]].queries)):
-                if (answer := _answer(answers, task, index)) is None or (task, index) not in programs:
+                if (answer := _answer(answers, task, index)) is None:
                     continue
-                tally, scores = programs[task, index], ScoreTable()
+                tally, scores = programs.get((task, index), Tally()), ScoreTable()
                 for place in places:
                     query = run.outcomes[place].queries[index]
                     tally, scores = tally.plus(query.candidates), scores.plus(query.scores)
@@ -122,7 +123,7 @@ def judged(stages: Sequence[Stage], cases: dict[str, list[Case]]) -> Iterator[st
     programs = [stage.by_programs(crossed[fold.get(stage.task, 0)]) for stage in last]
     either = [one or other for one, other in zip(network, programs, strict=True)]
     chosen = [stage.by_both(crossed[fold.get(stage.task, 0)]) for stage in last]
-    yield f"{len(last)} test inputs after the last pass of the network; solved at two attempts:"
+    yield f"{len(last)} test inputs, after the last pass of the network; solved at two attempts:"
     yield f"by the network {sum(network)}, by programs {sum(programs)}, by either {sum(either)}"
     yield f"by two attempts of the ensemble {sum(chosen)} (fitted to other tasks)"
 

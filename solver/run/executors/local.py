@@ -1,9 +1,9 @@
 """The executor of worker processes on this machine: it starts, reads, kills and replaces them.
 
 A worker's command line is `command FD PARENT` (see `child_process`). It gets its configuration first, then work items; it sends
-pairs of a WorkItem.id (empty between items) and a message. Threads do the sending and receiving, so a worker that stops in the
-middle of a message blocks nothing. A worker has a session of its own: killing it kills the processes it started, and a Ctrl-C for
-this process does not reach it.
+pairs of a WorkItem.id (empty between items) and a message. Two threads for each do the sending and receiving, so a worker that
+stops in the middle of a message blocks nothing. A worker has a session of its own: killing it kills the processes it started, and
+a Ctrl-C for this process does not reach it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class _Process:
 
     popen: subprocess.Popen[bytes]
     line: Connection
+    outbox: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)  # messages to be sent, in order; None: the last
     killed_for: str = ""
     killed: bool = False
 
@@ -80,7 +81,7 @@ class LocalExecutor:
 
     def submit(self, worker: int, work: WorkItem | ProgramWork) -> None:
         """Hand an item to a worker."""
-        self._send(self._running[worker], work)
+        self._running[worker].outbox.put(work)
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
         """The messages that have arrived, waiting at most `timeout` seconds for the first."""
@@ -150,7 +151,8 @@ class LocalExecutor:
             undo.callback(self._reap, process)
             self._running[worker] = process
             threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
-            self._send(process, self._config)
+            threading.Thread(target=self._deliver, args=(process,), daemon=True).start()
+            process.outbox.put(self._config)
             undo.pop_all()
 
     def _create(self, worker: int) -> _Process:
@@ -170,12 +172,10 @@ class LocalExecutor:
             self._inbox.put((worker, process, message))
         self._inbox.put((worker, process, None))
 
-    def _send(self, process: _Process, message: Any) -> None:
-        def send() -> None:
-            with contextlib.suppress(OSError):  # the worker is gone; its listener says so
+    def _deliver(self, process: _Process) -> None:
+        with contextlib.suppress(OSError):  # the worker is gone; its listener says so
+            while (message := process.outbox.get()) is not None:
                 process.line.send(message)
-
-        threading.Thread(target=send, daemon=True).start()
 
     def _kill(self, process: _Process) -> None:
         if not process.killed:  # only once: later the process id may belong to another process
@@ -186,6 +186,7 @@ class LocalExecutor:
     def _reap(self, process: _Process, patience: float = REAP_SECONDS) -> int | None:
         """Kill a worker and give its exit code; None if it has not ended in time (stuck in a driver or a dead disk)."""
         self._kill(process)
+        process.outbox.put(None)
         try:
             return process.popen.wait(timeout=max(patience, 0.0))
         except subprocess.TimeoutExpired:
