@@ -1,7 +1,7 @@
 """`solver fit-ensemble`: learns from runs with known answers which grids of the network and of programs are right.
 
-The runs may be one of both engines, or runs of the network and runs of program search over the same tasks. A query has a case after
-each pass of the network, pooled as the run pools it, and one without the network; together they have the weight 1.
+The runs may be one of both engines, or runs of the network and runs of program search over the same tasks. A query has a case
+after each pass of the network, pooled as the run pools it, and one without the network; together they have the weight 1.
 """
 
 from __future__ import annotations
