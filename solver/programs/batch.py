@@ -1,8 +1,8 @@
 """Many grids of different shapes as flat arrays, so that one numpy call works on all of them.
 
-A search applies every function to thousands of grids of about a hundred cells. Called grid by grid, numpy would spend most of
-its time on the call itself. Here the cells of all grids lie in one array, with index arrays that say for every cell which grid, row
-and column it is in.
+A search applies every function to thousands of grids of about a hundred cells. Called grid by grid, numpy would spend most
+of its time on the call itself. Here the cells of all grids lie in one array, with index arrays that say for every cell which
+grid, row and column it is in.
 
 A grid of height 0 means "no result": a function gives it where it does not apply. Batches that go into a function hold none.
 """

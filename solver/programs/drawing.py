@@ -1,4 +1,4 @@
-"""Primitives that draw: holes, outlines, rays, connections, falling cells, and what is left of a grid without some of its cells."""
+"""Primitives that draw: holes, outlines, rays, connections, falling cells, and grids without some of their cells."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def _numbers(batch: Batch, values: Ints) -> Batch:
 def same_shape(parts: Components) -> Ints:
     """For each component how many components of its grid have its shape, itself included."""
     layout, inside, number = parts.batch.layout, parts.inside, parts.number
-    top, left, _, width = parts.box
+    top, left, _, _ = parts.box
     # cells as powers of a number modulo 2 ** 64, counted from the component's own corner
     power = (layout.row[inside] - top[number]) * 31 + layout.col[inside] - left[number]
     code = np.random.default_rng(5).integers(1, 2**62, 31 * 31, dtype=np.int64)

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 
+from solver.arc.grid import MAX_SIDE
 from solver.programs.batch import Batch, Ints, Layout
 from solver.programs.primitive import Primitive, on_grids
 
@@ -85,6 +86,63 @@ def enlarge(batch: Batch, down: int, right: int) -> Batch:
     return batch.take(layout, layout.row // down, layout.col // right)
 
 
+def enlarge_by(batch: Batch, number: str) -> Batch:
+    """Every cell becomes a square block with sides of the grid's number of colours other than 0, or of cells other than 0."""
+    factor = batch.area if number == "area" else (batch.counts[:, 1:] > 0).sum(1)
+    layout = Layout.limited(batch.layout.height * factor, batch.layout.width * factor)
+    each = np.maximum(factor, 1)[layout.grid]
+    return batch.take(layout, layout.row // each, layout.col // each)
+
+
+def trim(batch: Batch) -> Batch:
+    """The grid without its first and last rows and columns."""
+    one = np.ones_like(batch.top)
+    return batch.crop(one, one, np.maximum(batch.layout.height - 2, 0), np.maximum(batch.layout.width - 2, 0))
+
+
+def pad(batch: Batch) -> Batch:
+    """The grid with a row or column of 0 at each side."""
+    layout = Layout.limited(batch.layout.height + 2, batch.layout.width + 2)
+    return batch.take_or_zero(layout, layout.row - 1, layout.col - 1, batch.top - 1, batch.left - 1)
+
+
+def symmetric(batch: Batch, names: tuple[str, ...]) -> Batch:
+    """The grid with what its images under some symmetries show where it is 0. No result where an image has another shape."""
+    fits = np.ones(len(batch), bool)
+    if any(SYMMETRIES[name][0] for name in names):
+        fits = batch.layout.height == batch.layout.width
+    square = batch.only(fits)
+    cells = square.cells
+    for name in names:
+        cells = np.where(cells != 0, cells, symmetry(square, name).cells)
+    return square.recoloured(cells)
+
+
+def squeeze(batch: Batch, keep: str) -> Batch:
+    """Only rows and columns that are not all 0 ("filled"), or that differ from the one before ("changes")."""
+    layout = batch.layout
+    if keep == "filled":
+        low = batch.filled
+        high = batch.filled
+    else:
+        above, has_above = layout.neighbour(-1, 0)
+        before, has_before = layout.neighbour(0, -1)
+        low = ~has_above | (batch.cells != batch.cells[above])
+        high = ~has_before | (batch.cells != batch.cells[before])
+    rows = np.bincount(layout.grid * MAX_SIDE + layout.row, low, minlength=len(batch) * MAX_SIDE) > 0
+    cols = np.bincount(layout.grid * MAX_SIDE + layout.col, high, minlength=len(batch) * MAX_SIDE) > 0
+    kept = rows[layout.grid * MAX_SIDE + layout.row] & cols[layout.grid * MAX_SIDE + layout.col]
+    shape = [side.reshape(-1, MAX_SIDE).sum(1) for side in (rows, cols)]
+    return Batch(Layout.limited(*shape), batch.cells[kept], batch.top, batch.left)
+
+
+def one_cell(batch: Batch, colour: str) -> Batch:
+    """A single cell of the main (or rarest) colour. No result for an empty grid."""
+    some = (batch.area > 0).astype(np.int64)
+    cells = batch.main if colour == "main" else batch.rare
+    return Batch(Layout(some, some), cells[some > 0], batch.top, batch.left)
+
+
 PRIMITIVES: tuple[Primitive, ...] = (
     *(on_grids(name, 1, partial(symmetry, name=name)) for name in SYMMETRIES),
     on_grids("crop", 1, crop_to_content),
@@ -99,4 +157,17 @@ PRIMITIVES: tuple[Primitive, ...] = (
     ),
     *(on_grids(f"tile {d}x{r}", 2, partial(tile, down=d, right=r)) for d, r in ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (3, 3))),
     *(on_grids(f"enlarge {d}x{r}", 2, partial(enlarge, down=d, right=r)) for d, r in ((2, 2), (3, 3), (1, 2), (2, 1))),
+    on_grids("enlarge by colours", 2, partial(enlarge_by, number="colours")),
+    on_grids("enlarge by area", 2, partial(enlarge_by, number="area")),
+    on_grids("trim", 2, trim),
+    on_grids("pad", 2, pad),
+    on_grids("symmetric lr", 2, partial(symmetric, names=("flip_lr",))),
+    on_grids("symmetric ud", 2, partial(symmetric, names=("flip_ud",))),
+    on_grids("symmetric diagonal", 2, partial(symmetric, names=("transpose",))),
+    on_grids("symmetric turn", 2, partial(symmetric, names=("rot90", "rot180", "rot270"))),
+    on_grids("symmetric all", 1, partial(symmetric, names=tuple(SYMMETRIES))),
+    on_grids("squeeze", 1, partial(squeeze, keep="filled")),
+    on_grids("deduplicate", 1, partial(squeeze, keep="changes")),
+    on_grids("cell main", 1, partial(one_cell, colour="main")),
+    on_grids("cell rare", 1, partial(one_cell, colour="rare")),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from solver.programs import colours, drawing, features, geometry, lists
+from solver.programs import colours, drawing, features, geometry, lists, repair
 from solver.programs.primitive import Primitive
 
 PRIMITIVES: tuple[Primitive, ...] = (
@@ -13,6 +13,7 @@ PRIMITIVES: tuple[Primitive, ...] = (
     *drawing.PRIMITIVES,
     *lists.PRIMITIVES,
     *features.PRIMITIVES,
+    *repair.PRIMITIVES,
 )
 
 

@@ -127,7 +127,7 @@ def _symmetric(grids: Batch) -> Ints:
     mirrored = np.array(
         [content_keys(symmetry(grids, name)) == keys for name in ("flip_lr", "flip_ud", "transpose", "antitranspose")]
     )
-    return mirrored.any(0).astype(np.int64)
+    return np.asarray(mirrored.any(axis=0), dtype=np.int64)
 
 
 def _alike(lists: Lists, keys: np.ndarray) -> Ints:
@@ -146,7 +146,7 @@ NUMBERS: dict[str, Callable[[Lists], Ints]] = {
     "box": lambda lists: lists.grids.layout.size,
     "height": lambda lists: lists.grids.layout.height,
     "width": lambda lists: lists.grids.layout.width,
-    "colours": lambda lists: (lists.grids.counts[:, 1:] > 0).sum(1),
+    "colours": lambda lists: np.count_nonzero(lists.grids.counts[:, 1:], axis=1),
     "rarest": lambda lists: lists.grids.area - lists.grids.counts.max(1),
     "parts": lambda lists: _pieces(lists.grids),
     "symmetry": lambda lists: _symmetric(lists.grids),
@@ -177,10 +177,10 @@ def _extreme(lists: Lists, number: str, most: bool) -> Bools:
 
 
 def pick(lists: Lists, number: str, most: bool) -> Batch:
-    """The grid with the largest (or smallest) number, the first if several have it. No result if all have it and there are several."""
+    """The grid with the largest (or smallest) number, the first if several have it. No result if all of several have it."""
     extreme = np.flatnonzero(_extreme(lists, number, most))
     owner = lists.owner[extreme]
-    _, first, count = np.unique(owner, return_index=True, return_counts=True)
+    _, first = np.unique(owner, return_index=True)
     which = np.zeros(len(lists), np.int64)
     which[owner[first]] = extreme[first]
     chosen = lists.grids.select(which)
@@ -265,7 +265,7 @@ def stack(lists: Lists, down: bool) -> Batch:
 
 
 def combine(lists: Lists, rule: str) -> Batch:
-    """Grids of one shape laid on each other: where "any" is other than 0 (the last counts), where "all" are, where "one" alone is."""
+    """Grids of one shape laid on each other: cells where "any" is other than 0, where "all" are, where "one" alone is."""
     grids = lists.grids
     h_low, h_high = _ends(lists, grids.layout.height, grids.layout.height)
     w_low, w_high = _ends(lists, grids.layout.width, grids.layout.width)

@@ -1,7 +1,7 @@
 """Stacks of pieces: the output as a few pieces on top of each other, where colour 0 of an upper piece lets the lower ones show.
 
-Greedy set cover with a beam over the first piece: a piece may be added if it paints no uncovered cell of a demonstration wrongly, and
-the one that paints most cells rightly is.
+Greedy set cover with a beam over the first piece: a piece may be added if it paints no uncovered cell of a demonstration wrongly,
+and the one that paints most cells rightly is.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _complete(pieces: Pieces, first: int, right: np.ndarray, wrong: np.ndarray, 
     stack = [first]
     open_cells = (pieces.known[first] == 0).astype(np.float32)
     while (open_cells * needed).any():
-        best = _best(right, wrong, open_cells, pieces.cost, 1) if len(stack) < MAX_STACK else []
-        if not len(best):
+        best = _best(right, wrong, open_cells, pieces.cost, 1)
+        if not len(best) or len(stack) == MAX_STACK:
             return None
         stack.append(int(best[0]))
         open_cells *= pieces.known[stack[-1]] == 0

@@ -28,6 +28,12 @@ class Primitive:
     colour: int | None = None
     leaf: bool = False  # no function works on its results
 
+    first: bool = False  # for the inputs alone: it takes too long for everything
+
+    def for_inputs(self) -> Primitive:
+        """The same for the inputs alone."""
+        return replace(self, first=True)
+
     def as_leaf(self) -> Primitive:
         """The same with results that no function works on."""
         return replace(self, leaf=True)

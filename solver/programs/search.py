@@ -105,9 +105,8 @@ class Search:
                 nodes = np.flatnonzero((costs == cost - step) & ~self._leaf[self.nodes[kind].function.array[: len(costs)]])
                 for chunk in self._chunks(kind, nodes):
                     for number, function in enumerate(self.functions):
-                        if function.cost == step and (
-                            function.takes == kind or (function.takes, function.gives) == ("grid", "grid")
-                        ):
+                        fits = function.takes == kind or function.lifts
+                        if function.cost == step and fits and (cost == step or not function.first):
                             self._apply(kind, chunk, number, cost)
                             yield
 

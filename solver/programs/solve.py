@@ -15,11 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from solver.arc.grid import Grid, grid_key
+from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.programs.batch import Batch
 from solver.programs.candidate import Candidate
+from solver.programs.copies import Copy, copies
 from solver.programs.library import for_colours
+from solver.programs.mosaics import mosaic_candidates
 from solver.programs.overlays import overlay_candidates
 from solver.programs.pieces import make_pieces
 from solver.programs.search import Search
@@ -27,11 +29,13 @@ from solver.programs.sizes import predict_sizes
 from solver.programs.tables import table_candidates
 from solver.types import Deadline
 
-RESERVE = 0.1  # seconds before the deadline at which work stops
-SEARCH_SHARE = 0.6  # of the time, for values; the rest is for joining them
+RESERVE = 0.08  # seconds before the deadline at which work stops
+FIRST_SHARE = 0.55  # of the time, for the first copy of the task; the others share the rest
+SEARCH_SHARE = 0.65  # of a copy's time, for values; the rest is for joining them
 MAX_ANSWERS = 5  # different grids for a query
 MAX_COST = 6
-MAX_EXACT = 200
+MAX_WHOLE = 100  # values of the search that count as candidates
+AGREEMENT_BONUS = 1.5  # what an answer of all copies gains, in units of cost, over one of a single copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,27 +53,56 @@ class ProgramAnswer:
 def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
     """Answers for every query of the task, best first within each query; at most MAX_ANSWERS each. Looks at no test output."""
     stop = deadline.earlier(RESERVE)
-    candidates = list(_candidates(task, stop))
-    candidates.sort(key=lambda candidate: (-candidate.right, candidate.cost))
-    answers: list[ProgramAnswer] = []
-    for query in range(len(task.test)):
-        seen: set[bytes] = set()
+    found: list[list[Candidate]] = []
+    every = copies(task)
+    for number, copy in enumerate(every):
+        if stop.expired():
+            break
+        left = stop.remaining()
+        share = FIRST_SHARE if number == 0 else 1 / (len(every) - number)
+        until = stop.earlier(left * (1 - share)) if len(every) > number + 1 else stop
+        found.append([_undone(copy, candidate) for candidate in _candidates(copy, until)])
+    return tuple(answer for query in range(len(task.test)) for answer in _ranked(query, found))
+
+
+def _undone(copy: Copy, candidate: Candidate) -> Candidate:
+    note = "" if copy.name == "plain" else f" [{copy.name}]"
+    return Candidate(copy.undo(candidate.grids), candidate.program + note, candidate.cost, candidate.right)
+
+
+def _ranked(query: int, found: Sequence[Sequence[Candidate]]) -> Iterator[ProgramAnswer]:
+    """The best different answers to a query: right on more demonstrations first, then by cost less the bonus for agreement."""
+    best: dict[bytes, Candidate] = {}
+    finders: dict[bytes, set[int]] = {}
+    for number, candidates in enumerate(found):
         for candidate in candidates:
-            grid = candidate.grids[query]
-            if grid_key(grid) not in seen and len(seen) < MAX_ANSWERS:
-                seen.add(grid_key(grid))
-                answers.append(ProgramAnswer(query, grid, candidate.program, candidate.cost, candidate.exact, 1.0))
-    return tuple(answers)
+            key = grid_key(candidate.grids[query])
+            known = best.get(key)
+            if known is None or candidate.right > known.right:
+                best[key], finders[key] = candidate, {number}
+            elif candidate.right == known.right:
+                finders[key].add(number)
+                if candidate.cost < known.cost:
+                    best[key] = candidate
+    agreement = {key: len(numbers) / len(found) for key, numbers in finders.items()}
+    order = sorted(best, key=lambda key: (-best[key].right, best[key].cost - AGREEMENT_BONUS * agreement[key], key))
+    for key in order[:MAX_ANSWERS]:
+        candidate = best[key]
+        grid = grid_from_key(key).copy()
+        yield ProgramAnswer(query, grid, candidate.program, candidate.cost, candidate.exact, agreement[key])
 
 
-def _candidates(task: Task, deadline: Deadline) -> Iterator[Candidate]:
-    inputs = [np.ascontiguousarray(pair.input, np.uint8) for pair in (*task.train, *task.test)]
-    outputs = [np.ascontiguousarray(pair.output, np.uint8) for pair in task.train if pair.output is not None]
+def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
+    inputs = [*(pair.input for pair in copy.train), *copy.tests]
+    outputs = [pair.output for pair in copy.train if pair.output is not None]
     present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
     search = Search(inputs, for_colours(present))
     for _ in search.run(MAX_COST, deadline.earlier((1 - SEARCH_SHARE) * max(deadline.remaining(), 0.0))):
         pass
     yield from _whole(search, outputs)
+    if deadline.expired():
+        return
+    yield from mosaic_candidates(search, outputs, deadline)
     for sizes in predict_sizes(search, inputs, outputs, 2):
         if deadline.expired():
             return
@@ -84,7 +117,7 @@ def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
     goals = search.grids.add(Batch.of(outputs))
     content = search.grids.content.array
     right = (content[nodes.rows[:, : len(outputs)]] == content[goals]).mean(1)
-    for node in np.lexsort((nodes.cost.array, -right))[:MAX_EXACT]:
+    for node in np.lexsort((nodes.cost.array, -right))[:MAX_WHOLE]:
         if right[node] == 0:
             return
         grids = search.grids.batch(nodes.rows[node, len(outputs) :])

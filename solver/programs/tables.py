@@ -1,7 +1,7 @@
 """Learnt tables: the output's colour at a cell as a function of the colours of one to three pieces at that cell.
 
-One piece gives a learnt colour map, two give the logical operations on two halves of a grid, recolouring of objects by what a feature
-says about them, and so on. A beam search adds pieces that make the output's colour more certain.
+One piece gives a learnt colour map, two give the logical operations on two halves of a grid, recolouring of objects by what a
+feature says about them, and so on. A beam search adds pieces that make the output's colour more certain.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solver.arc.grid import COLOURS
-from solver.programs.batch import Ints
+from solver.programs.batch import Bools, Ints
 from solver.programs.candidate import Candidate
 from solver.programs.pieces import Pieces, pair_of_cell
 from solver.types import Deadline
@@ -24,6 +24,8 @@ WORK = 400_000  # cells of pieces that one step looks at
 ENTRY_COST = 0.15  # of every entry of a table that does not keep the colour of its first piece
 UNSUPPORTED_COST = 0.3  # of every entry that only one demonstration shows
 UNSEEN_COST = 3.0  # of a table that must answer for a combination which no demonstration shows
+
+GUESS_COST = 0.6  # of every such combination whose answer similar ones suggest
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +92,38 @@ def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline) -
             return
 
 
+def _extended(table: Ints, seen: Bools, asked: Ints, depth: int) -> tuple[Ints, int, int]:
+    """The table with answers for combinations that are asked for but were not seen; how many are guessed, how many unknown.
+
+    A guess needs entries that agree with the combination in some pieces, and all of which copy the colour of one piece, or all of
+    which give one colour. The entries that share most decide. Unknown combinations keep the colour of the first piece.
+    """
+    powers = COLOURS ** np.arange(depth - 1, -1, -1)
+    digits = np.arange(len(table))[:, None] // powers % COLOURS  # (codes, pieces)
+    entries, answers = digits[seen], table[seen]
+    table = np.where(seen, table, digits[:, 0])
+    guessed = unknown = 0
+    for code in asked[~seen[asked]]:
+        shared = entries == digits[code]
+        filled = (entries != 0) == (digits[code] != 0)
+        guess = None
+        for alike in (shared, filled):
+            for piece in np.argsort(-alike.sum(0), kind="stable"):
+                same = alike[:, piece]
+                if same.sum() < 2 or guess is not None:
+                    continue
+                copied = [
+                    p for p in range(depth) if (entries[same, p] == answers[same]).all() and len(np.unique(answers[same])) > 1
+                ]
+                if copied:
+                    guess = int(digits[code, copied[0]])
+                elif (answers[same] == answers[same][0]).all():
+                    guess = int(answers[same][0])
+        table[code] = digits[code, 0] if guess is None else guess
+        guessed, unknown = guessed + (guess is not None), unknown + (guess is None)
+    return table, guessed, unknown
+
+
 def _candidate(pieces: Pieces, state: _State, target: Ints, pair: NDArray[np.int64], demonstrations: int) -> Candidate:
     depth = len(state.pieces)
     known = state.codes[: len(target)]
@@ -99,11 +133,11 @@ def _candidate(pieces: Pieces, state: _State, target: Ints, pair: NDArray[np.int
     shown = np.bincount(np.unique(known * demonstrations + pair) // demonstrations, minlength=len(seen))  # demonstrations by code
     first = np.arange(len(table)) // COLOURS ** (depth - 1)
     changes = seen & (table != first)
-    table = np.where(seen, table, first)  # a combination that no demonstration shows keeps the first piece's colour
     asked = np.unique(state.codes[len(target) :])
-    unseen = ~seen[asked]
+    table, guessed, unknown = _extended(table, seen, asked, depth)
     cost = sum(pieces.cost[list(state.pieces)]) + depth - 1 + ENTRY_COST * int(changes.sum())
-    cost += UNSUPPORTED_COST * int((shown[asked] == 1).sum()) * (demonstrations > 1) + UNSEEN_COST * bool(unseen.any())
+    cost += UNSUPPORTED_COST * int((shown[asked] == 1).sum()) * (demonstrations > 1)
+    cost += GUESS_COST * guessed + UNSEEN_COST * bool(unknown)
     names = " | ".join(pieces.name(p) for p in state.pieces)
     grids = pieces.tests(table[state.codes[len(target) :]].astype(np.uint8), demonstrations)
     return Candidate(tuple(grids), f"colours of ({names})", float(cost), 1.0)
