@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from run_helpers import FAST, assert_valid, make_tasks, run_it, write_challenges, write_solutions
+from run_helpers import FAST, assert_valid, command, make_tasks, run_it, write_challenges, write_solutions
 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import load_submission
@@ -30,7 +32,7 @@ def challenges(tmp_path: Path) -> Path:
 
 def run_both(folder: Path, challenges: Path, base: Path, faults: dict[str, Any], **spec: Any) -> subprocess.CompletedProcess[str]:
     """A run of the stand-in for the network and the stand-in for program search, which give the same answers."""
-    (folder / "flags").mkdir(exist_ok=True)
+    (folder / "flags").mkdir(exist_ok=True)  # shared with the stand-in for the network
     programs = {**faults, "flags": str(folder / "flags")}
     return run_it(folder, {}, challenges=str(challenges), model=str(base), programs=programs, **spec)
 
@@ -117,6 +119,47 @@ def test_without_any_worker_programs_still_answer(tmp_path: Path, challenges: Pa
     assert "only fallback answers" not in done.stdout
     submission = load_submission(tmp_path / "out" / "submission.json")
     assert all((submission[task.id][0][0] == task.test[0].input).all() for task in TASKS)
+
+
+def test_a_run_of_programs_goes_on_with_the_network(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    alone = run_both(tmp_path, challenges, tiny_base, {}, set=[*FAST, "programs.enabled=true", "train.trainer=none"])
+    assert alone.returncode == 0, alone.stderr + alone.stdout
+    assert set(Ledger.read(tmp_path / "out" / "run.db").statuses().values()) == {"waiting"}
+    both = run_both(tmp_path, challenges, tiny_base, {})
+    assert both.returncode == 0, both.stderr + both.stdout
+    assert set(Ledger.read(tmp_path / "out" / "run.db").statuses().values()) == {"complete"}
+    assert sorted(searched(tmp_path)) == ["task000", "task001", "task002"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_search_ends_with_its_run(tmp_path: Path, challenges: Path, tiny_base: Path, number: signal.Signals) -> None:
+    (tmp_path / "flags").mkdir()
+    programs = {"task001": "hang", "flags": str(tmp_path / "flags")}
+    settings = [*FAST, "programs.enabled=true", "train.trainer=none", "programs.seconds=100"]
+    spec = {"challenges": str(challenges), "model": str(tiny_base), "programs": programs, "set": settings}
+    process = subprocess.Popen(command(tmp_path, {}, spec), stdout=subprocess.PIPE, text=True)
+    while "task001" not in searched(tmp_path):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=5) == (143 if number == signal.SIGTERM else -number)
+    assert_valid(tmp_path / "out", challenges)
+    for _ in range(100):
+        left = [entry for entry in Path("/proc").glob("[0-9]*/cmdline") if of_search(entry, tmp_path)]
+        if not left:
+            break
+        time.sleep(0.1)
+    assert not left
+    done = run_both(tmp_path, challenges, tiny_base, {}, set=settings)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert Counter(searched(tmp_path)) == {"task000": 1, "task001": 2, "task002": 1}  # only what was in flight is searched again
+
+
+def of_search(cmdline: Path, folder: Path) -> bool:
+    try:
+        return b"faulty_programs.py" in (text := cmdline.read_bytes()) and str(folder).encode() in text
+    except OSError:
+        return False
 
 
 def turned_tasks() -> TaskSet:
