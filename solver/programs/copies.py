@@ -14,6 +14,8 @@ from solver.arc.task import Pair, Task
 from solver.arc.view import View
 from solver.programs.batch import Ints
 
+RARE, COMMON = 0.05, 0.4  # shares of an input's cells
+
 
 @dataclass(frozen=True, eq=False)
 class Copy:
@@ -58,11 +60,14 @@ def copies(task: Task) -> list[Copy]:
 
 
 def _backgrounds(counts: Ints) -> Ints:
-    """The background colour of each input: 0 if it is common in all inputs, or else the most frequent colour."""
+    """The background colour of each input: its most frequent one if 0 is rare in all, or if it is the same in all."""
     share = counts / counts.sum(1, keepdims=True)
-    if (share[:, 0] > 0.3).all() or not (share.max(1) > 0.4).all():
-        return np.zeros(len(counts), np.int64)
-    return counts.argmax(1)
+    most = counts.argmax(1)
+    rare = (share[:, 0] < RARE).all()
+    same = (most == most[0]).all() and (share[:, 0] < share.max(1) / 2).all()
+    if (rare or same) and (share.max(1) > COMMON).all():
+        return most
+    return np.zeros(len(counts), np.int64)
 
 
 def _exchanged(same: Ints, background: Ints) -> Ints:
@@ -74,7 +79,7 @@ def _exchanged(same: Ints, background: Ints) -> Ints:
 
 
 def _by_frequency(counts: Ints, background: Ints) -> Ints:
-    """Colours but the background renamed 1, 2, ... from the most to the least frequent; those absent from the input last."""
+    """Colours but the background renamed 1, 2, ... from the most to the least frequent; those not in the input last."""
     tables = background.copy()
     for pair, count in enumerate(counts):
         others = [c for c in range(COLOURS) if background[pair, c] != 0]

@@ -61,10 +61,14 @@ def connect(batch: Batch, families: tuple[tuple[str, str], ...]) -> Batch:
     return over(batch, below)
 
 
-def enclosed(batch: Batch, neighbours: int = 4) -> Bools:
+def enclosed(batch: Batch) -> Bools:
     """Whether each cell is of 0 and cannot reach the edge over cells of 0, (total,)."""
-    parts = components(batch, neighbours, ~batch.filled)
-    return parts.spread(~parts.touches_edge) != 0
+    key = "enclosed"
+    if key not in batch.memory:
+        parts = components(batch, 4, ~batch.filled)
+        batch.memory[key] = parts.spread(~parts.touches_edge) != 0
+    found: Bools = batch.memory[key]
+    return found
 
 
 def fill_holes(batch: Batch) -> Batch:

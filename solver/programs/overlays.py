@@ -15,7 +15,7 @@ from solver.programs.pieces import Pieces
 from solver.types import Deadline
 
 MAX_STACK = 5
-STARTS = 40
+STARTS = 24
 LAYER_COST = 1.0  # of every piece after the first
 
 

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from solver.arc.grid import Grid
-from solver.programs.batch import Batch, Bools, Cells, Ints, Layout
+from solver.programs.batch import Batch, Bools, Cells, Ints
 from solver.programs.search import Search
 from solver.programs.sizes import Sizes
+from solver.types import Deadline
 
-MAX_PIECES = 3000
-MAX_PIECE_CELLS = 12_000_000
+MAX_PIECES = 2500
+MAX_PIECE_CELLS = 3_000_000
 MODES = {
     "": 0.0,
     "placed": 0.2,
@@ -64,8 +65,8 @@ def pair_of_cell(sizes: Sizes, pairs: int) -> Ints:
     return np.repeat(np.arange(pairs), [h * w for h, w in sizes.shapes[:pairs]])
 
 
-def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid]) -> Pieces:
-    """The different pieces, cheapest first; at most MAX_PIECES, fewer for large canvases."""
+def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid], deadline: Deadline) -> Pieces | None:
+    """The different pieces, cheapest first; at most MAX_PIECES, fewer for large canvases. None if the deadline comes first."""
     target = np.concatenate([output.ravel() for output in outputs])
     total = sum(h * w for h, w in sizes.shapes)
     limit = min(MAX_PIECES, max(MAX_PIECE_CELLS // total, 50))
@@ -89,13 +90,15 @@ def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid]) -> Pieces
     mode_of = np.repeat(np.arange(len(places)), [len(which) for _, which in places])
     node_of = np.concatenate([which for _, which in places])
     price = cost[node_of] + np.array(list(MODES.values()))[mode_of]
-    order = np.argsort(price, kind="stable")[: 2 * limit]
+    order = np.argsort(price, kind="stable")[: 3 * limit // 2]
     mode_of, node_of, price = mode_of[order], node_of[order], price[order]
     cells = np.zeros((len(order), total), np.uint8)
     for number, (mode, _) in enumerate(places):
         which = np.flatnonzero(mode_of == number)
         start = 0
         for pair, (h, w) in enumerate(sizes.shapes):
+            if deadline.expired():
+                return None
             if len(which):
                 cells[which, start : start + h * w] = _draw(search.grids.batch(rows[node_of[which], pair]), mode, h, w)
             start += h * w
@@ -107,19 +110,18 @@ def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid]) -> Pieces
 
 def _draw(grids: Batch, mode: str, height: int, width: int) -> NDArray[np.uint8]:
     """Each grid on a canvas, (grids, height * width)."""
-    n = len(grids)
-    canvas = Layout(np.full(n, height), np.full(n, width))
-    row, col, grid = canvas.row, canvas.col, canvas.grid
-    h, w = grids.layout.height[grid], grids.layout.width[grid]
-    top, left = grids.top[grid], grids.left[grid]
+    shape = grids.layout
+    h, w, top, left = (side[:, None] for side in (shape.height, shape.width, grids.top, grids.left))
+    row, col = np.arange(height)[None, :], np.arange(width)[None, :]
     if mode == "placed":
-        drawn = grids.take_or_zero(canvas, row - top, col - left)
+        row, col = row - top, col - left
     elif mode == "stretched":
-        drawn = grids.take(canvas, row * h // height, col * w // width)
+        row, col = row * h // height, col * w // width
     elif mode == "tiled":
-        drawn = grids.take(canvas, row % h, col % w)
+        row, col = row % h, col % w
     elif mode == "tiled in place":
-        drawn = grids.take(canvas, (row - top) % h, (col - left) % w)
-    else:
-        drawn = grids
-    return drawn.cells.reshape(n, height * width)
+        row, col = (row - top) % h, (col - left) % w
+    inside = ((row >= 0) & (row < h))[:, :, None] & ((col >= 0) & (col < w))[:, None, :]
+    start = shape.offset[:, None] + np.clip(row, 0, h - 1) * w
+    drawn = grids.cells[start[:, :, None] + np.clip(col, 0, w - 1)[:, None, :]]
+    return np.where(inside, drawn, np.uint8(0)).reshape(len(grids), height * width)

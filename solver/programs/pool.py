@@ -141,6 +141,11 @@ class GridLists:
     def __len__(self) -> int:
         return len(self._numbers)
 
+    @property
+    def members(self) -> int:
+        """Grids in all lists together."""
+        return self._items.length
+
     def add(self, items: Ints, count: Ints) -> Ints:
         """The number of each list, whose `count[i]` items lie one after the other in `items`; -1 for an empty list."""
         sums = np.zeros(len(items) + 1, np.uint64)

@@ -74,12 +74,11 @@ def _by_period(grid: Grid) -> Grid | None:
     height, width = grid.shape
     known = grid != UNKNOWN
     row, col = np.indices(grid.shape)
-    periods = sorted(((p * q, p, q) for p in range(1, height) for q in range(1, width)), key=lambda period: period)
-    for size, down, right in periods:
+    downs = [p for p in range(1, height) if _shifted(grid, known, p, 0)]
+    rights = [q for q in range(1, width) if _shifted(grid, known, 0, q)]
+    for size, down, right in sorted((p * q, p, q) for p in downs for q in rights):
         if size * 2 > grid.size:
             return None
-        if not (_shifted(grid, known, down, 0) and _shifted(grid, known, 0, right)):
-            continue
         place = (row % down) * right + col % right
         tile: NDArray[np.uint8] = np.full(size, UNKNOWN, np.uint8)
         tile[place[known]] = grid[known]
@@ -100,9 +99,12 @@ def _shifted(grid: Grid, known: NDArray[np.bool_], down: int, right: int) -> boo
 def repair(batch: Batch, hidden: int, patch: bool) -> Batch:
     """The grid with its hidden cells completed, or only the box of what was hidden (`patch`). No result if that fails."""
     grids, top, left = [], batch.top.copy(), batch.left.copy()
+    memory = batch.memory.setdefault(("repair", hidden), {})
     for i in range(len(batch)):
         grid = batch[i]
-        completed = complete(grid, hidden)
+        if i not in memory:
+            memory[i] = complete(grid, hidden)
+        completed = memory[i]
         if completed is None:
             grids.append(np.zeros((0, 0), np.uint8))
         elif patch:

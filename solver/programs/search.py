@@ -18,9 +18,10 @@ from solver.programs.primitive import Primitive
 from solver.types import Deadline
 
 CHUNK_CELLS = 30_000  # cells that one call of a function sees: they fit the cache, and a call is short
-MAX_CELLS = 60_000_000  # bytes of grids a search may hold
+MAX_CELLS = 40_000_000  # of the grids that a search may hold, a byte each
+MAX_VALUES = 150_000  # grids, and lists; the results of every function on every one take 4 bytes each
 MAX_NODES = 150_000
-MAX_ITEMS = 4_000_000  # of lists
+MAX_MEMBERS = 4_000_000  # of all lists
 
 
 @dataclass
@@ -64,9 +65,9 @@ class Search:
         self.pairs = len(inputs)
         self.grids, self.lists = Grids(), GridLists()
         self.nodes = {"grid": Nodes(self.pairs), "list": Nodes(self.pairs)}
-        self._results: list[Column[np.int64]] = [
-            Column(np.int64) for _ in self.functions
-        ]  # number of the result by number of the value
+        self._results = [
+            Column(np.int32) for _ in self.functions
+        ]  # the number of each value's result  # number of the result by number of the value
         self._given: tuple[tuple[str, bytes], Batch | Lists | None] = (("", b""), None)
         self._leaf = np.array([*(f.leaf for f in self.functions), False])  # the last for function -1
         start = self.grids.add(Batch.of(inputs))
@@ -76,7 +77,8 @@ class Search:
     def full(self) -> bool:
         """Whether the search has as many values as it may hold."""
         nodes = len(self.nodes["grid"]) + len(self.nodes["list"])
-        return self.grids.cells > MAX_CELLS or nodes > MAX_NODES or self.lists._items.length > MAX_ITEMS
+        values = max(len(self.grids), len(self.lists))
+        return self.grids.cells > MAX_CELLS or values > MAX_VALUES or nodes > MAX_NODES or self.lists.members > MAX_MEMBERS
 
     def run(self, max_cost: int, deadline: Deadline) -> Iterator[int]:
         """Make all programs of cost 1, 2, ... `max_cost`; gives each cost when it is done. Ends at the deadline or when full."""
@@ -101,7 +103,7 @@ class Search:
     def _level(self, cost: int) -> Iterator[None]:
         for kind in ("grid", "list"):
             costs = self.nodes[kind].cost.array
-            for step in sorted({f.cost for f in self.functions}):
+            for step in sorted({f.cost for f in self.functions}, reverse=True):  # few values first
                 nodes = np.flatnonzero((costs == cost - step) & ~self._leaf[self.nodes[kind].function.array[: len(costs)]])
                 for chunk in self._chunks(kind, nodes):
                     for number, function in enumerate(self.functions):
@@ -145,12 +147,12 @@ class Search:
         """The results of a function on values (numbers of grids or lists): from memory, or computed now."""
         function, column = self.functions[number], self._results[number]
         missing = len(self.grids if function.takes == "grid" else self.lists) - column.length
-        column.extend(np.full(missing, -2))
+        column.extend(np.full(missing, -2, np.int32))
         known = column.array
         todo = np.unique(values[known[values] == -2])
         if len(todo):
             known[todo] = self._compute(function, todo)
-        return known[values]
+        return known[values].astype(np.int64)
 
     def _compute(self, function: Primitive, values: Ints) -> Ints:
         key = (function.takes, values.tobytes())

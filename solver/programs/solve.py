@@ -30,7 +30,8 @@ from solver.programs.tables import table_candidates
 from solver.types import Deadline
 
 RESERVE = 0.08  # seconds before the deadline at which work stops
-FIRST_SHARE = 0.55  # of the time, for the first copy of the task; the others share the rest
+FIRST_SHARE, FIRST_SHARE_LARGE = 0.5, 0.7  # of the time, for the first copy of the task; the others share the rest
+LARGE = 1500  # cells of all inputs
 SEARCH_SHARE = 0.65  # of a copy's time, for values; the rest is for joining them
 MAX_ANSWERS = 5  # different grids for a query
 MAX_COST = 6
@@ -55,11 +56,13 @@ def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
     stop = deadline.earlier(RESERVE)
     found: list[list[Candidate]] = []
     every = copies(task)
+    cells = sum(pair.input.size for pair in (*task.train, *task.test))
+    first_share = FIRST_SHARE if cells < LARGE else FIRST_SHARE_LARGE
     for number, copy in enumerate(every):
         if stop.expired():
             break
         left = stop.remaining()
-        share = FIRST_SHARE if number == 0 else 1 / (len(every) - number)
+        share = first_share if number == 0 else 1 / (len(every) - number)
         until = stop.earlier(left * (1 - share)) if len(every) > number + 1 else stop
         found.append([_undone(copy, candidate) for candidate in _candidates(copy, until)])
     return tuple(answer for query in range(len(task.test)) for answer in _ranked(query, found))
@@ -104,11 +107,11 @@ def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
         return
     yield from mosaic_candidates(search, outputs, deadline)
     for sizes in predict_sizes(search, inputs, outputs, 2):
-        if deadline.expired():
+        pieces = make_pieces(search, sizes, outputs, deadline)
+        if pieces is None:
             return
-        pieces = make_pieces(search, sizes, outputs)
-        yield from table_candidates(pieces, len(outputs), deadline)
         yield from overlay_candidates(pieces, len(outputs), deadline)
+        yield from table_candidates(pieces, len(outputs), deadline)
 
 
 def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:

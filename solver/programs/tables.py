@@ -18,9 +18,11 @@ from solver.programs.candidate import Candidate
 from solver.programs.pieces import Pieces, pair_of_cell
 from solver.types import Deadline
 
-BEAM = 24
+BEAM = 16
 MAX_DEPTH = 3
 WORK = 400_000  # cells of pieces that one step looks at
+BEAM_WORK = 12_000_000  # cells of pieces that the beam looks at to add a piece; MIN_PIECES in any case
+MIN_PIECES = 150
 ENTRY_COST = 0.15  # of every entry of a table that does not keep the colour of its first piece
 UNSUPPORTED_COST = 0.3  # of every entry that only one demonstration shows
 UNSEEN_COST = 3.0  # of a table that must answer for a combination which no demonstration shows
@@ -78,16 +80,17 @@ def _counts(codes: Ints, target: Ints, depth: int) -> Ints:
 
 def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline) -> Iterator[Ints]:
     """For each piece: demonstration cells that the best table of the state's pieces and it gets wrong."""
-    known = pieces.known
+    known = pieces.known[: max(BEAM_WORK // (BEAM * len(target)), MIN_PIECES) if state.pieces else None]
     different, codes = np.unique(state.codes[: len(target)], return_inverse=True)
-    base = codes * COLOURS * COLOURS + target
-    bins = len(different) * COLOURS * COLOURS
+    width = len(different) * COLOURS  # codes with a further piece
+    base = target * width + codes * COLOURS
+    bins = width * COLOURS
     step = max(WORK // max(len(target), bins), 1)
     for start in range(0, len(pieces), step):
         part = known[start : start + step]
-        keys = base + part.astype(np.int64) * COLOURS + (np.arange(len(part)) * bins)[:, None]
-        counts = np.bincount(keys.ravel(), minlength=len(part) * bins).reshape(len(part), -1, COLOURS)
-        yield len(target) - counts.max(2).sum(1)
+        keys = base + part + (np.arange(len(part)) * bins)[:, None]
+        counts = np.bincount(keys.ravel(), minlength=len(part) * bins).reshape(len(part), COLOURS, width)
+        yield len(target) - counts.max(1).sum(1)
         if deadline.expired():
             return
 

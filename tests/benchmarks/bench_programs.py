@@ -3,10 +3,10 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_programs.py [--set arc1:training] [--seconds 2] [--clock wall] [--save FILE]
 
 It prints a line a task and two Markdown tables: for all tasks, and for the 60 of fewest grid tokens, as
-`solver evaluate --shortest 60` takes them. A test input counts as solved with one attempt if the first answer is right, with two if
-one of the first two is. Of arc2:training only the tasks that are in neither set of ARC-AGI-1 are taken: programs were made with an
-eye on ARC-AGI-1 training alone. `--clock cpu` counts the seconds of this process instead of those of the clock, for a machine that
-does other work as well. `--save` keeps a line of JSON for each task; the same command goes on where an earlier one was stopped.
+`solver evaluate --shortest 60` takes them. A test input counts as solved with one attempt if the first answer is right, with two
+attempts if one of the first two is. Of arc2:training only the tasks that are in neither set of ARC-AGI-1 are taken: programs were
+made with an eye on ARC-AGI-1 training alone. `--clock cpu` counts the seconds of this process instead of those of the clock, for
+a machine that does other work as well. `--save` keeps a line of JSON a task; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
