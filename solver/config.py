@@ -168,7 +168,7 @@ class ProgramSettings(_Settings):
     """Program search, a second origin of candidates beside the network: see `budget.program_share`."""
 
     enabled: bool = True
-    seconds: float = Field(5.0, gt=0)  # of a process, for a task at most
+    seconds: float | None = Field(None, gt=0)  # of a process, for a task at most; none: more where cores are idle
     processes: int | None = Field(None, ge=1)  # none: by the cores that the workers leave
 
 

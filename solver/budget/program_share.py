@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SECONDS, SECONDS_BESIDE = 10.0, 2.0  # for a task at most, on idle cores and beside workers on the same cores
 SHARE_BESIDE = 0.4  # of the time, for each process beside workers on the same cores
 CORES_BESIDE = 0.5  # of the cores, for processes beside workers on the same cores
 MIN_SECONDS = 0.5  # for a task: with less, most searches find nothing
@@ -44,9 +45,10 @@ def program_processes(wanted: int | None, cores: int, workers: int, on_gpu: bool
 class ProgramTime:
     """Divides the process seconds of program search among the tasks that wait for it."""
 
-    def __init__(self, most: float, processes: int, beside: bool) -> None:
-        """`most` seconds for a task; with `beside`, the processes have only a share of the time."""
-        self._most, self._processes = most, processes
+    def __init__(self, most: float | None, processes: int, beside: bool) -> None:
+        """`most` seconds for a task (None: the usual); with `beside`, the processes have only a share of the time."""
+        self._most = most or (SECONDS_BESIDE if beside else SECONDS)
+        self._processes = processes
         self._share = SHARE_BESIDE if beside else 1.0
         self._whole: float | None = None  # process seconds in all; None: not known before the first question
         self.used = 0.0  # process seconds of the searches that have ended

@@ -46,6 +46,11 @@ def test_time_beside_workers_is_a_share_and_what_is_left_flows_on() -> None:
     assert time.seconds(50.0, 18, 0.0) is None
 
 
+def test_idle_cores_search_longer() -> None:
+    assert ProgramTime(None, 1, beside=True).seconds(1000.0, 2, 0.0) == 2.0
+    assert ProgramTime(None, 1, beside=False).seconds(1000.0, 2, 0.0) == 10.0
+
+
 def test_many_tasks_in_little_time_get_the_least_that_is_worth_it() -> None:
     assert ProgramTime(5.0, 1, beside=True).seconds(60.0, 400, 0.0) == MIN_SECONDS
 
