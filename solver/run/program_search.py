@@ -18,6 +18,7 @@ from solver.types import Deadline, ProgramOutcome, ProgramReady, ProgramWork
 AHEAD = 4  # tasks that a process has at a time: it begins the next one without waiting for the supervisor
 MAX_FAILED_STARTS = 3  # in a row, after which a process is given up
 START_SECONDS = 60.0  # for a process to start, compilation included
+CLOSING = 0.1  # seconds to wait for killed processes
 GRACE = 5.0  # seconds past the end of its search at which a process is killed
 
 
@@ -82,9 +83,9 @@ class ProgramSearch:
             self._executor.start()
 
     def close(self) -> None:
-        """Kill the processes, without waiting: the end of the run has no time for that. Idempotent."""
+        """Kill the processes and hardly wait for them: the end of the run has no time for that. Idempotent."""
         self._over = True
-        self._executor.close(0.0)
+        self._executor.close(CLOSING)
 
     def step(self, end: Deadline, patience: float = 0.0) -> None:
         """Take in what has arrived, waiting at most `patience` seconds for it, and hand out tasks; work ends at `end`."""
