@@ -31,7 +31,8 @@ from solver.report.results import Summary
 from solver.run.executors.base import Executor
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import LEDGER, Ledger
-from solver.run.pipeline import ExecutorFactory, local_executor, run
+from solver.run.local_processes import local_executor
+from solver.run.pipeline import ExecutorFactory, run
 from solver.run.state import RunState
 from solver.run.supervisor import SHARED_FIT_SHARE
 from solver.run.types import EXIT_DONE, RunOptions

@@ -20,9 +20,10 @@ from solver.arc.grid import grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.budget.costs import Timing
 from solver.errors import InputError
+from solver.run import ledger_programs
 from solver.run.ledger_file import LEDGER_VERSION, DamagedLedger, check_sound, connect, version_of
 from solver.run.run_facts import Identity, RunFacts
-from solver.types import AdapterRef, Candidate, Fit, Program, ProgramOutcome, QueryOutcome, Score, TaskOutcome, TaskPlan
+from solver.types import AdapterRef, Candidate, Fit, ProgramOutcome, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 LEDGER = "run.db"  # its name in the folder of a run
 
@@ -47,13 +48,6 @@ CREATE TABLE timings (task TEXT, wave INTEGER, phase TEXT, planned REAL, used RE
 CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NULL, wave INTEGER NOT NULL,
     kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
-"""
-# Tables that came later. A ledger without them is read as one in which they are empty, and gets them when its run is resumed.
-_OF_PROGRAMS = """
-CREATE TABLE IF NOT EXISTS program_searches (task TEXT PRIMARY KEY, status TEXT NOT NULL, most REAL NOT NULL,
-    seconds REAL NOT NULL, error TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS programs (task TEXT, query INTEGER, rank INTEGER, program TEXT NOT NULL, cost REAL NOT NULL,
-    exact INTEGER NOT NULL, agreement REAL NOT NULL, PRIMARY KEY (task, query, rank)) WITHOUT ROWID;
 """
 _OF_VIEWS = ("infer", "score")  # phases whose work grows with the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
@@ -148,7 +142,7 @@ class Ledger:
                 difference = identity.difference(ledger.identity())
                 if difference is not None:
                     raise InputError(f"{path.parent}: cannot resume: {difference}; choose another --out")
-                ledger._add_tables(_OF_PROGRAMS)
+                ledger._add_tables()
             db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             db.close()
@@ -214,18 +208,10 @@ class Ledger:
         """Record the program search for one task, replacing an earlier record of it."""
         task = outcome.task_id
         with self._transaction():
-            self._db.execute("DELETE FROM candidates WHERE task = ? AND wave = ? AND origin = ?", (task, BEFORE, "program"))
-            self._db.execute("DELETE FROM programs WHERE task = ?", (task,))
-            row = (task, outcome.status, outcome.most, outcome.seconds, outcome.error)
-            self._put("program_searches", ("task", "status", "most", "seconds", "error"), [row])
+            self._db.execute("DELETE FROM candidates WHERE task = ? AND wave = ? AND origin = 'program'", (task, BEFORE))
             for query, found in enumerate(outcome.answers):
                 self._put_query(task, BEFORE, QueryOutcome(query, found, ()))
-                rows = [
-                    (task, query, rank, one.program.text, one.program.cost, one.program.exact, one.program.agreement)
-                    for rank, one in enumerate(found)
-                    if one.program is not None
-                ]
-                self._put("programs", ("task", "query", "rank", "program", "cost", "exact", "agreement"), rows)
+            ledger_programs.write(self._db, outcome)
             self._put("timings", ("task", "wave", "phase", "used"), [(task, BEFORE, PROGRAMS, outcome.seconds)])
 
     def record_shared(self, fit: Fit) -> None:
@@ -327,31 +313,8 @@ class Ledger:
         ]
 
     def program_outcomes(self) -> list[ProgramOutcome]:
-        """Every recorded program search, by task; without any in a ledger that was made before there were any."""
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'programs'").fetchone():
-            return []
-        found: dict[tuple[str, int], list[Candidate]] = {}
-        for task, query, grid, text, cost, exact, agreement in self._db.execute(
-            "SELECT task, query, grid, program, cost, exact, agreement FROM programs JOIN candidates USING (task, query, rank)"
-            " WHERE wave = ? AND origin = 'program' ORDER BY task, query, rank",
-            (BEFORE,),
-        ):
-            program = Program(text, cost, bool(exact), agreement)
-            found.setdefault((task, query), []).append(Candidate.of_program(grid_from_key(grid), program))
-        tests = self.test_counts()
-        return [
-            ProgramOutcome(
-                task_id=task,
-                status=status,
-                answers=tuple(tuple(found.get((task, query), ())) for query in range(tests[task])),
-                seconds=seconds,
-                most=most,
-                error=error,
-            )
-            for task, status, most, seconds, error in self._db.execute(
-                "SELECT task, status, most, seconds, error FROM program_searches ORDER BY task"
-            )
-        ]
+        """Every recorded program search, by task; none in a ledger that was made before there were any."""
+        return ledger_programs.read(self._db, self.test_counts(), BEFORE)
 
     def shared_fit(self) -> Fit | None:
         """The fit of the shared adapter, if it was done."""
@@ -398,7 +361,7 @@ class Ledger:
 
     def _create(self, identity: Identity, tasks: TaskSet) -> None:
         with self._transaction():
-            for statement in (_SCHEMA + _OF_PROGRAMS).split(";"):
+            for statement in (_SCHEMA + ledger_programs.SCHEMA).split(";"):
                 self._db.execute(statement)
             self._put("run", ("key", "value"), identity.rows().items())
             rows = []
@@ -411,9 +374,10 @@ class Ledger:
                 self._put_event(Event("bad task", bad.message, id_))
             self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
 
-    def _add_tables(self, statements: str) -> None:
+    def _add_tables(self) -> None:
+        """Add those that the first ledgers of this version lack."""
         with self._transaction():
-            for statement in statements.split(";"):
+            for statement in ledger_programs.SCHEMA.split(";"):
                 self._db.execute(statement)
 
     def _delete_outcome(self, task: str, wave: int) -> None:

@@ -22,13 +22,11 @@ from solver.arc.datasets import Answers, TaskSet, load_tasks, load_usable_soluti
 from solver.arc.jsonfile import write_json
 from solver.arc.submission import SubmissionFile, defects
 from solver.budget.gains import shipped_gains
-from solver.budget.program_share import ProcessCount, ProgramTime, program_processes
 from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import MAX_DURATION
 from solver.errors import InputError
-from solver.host import commit, free_memory
-from solver.messages import WorkerConfig
+from solver.host import commit
 from solver.model.adapter_folder import check_start
 from solver.model.folder import SHIPPED, check_folder, folder_identity
 from solver.model.shipped import shipped_model
@@ -37,13 +35,13 @@ from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
-from solver.run.executors.local import PROGRAM_COMMAND, LocalExecutor
 from solver.run.executors.none import NoWorkers
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
 from solver.run.ledger_file import DamagedLedger
-from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, weight_bytes
+from solver.run.local_processes import local_executor, local_notes, local_programs
+from solver.run.placement import gpus_in_use, visible_gpus
 from solver.run.program_search import ProgramResources
 from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
@@ -51,7 +49,7 @@ from solver.run.summary import Ended, summarise
 from solver.run.supervisor import Supervisor
 from solver.run.types import EXIT_DONE, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_TERMINATED, Ending, RunOptions
 from solver.run.watchdog import Watchdog
-from solver.types import Deadline, ProgramConfig
+from solver.types import Deadline
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
@@ -203,8 +201,7 @@ def _read_inputs(options: RunOptions) -> _Inputs:
         raise InputError("a run needs a budget or an end")
     if options.until is not None and not options.until - time.time() < MAX_DURATION:
         raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
-    placement = _placement(options)  # or InputError, if more devices are asked for than there are
-    notes = (*placement.notes, *([note] if (note := _processes(options, placement).note) else ()))
+    notes = local_notes(options)
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes, warnings)
 
 
@@ -348,40 +345,6 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
     before = min(0.5, reserve / 4)  # seconds before the end; a run that is on time ends earlier
     at = max(end.at - before, time.monotonic() + MIN_SECONDS)
     return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
-
-
-def _placement(options: RunOptions) -> Placement:
-    assert options.model is not None
-    return place(options.settings, visible_gpus(), _cores(), free_memory(), weight_bytes(options.model))
-
-
-def _processes(options: RunOptions, placement: Placement) -> ProcessCount:
-    """The processes that search for programs beside these workers."""
-    wanted, workers = options.settings.programs, len(placement.environments)
-    if not wanted.enabled:
-        return ProcessCount(0, beside=False)
-    return program_processes(wanted.processes, _cores(), workers, placement.on_gpu, placement.memory_left)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def local_executor(options: RunOptions, scratch: Path) -> Executor:
-    """The worker processes of this machine."""
-    placement = _placement(options)
-    config = WorkerConfig(placement.settings, options.model, scratch, options.adapter)
-    return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
-
-
-def local_programs(options: RunOptions) -> ProgramResources | None:
-    """The processes of this machine that search for programs; None if there are none."""
-    processes = _processes(options, _placement(options))
-    if not processes.count:
-        return None
-    config, environments = ProgramConfig(PROGRAM_ADDRESS_SPACE), [ONE_THREAD] * processes.count
-    executor = LocalExecutor(config, options.out / PROGRAM_LOG, processes.count, environments, PROGRAM_COMMAND)
-    return ProgramResources(executor, ProgramTime(options.settings.programs.seconds, processes.count, processes.beside))
 
 
 def _verdict(
