@@ -26,7 +26,7 @@ from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import MAX_DURATION
 from solver.errors import InputError
-from solver.host import commit
+from solver.host import commit, cores
 from solver.model.adapter_folder import check_start
 from solver.model.folder import SHIPPED, check_folder, folder_identity
 from solver.model.shipped import shipped_model
@@ -35,13 +35,14 @@ from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
+from solver.run.executors.local import EarlyWorkers
 from solver.run.executors.none import NoWorkers
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
 from solver.run.ledger_file import DamagedLedger
-from solver.run.local_processes import local_executor, local_notes, local_programs
-from solver.run.placement import gpus_in_use, visible_gpus
+from solver.run.local_processes import local_executor, local_placement, local_programs, program_processes_beside
+from solver.run.placement import Placement, gpus_in_use, visible_gpus
 from solver.run.program_search import ProgramResources
 from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
@@ -53,10 +54,7 @@ from solver.types import Deadline
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
-SUBMISSION, SUMMARY, LOG, WORKER_LOG, LOCK = "submission.json", "summary.json", "log.txt", "worker.log", ".lock"
-PROGRAM_LOG = "programs.log"  # what the processes of program search write
-PROGRAM_ADDRESS_SPACE = 4_000_000_000  # bytes: their libraries reserve some of them without using them
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+SUBMISSION, SUMMARY, LOG, LOCK = "submission.json", "summary.json", "log.txt", ".lock"
 
 STOP_SECONDS = 4.5  # from a signal to the end of a process that does not stop by itself
 MIN_SECONDS = 2.0  # for the fallback answers and the message, even if the budget is used up at the start
@@ -81,16 +79,21 @@ def run(
     `options.started` there is no watchdog, because the process belongs to the caller.
     """
     started = process_start() if options.started is None else options.started
-    with _signals() as signals:
+    with _signals() as signals, contextlib.ExitStack() as stack:
         options = replace(options, model=options.model or _shipped(options))
-        inputs = _read_inputs(options)
+        placement = _check_options(options)
+        if make_executor is None:
+            early = stack.enter_context(contextlib.closing(_early_workers(placement)))
+            make_executor = partial(local_executor, early=early)
+        programs_note = program_processes_beside(placement, options).note
+        inputs = _read_inputs(options, (*placement.notes, *([programs_note] if programs_note else ())))
         options = replace(options, settings=settings_for(inputs.model, options.settings))
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                makers = make_executor or local_executor, make_programs or local_programs
+                makers = make_executor, make_programs or local_programs
                 summary = _run(options, inputs, started, end, signals, watchdog, observer, *makers)
             finally:
                 observer.end(summary)  # under the watchdog too: a terminal may block
@@ -184,7 +187,26 @@ class _Inputs:
     warnings: tuple[str, ...] = ()  # about flaws in input that the run can do without
 
 
-def _read_inputs(options: RunOptions) -> _Inputs:
+def _check_options(options: RunOptions) -> Placement:
+    """Check everything but the tasks. Gives the workers of the run. Raises InputError, also for more devices than there are."""
+    assert options.model is not None
+    check_folder(options.model)
+    if options.adapter is not None:
+        check_start(options.adapter, options.settings.train)
+    if options.budget is None and options.until is None:
+        raise InputError("a run needs a budget or an end")
+    if options.until is not None and not options.until - time.time() < MAX_DURATION:
+        raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
+    settings_for(options.model, options.settings)
+    return local_placement(options)
+
+
+def _early_workers(placement: Placement) -> EarlyWorkers:
+    """Processes for the workers, which import while this one reads tasks. On a single core that would only delay the reading."""
+    return EarlyWorkers(placement.environments if cores() > 1 else ())
+
+
+def _read_inputs(options: RunOptions, notes: tuple[str, ...]) -> _Inputs:
     every = load_tasks(DEFAULT_SET if options.challenges is None else options.challenges, options.settings.input.on_bad_task)
     answers, complaint = every.answers(), ""
     if options.solutions is not None:  # only for scores, so flaws in them are warnings
@@ -194,14 +216,6 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     if options.tasks is not None:
         tasks = pick_tasks(tasks, options.tasks)
     assert options.model is not None
-    check_folder(options.model)
-    if options.adapter is not None:
-        check_start(options.adapter, options.settings.train)
-    if options.budget is None and options.until is None:
-        raise InputError("a run needs a budget or an end")
-    if options.until is not None and not options.until - time.time() < MAX_DURATION:
-        raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
-    notes = local_notes(options)
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes, warnings)
 
 

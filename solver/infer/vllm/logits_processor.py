@@ -8,6 +8,7 @@ the shim may import it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,21 +33,34 @@ class ChoiceParams:
     temperature: float  # 0: the most probable token
     key: int  # random numbers are a function of this key and of the place in the answer
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ChoiceParams:
+        """Itself, as nothing in it can change: vLLM copies the parameters of every request deeply, which took a millisecond."""
+        return self
+
 
 @dataclass(eq=False)
 class _Generation:
     params: ChoiceParams
-    machine: GridMachine | None
     state: GridState
     output: list[int]  # vLLM's own list of new tokens, to which it appends
     read: int = 0  # how many tokens of `output` the state includes
 
-    def catch_up(self) -> None:
-        """Advance the grammar's state by the tokens that vLLM has appended since the last call."""
-        if self.machine is not None:
-            for token in self.output[self.read :]:
-                self.machine.advance(self.state, np.array([token]))
-        self.read = len(self.output)
+
+def catch_up(rows: Sequence[_Generation], machine: GridMachine) -> GridState:
+    """(rows, STATE): the grammar's states, after they were advanced by the tokens that vLLM has appended since the last call.
+
+    All rows advance by a token at once, because vLLM appends one to each in a step.
+    """
+    states = np.concatenate([row.state for row in rows])
+    while behind := [place for place, row in enumerate(rows) if row.read < len(row.output)]:
+        moved = states[behind]
+        machine.advance(moved, np.array([rows[place].output[rows[place].read] for place in behind]))
+        states[behind] = moved
+        for place in behind:
+            rows[place].read += 1
+    for place, row in enumerate(rows):
+        row.state = states[place : place + 1]
+    return states
 
 
 class TokenChoiceProcessor(LogitsProcessor):
@@ -74,13 +88,11 @@ class TokenChoiceProcessor(LogitsProcessor):
 
     def _choose(self, logits: torch.Tensor, numbers: list[int], machine: GridMachine | None) -> None:
         rows = [self._rows[number] for number in numbers]
-        for row in rows:
-            row.catch_up()
         index = torch.tensor(numbers, device=logits.device)
         legal = torch.log_softmax(logits[index].float(), -1)
         if machine is not None:
             columns = torch.from_numpy(machine.columns).to(logits.device)
-            hidden = torch.from_numpy(~machine.allowed(np.concatenate([row.state for row in rows]))).to(logits.device)
+            hidden = torch.from_numpy(~machine.allowed(catch_up(rows, machine))).to(logits.device)
             legal = legal[:, columns].masked_fill_(hidden, -torch.inf)
         picked = draw(
             legal,
@@ -103,7 +115,9 @@ class TokenChoiceProcessor(LogitsProcessor):
         params = (sampling.extra_args or {}).get(ARGUMENT)
         if params is None:
             return None
-        row = _Generation(params, self._machine(params.grammar), np.zeros((1, STATE), dtype=np.int16), list(params.written))
-        row.catch_up()
+        row = _Generation(params, np.zeros((1, STATE), dtype=np.int16), list(params.written))
+        machine = self._machine(params.grammar)
+        if machine is not None:
+            catch_up([row], machine)
         row.output, row.read = output, 0
         return row
