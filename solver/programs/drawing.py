@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from solver.arc.grid import MAX_SIDE
 from solver.programs.batch import Batch, Bools, Cells, Ints
 from solver.programs.components import components
 from solver.programs.primitive import Primitive, on_grids
@@ -120,6 +121,31 @@ def fall(batch: Batch, side: str) -> Batch:
     return batch.recoloured(cells)
 
 
+def slide(batch: Batch, down: int, right: int) -> Batch:
+    """Objects (8 neighbours, any colours) move by whole steps until the edge or another object is in their way."""
+    layout = batch.layout
+    parts = components(batch, 8, one_colour=False)
+    if not len(parts):
+        return batch.recoloured(batch.cells.copy())
+    place, owner, step = parts.inside.copy(), parts.number, down * layout.w[parts.inside] + right
+    row, col, high, wide = (side[parts.inside] for side in (layout.row, layout.col, layout.h, layout.w))
+    row, col = row.copy(), col.copy()
+    colours = batch.cells[parts.inside]
+    for _ in range(MAX_SIDE):
+        held = np.full(layout.total, -1, dtype=np.int64)
+        held[place] = owner
+        inside = (row + down >= 0) & (row + down < high) & (col + right >= 0) & (col + right < wide)
+        ahead = held[np.where(inside, place + step, place)]
+        stuck = np.bincount(owner, ~inside | ((ahead >= 0) & (ahead != owner)), minlength=len(parts)) > 0
+        moving = ~stuck[owner]
+        if not moving.any():
+            break
+        row, col, place = row + down * moving, col + right * moving, place + step * moving
+    cells = np.zeros_like(batch.cells)
+    cells[place] = colours
+    return batch.recoloured(cells)
+
+
 def shift(batch: Batch, down: int, right: int) -> Batch:
     """The cells moved by some rows and columns inside their grid; 0 comes in."""
     place, inside = batch.layout.neighbour(-down, -right)
@@ -146,6 +172,19 @@ def specks(batch: Batch, keep: bool) -> Batch:
         place, inside = batch.layout.neighbour(down, right)
         alone &= ~(inside & (batch.cells[place] == batch.cells))
     return batch.recoloured(np.where(alone == keep, batch.cells, np.uint8(0)))
+
+
+def blocks(batch: Batch, keep: bool) -> Batch:
+    """Only the cells that are in a square of four cells other than 0 (`keep`), or only the others."""
+    corner = batch.filled.copy()  # the upper left cell of such a square
+    squares = [batch.layout.neighbour(down, right) for down, right in ((0, 1), (1, 0), (1, 1))]
+    for place, inside in squares:
+        corner &= inside & batch.filled[place]
+    mask = corner.copy()
+    for down, right in ((0, -1), (-1, 0), (-1, -1)):
+        place, inside = batch.layout.neighbour(down, right)
+        mask |= inside & corner[place]
+    return batch.recoloured(np.where(mask == keep, batch.cells, np.uint8(0)))
 
 
 def line_mask(batch: Batch, family: str) -> Bools:
@@ -204,12 +243,15 @@ PRIMITIVES: tuple[Primitive, ...] = (
     on_grids("outer 4", 2, partial(inner, steps=AROUND_4, keep=False)),
     on_grids("outer 8", 2, partial(inner, steps=AROUND_8, keep=False)),
     *(on_grids(f"fall {side}", 1, partial(fall, side=side)) for side in ("left", "right", "up", "down")),
+    *(on_grids(f"slide {d},{r}", 2, partial(slide, down=d, right=r)) for d, r in AROUND_4),
     *(on_grids(f"shift {d},{r}", 2, partial(shift, down=d, right=r)) for d, r in AROUND_8),
     *(on_grids(f"roll {d},{r}", 2, partial(roll, down=d, right=r)) for d, r in AROUND_4),
     on_grids("frame", 2, partial(frame, keep=True)),
     on_grids("erase frame", 2, partial(frame, keep=False)),
     on_grids("keep specks", 2, partial(specks, keep=True)),
     on_grids("erase specks", 1, partial(specks, keep=False)),
+    on_grids("keep blocks", 2, partial(blocks, keep=True)),
+    on_grids("erase blocks", 2, partial(blocks, keep=False)),
     on_grids("keep lines", 2, partial(full_lines, keep=True)),
     on_grids("erase lines", 2, partial(full_lines, keep=False)),
     on_grids("whole rows", 2, partial(whole_lines, families=("row",))),

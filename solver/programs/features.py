@@ -116,6 +116,12 @@ def line_rank(batch: Batch, family: str) -> Batch:
     return _numbers(batch, place - np.searchsorted(different, batch.layout.grid * 64) + 1)
 
 
+def empty_lines(batch: Batch) -> Batch:
+    """1 in columns of 0 alone, 2 in such rows, 3 in both."""
+    empty = [np.bincount(batch.layout.line[family], batch.filled)[batch.layout.line[family]] == 0 for family in ("column", "row")]
+    return _numbers(batch, empty[0] + 2 * empty[1])
+
+
 def place_number(batch: Batch, number: str) -> Batch:
     """A number of the cell's place alone."""
     layout = batch.layout
@@ -161,6 +167,7 @@ PRIMITIVES: tuple[Primitive, ...] = tuple(
         on_grids("neighbours 8", 2, partial(neighbour_count, steps=AROUND_8)),
         *(on_grids(f"count in {family}", 2, partial(line_count, family=family)) for family in ("row", "column")),
         *(on_grids(f"rank of {family}", 2, partial(line_rank, family=family)) for family in ("row", "column")),
+        on_grids("empty lines", 2, empty_lines),
         *(on_grids(f"place: {number}", 2, partial(place_number, number=number)) for number in PLACES),
     )
 )

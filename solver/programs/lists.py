@@ -122,6 +122,11 @@ def _pieces(grids: Batch) -> Ints:
     return components(grids, 8).per_grid
 
 
+def _holes(grids: Batch) -> Ints:
+    gaps = components(grids, 4, ~grids.filled)
+    return np.bincount(gaps.grid[~gaps.touches_edge], minlength=len(grids))
+
+
 def _symmetric(grids: Batch) -> Ints:
     keys = content_keys(grids)
     mirrored = np.array(
@@ -149,6 +154,7 @@ NUMBERS: dict[str, Callable[[Lists], Ints]] = {
     "colours": lambda lists: np.count_nonzero(lists.grids.counts[:, 1:], axis=1),
     "rarest": lambda lists: lists.grids.area - lists.grids.counts.max(1),
     "parts": lambda lists: _pieces(lists.grids),
+    "holes": lambda lists: _holes(lists.grids),
     "symmetry": lambda lists: _symmetric(lists.grids),
     "alike": lambda lists: _alike(lists, content_keys(lists.grids)),
     "same shape": lambda lists: _alike(lists, _shape_keys(lists.grids)),
@@ -169,8 +175,8 @@ def numbers(lists: Lists, number: str) -> Ints:
     return found
 
 
-def _extreme(lists: Lists, number: str, most: bool) -> Bools:
-    values = numbers(lists, number) * (1 if most else -1)
+def _extreme(lists: Lists, values: Ints) -> Bools:
+    """The grids with the largest value of their list."""
     best = np.full(len(lists), -(10**6))
     np.maximum.at(best, lists.owner, values)
     return values == best[lists.owner]
@@ -178,7 +184,22 @@ def _extreme(lists: Lists, number: str, most: bool) -> Bools:
 
 def pick(lists: Lists, number: str, most: bool) -> Batch:
     """The grid with the largest (or smallest) number, the first if several have it. No result if all of several have it."""
-    extreme = np.flatnonzero(_extreme(lists, number, most))
+    return _first(lists, _extreme(lists, _signed(lists, number, most)))
+
+
+def pick_by_colour(lists: Lists, colour: int, most: bool) -> Batch:
+    """The grid with most (or fewest) cells of a colour, the first if several have. No result if all of several have."""
+    count = lists.grids.counts[:, colour]
+    return _first(lists, _extreme(lists, count if most else -count))
+
+
+def _signed(lists: Lists, number: str, most: bool) -> Ints:
+    return numbers(lists, number) * (1 if most else -1)
+
+
+def _first(lists: Lists, mask: Bools) -> Batch:
+    """The first grid of `mask` (grids,) in each list. No result if all of several are."""
+    extreme = np.flatnonzero(mask)
     owner = lists.owner[extreme]
     _, first = np.unique(owner, return_index=True)
     which = np.zeros(len(lists), np.int64)
@@ -187,9 +208,16 @@ def pick(lists: Lists, number: str, most: bool) -> Batch:
     return chosen.only((np.bincount(owner, minlength=len(lists)) < lists.count) | (lists.count == 1))
 
 
+def item(lists: Lists, place: int) -> Batch:
+    """The grid at a place of the list, from 0 on, or from -1 on backwards. No result if the list is too short."""
+    length = place + 1 if place >= 0 else -place
+    index = np.where(lists.count >= length, place % np.maximum(lists.count, 1), 0)
+    return lists.grids.select(np.where(lists.count > 0, lists.start + index, 0)).only(lists.count >= length)
+
+
 def keep_extreme(lists: Lists, number: str, most: bool, keep: bool) -> Lists:
     """Only the grids with the largest (or smallest) number, or only the others (not `keep`)."""
-    return lists.keep(_extreme(lists, number, most) == keep)
+    return lists.keep(_extreme(lists, _signed(lists, number, most)) == keep)
 
 
 def sort_by(lists: Lists, number: str, descending: bool) -> Lists:
@@ -289,7 +317,21 @@ def bar(lists: Lists) -> Batch:
     return Batch(layout, lists.grids.main[layout.height[lists.owner] > 0], zero, zero)
 
 
-BOTH = ("area", "box", "colours", "parts", "alike", "same shape", "same colour", "height", "width", "rarest", "empty", "symmetry")
+BOTH = (
+    "area",
+    "box",
+    "colours",
+    "parts",
+    "alike",
+    "same shape",
+    "same colour",
+    "height",
+    "width",
+    "rarest",
+    "empty",
+    "symmetry",
+    "holes",
+)
 
 PRIMITIVES: tuple[Primitive, ...] = (
     cutting("objects 4", 1, partial(cut_objects, neighbours=4, one_colour=True)),
@@ -311,6 +353,12 @@ PRIMITIVES: tuple[Primitive, ...] = (
         for number in (*BOTH, "top", "left", "bottom", "right")
     ),
     *(joining(f"least {number}", 1, partial(pick, number=number, most=False)) for number in BOTH),
+    *(
+        joining(f"{'most' if most else 'least'} {c}", 2, partial(pick_by_colour, colour=c, most=most), c)
+        for most in (True, False)
+        for c in range(1, 10)
+    ),
+    *(joining(f"item {place}", 1, partial(item, place=place)) for place in (0, 1, 2, -1)),
     *(
         on_lists(f"keep most {n}", 1, partial(keep_extreme, number=n, most=True, keep=True))
         for n in ("area", "colours", "parts", "symmetry", "alike")

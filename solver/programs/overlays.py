@@ -16,14 +16,15 @@ from solver.types import Deadline
 
 MAX_STACK = 5
 STARTS = 24
+MAX_CHOICE = 1500  # pieces, the cheapest
 LAYER_COST = 1.0  # of every piece after the first
 
 
 def overlay_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
     """Stacks of two to MAX_STACK pieces that give all demonstrations."""
-    target = pieces.target
-    painted = pieces.known != 0
-    equal = pieces.known == target
+    target, known = pieces.target, pieces.known[:MAX_CHOICE]
+    painted = known != 0
+    equal = known == target
     right, wrong = (painted & equal).astype(np.float32), (painted & ~equal).astype(np.float32)
     needed = (target != 0).astype(np.float32)
     seen: set[tuple[int, ...]] = set()

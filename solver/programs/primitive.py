@@ -59,6 +59,6 @@ def on_lists(name: str, cost: int, apply: Callable[[Lists], Lists]) -> Primitive
     return Primitive(name, "list", "list", cost, apply)
 
 
-def joining(name: str, cost: int, apply: Callable[[Lists], Batch]) -> Primitive:
+def joining(name: str, cost: int, apply: Callable[[Lists], Batch], colour: int | None = None) -> Primitive:
     """A primitive from list to grid."""
-    return Primitive(name, "list", "grid", cost, apply)
+    return Primitive(name, "list", "grid", cost, apply, colour)

@@ -12,14 +12,15 @@ from solver.arc.grid import COLOURS, Grid
 from solver.programs.batch import Batch, Layout
 from solver.programs.primitive import Primitive, on_grids
 
-MIN_SIDE = 4  # smaller grids are left alone
+MIN_SIDE = 3  # smaller grids are left alone
+MAX_HIDDEN = 0.7  # of the cells
 UNKNOWN = 255
 
 
 def complete(grid: Grid, hidden: int) -> Grid | None:
     """The grid with its cells of colour `hidden` completed by mirrors or periods that all other cells obey; None if none does."""
     mask = grid == hidden
-    if min(grid.shape) < MIN_SIDE or not mask.any() or mask.mean() > 0.6:
+    if min(grid.shape) < MIN_SIDE or not mask.any() or mask.mean() > MAX_HIDDEN:
         return None
     known = np.where(mask, np.uint8(UNKNOWN), grid)
     for way in (_by_mirrors, _by_period):
@@ -74,8 +75,8 @@ def _by_period(grid: Grid) -> Grid | None:
     height, width = grid.shape
     known = grid != UNKNOWN
     row, col = np.indices(grid.shape)
-    downs = [p for p in range(1, height) if _shifted(grid, known, p, 0)]
-    rights = [q for q in range(1, width) if _shifted(grid, known, 0, q)]
+    downs = [p for p in range(1, height + 1) if _shifted(grid, known, p, 0)]
+    rights = [q for q in range(1, width + 1) if _shifted(grid, known, 0, q)]
     for size, down, right in sorted((p * q, p, q) for p in downs for q in rights):
         if size * 2 > grid.size:
             return None

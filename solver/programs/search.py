@@ -70,8 +70,14 @@ class Search:
         ]  # the number of each value's result  # number of the result by number of the value
         self._given: tuple[tuple[str, bytes], Batch | Lists | None] = (("", b""), None)
         self._leaf = np.array([*(f.leaf for f in self.functions), False])  # the last for function -1
-        start = self.grids.add(Batch.of(inputs))
-        self.nodes["grid"].add(start[None, :], 0, np.array([-1]), -1)
+        self._starts: dict[int, str] = {}  # names of the nodes that no function made
+        self.start("input", inputs, 0)
+
+    def start(self, name: str, grids: Sequence[Grid], cost: int) -> None:
+        """Let programs also start from these grids, one for each pair."""
+        nodes = self.nodes["grid"]
+        self._starts[len(nodes)] = name
+        nodes.add(self.grids.add(Batch.of(grids))[None, :], cost, np.array([-1]), -1)
 
     @property
     def full(self) -> bool:
@@ -98,7 +104,9 @@ class Search:
             # a function on grids that was applied to the grids of a list
             kind = "list" if kind == "list" and function.lifts else function.takes
             node = parent
-        return " > ".join(reversed(names)) or "input"
+        if not names or node:
+            names.append(self._starts[node])
+        return " > ".join(reversed(names))
 
     def _level(self, cost: int) -> Iterator[None]:
         for kind in ("grid", "list"):

@@ -45,6 +45,12 @@ def predict_sizes(search: Search, inputs: Sequence[Grid], outputs: Sequence[Grid
     return [Sizes(shapes, best[shapes]) for shapes in ranked[:limit]]
 
 
+def formula_sizes(inputs: Sequence[Grid], outputs: Sequence[Grid]) -> Sizes | None:
+    """The shapes of all outputs by the simplest formula, before any search."""
+    found = _formulas(inputs, [output.shape for output in outputs])
+    return Sizes(*min(found, key=lambda pair: pair[1])) if found else None
+
+
 def _formulas(inputs: Sequence[Grid], known: Sequence[tuple[int, ...]]) -> list[tuple[tuple[tuple[int, int], ...], float]]:
     """Shapes by a formula for each side: constant, or a multiple of the input's side (or of the other side) plus a margin."""
     sides: list[list[tuple[Ints, float]]] = []

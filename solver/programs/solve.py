@@ -25,14 +25,14 @@ from solver.programs.mosaics import mosaic_candidates
 from solver.programs.overlays import overlay_candidates
 from solver.programs.pieces import make_pieces
 from solver.programs.search import Search
-from solver.programs.sizes import predict_sizes
-from solver.programs.tables import table_candidates
+from solver.programs.sizes import formula_sizes, predict_sizes
+from solver.programs.tables import pair_candidates, table_candidates
 from solver.types import Deadline
 
 RESERVE = 0.08  # seconds before the deadline at which work stops
 FIRST_SHARE, FIRST_SHARE_LARGE = 0.5, 0.7  # of the time, for the first copy of the task; the others share the rest
 LARGE = 1500  # cells of all inputs
-SEARCH_SHARE = 0.65  # of a copy's time, for values; the rest is for joining them
+SEARCH_SHARE = 0.6  # of a copy's time, for values; the rest is for joining them
 MAX_ANSWERS = 5  # different grids for a query
 MAX_COST = 6
 MAX_WHOLE = 100  # values of the search that count as candidates
@@ -100,18 +100,33 @@ def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
     outputs = [pair.output for pair in copy.train if pair.output is not None]
     present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
     search = Search(inputs, for_colours(present))
+    sizes = formula_sizes(inputs, outputs)
+    if sizes is not None and all(map(_is_larger, sizes.shapes, inputs)):
+        search.start("canvas", [_on_canvas(grid, shape) for grid, shape in zip(inputs, sizes.shapes, strict=True)], 0)
     for _ in search.run(MAX_COST, deadline.earlier((1 - SEARCH_SHARE) * max(deadline.remaining(), 0.0))):
         pass
     yield from _whole(search, outputs)
     if deadline.expired():
         return
     yield from mosaic_candidates(search, outputs, deadline)
-    for sizes in predict_sizes(search, inputs, outputs, 2):
-        pieces = make_pieces(search, sizes, outputs, deadline)
+    for likely in predict_sizes(search, inputs, outputs, 2):
+        pieces = make_pieces(search, likely, outputs, deadline)
         if pieces is None:
             return
+        yield from pair_candidates(pieces, len(outputs), deadline)
         yield from overlay_candidates(pieces, len(outputs), deadline)
         yield from table_candidates(pieces, len(outputs), deadline)
+
+
+def _is_larger(shape: tuple[int, int], grid: Grid) -> bool:
+    return shape != grid.shape and shape[0] >= grid.shape[0] and shape[1] >= grid.shape[1]
+
+
+def _on_canvas(grid: Grid, shape: tuple[int, int]) -> Grid:
+    """The grid in the upper left corner of a canvas of the output's shape."""
+    canvas = np.zeros(shape, np.uint8)
+    canvas[: grid.shape[0], : grid.shape[1]] = grid
+    return canvas
 
 
 def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:

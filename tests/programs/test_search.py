@@ -19,7 +19,7 @@ from solver.programs.pieces import Pieces, make_pieces
 from solver.programs.pool import GridLists, Grids
 from solver.programs.search import Search
 from solver.programs.sizes import Sizes, predict_sizes
-from solver.programs.tables import table_candidates
+from solver.programs.tables import pair_candidates, table_candidates
 from solver.types import NEVER, Deadline
 from tests.programs.program_values import grid, read, write
 
@@ -212,3 +212,19 @@ def test_no_pieces_after_the_deadline() -> None:
 def test_layouts_of_impossible_shapes_are_no_result() -> None:
     layout = Layout.limited(np.array([31, 2, 0]), np.array([2, 3, 5]))
     assert (layout.height.tolist(), layout.width.tolist()) == ([0, 2, 0], [0, 3, 0])
+
+
+def test_programs_may_start_from_other_grids_than_the_inputs() -> None:
+    search = Search([grid("12"), grid("3")], for_colours(range(10)))
+    search.start("canvas", [grid("120/000"), grid("300")], 1)
+    assert list(search.run(2, NEVER)) == [1, 2]
+    assert {"canvas", "canvas > flip_lr"} <= set(programs(search))
+
+
+def test_all_pairs_of_cheap_pieces_are_tried() -> None:
+    search = searched(["101/010/100", "011/110/001", "110/001/101"], cost=1)
+    outputs = [np.kron(g, g) for g in (grid("101/010/100"), grid("011/110/001"))]
+    pieces = pieces_of(search, [(9, 9)] * 3, ["/".join("".join(map(str, r)) for r in o.tolist()) for o in outputs])
+    best = cheapest(list(pair_candidates(pieces, 2, NEVER)))
+    assert best.program == "colours of (input > tiled | input > stretched)"
+    assert np.array_equal(best.grids[0], np.kron(grid("110/001/101"), grid("110/001/101")))
