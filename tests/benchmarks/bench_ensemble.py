@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_ensemble.py RUN... [--solutions arc1:evaluation]
 
-The runs may be one of both engines, or runs of the network and of program search over the same tasks; candidates are pooled. One
-Markdown table counts test inputs that two attempts solve: of the network by the rule of its run, of programs by the shipped
+The runs may be one of both engines, or runs of the network and of program search over the same tasks; candidates are pooled. Only
+tasks that were searched count. One Markdown table counts test inputs that two attempts solve: of the network by the rule of its run, of programs by the shipped
 ensemble, and of both by that. Another says how often candidates were right, by what the ensemble had promised.
 """
 
@@ -73,7 +73,9 @@ def main() -> None:
     for folder in given.runs:
         with closing(Ledger.read(folder / LEDGER)) as ledger:
             answers = {**known_answers(folder, ledger.facts(), given.solutions), **answers}
-    stages = [stage for stage in stages_of([read_run(folder) for folder in given.runs], answers) if stage.last]
+    runs = [read_run(folder) for folder in given.runs]
+    searched = {outcome.task_id for run in runs for outcome in run.programs}
+    stages = [stage for stage in stages_of(runs, answers) if stage.last and stage.task in searched]
     print_solved(stages)
     print_chances(stages)
 
