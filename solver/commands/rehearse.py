@@ -22,6 +22,7 @@ from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.costs import CostModel, Prior, prior_of
+from solver.budget.gains import Gains
 from solver.budget.planner import full_plan
 from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
@@ -80,6 +81,7 @@ class SharedScene:
     noise: Noise
     mixes: tuple[str, ...]
     seed: int
+    gains: Gains | None = None  # that the policy plans with; None: those of the shipped models
     good_grids: dict[int, Grid] = field(default_factory=dict)  # grids known to be valid, by `id`
 
 
@@ -155,7 +157,7 @@ def one_run(
         wake = executor.wake  # type: ignore[attr-defined]
         searching = SimulatedPrograms(clock, sketches, Random(f"{seed}/programs"), processes, faults, wake)
         programs = ProgramResources(searching, ProgramTime(scene.settings.programs.seconds, processes, beside=False))
-    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior))
+    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior), scene.gains)
     end = Deadline(scene.budget, clock)
     run = supervisor(
         scene.settings, list(scene.tasks), run_state, ledger, executor, policy, end, disk.write, SilentObserver(),

@@ -22,6 +22,7 @@ _FREE = {
     "train.stack",
     "train.batch_tokens",
     "train.checkpointing",
+    "train.compile",
     "infer.engine",
     "infer.batch_tokens",
 }
