@@ -75,8 +75,7 @@ def main() -> None:
         with closing(Ledger.read(folder / LEDGER)) as ledger:
             answers = {**known_answers(folder, ledger.facts(), given.solutions), **answers}
     runs = [read_run(folder) for folder in given.runs]
-    searched = {outcome.task_id for run in runs for outcome in run.programs}
-    stages = [stage for stage in stages_of(runs, answers) if stage.last and stage.task in searched]
+    stages = [stage for stage in stages_of(runs, answers) if stage.last and stage.searched]
     print_solved(stages)
     print_chances(stages)
 
