@@ -20,7 +20,7 @@ LEVELS = (
     ("commands",),
     ("run", "worker", "pretrain"),
     ("report",),
-    ("train", "infer", "budget"),
+    ("train", "infer", "budget", "programs"),
     ("model",),
     ("codec",),
     ("prompt_format",),

@@ -15,7 +15,7 @@
 # PARTS are run in this order and write to OUT:
 #   doctor    doctor.txt
 #   tests     tests.txt: pytest's report, with the seconds of handing the device over and the plan of its memory
-#   fit       fit-MODEL.md: seconds per step and memory of every trainer; arguments of this script go to bench_fit.py
+#   fit       fit-MODEL.md: seconds per step and memory of every trainer, and fits of many tasks in one step; arguments go to bench_fit.py
 #   decode    decode-MODEL.md: tokens per second of hf in static batches and without, at 128 and 512 rows
 #   engines   engines-MODEL.md: tokens per second of vLLM and of the engine hf
 #   runs      run-hf.txt, run-vllm.txt: the same tasks within BUDGET by either engine; their folders are in WORK
