@@ -18,6 +18,7 @@ from regret import FACTORS, Case, regrets, worth
 
 CASES = (
     Case("h200", 100, 60.0),
+    Case("h200", 100, 60.0, measured=False),
     Case("h200", 100, 60.0, by_path=True),
     Case("h200", 100, 60.0, by_path=True, measured=False),
     Case("cpu", 60, 120.0),

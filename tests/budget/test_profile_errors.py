@@ -1,4 +1,4 @@
-"""Runs that begin with a profile that is wrong by a factor of ten, on a simulated clock: they are worth nearly as much as others."""
+"""Runs that begin with a profile that is wrong by ten, on a simulated clock: they are worth nearly as much as others."""
 
 from __future__ import annotations
 
