@@ -18,6 +18,7 @@ LEVELS = (
     ("cli", "cli_budget", "cli_model", "cli_pretrain", "cli_show"),
     ("cli_options",),
     ("commands",),
+    ("math",),
     ("run", "worker", "pretrain"),
     ("report",),
     ("train", "infer", "budget"),
