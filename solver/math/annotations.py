@@ -1,4 +1,4 @@
-"""The calculator inside a solution that is being written: after `<<48/2=` the next tokens are `24>>`, whatever the model would say.
+"""The calculator inside a solution that is being written: after `<<48/2=` the next tokens are `24>>`, whatever the model wants.
 
 A `Calculator` is a forcer of tokens (`solver.types.TokenForcer`), so it works inside the batches of every engine: no other
 sample waits, and the keys and values of what is written already stay in the cache. When a sample writes an annotation that the
