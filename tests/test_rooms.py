@@ -19,6 +19,7 @@ LEVELS = (
     ("cli_options",),
     ("commands",),
     ("run", "worker", "pretrain"),
+    ("verify",),
     ("report",),
     ("train", "infer", "budget"),
     ("model",),
