@@ -159,7 +159,7 @@ def _checked(value: Any, cls: type, where: str) -> dict[str, Any]:
     name = cls.__name__.lower()
     if not isinstance(value, dict):
         raise InputError(f"{where}: the {name} is not an object")
-    known = {field.name: str(field.type) for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name: str(field.type) for field in fields(cls)}
     if value.keys() != known.keys():
         different = sorted(known.keys() ^ value.keys())[0]
         problem = "is missing" if different in known else "is unknown"
@@ -174,7 +174,7 @@ def _checked(value: Any, cls: type, where: str) -> dict[str, Any]:
             continue
         if not isinstance(given, _TYPES[kind]) or (isinstance(given, bool) and kind != "bool"):
             raise InputError(f"{where}: field {key!r} of the {name} has the wrong type")
-        checked[key] = float(given) if kind == "float" else given
+        checked[key] = float(value[key]) if kind == "float" else given
     return checked
 
 
