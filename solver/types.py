@@ -55,7 +55,8 @@ class TokenSequence:
 
     ids: TokenIds  # (tokens,) int32
     weights: NDArray[np.float32]  # (tokens,) float32
-    values: NDArray[np.float32] | None = None  # (tokens,) float32 value targets, for verifiers
+    # (tokens,) float32, for verifiers: what to predict after token t, from `ids[: t + 1]`; nan: nothing
+    values: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

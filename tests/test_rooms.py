@@ -20,6 +20,7 @@ LEVELS = (
     ("commands",),
     ("math",),
     ("run", "worker", "pretrain"),
+    ("verify",),
     ("report",),
     ("train", "infer", "budget"),
     ("model",),

@@ -25,13 +25,16 @@ from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, 
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
-from solver.train.batches import BatchRow, collate, micro_batches, optimizer_batches, padded_tokens
-from solver.train.loss import slot_losses
+from solver.model.residual_dropout import add_residual_dropout
+from solver.train.batches import BatchRow, collate, micro_batches, optimizer_batches, padded_tokens, value_places
+from solver.train.loss import ValueLoss, slot_losses
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
 
 log = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int, float], None]  # gets steps done, steps of the fit, and the loss before the latest step
 
 _FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
 
@@ -87,9 +90,23 @@ class Loop:
     """Fits jobs on a target. From fit to fit it remembers the seconds that a token takes, and the batch size that fits memory."""
 
     def __init__(
-        self, base: Base, target: FitTarget, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None
+        self,
+        base: Base,
+        target: FitTarget,
+        settings: TrainSettings,
+        scratch: Path,
+        autocast: torch.dtype | None,
+        *,
+        value_loss: ValueLoss | None = None,
+        residual_dropout: float = 0.0,
+        on_step: OnStep = lambda _step, _steps, _loss: None,
     ) -> None:
+        """`value_loss` is that of the value targets; None: a job with any is refused. `residual_dropout` is the probability (0 to
+        below 1) of dropping what an attention or feed-forward block adds to a state. `on_step` is called after every step.
+        """
         self._base = base
+        self._value_loss = value_loss
+        self._on_step = on_step
         self._target = target
         self._settings = settings
         self._lr = peak_lr(settings.lr, base.parameters)
@@ -101,12 +118,15 @@ class Loop:
         self._first_scale = _FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
         self._scale = self._first_scale
         self._states: States = decoder_states(target.model)
+        fused = not settings.checkpointing and target.slots == 1 and autocast is None and FusedTrainingPass.fits(target.model)
         self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif target.slots == 1 and autocast is None and FusedTrainingPass.fits(target.model):
-            self._states = FusedTrainingPass(target.model)
+        if fused:
+            self._states = FusedTrainingPass(target.model, residual_dropout)
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
+        elif residual_dropout:
+            add_residual_dropout(target.model, residual_dropout)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
         """Fit at most `slots` jobs together. A bad job fails alone. The global random generators are left as they were."""
@@ -157,7 +177,10 @@ class Loop:
         vocabulary = self._base.model.get_input_embeddings().num_embeddings
         if any(len(s) and not 0 <= int(s.ids.min()) <= int(s.ids.max()) < vocabulary for s in job.sequences):
             raise ValueError(f"a token id is outside the vocabulary of {vocabulary}")
-        if not any(s.weights.any() for s in job.sequences):
+        valued = any(len(value_places(s)) for s in job.sequences)
+        if valued and self._value_loss is None:
+            raise ValueError("a sequence has value targets, and this trainer has no loss for them")
+        if not valued and not any(s.weights.any() for s in job.sequences):
             raise ValueError("every loss weight is 0")
         if job.start is not None and job.start.kind != self._target.kind:
             raise ValueError(f"cannot go on from adapter {job.start.id}: its kind is {job.start.kind}, not {self._target.kind}")
@@ -201,6 +224,7 @@ class Loop:
                     run.steps += 1
                     run.previous_tokens = run.tokens
                     run.tokens += sum(row.length + 1 for row in rows if row.slot == run.slot)
+                    self._on_step(run.steps, run.job.steps, run.losses[-1])
             self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
 
     def _judge(self, run: _Run, loss: float, norm: float, snapshot: Tensor) -> None:
@@ -260,7 +284,7 @@ class Loop:
             batch = collate(group, self._base.codec.pad).to(self._base.device)
             self._target.use(batch.slots)
             with self._precision():
-                parts = slot_losses(self._states, self._head, batch, self._target.slots)
+                parts = slot_losses(self._states, self._head, batch, self._target.slots, self._value_loss)
             self._weights.add_gradients(parts.sum() * self._scale)
             losses += parts.detach()
         return losses
@@ -295,7 +319,8 @@ def fit_in_stacks(loop_of: Callable[[int], Loop], jobs: Sequence[FitJob], stack:
 def _rows(run: _Run) -> list[BatchRow]:
     chosen = [run.job.sequences[i] for i in next(run.batches)]
     total = float(sum(sequence.weights.sum(dtype="float64") for sequence in chosen))
-    return [BatchRow(run.slot, sequence, total or 1.0) for sequence in chosen]
+    valued = sum(len(value_places(sequence)) for sequence in chosen)
+    return [BatchRow(run.slot, sequence, total or 1.0, valued or 1.0) for sequence in chosen]
 
 
 def _refusal(job: FitJob, reason: str) -> Fit:
