@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solver.config import InferSettings, ModelSettings
-from solver.infer.base import Engine
+from solver.infer.base import Engine, EngineState
 from solver.infer.registry import make_engine
 from solver.math.tokens import MathTokenizer, load_tokenizer
 from solver.model.folder import folder_identity
@@ -21,9 +21,9 @@ class Generator:
     tokenizer: MathTokenizer
     fingerprint: str  # as `folder_identity` gives it; samples name it
 
-    def engine(self, name: str = "auto", batch_tokens: int = 32768) -> Engine:
-        """An engine that draws any text, without the grammar of grids. Raises InputError and what `make_engine` raises."""
-        return make_engine(self.base, InferSettings(engine=name, grammar=False, batch_tokens=batch_tokens))  # type: ignore[arg-type]
+    def engine(self, settings: InferSettings, state: EngineState | None = None) -> Engine:
+        """An engine that draws any text: the grammar of grids is off. Raises InputError and what `make_engine` raises."""
+        return make_engine(self.base, settings.model_copy(update={"grammar": False}), state=state)
 
 
 def load_generator(folder: Path, settings: ModelSettings) -> Generator:

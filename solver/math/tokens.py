@@ -18,7 +18,7 @@ from solver.math.problems import MathProblem
 from solver.model.load import one_line
 from solver.types import TokenIds, TokenSequence
 
-RESERVED = "<value>"  # the token of the tokenizers made here that no text has: a verifier predicts by it
+RESERVED = "<reserved>"  # a token of the tokenizers made here that no text has, for verifiers
 VOCABULARY = 512  # tokens of a new tokenizer
 
 
@@ -33,7 +33,6 @@ class MathTokenizer:
         self.end = int(tokenizer.eos_token_id)
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.begin = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
-        self.reserved = _reserved(tokenizer)  # a special token that stands in no text; None: the tokenizer has none
         self._equals = self._encode("=")
         self.piece = lru_cache(maxsize=None)(self._piece)
         self.after_equals = lru_cache(maxsize=4096)(self._after_equals)
@@ -80,15 +79,6 @@ class MathTokenizer:
         whole = self._encode("=" + text)
         cut = len(self._equals)
         return tuple(whole[cut:]) if whole[:cut] == self._equals else tuple(self._encode(text))
-
-
-def _reserved(tokenizer: Any) -> int | None:
-    """The id of RESERVED, or of the last special token that has no role."""
-    added = sorted((int(id_), token) for id_, token in tokenizer.added_tokens_decoder.items() if token.special)
-    roles = {getattr(tokenizer, f"{role}_token_id", None) for role in ("bos", "eos", "pad", "unk")}
-    free = [id_ for id_, _ in added if id_ not in roles]
-    named = [id_ for id_, token in added if token.content == RESERVED]
-    return named[0] if named else free[-1] if free else None
 
 
 def load_tokenizer(folder: Path) -> MathTokenizer:

@@ -13,7 +13,7 @@ from text_models import byte_level_tokenizer, prefixing_tokenizer
 from solver.errors import InputError
 from solver.math.annotations import Calculator, chosen, is_well_formed
 from solver.math.problems import MathProblem
-from solver.math.tokens import RESERVED, MathTokenizer, new_tokenizer
+from solver.math.tokens import MathTokenizer, new_tokenizer
 from solver.math.word_problems import Difficulty, make_problems
 
 
@@ -108,12 +108,10 @@ def test_texts_come_back_and_a_problem_is_one_sequence() -> None:
         assert tokenizer.sequence(problem, question_weight=0.5).weights[1] == 0.5
         answer_only = tokenizer.sequence(problem, steps=False)
         assert tokenizer.text(answer_only.ids[length:]) == f"#### {problem.answer}"
-    assert tokenizer.text([tokenizer.reserved or 0]) == RESERVED
 
 
-def test_a_tokenizer_without_an_end_token_is_refused_and_one_without_a_reserved_token_says_so() -> None:
+def test_a_tokenizer_without_an_end_token_is_refused() -> None:
     plain = byte_level_tokenizer()
-    assert MathTokenizer(plain, "plain").reserved is None
     plain.eos_token = None
     with pytest.raises(InputError, match="plain: the tokenizer has no end-of-sequence token"):
         MathTokenizer(plain, "plain")
