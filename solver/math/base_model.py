@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,9 @@ class BaseOptions:
     seed: int = 0
 
 
-def make_base(out: Path, options: BaseOptions, report: Callable[[str], None]) -> Path:
+def make_base(
+    out: Path, options: BaseOptions, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> Path:
     """Train a new model until the minutes are over, and give its folder, `out`/model. Raises InputError."""
     problems = itertools.islice(make_problems(options.seed, options.difficulty, "tokenizer"), TOKENIZER_PROBLEMS)
     tokenizer = new_tokenizer(f"{problem.question}\n{problem.completion()}" for problem in problems)
@@ -62,7 +65,17 @@ def make_base(out: Path, options: BaseOptions, report: Callable[[str], None]) ->
     source = ProblemBatches(math_tokenizer, options.difficulty, options.batch_tokens, options.seed)
     validation = list(itertools.islice(make_problems(options.seed, options.difficulty, "validation"), VALIDATION_PROBLEMS))
     settings = LoopSettings(options.minutes, options.lr, validate_minutes=1e9, checkpoint_minutes=1e9)
-    train(target, source, batches(math_tokenizer, validation, options.batch_tokens), settings, out, None, options.seed, report)
+    train(
+        target,
+        source,
+        batches(math_tokenizer, validation, options.batch_tokens),
+        settings,
+        out,
+        None,
+        options.seed,
+        report,
+        clock,
+    )
     return out / "model"
 
 
