@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from solver.cli_options import ModelOption
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Learned verifiers: train them on samples, and measure them.")
 
 
@@ -81,6 +83,49 @@ def score(
 
     seconds = None if budget is None else parse_duration(budget)
     for line in score_samples(samples, verifier, out, start, pool, seconds, _progress).lines:
+        typer.echo(line)
+
+
+@app.command()
+def grids(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs by one base model.")],
+    *,
+    solutions: Annotated[Path, typer.Option(help="Known answers. Tasks that the file does not have are left out.")],
+    out: Annotated[Path, typer.Option(help="Write the samples to this file.")],
+    model: ModelOption = "embedded-base",
+    views: Annotated[int, typer.Option(min=1, max=8, help="Dihedral views under which every candidate is written.")] = 8,
+) -> None:
+    """Write the candidate grids of runs as labelled samples, to train a verifier on.
+
+    \b
+    Example:
+      solver verify grids runs/training --solutions solutions.json --out grids.jsonl
+      solver verify train grids.jsonl --generator solver/model/embedded/base --out verifier
+      solver select runs/eval --rule verifier --verifier verifier --out submission.json
+    """
+    from solver.commands.verify_grids import make_samples
+    from solver.model.shipped import model_named
+
+    typer.echo(make_samples(runs, solutions, model_named(model), out, views))
+
+
+@app.command()
+def rules(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs by one base model.")],
+    *,
+    solutions: Annotated[Path, typer.Option(help="Known answers. Tasks that the file does not have are left out.")],
+    verifier: Annotated[Path, typer.Option(metavar="DIR", help="The verifier.")],
+    views: Annotated[int, typer.Option(min=1, max=8, help="Dihedral views under which every candidate is judged.")] = 8,
+) -> None:
+    """Compare the selection rule verifier with the other rules on runs whose answers are known.
+
+    \b
+    Example:
+      solver verify rules runs/held-out --solutions solutions.json --verifier verifier
+    """
+    from solver.commands.verify_grids import compare_rules
+
+    for line in compare_rules(runs, solutions, verifier, views, _progress):
         typer.echo(line)
 
 
