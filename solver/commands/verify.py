@@ -11,7 +11,6 @@ from solver.arc.jsonfile import write_json
 from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.model.folder import folder_identity
-from solver.model.load import load_base
 from solver.model.value_head import check_same_tokens
 from solver.report.paired import Paired
 from solver.types import NEVER, Deadline
@@ -22,7 +21,7 @@ from solver.verify.ranking import best
 from solver.verify.samples import read_samples
 from solver.verify.scoring import ScoredProblem, progress, score_samples, write_values
 from solver.verify.training import VerifierOptions, train_verifier
-from solver.verify.verifier import load_verifier
+from solver.verify.verifier import load_model, load_verifier
 
 Report = Callable[[str], None]
 
@@ -49,7 +48,7 @@ def train(
     written = None if language is None else read_samples(language, identity)
     if start is not None:
         check_same_tokens(_model_folder(start), generator)
-    base = load_base(start or generator, ModelSettings())
+    base = load_model(start or generator, ModelSettings())
     right = sum(sample.correct for sample in labelled.samples)
     report(f"{len(labelled.samples)} samples of {len(labelled.problems)} problems, {right} right")
     fit = train_verifier(base, labelled, options, out, deadline, written, report)

@@ -28,7 +28,7 @@ from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
 from solver.pretrain.fast import evaluating, fast_states, matmul_flops
 from solver.pretrain.group import ALONE, Group
-from solver.pretrain.sampler import Batch, Sampler
+from solver.pretrain.sampler import Batch, BatchSource
 from solver.pretrain.supply import supply
 from solver.pretrain.target import PretrainTarget
 from solver.report.curves import plot_curves
@@ -51,7 +51,7 @@ class LoopSettings:
 
 def train(
     target: PretrainTarget,
-    sampler: Sampler,
+    sampler: BatchSource,
     validation: list[Batch],
     settings: LoopSettings,
     out: Path,
@@ -157,7 +157,7 @@ def train(
     return position
 
 
-def _tokens_by_source(batch: Batch, sampler: Sampler, group: Group) -> Counter[str]:
+def _tokens_by_source(batch: Batch, sampler: BatchSource, group: Group) -> Counter[str]:
     """Tokens of the current batches of all processes of the group, by source."""
     if group.size == 1:
         return Counter(batch.by_source)

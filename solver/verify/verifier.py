@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from solver.arc.jsonfile import read_json
+from solver.codec import text_only_codec
 from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.infer.forward import Forward
@@ -25,9 +26,9 @@ from solver.infer.trial import check_model
 from solver.infer.values import LogitReader
 from solver.model.adapter_folder import adapter_identity
 from solver.model.adapters import apply_adapter
-from solver.model.folder import folder_identity
-from solver.model.load import Base, load_base, share
-from solver.model.value_head import Loss, ValueHead, with_mean_row
+from solver.model.folder import check_folder, folder_identity
+from solver.model.load import Base, load_base, load_codec, share
+from solver.model.value_head import Loss, ValueHead, load_tokenizer, with_mean_row
 from solver.types import AdapterRef, Deadline, TokenIds
 
 FORMAT = "solver-verifier-1"
@@ -76,6 +77,20 @@ def read_facts(folder: Path) -> VerifierFacts:
     return VerifierFacts(**given)
 
 
+def load_model(folder: Path, settings: ModelSettings) -> Base:
+    """The model of a folder: with the codec of grids if it can write any, else with one for text alone. Raises InputError."""
+    check_folder(folder)
+    try:
+        codec = load_codec(folder)
+    except InputError:
+        tokenizer = load_tokenizer(folder)
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"{folder}: the tokenizer has no end-of-sequence token") from None
+        end = int(tokenizer.eos_token_id)
+        codec = text_only_codec(end, end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id))
+    return load_base(folder, settings, codec=codec)
+
+
 class Verifier:
     """Gives values to the tokens of solutions."""
 
@@ -117,14 +132,14 @@ def load_verifier(folder: Path, settings: ModelSettings, generator: str | None =
     if generator is not None and facts.generator != generator:
         raise InputError(f"{folder}: a verifier of another generator: it judges samples of {facts.generator}, not of {generator}")
     if facts.kind == "full":
-        base = load_base(folder, settings)
+        base = load_model(folder, settings)
         _check_token(folder, facts, base)
         return _verifier(base, facts, folder_identity(folder))
     if start is None:
         raise InputError(f"{folder}: a LoRA verifier: give the folder of the model that it was made from, {facts.start}")
     if folder_identity(start) != facts.start:
         raise InputError(f"{start}: not the model that the verifier {folder} was made from, {facts.start}")
-    base = load_base(start, settings)
+    base = load_model(start, settings)
     _check_token(folder, facts, base)
     base = with_mean_row(base, facts.token)
     base = replace(base, model=apply_adapter(base, AdapterRef("verifier", folder, "lora")))

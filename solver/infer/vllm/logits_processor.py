@@ -8,6 +8,7 @@ the shim may import it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from solver.codec import GridGrammar
 from solver.infer.grammar import STATE, GridMachine, GridState
 from solver.infer.token_choice import draw
+from solver.types import TokenForcer
 
 ARGUMENT = "solver_choice_params"  # the key of the ChoiceParams in SamplingParams.extra_args
 
@@ -31,6 +33,7 @@ class ChoiceParams:
     written: tuple[int, ...]  # the part of the answer that the prompt ends with
     temperature: float  # 0: the most probable token
     key: int  # random numbers are a function of this key and of the place in the answer
+    forcer: Callable[[], TokenForcer] | None = None  # as in SampleRequest
 
 
 @dataclass(eq=False)
@@ -40,12 +43,17 @@ class _Generation:
     state: GridState
     output: list[int]  # vLLM's own list of new tokens, to which it appends
     read: int = 0  # how many tokens of `output` the state includes
+    forcer: TokenForcer | None = None
+    forced: int | None = None  # the token that must come next
 
     def catch_up(self) -> None:
-        """Advance the grammar's state by the tokens that vLLM has appended since the last call."""
+        """Advance the grammar's state and the forcer by the tokens that vLLM has appended since the last call."""
+        new = self.output[self.read :]
         if self.machine is not None:
-            for token in self.output[self.read :]:
+            for token in new:
                 self.machine.advance(self.state, np.array([token]))
+        if self.forcer is not None:
+            self.forced = self.forcer.follow(new)
         self.read = len(self.output)
 
 
@@ -90,6 +98,9 @@ class TokenChoiceProcessor(LogitsProcessor):
         )
         if machine is not None:
             picked = columns[picked]
+        for place, row in enumerate(rows):
+            if row.forced is not None:
+                picked[place] = row.forced
         chosen = logits[index, picked]
         logits[index] = -torch.inf
         logits[index, picked] = chosen
@@ -103,7 +114,9 @@ class TokenChoiceProcessor(LogitsProcessor):
         params = (sampling.extra_args or {}).get(ARGUMENT)
         if params is None:
             return None
-        row = _Generation(params, self._machine(params.grammar), np.zeros((1, STATE), dtype=np.int16), list(params.written))
+        forcer = None if params.forcer is None else params.forcer()
+        state = np.zeros((1, STATE), dtype=np.int16)
+        row = _Generation(params, self._machine(params.grammar), state, list(params.written), forcer=forcer)
         row.catch_up()
         row.output, row.read = output, 0
         return row
