@@ -85,7 +85,7 @@ def reserved_token(base: Base) -> int:
     """
     if base.codec == grid_codec():
         return base.codec.pad
-    tokenizer = _tokenizer(base.path)
+    tokenizer = load_tokenizer(base.path)
     rows = int(base.model.get_output_embeddings().weight.shape[0])
     named = {id_ for name, id_ in tokenizer.get_added_vocab().items() if any(word in name.lower() for word in _RESERVED)}
     used = set(base.codec.vocabulary) - {base.codec.pad}
@@ -108,13 +108,14 @@ def check_same_tokens(one: Path, other: Path) -> None:
     """Raises InputError unless the models in two folders give every token the same id."""
     if one.resolve() == other.resolve():
         return
-    first, second = (_tokenizer(folder).get_vocab() for folder in (one, other))
+    first, second = (load_tokenizer(folder).get_vocab() for folder in (one, other))
     if first != second:
         different = min(first.items() ^ second.items())[0]
         raise InputError(f"{one}: its tokens are not those of {other}, the first difference is {different!r}")
 
 
-def _tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises InputError if there is none."""
     from transformers import AutoTokenizer
 
     from solver.model.load import one_line
