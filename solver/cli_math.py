@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     math.command("pretrain")(pretrain)
     math.command("finetune")(finetune)
     math.command("sample")(sample)
+    math.command("demo")(demo)
     app.add_typer(math, name="math")
 
 
@@ -182,3 +183,58 @@ def sample(
         f"{out}: {counts.samples} samples of {counts.problems} problems, {counts.right} right; {counts.duplicates} duplicates "
         f"dropped, {counts.redrawn} drawn again, {counts.ill_formed} ill-formed, {counts.left} problems left"
     )
+
+
+def demo(
+    *,
+    out: Annotated[
+        Path, typer.Option(help="Write everything to this folder: report.md, curves, solutions.html, models, samples.")
+    ],
+    budget: Annotated[str, typer.Option(metavar="DURATION", help="Time for all stages.")] = "10m",
+    ablations: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Then train more verifiers for this long, to compare them.  [default: none]"),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Base model to fine-tune.  [default: a small one, made in a third of the time]"),
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option(help="Problems to train on, as GSM8K has them.  [default: generated ones]")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Problems to measure on.  [default: generated ones]")] = None,
+    train_problems: Annotated[int, typer.Option(min=1, help="Number of problems to train on.")] = 600,
+    test_problems: Annotated[int, typer.Option(min=1, help="Number of problems to measure on.")] = 500,
+    samples: Annotated[int, typer.Option(min=1, help="Solutions of every training problem to draw.")] = 20,
+    test_samples: Annotated[int, typer.Option(min=1, help="Solutions of every test problem to draw.")] = 100,
+    seed: SeedOption = 0,
+) -> None:
+    """Show verification at work: base model, generator, samples, verifier, and a comparison with votes and greedy answers.
+
+    Each stage has a share of the time. On a slow machine there is less training, and the results are worse.
+
+    \b
+    Examples:
+      solver math demo --out runs/demo
+      solver math demo --out runs/demo --ablations 30m
+      solver math demo --out runs/smollm2 --model smollm2 --train gsm8k/train.jsonl.xz --test gsm8k/test.jsonl.xz --budget 24h
+    """
+    from solver.commands.math_demo import DemoOptions
+    from solver.commands.math_demo import demo as run_demo
+    from solver.config import parse_duration
+
+    options = DemoOptions(
+        seconds=parse_duration(budget),
+        model=model,
+        train=train,
+        test=test,
+        train_problems=train_problems,
+        test_problems=test_problems,
+        samples=samples,
+        test_samples=test_samples,
+        ablations_seconds=0.0 if ablations is None else parse_duration(ablations),
+        seed=seed,
+    )
+    for line in run_demo(out, options, lambda line: typer.echo(line, err=True)).lines:
+        typer.echo(line)
+    typer.echo(out / "report.md")

@@ -47,6 +47,7 @@ class BaseOptions:
     """How a base model is made."""
 
     minutes: float = 3.0
+    steps: int | None = None  # optimizer steps at most, where the minutes allow more; None: no limit
     shape: BaseShape = BaseShape()
     difficulty: Difficulty = field(default_factory=Difficulty)
     batch_tokens: int = 2048
@@ -64,7 +65,7 @@ def make_base(
     target = _Target(_new_model(options.shape, tokenizer, options.seed), tokenizer, math_tokenizer.codec)
     source = ProblemBatches(math_tokenizer, options.difficulty, options.batch_tokens, options.seed)
     validation = list(itertools.islice(make_problems(options.seed, options.difficulty, "validation"), VALIDATION_PROBLEMS))
-    settings = LoopSettings(options.minutes, options.lr, validate_minutes=1e9, checkpoint_minutes=1e9)
+    settings = LoopSettings(options.minutes, options.lr, validate_minutes=1e9, checkpoint_minutes=1e9, steps=options.steps)
     train(
         target,
         source,

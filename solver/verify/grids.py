@@ -26,10 +26,11 @@ def views(count: int) -> list[View]:
     return [View(transform) for transform in TRANSFORMS[:count]]
 
 
-def grid_problem(codec: Codec, context: int, task: Task, query: int, view: View) -> Problem | None:
-    """A test input of a task under a view; None if it does not fit the context. The answer is known only from solutions."""
+def grid_problem(codec: Codec, context: int, task: Task, query: int, view: View, grids: Sequence[Grid]) -> Problem | None:
+    """A test input of a task under a view, without its answer; None if it does not fit the context with the longest grid."""
+    room = max(map(codec.answer_tokens, (view.apply_grid(grid) for grid in grids)))
     try:
-        prompt = codec.prompt(view.apply(task.query(query)), 0, context)
+        prompt = codec.prompt(view.apply(task.query(query)), 0, context, room)
     except TooLong:
         return None
     return Problem(f"{task.id}/{query}/{view.transform}", tuple(int(id_) for id_ in prompt.ids), "")
@@ -42,8 +43,9 @@ def grid_samples(
 
     The log-probability of a sample is the highest with which the grid was found.
     """
+    grids = [group.grid for group in tally.grids.values()]
     for view in under:
-        problem = grid_problem(codec, context, task, query, view)
+        problem = grid_problem(codec, context, task, query, view, grids)
         if problem is None:
             continue
         reference = text_of(answer)
@@ -74,14 +76,11 @@ class GridJudge:
         self._verifier, self._views, self._pooling = verifier, views(count), pooling
 
     def scores(self, task: Task, query: int, grids: Sequence[Grid], deadline: Deadline) -> dict[bytes, float]:
-        """The mean score of every grid, by its key. Empty if the test input does not fit the context, or the deadline came first.
-
-        Raises InputError if a candidate does not fit the context.
-        """
+        """The mean score of every grid, by its key. Empty if the test input does not fit, or the deadline came first."""
         codec, found = self._verifier.base.codec, []
         context = self._verifier.base.context
         for view in self._views:
-            problem = grid_problem(codec, context, task, query, view)
+            problem = grid_problem(codec, context, task, query, view, grids)
             if problem is None:
                 continue
             answers = [codec.encode_answer(view.apply_grid(grid)) for grid in grids]
