@@ -11,10 +11,12 @@ import logging
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO
 
 from solver.errors import InputError
@@ -49,6 +51,20 @@ def line_to_parent() -> Connection:
     """The child's end of the connection, from its command line. From then on, the child ends when its parent does."""
     die_with(int(sys.argv[2]))
     return Connection(int(sys.argv[1]))
+
+
+def write_output_to(log: Path) -> None:
+    """Append the output of this process to a file, also what it has written to a temporary file before.
+
+    If the file cannot be written, nothing changes: a full disk must not keep a worker from starting.
+    """
+    with contextlib.suppress(OSError), log.open("ab") as file:
+        before = os.fstat(1)
+        if stat.S_ISREG(before.st_mode):
+            file.write(os.pread(1, before.st_size, 0))
+            file.flush()
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
 
 
 def die_with(parent: int) -> None:

@@ -34,6 +34,11 @@ def free_memory(root: Path = Path("/")) -> int:
     return system
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def versions() -> dict[str, str]:
     """The installed versions of Python and of the packages that a run uses, by name. Imports none of them."""
     installed = {"python": platform.python_version()}
@@ -47,9 +52,8 @@ def versions() -> dict[str, str]:
 
 def hardware(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The machine: the CPU and the cores that this process may use, memory in bytes, and the `facts` of a worker."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"cpu": _cpu(), "cores": cores, "memory": memory, "system": platform.platform(), **facts}
+    return {"cpu": _cpu(), "cores": cores(), "memory": memory, "system": platform.platform(), **facts}
 
 
 def commit() -> str:

@@ -17,6 +17,7 @@ class WorkerConfig:
     model: Path | None  # None: the embedded one
     scratch: Path  # the folder for adapters
     adapter: Path | None = None  # the LoRA weights that every fit starts from; None: fits start from the base
+    log: Path | None = None  # the file for what libraries print; None: the worker's output goes where it has to already
     vllm_lost: str = ""  # why vLLM broke in an earlier worker of this run (`VllmLost`): then "auto" does not choose it
 
 

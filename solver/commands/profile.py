@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from solver.commands.profile_bench import Bench, wait_for
 from solver.config import Settings
 from solver.errors import InputError
 from solver.host import commit, hardware, versions
+from solver.messages import WorkerConfig
 from solver.types import Deadline
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)  # tokens
@@ -58,7 +60,7 @@ def profile(options: ProfileOptions, tell: Tell) -> Profile:
         torch.set_num_threads(options.settings.model.threads)
     tell(f"profiling {model.name} ({model.parameters:,} weights) on {device}")
     machine = describe_machine(device, pick_dtype(options.settings.model, device), options)
-    imports = _import_seconds()
+    imports = _import_seconds(options)
     variants: list[Variant] = []
     errors: list[InputError] = []
     for place, quantization in enumerate(options.quantizations):
@@ -125,11 +127,14 @@ def _bandwidth(device: Any) -> float:
     return 2.0 * source.nbytes / best
 
 
-def _import_seconds() -> float:
+_IMPORTS = "import pickle, sys; from solver.worker.main import import_libraries; import_libraries(pickle.load(sys.stdin.buffer))"
+
+
+def _import_seconds(options: ProfileOptions) -> float:
     """From the creation of a process until it has imported what a worker imports."""
+    config = WorkerConfig(options.settings, options.model, Path())
     began = time.perf_counter()
-    code = "import solver.infer.registry, solver.train.registry; from transformers import AutoModelForCausalLM"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", _IMPORTS], check=True, capture_output=True, input=pickle.dumps(config))
     return time.perf_counter() - began
 
 

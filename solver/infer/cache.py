@@ -5,8 +5,7 @@ row attends to the prompt in its slot, which is read once for all rows of the sl
 gaps: the last rows move to the places of those that leave, so nothing is computed for finished completions. Buffers grow in
 blocks, and a step writes its columns in place.
 
-Models of transformers write to the cache through `past_key_values`, and read it through the attention function that is
-registered here. So it works with every architecture that uses the attention interface of transformers.
+The models of this package write to it and read it by `update` and `attend`; for those of transformers see `infer.attention`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import AttentionInterface, DynamicCache
 
-ATTENTION = "solver_shared_prefix"  # the name to put in a model's config._attn_implementation
 PREFIX_BLOCK = 32  # columns
 SUFFIX_BLOCK = 64  # columns
 ROW_BLOCK = 4
@@ -89,12 +86,11 @@ class _ExtendPlan:
     groups: tuple[_SlotGroup, ...]
 
 
-class SharedPrefixCache(DynamicCache):
+class SharedPrefixCache:
     """Keys and values of `slots` prompts and of `rows` continuations of them."""
 
     def __init__(self, device: torch.device, limit: int) -> None:
         """Room that becomes free is kept for later contents unless more than `limit` positions are allocated."""
-        super().__init__()
         self.limit = limit
         self.device = device
         self.slots = 0
@@ -264,7 +260,7 @@ class SharedPrefixCache(DynamicCache):
         self.suffix_len[first:] += new
         self.last[first:] = last
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
         """Write new keys and values, (batch, heads, new, head size), where the plan says. Called by the model's layers."""
         while len(self._kv) <= layer_idx:
             self._kv.append(self._allocate(key_states))
@@ -450,25 +446,3 @@ def _resized(tensor: Tensor, count: int, columns: int) -> Tensor:
 
 def _up(n: int, block: int) -> int:
     return -(-n // block) * block
-
-
-def _attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    _mask: Tensor | None,  # None: transformers makes no mask for an attention function that it does not know
-    *,
-    scaling: float | None = None,
-    shared_cache: SharedPrefixCache | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """The attention function for transformers' interface. Returns (batch, new, query heads, head size)."""
-    if shared_cache is None:
-        raise RuntimeError(f"{type(module).__name__} does not pass keyword arguments on to its attention function")
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = shared_cache.attend(query, key, value, module.layer_idx, scale)  # type: ignore[arg-type]
-    return out.transpose(1, 2), None
-
-
-AttentionInterface.register(ATTENTION, _attention)

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solver.infer.cache import ATTENTION, CachedPrompt, Index, SharedPrefixCache
+from solver.infer.attention import Pass, modules_pass
+from solver.infer.cache import CachedPrompt, Index, SharedPrefixCache
 from solver.infer.fused_decoding import FusedDecodingPass
 from solver.model import threads
 from solver.model.lora import LoraStack
-from solver.model.positions import for_model, from_start, positions_of
+from solver.model.positions import from_start, positions_of
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # per pass: enough to use the device fully, and short enough to stop in time
@@ -40,8 +41,7 @@ class Forward:
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         kind = "cuda" if device.type == "cuda" else "cpu"
         self.prefill_tokens, self.busy_rows = PREFILL_TOKENS[kind], BUSY_ROWS[kind]
-        model.config._attn_implementation = ATTENTION
-        self._fused = FusedDecodingPass(model) if FusedDecodingPass.fits(model) else None
+        self._pass: Pass = FusedDecodingPass(model).logits if FusedDecodingPass.fits(model) else modules_pass(model)
 
     def prefill(
         self, cache: SharedPrefixCache, prompts: Sequence[TokenIds], adapters: Sequence[int], keep: bool = False
@@ -115,18 +115,7 @@ class Forward:
 
     def _call(self, cache: SharedPrefixCache, ids: Tensor, positions: Tensor, keep: Tensor | None) -> Tensor:
         threads.adjust()
-        if self._fused is not None:
-            return self._fused.logits(ids, positions, cache, keep)
-        out = self.model(
-            input_ids=ids,
-            position_ids=for_model(positions),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=0 if keep is None else keep,
-            shared_cache=cache,
-        )
-        logits: Tensor = out.logits
-        return logits
+        return self._pass(ids, positions, cache, keep)
 
     def _tensor(self, array: Index) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

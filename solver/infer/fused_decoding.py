@@ -2,8 +2,8 @@
 
 With a few million parameters, most of a decoding step is the overhead of launching operations. Here projections of the same
 input are one matrix product, normalisation is one call, and queries and keys are rotated together. That halves the number of
-operations of the transformers modules and gives the same numbers up to rounding (tested). Other and larger models use the
-modules of transformers.
+operations of the model's own modules and gives the same numbers up to rounding (tested). Other and larger models use their
+modules.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaForCausalLM, Qwen3ForCausalLM
 
 from solver.infer.cache import SharedPrefixCache
-from solver.model.cell_decoder import CellDecoderForCausalLM
-from solver.model.fused_training import MAX_PARAMETERS
+from solver.model.fused_training import MAX_PARAMETERS, QWEN3, is_of
 from solver.model.positions import rotation
 
-FAMILIES = (CellDecoderForCausalLM, LlamaForCausalLM, Qwen3ForCausalLM)
+FAMILIES = ("transformers.models.llama.modeling_llama.LlamaForCausalLM", QWEN3)  # beside this package's own
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +49,8 @@ class FusedDecodingPass:
 
     @staticmethod
     def fits(model: Any) -> bool:
-        """Whether this pass computes `model`: one of FAMILIES, small, SiLU-gated, with plain linear layers without biases."""
-        if type(model) not in FAMILIES or model.config.hidden_act != "silu":
+        """Whether this pass computes `model`: this package's own or one of FAMILIES, small, gated by SiLU, with linear layers."""
+        if not is_of(model, *FAMILIES) or model.config.hidden_act != "silu":
             return False
         projections = [m for name, m in model.get_decoder().layers.named_modules() if name.endswith("_proj")]
         plain = all(type(m) is nn.Linear and m.bias is None for m in projections)

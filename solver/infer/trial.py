@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import Tensor
 
 from solver.errors import InputError
@@ -33,13 +32,18 @@ def check_model(base: Base) -> None:
     """
     config = base.model.config
     why = attention_refusal(config.to_dict(), base.context)
-    verified = transformers.__version__.startswith(f"{VERIFIED_WITH}.") and config.get_text_config().model_type in VERIFIED
-    known = verified or (base.path / "codec.json").exists()
-    if not why and not known:
+    if not why and not (base.path / "codec.json").exists() and not _verified(config):
         why = trial(base.model, base.device, base.context)
         why = why and f"models of the kind {config.model_type} are not supported: {why}"
     if why:
         raise InputError(f"{base.path}: {why}")
+
+
+def _verified(config: Any) -> bool:
+    """Whether models of this kind were compared with the release of transformers that is installed."""
+    import transformers
+
+    return transformers.__version__.startswith(f"{VERIFIED_WITH}.") and config.get_text_config().model_type in VERIFIED
 
 
 def trial(model: Any, device: torch.device, context: int) -> str:

@@ -68,6 +68,8 @@ def _rest_of(inside: str) -> str | None:
             raise IllFormed("no equals sign")
         return None
     whole = written(evaluate(expression)) + CLOSE
+    if value.startswith("."):  # some tokenizers join the point to the equals sign
+        whole = whole.removeprefix("0")
     if whole.startswith(value):
         return whole[len(value) :]
     if value.startswith(whole):  # a token holds the end of the annotation and more

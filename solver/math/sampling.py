@@ -66,8 +66,11 @@ def sample_solutions(
         counts = SamplingCounts()
         engine = generator.engine(infer)
         for number, drawn in enumerate(draw(engine, generator.tokenizer, missing, options, deadline), 1):
+            before = done.get(drawn.problem.id, ())
             samples = drawn.samples if keep_duplicates else distinct(drawn.samples)
-            new = samples[len(done.get(drawn.problem.id, ())) :]
+            new = samples[len(before) :]
+            if not keep_duplicates:  # rounding may have changed a sample since the first call
+                new = distinct((*before, *samples))[len(before) :]
             writer.add(drawn.problem, new)
             counts = SamplingCounts(
                 counts.problems + (drawn.problem.id not in done),

@@ -1,18 +1,29 @@
-"""Makes base models over the 16-token grid vocabulary, with cell positions, and writes them as transformers folders."""
+"""Makes base models over the 16-token grid vocabulary, with cell positions, and writes their folders in Hugging Face format."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from solver.codec import GRID_VOCABULARY, grid_codec, grid_tokenizer
-from solver.model.cell_decoder import ROTARY_BASE, CellDecoderConfig, CellDecoderForCausalLM, rotary_axes
+from solver.model.cell_config import CellDecoderConfig, rotary_axes
+from solver.model.cell_decoder import CellDecoderForCausalLM
+from solver.model.cell_folder import MAX_SHARD, write_cell_decoder
 
-MAX_SHARD = "15MB"  # of a weights file
+# as transformers writes it for a tokenizer without classes of its own; the number stands for "no limit" there
+_TOKENIZER_CONFIG = {
+    "backend": "tokenizers",
+    "bos_token": "<begin>",
+    "clean_up_tokenization_spaces": False,
+    "eos_token": "<end>",
+    "model_max_length": int(1e30),
+    "pad_token": "<pad>",
+    "tokenizer_class": "TokenizersBackend",
+}
 
 
 @dataclass(frozen=True)
@@ -44,11 +55,9 @@ def new_model(shape: Shape, seed: int = 0) -> CellDecoderForCausalLM:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.heads,
         head_dim=head_size,
-        rope_parameters={"rope_type": "default", "rope_theta": ROTARY_BASE},
-        rotary_axes=list(rotary_axes(head_size)),
-        marker_ids=[*codec.input_marker, *codec.output_marker],
+        rotary_axes=rotary_axes(head_size),
+        marker_ids=(codec.input_marker[0], codec.output_marker[0]),
         separator_id=codec.newline,
-        use_cache=False,
         tie_word_embeddings=True,
         bos_token_id=codec.begin[0],
         eos_token_id=codec.end,
@@ -61,21 +70,22 @@ def new_model(shape: Shape, seed: int = 0) -> CellDecoderForCausalLM:
 
 def save_tokenizer(folder: Path) -> None:
     """Write the grid tokenizer, and codec.json with the codec's version, to a model's folder."""
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=grid_tokenizer(),
-        bos_token="<begin>",
-        eos_token="<end>",
-        pad_token="<pad>",
-        clean_up_tokenization_spaces=False,
-    )
-    tokenizer.save_pretrained(folder)
+    grid_tokenizer().save(str(folder / "tokenizer.json"))
+    text = json.dumps(_TOKENIZER_CONFIG, indent=2, sort_keys=True) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
     (folder / "codec.json").write_text(json.dumps({"codec": grid_codec().name}) + "\n", encoding="utf-8")
 
 
-def save_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write weights (safetensors, in `dtype`), config and tokenizer to `folder`. The model itself keeps its dtype."""
+def save_model(model: Any, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write weights (safetensors, in `dtype`), config and tokenizer to `folder`. The model itself keeps its dtype.
+
+    `model` has the grid vocabulary: it is a `CellDecoderForCausalLM` or a model of transformers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    saved = type(model)(model.config).to(dtype)
-    saved.load_state_dict({name: value.to(dtype) for name, value in model.state_dict().items()})
-    saved.save_pretrained(folder, max_shard_size=MAX_SHARD)
+    if isinstance(model, CellDecoderForCausalLM):
+        write_cell_decoder(model, folder, dtype)
+    else:
+        saved = type(model)(model.config).to(dtype)
+        saved.load_state_dict({name: value.to(dtype) for name, value in model.state_dict().items()})
+        saved.save_pretrained(folder, max_shard_size=MAX_SHARD)
     save_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""A training pass for small decoders of Qwen3's layers on a CPU. It computes the same as the transformers modules with less work:
+"""A training pass for small decoders of Qwen3's layers on a CPU. It computes the same as the modules of the model with less work:
 
 - attention skips the blocks above the diagonal, and keeps its probabilities for the backward pass;
 - projections that share an input are one product, with LoRA and the weight of the norm before it merged in;
@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Qwen3ForCausalLM
 
 from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.lora import LoraLinear, MergedProduct
@@ -23,6 +22,7 @@ from solver.model.positions import from_start, positions_of, rotation
 
 MAX_PARAMETERS = 64_000_000  # of a model, because every pass copies its weights to join them
 BEST_TOKENS = 1024
+QWEN3 = "transformers.models.qwen3.modeling_qwen3.Qwen3ForCausalLM"
 States = Callable[[Tensor, Tensor], Tensor]  # ids (rows, tokens), places (kept,) in rows * tokens -> states (kept, hidden)
 _BLOCK = 96  # queries in a block of attention: the fastest of 64, 80, 96, 112, 128, 192 on Zen 3
 _KEPT_PROBABILITIES = 64 * 2**20  # bytes that a layer may keep for the backward pass; with more it computes them again
@@ -37,6 +37,12 @@ def decoder_states(model: Any) -> States:
         return hidden.flatten(0, 1).index_select(0, places)
 
     return states
+
+
+def is_of(model: Any, *classes: str) -> bool:
+    """Whether `model` is this package's own, or of one of the `classes`, which are named in full so that none is imported."""
+    kind = type(model)
+    return kind is CellDecoderForCausalLM or f"{kind.__module__}.{kind.__qualname__}" in classes
 
 
 class _LayerProducts:
@@ -68,7 +74,7 @@ class FusedTrainingPass:
     @staticmethod
     def fits(model: Any) -> bool:
         """Whether `model` is a small fp32 decoder of Qwen3's layers on the CPU, with plain linear layers or one LoRA adapter."""
-        if type(model) not in (CellDecoderForCausalLM, Qwen3ForCausalLM) or model.config.hidden_act != "silu":
+        if not is_of(model, QWEN3) or model.config.hidden_act != "silu":
             return False
         parameters = list(model.parameters())
         if sum(p.numel() for p in parameters) > MAX_PARAMETERS:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,8 +19,9 @@ from solver.arc.jsonfile import read_json
 from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
 from solver.config import ModelSettings
 from solver.errors import InputError
+from solver.model.cell_folder import describe_cell_decoder, read_cell_decoder
 from solver.model.dtype import pick_device, pick_dtype
-from solver.model.folder import EMBEDDED, check_folder
+from solver.model.folder import CELL_DECODER, EMBEDDED, check_folder
 from solver.model.memory import is_out_of_memory
 from solver.model.support import folder_quantization, read_config
 from solver.prompt_format import TEXT, format_of
@@ -29,9 +30,6 @@ from solver.textfile import is_plain, read_text
 # set before transformers is imported, which reads them only then
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +40,7 @@ class Base:
     with them.
     """
 
-    model: PreTrainedModel
+    model: Any  # a causal language model: `CellDecoderForCausalLM`, or one of transformers
     codec: Codec
     device: torch.device
     dtype: torch.dtype  # of activations; with NF4 the weights have 4 bits
@@ -100,7 +98,7 @@ def load_base(
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
     own, codec = codec, codec or _read_grid_codec(folder)
-    model = _load_model(folder, settings, device, dtype, quantized_in_advance) if weights else _describe_model(folder, dtype)
+    model = _load_model(folder, settings, device, dtype) if weights else _describe_model(folder, settings, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
     if own is None and codec is not None and embeddings != len(GRID_VOCABULARY):
         raise InputError(
@@ -188,15 +186,29 @@ def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple
         raise InputError(f"{folder}: wrong vocabulary: {error}{hint}") from None
 
 
-def _load_model(
-    folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype, quantized_in_advance: bool
-) -> PreTrainedModel:
+def needs_transformers(folder: Path, settings: ModelSettings) -> bool:
+    """Whether transformers is used for the model of a checked folder: it is not for this package's own, unless in 4 bits."""
+    config = read_config(folder)
+    return config.get("model_type") != CELL_DECODER or settings.quantization != "none" or folder_quantization(config) != "none"
+
+
+def _load_model(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> Any:
+    with _refusing(folder):
+        if not needs_transformers(folder, settings):
+            model: Any = read_cell_decoder(folder, dtype, device)
+        else:
+            model = _load_by_transformers(folder, settings, device, dtype)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _load_by_transformers(folder: Path, settings: ModelSettings, device: torch.device, dtype: torch.dtype) -> Any:
     import transformers
 
-    import solver.model.cell_decoder  # noqa: F401  # registers its model type with the Auto classes
+    import solver.model.transformers_registration  # noqa: F401
 
     options: dict[str, Any] = {}
-    if quantized_in_advance:
+    if folder_quantization(read_config(folder)) != "none":
         options["device_map"] = {"": device}
     elif settings.quantization == "nf4":
         options["quantization_config"] = transformers.BitsAndBytesConfig(
@@ -204,22 +216,17 @@ def _load_model(
         )
         options["device_map"] = {"": device}
     with quiet(transformers):
-        try:
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=transformers_config(folder),
-                dtype=dtype,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                attn_implementation="sdpa",
-                output_loading_info=True,
-                **options,
-            )
-        except Exception as error:  # transformers may raise anything for a bad folder, and the folder is the user's input
-            if is_out_of_memory(error) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EIO):
-                raise  # the machine's fault, not the folder's
-            raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
+        model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=transformers_config(folder),
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            **options,
+        )
     check_loaded(info, folder, "config.json")
     if not options:
         model.to(device)
@@ -229,8 +236,20 @@ def _load_model(
         for module in model.modules():
             if hasattr(module, "compute_dtype"):
                 module.compute_dtype = dtype  # the folder names the dtype of the device that it was made on
-    model.requires_grad_(False)
-    return model.eval()
+    return model
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    """Turns any error into an InputError that names the folder, which is the user's, unless the machine is at fault."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # transformers may raise anything for a bad folder
+        if is_out_of_memory(error) or getattr(error, "errno", None) in (errno.ENOMEM, errno.EIO):
+            raise
+        raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
 
 
 def check_loaded(info: Mapping[str, Any], source: Path, configuration: str) -> None:
@@ -241,7 +260,7 @@ def check_loaded(info: Mapping[str, Any], source: Path, configuration: str) -> N
             raise InputError(f"{source}: weights do not fit {configuration}: {problem}")
 
 
-def _keep_four_bits(model: PreTrainedModel) -> None:
+def _keep_four_bits(model: Any) -> None:
     """Make bitsandbytes compute the same on every CPU.
 
     On CPUs with bf16 units it would repack the weights at the first pass without gradients, and then multiply in bf16. That
@@ -252,23 +271,28 @@ def _keep_four_bits(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _describe_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _describe_model(folder: Path, settings: ModelSettings, dtype: torch.dtype) -> Any:
     """The modules of a model on the meta device, without weights."""
-    import transformers
-
-    import solver.model.cell_decoder  # noqa: F401  # registers its model type with the Auto classes
-
-    with quiet(transformers):
-        try:
-            with torch.device("meta"):
-                model = transformers.AutoModelForCausalLM.from_config(
-                    transformers_config(folder), dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
-                )
-        except Exception as error:  # transformers may raise anything for a bad folder
-            raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
-    model.tie_weights()  # transformers 5.0 leaves that to whoever loads weights
+    with _refusing(folder):
+        if not needs_transformers(folder, settings):
+            model: Any = describe_cell_decoder(folder, dtype)
+        else:
+            model = _describe_by_transformers(folder, dtype)
     model.requires_grad_(False)
     return model.eval()
+
+
+def _describe_by_transformers(folder: Path, dtype: torch.dtype) -> Any:
+    import transformers
+
+    import solver.model.transformers_registration  # noqa: F401
+
+    with quiet(transformers), torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(
+            transformers_config(folder), dtype=dtype, trust_remote_code=False, attn_implementation="sdpa"
+        )
+    model.tie_weights()  # transformers 5.0 leaves that to whoever loads weights
+    return model
 
 
 def transformers_config(folder: Path) -> Any:

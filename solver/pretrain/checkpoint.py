@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,18 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from solver.codec import GRID_VOCABULARY, grid_codec
 from solver.errors import InputError
-from solver.model.cell_decoder import CellDecoderConfig, CellDecoderForCausalLM
-from solver.model.folder import check_folder
+from solver.model.cell_config import CellDecoderConfig
+from solver.model.cell_decoder import CellDecoderForCausalLM
+from solver.model.cell_folder import read_cell_decoder
+from solver.model.folder import CELL_DECODER, check_folder
 from solver.pretrain.target import LoraTarget, PretrainTarget
 
 SHARD_BYTES = 15 * 2**20  # of a file at most; a larger tensor has a file of its own
 _HEADER_BYTES = 160  # upper bound of a safetensors header's own size, and of its entry for a tensor without the name
 KEPT_CHECKPOINTS = 2
-# Model types that can be continued. New models are of the first one.
-ARCHITECTURES: Mapping[str, tuple[Any, type[PreTrainedModel]]] = {
-    "cell_decoder": (CellDecoderConfig, CellDecoderForCausalLM),
-    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
-}
 _SHARDS = ("weights-*.safetensors", "optimizer-*.safetensors")
 
 
@@ -99,7 +95,7 @@ def save_checkpoint(out: Path, target: PretrainTarget, optimizers: Iterable[torc
     return final
 
 
-def load_model(folder: Path) -> PreTrainedModel:
+def load_model(folder: Path) -> Any:
     """The model of a checkpoint in fp32, from the exact weights if the training state is there, else from the bf16 model folder.
 
     Raises InputError if the folder holds no grid model, or one of another codec version or architecture.
@@ -121,21 +117,49 @@ def load_model(folder: Path) -> PreTrainedModel:
             f"{folder}: a model with a vocabulary of {config.get('vocab_size')} tokens; codec {codec} has {len(GRID_VOCABULARY)}"
         )
     exact = _load_sharded(folder, "weights", state)
-    config_class, model_class = ARCHITECTURES[kind]
+    make, read = ARCHITECTURES[kind]
     try:
         if not exact:
             check_folder(folder)
-            model, info = model_class.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
-            )
-            if info["missing_keys"]:
-                raise InputError(f"{folder}: the weights do not fit the configuration: {min(info['missing_keys'])}")
-            return model
-        model = model_class(config_class.from_dict(config)).float()
+            return read(folder)
+        model = make(config)
         _load_weights(model, exact, folder)
         return model
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise InputError(f"{folder}: cannot load the model: {str(error).splitlines()[0]}") from None
+
+
+def _cell_decoder(config: Mapping[str, Any]) -> Any:
+    return CellDecoderForCausalLM(CellDecoderConfig.from_dict(config)).float()
+
+
+def _read_cell_decoder(folder: Path) -> Any:
+    return read_cell_decoder(folder, torch.float32, torch.device("cpu"))
+
+
+def _qwen3(config: Mapping[str, Any]) -> Any:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    return Qwen3ForCausalLM(Qwen3Config.from_dict(config)).float()
+
+
+def _read_qwen3(folder: Path) -> Any:
+    from transformers import Qwen3ForCausalLM
+
+    model, info = Qwen3ForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    if info["missing_keys"]:
+        raise InputError(f"{folder}: the weights do not fit the configuration: {min(info['missing_keys'])}")
+    return model
+
+
+# Model types that can be continued, and what makes a model of a configuration and reads that of a folder. New models are of the
+# first type.
+ARCHITECTURES: Mapping[str, tuple[Callable[[Mapping[str, Any]], Any], Callable[[Path], Any]]] = {
+    CELL_DECODER: (_cell_decoder, _read_cell_decoder),
+    "qwen3": (_qwen3, _read_qwen3),
+}
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:

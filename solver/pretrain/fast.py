@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from solver.model.cell_decoder import CellDecoder
 from solver.model.dtype import fastest_dtype, matmul_seconds
 from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, decoder_states
 
@@ -45,10 +44,15 @@ def compile_decoder(model: Any, backend: Any = "inductor") -> None:
     """Compile the decoder for right-padded rows, with attention that is causal without a mask.
 
     While a model is traced, transformers makes a dense causal mask for its attention "sdpa", with which the flash kernels cannot
-    be used. For a name that it does not know it makes no mask; the same function is then called with `is_causal` alone.
+    be used. For a name that it does not know it makes no mask; the same function is then called with `is_causal` alone. The
+    models of this package make none.
     """
-    AttentionInterface.register(MASKLESS, sdpa_attention_forward)
-    model.set_attn_implementation(MASKLESS)
+    if not isinstance(model.get_decoder(), CellDecoder):
+        from transformers import AttentionInterface
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        AttentionInterface.register(MASKLESS, sdpa_attention_forward)
+        model.set_attn_implementation(MASKLESS)
     model.get_decoder().compile(dynamic=True, backend=backend)
 
 
@@ -72,7 +76,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def _drops_out(module: Any) -> bool:
-    """Whether a module has dropout. transformers' attention has its share of it as a number."""
+    """Whether a module has dropout. Attention has its share of it as a number."""
     return bool(module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0))
 
 

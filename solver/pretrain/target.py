@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from solver.codec import Codec, grid_codec
 from solver.config import ModelSettings
@@ -32,7 +31,7 @@ class PretrainTarget(Protocol):
     """What pre-training changes, and how it is written to disk."""
 
     kind: Kind
-    model: Any  # a causal language model in transformers' layout
+    model: Any  # a causal language model: `CellDecoderForCausalLM`, or one of transformers
     codec: Codec
     init: str  # identity of the model that it started from; empty for a grid model
     lr: float  # usual peak learning rate
@@ -65,7 +64,7 @@ class GridTarget:
     init = ""
     lr = 3e-3
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: Any) -> None:
         self.model = model
         self.codec = grid_codec()
 

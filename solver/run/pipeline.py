@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -25,7 +26,7 @@ from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import MAX_DURATION
 from solver.errors import InputError
-from solver.host import commit, free_memory
+from solver.host import commit, cores, free_memory
 from solver.messages import WorkerConfig
 from solver.model.adapter_folder import check_start
 from solver.model.folder import SHIPPED, check_folder, folder_identity
@@ -35,7 +36,7 @@ from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
-from solver.run.executors.local import LocalExecutor
+from solver.run.executors.local import EarlyWorkers, LocalExecutor
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
@@ -70,16 +71,20 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
     `options.started` there is no watchdog, because the process belongs to the caller.
     """
     started = process_start() if options.started is None else options.started
-    with _signals() as signals:
+    with _signals() as signals, contextlib.ExitStack() as stack:
         options = replace(options, model=options.model or _shipped(options))
-        inputs = _read_inputs(options)
+        placement = _check_options(options)
+        if make_executor is None:
+            early = stack.enter_context(contextlib.closing(_early_workers(placement)))
+            make_executor = partial(local_executor, early=early)
+        inputs = _read_inputs(options, placement.notes)
         options = replace(options, settings=settings_for(inputs.model, options.settings))
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor or local_executor)
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor)
             finally:
                 observer.end(summary)  # under the watchdog too: a terminal may block
         return summary
@@ -167,7 +172,26 @@ class _Inputs:
     warnings: tuple[str, ...] = ()  # about flaws in input that the run can do without
 
 
-def _read_inputs(options: RunOptions) -> _Inputs:
+def _check_options(options: RunOptions) -> Placement:
+    """Check everything but the tasks. Gives the workers of the run. Raises InputError, also for more devices than there are."""
+    assert options.model is not None
+    check_folder(options.model)
+    if options.adapter is not None:
+        check_start(options.adapter, options.settings.train)
+    if options.budget is None and options.until is None:
+        raise InputError("a run needs a budget or an end")
+    if options.until is not None and not options.until - time.time() < MAX_DURATION:
+        raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
+    settings_for(options.model, options.settings)
+    return _placement(options)
+
+
+def _early_workers(placement: Placement) -> EarlyWorkers:
+    """Processes for the workers, which import while this one reads tasks. On a single core that would only delay the reading."""
+    return EarlyWorkers(placement.environments if cores() > 1 else ())
+
+
+def _read_inputs(options: RunOptions, notes: tuple[str, ...]) -> _Inputs:
     every = load_tasks(DEFAULT_SET if options.challenges is None else options.challenges, options.settings.input.on_bad_task)
     answers, complaint = every.answers(), ""
     if options.solutions is not None:  # only for scores, so flaws in them are warnings
@@ -177,14 +201,6 @@ def _read_inputs(options: RunOptions) -> _Inputs:
     if options.tasks is not None:
         tasks = pick_tasks(tasks, options.tasks)
     assert options.model is not None
-    check_folder(options.model)
-    if options.adapter is not None:
-        check_start(options.adapter, options.settings.train)
-    if options.budget is None and options.until is None:
-        raise InputError("a run needs a budget or an end")
-    if options.until is not None and not options.until - time.time() < MAX_DURATION:
-        raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
-    notes = _placement(options).notes  # or InputError, if more devices are asked for than there are
     return _Inputs(tasks, {id_: answers[id_] for id_ in tasks.ids if id_ in answers}, options.model, notes, warnings)
 
 
@@ -331,16 +347,15 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
 
 
 def _placement(options: RunOptions) -> Placement:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     assert options.model is not None
-    return place(options.settings, visible_gpus(), cores, free_memory(), weight_bytes(options.model))
+    return place(options.settings, visible_gpus(), cores(), free_memory(), weight_bytes(options.model))
 
 
-def local_executor(options: RunOptions, scratch: Path) -> Executor:
-    """The worker processes of this machine."""
+def local_executor(options: RunOptions, scratch: Path, early: EarlyWorkers | None = None) -> Executor:
+    """The worker processes of this machine; first those that were started early."""
     placement = _placement(options)
     config = WorkerConfig(placement.settings, options.model, scratch, options.adapter)
-    return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments)
+    return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments, early=early)
 
 
 def _verdict(

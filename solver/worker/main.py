@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from solver.budget.backoff import smaller_item, smaller_settings
-from solver.child_process import WarningHandler, describe_error, line_to_parent
+from solver.child_process import WarningHandler, describe_error, line_to_parent, write_output_to
 from solver.errors import InputError, ProcessBroken
 from solver.messages import (
     Changed,
@@ -62,9 +62,9 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
 
     `send` tells the supervisor what changes later.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when the imports below first reach huggingface_hub
     parts: dict[str, float] = {}
-    with _timed(parts, "imports"):
+    with _timed(parts, "imports", send):
+        import_libraries(config)
         import torch
 
         from solver.infer.base import Engine, EngineLost
@@ -86,7 +86,7 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
     context = WorkerContext()
     if config.vllm_lost:
         context.engines.vllm_given_up = f"vllm failed in an earlier worker of this run: {config.vllm_lost}"
-    with _timed(parts, "model"):
+    with _timed(parts, "model", send):
         base = load_base(config.model, settings.model, not needs_no_weights(config.model, settings, cache, context), cache)
     start = None
     if config.adapter is not None:
@@ -101,11 +101,11 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
         nonlocal turns
         smaller = smaller_settings(settings, halvings)
         device_plan.begin()
-        with _timed(parts, "trainer"):
+        with _timed(parts, "trainer", send):
             trainer = make_trainer(base, smaller.train, config.scratch, context.trainers, device_plan.fit_fraction)
             device_plan.rest(trainer)
         rank = 0 if halvings else settings.train.rank
-        with _timed(parts, "engine"):
+        with _timed(parts, "engine", send):
             engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora, context.engines)
         device_turns = device_plan.device_turns(engine)
         if not halvings:
@@ -142,11 +142,33 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
     return Backend(solver, parts, facts, peak, lambda: broken(base.device))
 
 
+def import_libraries(config: WorkerConfig | None = None) -> None:
+    """Import what every worker needs, and what the one with this configuration needs besides."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is imported
+    import solver.infer.registry
+    import solver.train.registry
+    import solver.worker.device_plan  # noqa: F401
+    from solver.model.folder import EMBEDDED
+    from solver.model.load import needs_transformers
+
+    if config is not None and needs_transformers(config.model or EMBEDDED, config.settings.model):
+        from transformers import AutoModelForCausalLM  # noqa: F401
+
+
 Load = Callable[[WorkerConfig, Callable[[Message], None]], Backend]
 
 
+_ACTIVITIES = {  # what a worker does in each part of its start, in words
+    "imports": "importing libraries",
+    "model": "loading the model",
+    "trainer": "making the trainer",
+    "engine": "starting the engine",
+}
+
+
 @contextlib.contextmanager
-def _timed(parts: dict[str, float], name: str) -> Iterator[None]:
+def _timed(parts: dict[str, float], name: str, send: Callable[[Message], None]) -> Iterator[None]:
+    send(Heartbeat(_ACTIVITIES[name], 0))
     began = time.monotonic()
     yield
     parts[name] = time.monotonic() - began
@@ -192,14 +214,29 @@ class Line:
             time.sleep(BEAT)
 
 
-def serve(line: Line, load: Load = load) -> None:
-    """Load the model, then work until the connection closes. An error in an item is reported, and the next item taken."""
-    config = line.config()
+def serve(line: Line, load: Load = load, prepare: Callable[[], None] = lambda: None) -> None:
+    """Load the model, then work until the connection closes. An error in an item is reported, and the next item taken.
+
+    `prepare` is called before the configuration is here, because the supervisor may still read its input.
+    """
     threading.Thread(target=line.beat, daemon=True).start()
     logging.getLogger("solver").addHandler(WarningHandler(lambda text: line.send(_warned(text))))
+    began = time.monotonic()
+    with contextlib.suppress(Exception):  # `load` meets the same error, and it is reported then
+        line.activity = _ACTIVITIES["imports"]
+        prepare()
+    prepared = time.monotonic() - began
+    config = line.config()
+    if config.log is not None:
+        write_output_to(config.log)
+
+    def send(message: Message) -> None:
+        if isinstance(message, Heartbeat):
+            line.activity = message.activity
+        line.send(message)
+
     try:
-        line.activity = "loading the model"
-        backend = load(config, line.send)
+        backend = load(config, send)
         solver = backend.solver(0)
         facts = backend.facts()
     except InputError as error:
@@ -212,7 +249,7 @@ def serve(line: Line, load: Load = load) -> None:
     gc.freeze()  # the loaded objects stay for good; without this every full collection took a quarter of a second
     line.peak_memory = backend.peak_memory
     line.activity = ""
-    line.send(Ready(dict(backend.parts), facts))
+    line.send(Ready({**backend.parts, "imports": backend.parts["imports"] + prepared}, facts))
     for item in line.items():
         line.item = item.id
         try:
@@ -236,9 +273,9 @@ def serve(line: Line, load: Load = load) -> None:
         line.item = ""
 
 
-def main(load: Load = load) -> None:
+def main(load: Load = load, prepare: Callable[[], None] = lambda: None) -> None:
     """Entry point."""
-    serve(Line(line_to_parent()), load)
+    serve(Line(line_to_parent()), load, prepare)
 
 
 def _warned(text: str) -> Warned:
@@ -248,4 +285,4 @@ def _warned(text: str) -> Warned:
 
 
 if __name__ == "__main__":
-    main()
+    main(prepare=import_libraries)

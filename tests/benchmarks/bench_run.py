@@ -1,10 +1,12 @@
-"""Seconds until a complete, valid submission is on disk, and the peak memory of a run, of real `solver run` processes.
+"""Seconds until a complete, valid submission is on disk and until a worker is ready, and the peak memory of a run, of real
+`solver run` processes.
 
     python tests/benchmarks/bench_run.py [--repetitions 5] [--budget 4m50s]
 
 The seconds count from just before the process is created until the submission with fallback answers to all ARC-AGI-1 evaluation
 tasks is there, which is then checked like `solver check` does. The CPU seconds that the process had used by then are given, too:
-other programs change them less. Memory is the largest resident set of the supervisor and its worker together, sampled ten times
+other programs change them less. A worker is ready when it has loaded the embedded model. The modules are those that Python
+imports until then. Memory is the largest resident set of the supervisor and its worker together, sampled ten times
 a second during a run of `--budget` without other arguments; pages that they share count twice. Linux only: it reads /proc.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,6 +26,14 @@ from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.submission import defects
 
 SET = "arc1:evaluation"
+WORKER = """
+import tempfile
+from pathlib import Path
+from solver.config import Settings
+from solver.messages import WorkerConfig
+from solver.worker.main import load
+load(WorkerConfig(Settings(), None, Path(tempfile.mkdtemp()))).solver(0)
+"""
 POLL_SECONDS = 0.002  # between two looks for the file
 
 
@@ -47,6 +58,27 @@ def fallback(out: Path, tasks: TaskSet) -> tuple[float, float]:
     run.send_signal(signal.SIGTERM)
     run.wait()
     return seconds, used
+
+
+def ready(out: Path) -> tuple[float, float, float]:
+    """Seconds until a worker is ready, and the CPU seconds of supervisor and worker until then. Stops the run then."""
+    began = time.perf_counter()
+    run = start(out, SET, "--budget", "10m")
+    while not (out / "log.txt").exists() or " ready after " not in (out / "log.txt").read_text():
+        assert run.poll() is None, "the run ended without a worker"
+        time.sleep(POLL_SECONDS)
+    seconds = time.perf_counter() - began
+    used = cpu_seconds(run.pid), sum(map(cpu_seconds, children(run.pid)))
+    run.send_signal(signal.SIGTERM)
+    run.wait()
+    return seconds, *used
+
+
+def modules() -> int:
+    """How many modules a worker imports until it is ready with the embedded model."""
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    done = subprocess.run([sys.executable, "-c", WORKER], env=environment, capture_output=True, text=True, check=True)
+    return done.stderr.count("import time:")
 
 
 def peak_memory(out: Path, budget: str) -> tuple[int, int]:
@@ -89,7 +121,7 @@ def main() -> None:
     """Measure both and print a line of a Markdown table for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=5, help="starts of which the fastest and slowest are printed")
-    parser.add_argument("--budget", default="4m50s", help="of the run whose memory is measured")
+    parser.add_argument("--budget", default="4m50s", help="of the run whose memory is measured; 0: none is")
     arguments = parser.parse_args()
     tasks = load_tasks(SET)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,6 +132,15 @@ def main() -> None:
             f"| {best:.2f} s and {worst:.2f} s ({best_cpu:.2f} s and {worst_cpu:.2f} s of CPU) |",
             flush=True,
         )
+        starts = [ready(Path(folder) / f"start {number}") for number in range(arguments.repetitions)]
+        wall, supervisor, worker = (statistics.median(values) for values in zip(*starts, strict=True))
+        print(
+            f"| worker ready with the embedded model, from process creation; median of {len(starts)} starts | {wall:.2f} s "
+            f"({supervisor:.2f} s of CPU in the supervisor, {worker:.2f} s in the worker, which imports {modules()} modules) |",
+            flush=True,
+        )
+        if arguments.budget == "0":
+            return
         peak, code = peak_memory(Path(folder) / "memory", arguments.budget)
         assert code == 0, f"the run ended with exit code {code}"
         print(f"| peak memory of `solver run --budget {arguments.budget}`, supervisor and worker | {peak / 1e9:.2f} GB |")

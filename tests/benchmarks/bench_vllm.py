@@ -2,26 +2,31 @@
 
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py speed [--ranks 8 16 64] [--adapters 1 8] [--requests 16] [--samples 8]
         [--new 64] [--threads 1] [--device cpu] [--model PATH]                minutes, on an idle machine
+    .venv-vllm/bin/python tests/benchmarks/bench_vllm.py loop [--turns 5]
     .venv-vllm/bin/python tests/benchmarks/bench_vllm.py memory [--restarts 50] [--many 200]
 
 speed: sampled tokens per wall-clock second. Both engines get the same requests: prompts of the shortest ARC-AGI-1 evaluation
 tasks, distributed over adapters with random weights, samples at temperature 1 under the grammar. Each engine warms up with the
 same adapters. The last line says whether `infer.engine=auto` takes the faster one. Models are in fp32 on a CPU. On CUDA they
 are in bf16, or in fp16 if the device has no bf16, because vLLM serves LoRA in 16 bits only.
+loop: CPU seconds a sampled token of this package's loop around vLLM, with its draws, grammar and log-probabilities, and of
+vLLM's own loop without them, as its offline benchmark runs it; for the same prompts in turns.
 memory: the memory of the process, its threads, open files and child processes, after a number of engine restarts, and after a
 number of adapters that one engine served one after another.
-Without a mode: both.
+Without a mode: all.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -37,7 +42,7 @@ from solver.infer.base import Engine
 from solver.infer.hf import HFEngine
 from solver.infer.registry import auto_engine
 from solver.infer.vllm.engine import VllmEngine, not_usable
-from solver.infer.vllm.shim import distribution
+from solver.infer.vllm.shim import contained, distribution
 from solver.model.load import Base, load_base
 from solver.model.lora import LoraShape, attach
 from solver.pretrain.command import PRESETS
@@ -63,7 +68,7 @@ def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[Adapte
         yield ref
 
 
-def requests(prompts: Sequence[TokenIds], refs: Sequence[AdapterRef], n: int, new: int) -> list[SampleRequest]:
+def requests(prompts: Sequence[TokenIds], refs: Sequence[AdapterRef | None], n: int, new: int) -> list[SampleRequest]:
     """A request for every prompt, with the adapters in turn."""
     return [SampleRequest(str(i), prompt, refs[i % len(refs)], n, 1.0, new, seed=i) for i, prompt in enumerate(prompts)]
 
@@ -102,6 +107,53 @@ def speed(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, 
     print(f"\ninfer.engine=auto takes {taken} ({why}): the faster one in {faster} of {len(ratios)} rows\n")
 
 
+def loop(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
+    """Print the CPU seconds a token of both loops, and the median of the ratios of neighbouring turns."""
+    engine = VllmEngine(base, InferSettings())
+    engine.start(0)
+    assert engine._core is not None
+    own = engine._core._engine
+    asked = requests(prompts, [None], options.samples, options.new)
+    seconds: dict[str, list[float]] = {"vllm's own": [], "solver's": []}
+    for turn in range(options.turns + 1):  # the first is a warm-up
+        began = time.process_time()
+        tokens = own_loop(own, prompts, options, base.codec.end)
+        taken = [(time.process_time() - began) / tokens]
+        began = time.process_time()
+        tokens = sum(result.new_tokens for result in engine.sample(asked, NEVER))
+        taken.append((time.process_time() - began) / tokens)
+        for name, value in zip(seconds, taken, strict=True):
+            seconds[name] += [value] * (turn > 0)
+    engine.close()
+    print("| loop | CPU microseconds a token, median |\n| --- | ---: |")
+    for name, values in seconds.items():
+        print(f"| {name} | {1e6 * statistics.median(values):.0f} |")
+    ratios = sorted(solver / vllm for vllm, solver in zip(*seconds.values(), strict=True))
+    print(f"\nratio {statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}, {options.turns} turns)\n")
+
+
+def own_loop(engine: Any, prompts: Sequence[TokenIds], options: argparse.Namespace, end: int) -> int:
+    """The tokens that vLLM alone samples for every prompt, until `end` or `options.new` tokens."""
+    from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+    with contained():
+        for number, prompt in enumerate(prompts):
+            for sample in range(options.samples):
+                parameters = SamplingParams(
+                    temperature=1.0,
+                    max_tokens=options.new,
+                    ignore_eos=True,
+                    stop_token_ids=[end],
+                    detokenize=False,
+                    output_kind=RequestOutputKind.FINAL_ONLY,
+                )
+                engine.add_request(f"{number}-{sample}", {"prompt_token_ids": [*map(int, prompt)]}, parameters)
+        tokens = 0
+        while engine.has_unfinished_requests():
+            tokens += sum(len(output.outputs[0].token_ids) for output in engine.step())
+    return tokens
+
+
 def memory(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
     """Print what the process holds after restarts, and after adapters."""
     rank, engine = options.ranks[0], VllmEngine(base, InferSettings())
@@ -134,12 +186,13 @@ def left() -> str:
 def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", nargs="?", choices=["speed", "memory"], help="without one: both")
+    parser.add_argument("mode", nargs="?", choices=["speed", "loop", "memory"], help="without one: all")
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 16, 64])
     parser.add_argument("--adapters", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--new", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--restarts", type=int, default=50)
     parser.add_argument("--many", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
@@ -162,7 +215,7 @@ def main() -> None:
         f"model {folder.name}, {base.parameters:,} weights, {base.dtype}\n"
     )
     with tempfile.TemporaryDirectory(prefix="solver-bench-") as scratch:
-        for mode, measure in (("speed", speed), ("memory", memory)):
+        for mode, measure in (("speed", speed), ("loop", loop), ("memory", memory)):
             if options.mode in (None, mode):
                 measure(base, prompts, options, Path(scratch))
 

@@ -25,6 +25,7 @@ from solver.infer.vllm import engine as engine_module
 from solver.infer.vllm.engine import VllmEngine, limits
 from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec, SampleTracker, ScoreTracker, SearchTracker
 from solver.infer.vllm.shim import BLOCK, CoreOptions, ServedLora, allowed_plugins, quantises_itself
+from solver.infer.vllm.state import VllmState
 from solver.infer.vllm.step_loop import StepLoop
 from solver.model.load import Base, load_base
 from solver.model.lora import linear_layers
@@ -229,7 +230,7 @@ class Cores:
         if number in self.unstartable:
             raise RuntimeError("no room\nfor keys")
         core, place = StandInCore(None, sequences=2), len(self.made)
-        core.options = replace(core.options, rank=options.rank)
+        core.options = replace(core.options, rank=options.rank, graphs=options.graphs)
         step = core.step
 
         def breaking() -> dict[int, GenerationOutput]:
@@ -243,6 +244,24 @@ class Cores:
         self.made.append(core)
         self.generations.append(0)
         return core
+
+
+@pytest.mark.parametrize("when", ["starts", "breaks"])
+def test_cores_come_without_cuda_graphs_once_one_with_them_failed(
+    when: str, base: Base, monkeypatch: pytest.MonkeyPatch, error: RuntimeError, caplog: pytest.LogCaptureFixture
+) -> None:
+    cores = Cores(monkeypatch, lambda place, _: error if when == "breaks" and place == 0 else None)
+    cores.unstartable = {0} if when == "starts" else set()
+    asked: list[bool] = []
+    monkeypatch.setattr(engine_module, "Core", lambda options: asked.append(options.graphs) or cores.start(options))
+    engine, options = VllmEngine(base, InferSettings(), state=VllmState()), VllmEngine._options
+    monkeypatch.setattr(VllmEngine, "_options", lambda self, rank: replace(options(self, rank), graphs=self._state.graphs))
+    assert {result.status for result in answers(engine, greedy(3)).values()} == {"complete"}
+    assert asked == [True, False]
+    assert len(caplog.records) == 1
+    engine.close()
+    answers(engine, greedy(1))
+    assert asked == [True, False, False]
 
 
 def greedy(count: int) -> list[SampleRequest]:

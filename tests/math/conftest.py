@@ -49,9 +49,9 @@ def generator_folder(untrained: Path, problems: tuple[MathProblem, ...], tmp_pat
     """The folder of a model that solves the first four problems."""
     out = tmp_path_factory.mktemp("generator")
     guesses = DrawOptions(samples=0, max_new_tokens=80)
-    options = FinetuneOptions(epochs=1, lr=3e-3, batch_sequences=4, guesses=guesses, seed=1)
+    options = FinetuneOptions(epochs=1, lr=4e-3, batch_sequences=4, guesses=guesses, seed=1)
     threads = torch.get_num_threads()
-    repeated = problems[:4] * 300
+    repeated = problems[:4] * 260
     done = finetune(untrained, CPU, InferSettings(), repeated, problems[:4], out, options, NEVER, lambda _: None)
     assert torch.get_num_threads() == threads
     assert [epoch.accuracy.greedy for epoch in done] == [0, 4]

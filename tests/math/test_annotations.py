@@ -63,6 +63,8 @@ def test_an_expression_of_a_tokenizer_that_joins_signs_is_read_to_its_end() -> N
     joined = MathTokenizer(new_tokenizer(["<<5-7=-2>>-2"] * 100), "joined")
     for text in ("<<5-7=", "<<5-7=-", "<<5-7=-2", "<<5-7=-2>", "<<5-7=-2>>"):
         assert complete(joined, [text, "-2."])[0].startswith("<<5-7=-2>>")
+    point = MathTokenizer(new_tokenizer(["<<1/4=.25>>"] * 100), "point")
+    assert [complete(point, [text, "."])[0][:12] for text in ("<<1/4=.", "<<1/4=")] == ["<<1/4=.25>>.", "<<1/4=0.25>>"]
 
 
 @pytest.mark.parametrize("text", ["<<9**9=", "<<x=", "<<1/0=", "<<=", "<<5+5>>10", "<<5+5 apples and many more", "<<5+<<5="])

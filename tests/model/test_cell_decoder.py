@@ -14,6 +14,7 @@ import torch
 from counted_calls import record_calls
 from plain_qwen3 import write_plain_qwen3
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
@@ -21,7 +22,9 @@ from solver.infer.cache import SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.infer.fused_decoding import FusedDecodingPass
 from solver.infer.hf import HFEngine
-from solver.model.cell_decoder import CellDecoderForCausalLM, rotary_axes
+from solver.model.build import Shape, new_model
+from solver.model.cell_config import CellDecoderConfig, rotary_axes
+from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.folder import SHIPPED, check_folder
 from solver.model.fused_training import FusedTrainingPass, States, decoder_states
 from solver.model.load import Base, load_base, share
@@ -116,8 +119,32 @@ def test_angles_are_fp32_in_16_bits() -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("key_heads", [1, 4])
+def test_layers_give_the_numbers_and_gradients_of_qwen3(key_heads: int) -> None:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    shape = Shape(hidden=64, layers=2, heads=4, ffn=96)
+    values = new_model(shape).config.to_dict() | {"num_key_value_heads": key_heads, "initializer_range": 0.3}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        ours = CellDecoderForCausalLM(CellDecoderConfig.from_dict(values))
+        theirs = Qwen3ForCausalLM(Qwen3Config.from_dict({**values, "model_type": "qwen3"}))
+        theirs.load_state_dict({name.replace("decoder.", "model."): value for name, value in ours.state_dict().items()})
+    ids = torch.tensor(REFERENCE["base"]["ids"])[None, :90]
+    rotation = ours.decoder.rotary_emb(torch.zeros(1), from_start(ours.decoder.positions, ids))
+    theirs.model.rotary_emb.forward = lambda *_, **__: rotation
+    logits = [model(ids).logits for model in (ours, theirs)]
+    torch.testing.assert_close(*logits, atol=1e-6, rtol=1e-6)
+    for one in logits:
+        one.log_softmax(-1)[:, :, 3].sum().backward()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert (mine.grad - other.grad).norm() <= 1e-6 * other.grad.norm(), name
+
+
 def test_generate_of_transformers_gives_what_plain_passes_give(tiny_base: Path) -> None:
-    model = load_base(tiny_base, ModelSettings(dtype="float32")).model
+    import solver.model.transformers_registration  # noqa: F401
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_base)
     ids = torch.tensor([[14, 11, 1, 2, 10, 3, 4, 12]])
     found = model.generate(ids, max_new_tokens=8, do_sample=False, eos_token_id=None)
     for length in range(ids.shape[1], found.shape[1]):
@@ -141,19 +168,40 @@ for auto in (AutoConfig, AutoModelForCausalLM):
     assert all(name.startswith("decoder.") for name in load_file(tiny_base / "model.safetensors"))
 
 
-def test_attention_without_a_mask_is_refused_where_it_would_see_the_future(tiny_base: Path) -> None:
-    model = load_base(tiny_base, ModelSettings(dtype="float32")).model
-    model.set_attn_implementation("eager")
-    with pytest.raises(ValueError, match="sdpa"):
-        model(torch.tensor([[14, 11]]))
+def test_a_copy_that_transformers_loads_and_saves_is_a_model_again(tiny_base: Path, tmp_path: Path) -> None:
+    import solver.model.transformers_registration  # noqa: F401
+
+    shutil.copytree(tiny_base, tmp_path / "model")
+    AutoModelForCausalLM.from_pretrained(tiny_base).save_pretrained(tmp_path / "model")
+    ids = torch.arange(16)[None]
+    ours, again = (
+        load_base(folder, ModelSettings(dtype="float32")).model(ids).logits for folder in (tiny_base, tmp_path / "model")
+    )
+    assert torch.equal(ours, again)
 
 
 def test_going_on_without_positions_is_refused(tiny_base: Path) -> None:
-    from transformers import DynamicCache
-
     model = load_base(tiny_base, ModelSettings(dtype="float32")).model
     with pytest.raises(ValueError, match="positions"):
-        model(torch.tensor([[14, 11]]), past_key_values=DynamicCache())
+        model(torch.tensor([[14, 11]]), cache=SharedPrefixCache(CPU, 100))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act = gelu is not supported"),
+        ({"attention_bias": True}, "attention_bias is not supported"),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, "only full attention"),
+        ({"hidden_size": None}, "hidden_size"),
+    ],
+)
+def test_configurations_that_the_layers_do_not_compute_are_refused(
+    tiny_base: Path, tmp_path: Path, changes: dict[str, object], match: str
+) -> None:
+    shutil.copytree(tiny_base, tmp_path / "model")
+    edited(tmp_path / "model", **changes)
+    with pytest.raises(InputError, match=match):
+        load_base(tmp_path / "model", ModelSettings())
 
 
 def test_heads_are_split_among_the_axes() -> None:

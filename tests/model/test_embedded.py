@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from solver.arc.datasets import load_tasks
 from solver.codec import GRID_VOCABULARY, grid_codec
 from solver.config import ModelSettings
-from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.folder import SHIPPED
 from solver.model.load import load_base
 
@@ -38,8 +37,13 @@ def test_each_says_what_it_is(shipped: tuple[str, Path]) -> None:
 
 
 def test_transformers_loads_it_once_the_architecture_is_known(shipped: tuple[str, Path]) -> None:
-    model = AutoModelForCausalLM.from_pretrained(shipped[1], local_files_only=True, use_safetensors=True)
-    assert type(model) is CellDecoderForCausalLM
+    from solver.model.transformers_registration import TransformersCellDecoder
+
+    model = AutoModelForCausalLM.from_pretrained(shipped[1], local_files_only=True, use_safetensors=True, dtype=torch.float32)
+    assert type(model) is TransformersCellDecoder
+    ids = torch.arange(16)[None]
+    with torch.inference_mode():
+        assert torch.equal(model(ids).logits, load_base(shipped[1], ModelSettings(dtype="float32")).model(ids).logits)
     tokenizer = AutoTokenizer.from_pretrained(shipped[1], local_files_only=True)
     assert model.config.vocab_size == len(tokenizer) == len(GRID_VOCABULARY)
     assert tokenizer("<begin><input>01\n2").input_ids == [14, 11, 0, 1, 10, 2]

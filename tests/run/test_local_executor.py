@@ -72,3 +72,70 @@ def test_a_later_worker_is_told_that_vllm_broke_in_an_earlier_one(tmp_path: Path
     assert isinstance(lost, WorkerLost)
     assert isinstance(second, WorkResult)
     assert second.message == Warned("told", "vLLM broke: no more")
+
+
+TELLS = """
+import os
+from solver.child_process import line_to_parent, write_output_to
+from solver.messages import Warned
+
+line = line_to_parent()
+print("before", flush=True)
+line.send(("", Warned("before", "")))
+config = line.recv()
+if config.log is not None:
+    write_output_to(config.log)
+print("printed", flush=True)
+line.send(("", Warned("told", f"{os.getpid()} {os.environ.get('NUMBER')}")))
+line.recv()
+"""
+
+
+def said_by(executor: local.LocalExecutor, count: int) -> list[str]:
+    """What the workers warn of, `count` messages."""
+    said: list[WorkResult | WorkerLost] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until and len(said) < count:
+        said += executor.results(0.2)
+    return [one.message.detail for one in said if isinstance(one, WorkResult) and isinstance(one.message, Warned)]
+
+
+def test_workers_that_were_started_early_are_taken_over(tmp_path: Path) -> None:
+    command, log = (sys.executable, "-c", TELLS), tmp_path / "worker.log"
+    environments = [{"NUMBER": "1"}, {"NUMBER": "2"}]
+    early = local.EarlyWorkers([*environments, {"NUMBER": "3"}], command)
+    pids = [process.popen.pid for _, process in early._waiting.values()]
+    third = early._waiting[2][1].popen
+    config = WorkerConfig(Settings(), None, tmp_path)
+    executor = local.LocalExecutor(config, log, 2, environments, command, early)
+    executor.start()
+    assert set(said_by(executor, 4)) == {"", f"{pids[0]} 1", f"{pids[1]} 2"}
+    assert executor.pids() == pids[:2]
+    assert third.poll() is None
+    early.close()
+    assert third.poll() is not None
+    assert log.read_text() == "before\nprinted\n" * 2
+    executor.kill(0, "another one takes its place, with its output in the log from its start")
+    assert said_by(executor, 3)[-1].endswith(" 1")
+    assert executor.pids()[0] not in pids
+    executor.close()
+    assert log.read_text() == "before\nprinted\n" * 3
+
+
+@pytest.mark.parametrize("why", ["ended", "other environment", "not created"])
+def test_early_workers_that_are_of_no_use_are_replaced(why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (sys.executable, "-c", TELLS)
+    if why == "not created":
+        with monkeypatch.context() as patch:
+            patch.setattr(local, "start_child", lambda *_, **__: (_ for _ in ()).throw(OSError(12, "Cannot allocate memory")))
+            early = local.EarlyWorkers([{"NUMBER": "1"}], command)
+    else:
+        early = local.EarlyWorkers([{"NUMBER": "1"}], (sys.executable, "-c", "") if why == "ended" else command)
+        if why == "ended":
+            early._waiting[0][1].popen.wait(60)
+    environment = {"NUMBER": "2" if why == "other environment" else "1"}
+    executor = local.LocalExecutor(WorkerConfig(Settings(), None, tmp_path), tmp_path / "log", 1, [environment], command, early)
+    executor.start()
+    assert said_by(executor, 2)[-1].endswith(f" {environment['NUMBER']}")
+    executor.close()
+    early.close()

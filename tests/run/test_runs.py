@@ -20,6 +20,7 @@ from run_helpers import FAST, assert_valid, assert_worked, command, make_tasks, 
 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import load_submission
+from solver.child_process import start_child
 from solver.errors import InputError
 from solver.report.observer import SilentObserver
 from solver.run.ledger import Ledger
@@ -545,3 +546,24 @@ def test_with_the_real_worker(tmp_path: Path, tiny_base: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["trained_rate"] > 0
     assert summary["peak_memory_worker"] > 0
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_workers_start_while_tasks_are_read_and_end_with_bad_ones(
+    cores: int, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: Any, **named: Any) -> Any:
+        process, line = start_child(*arguments, **named)
+        started.append(process)
+        return process, line
+
+    monkeypatch.setattr("solver.run.executors.local.start_child", start)
+    monkeypatch.setattr("solver.run.pipeline.cores", lambda: cores)
+    options = RunOptions(challenges=str(tmp_path / "nowhere.json"), out=tmp_path / "out", budget=60.0, model=tiny_base)
+    with pytest.raises(InputError, match="nowhere"):
+        run(options, SilentObserver())
+    assert len(started) == (1 if cores > 1 else 0)
+    assert all(process.poll() is not None for process in started)
+    assert not (tmp_path / "out").exists()

@@ -10,12 +10,12 @@ import pytest
 import torch
 from counted_calls import record_calls
 from safetensors import SafetensorError
-from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from solver.config import ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.model.adapters import apply_adapter
 from solver.model.build import Shape, new_model, save_model
+from solver.model.cell_decoder import DecoderLayer
 from solver.model.load import Base, load_base
 from solver.train.lora import LoraTrainer, max_stack
 from solver.train.registry import TRAINERS, choose_trainer, make_trainer
@@ -307,7 +307,7 @@ def test_micro_batches_and_checkpointing_change_nothing(base: Base, tmp_path: Pa
     import solver.train.loop as loop
 
     passes = record_calls(monkeypatch, loop, "slot_losses")
-    layers = record_calls(monkeypatch, Qwen3DecoderLayer, "forward")
+    layers = record_calls(monkeypatch, DecoderLayer, "forward")
     jobs = [FitJob("b", sequences(13), 4)]
     split, checkpointing = {"batch_tokens": 64}, {"checkpointing": True}
     settings = {"whole": {}, "split": split, "checkpointing": checkpointing, "both": split | checkpointing}

@@ -18,6 +18,7 @@ import logging
 import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,8 @@ class VllmEngine:
 
     def _give_up(self, reason: str, tries: int) -> int:
         """Close a broken core and return how many tries are left. Raises EngineLost if none is."""
+        if self._core is not None and self._core.options.graphs:
+            self._state.graphs = False  # they may be the cause
         self.close()
         if tries <= 1:
             raise EngineLost(reason)
@@ -301,9 +304,20 @@ class VllmEngine:
             if state.running is not None:
                 state.running.close()
             with state.handover_costs.measure("start"), state.starts.measure("start", 1, deadline.clock):
-                self._core = Core(self._options(rank))
+                self._core = self._new_core(self._options(rank))
             state.running = self
         return self._core
+
+    def _new_core(self, options: CoreOptions) -> Core:
+        """A core with CUDA graphs if `options` ask for them and it starts with them; else one without."""
+        try:
+            return Core(options)
+        except Exception as error:
+            if not options.graphs:
+                raise
+            self._state.graphs = False
+            log.warning("vllm: it did not start with CUDA graphs, so it starts without them: %s", line_of(error))
+            return Core(replace(options, graphs=False))
 
     def _weights(self) -> Path:
         """The folder of weights that a core loads; a quantised base is unpacked first. Raises InputError if it cannot be."""
@@ -342,6 +356,7 @@ class VllmEngine:
             grammar=self._grammar,
             quantized=self._quantized,
             sleeps=self._sleeps,
+            graphs=self._device == "cuda" and self._state.graphs,
         )
 
 

@@ -8,7 +8,7 @@ the shim may import it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,26 +35,44 @@ class ChoiceParams:
     key: int  # random numbers are a function of this key and of the place in the answer
     forcer: Callable[[], TokenForcer] | None = None  # as in SampleRequest
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> ChoiceParams:
+        """Itself, as nothing in it can change: vLLM copies the parameters of every request deeply, which took a millisecond."""
+        return self
+
 
 @dataclass(eq=False)
 class _Generation:
     params: ChoiceParams
-    machine: GridMachine | None
     state: GridState
     output: list[int]  # vLLM's own list of new tokens, to which it appends
     read: int = 0  # how many tokens of `output` the state includes
     forcer: TokenForcer | None = None
-    forced: int | None = None  # the token that must come next
+    followed: int = 0  # how many tokens of `output` the forcer has seen
 
-    def catch_up(self) -> None:
-        """Advance the grammar's state and the forcer by the tokens that vLLM has appended since the last call."""
-        new = self.output[self.read :]
-        if self.machine is not None:
-            for token in new:
-                self.machine.advance(self.state, np.array([token]))
-        if self.forcer is not None:
-            self.forced = self.forcer.follow(new)
-        self.read = len(self.output)
+    def next_forced(self) -> int | None:
+        """The token that must come next, after the forcer has seen what vLLM appended since the last call."""
+        if self.forcer is None:
+            return None
+        new = self.output[self.followed :]
+        self.followed += len(new)
+        return self.forcer.follow(new)
+
+
+def catch_up(rows: Sequence[_Generation], machine: GridMachine) -> GridState:
+    """(rows, STATE): the grammar's states, after they were advanced by the tokens that vLLM has appended since the last call.
+
+    All rows advance by a token at once, because vLLM appends one to each in a step.
+    """
+    states = np.concatenate([row.state for row in rows])
+    while behind := [place for place, row in enumerate(rows) if row.read < len(row.output)]:
+        moved = states[behind]
+        machine.advance(moved, np.array([rows[place].output[rows[place].read] for place in behind]))
+        states[behind] = moved
+        for place in behind:
+            rows[place].read += 1
+    for place, row in enumerate(rows):
+        row.state = states[place : place + 1]
+    return states
 
 
 class TokenChoiceProcessor(LogitsProcessor):
@@ -82,13 +100,11 @@ class TokenChoiceProcessor(LogitsProcessor):
 
     def _choose(self, logits: torch.Tensor, numbers: list[int], machine: GridMachine | None) -> None:
         rows = [self._rows[number] for number in numbers]
-        for row in rows:
-            row.catch_up()
         index = torch.tensor(numbers, device=logits.device)
         legal = torch.log_softmax(logits[index].float(), -1)
         if machine is not None:
             columns = torch.from_numpy(machine.columns).to(logits.device)
-            hidden = torch.from_numpy(~machine.allowed(np.concatenate([row.state for row in rows]))).to(logits.device)
+            hidden = torch.from_numpy(~machine.allowed(catch_up(rows, machine))).to(logits.device)
             legal = legal[:, columns].masked_fill_(hidden, -torch.inf)
         picked = draw(
             legal,
@@ -99,8 +115,8 @@ class TokenChoiceProcessor(LogitsProcessor):
         if machine is not None:
             picked = columns[picked]
         for place, row in enumerate(rows):
-            if row.forced is not None:
-                picked[place] = row.forced
+            if (forced := row.next_forced()) is not None:
+                picked[place] = forced
         chosen = logits[index, picked]
         logits[index] = -torch.inf
         logits[index, picked] = chosen
@@ -114,9 +130,10 @@ class TokenChoiceProcessor(LogitsProcessor):
         params = (sampling.extra_args or {}).get(ARGUMENT)
         if params is None:
             return None
-        forcer = None if params.forcer is None else params.forcer()
-        state = np.zeros((1, STATE), dtype=np.int16)
-        row = _Generation(params, self._machine(params.grammar), state, list(params.written), forcer=forcer)
-        row.catch_up()
+        row = _Generation(params, np.zeros((1, STATE), dtype=np.int16), list(params.written))
+        machine = self._machine(params.grammar)
+        if machine is not None:
+            catch_up([row], machine)
+        row.forcer = None if params.forcer is None else params.forcer()
         row.output, row.read = output, 0
         return row

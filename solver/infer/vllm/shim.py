@@ -79,6 +79,7 @@ class CoreOptions:
     grammar: GridGrammar | None = None
     quantized: bool = False  # quantise the weights to NF4 while they are loaded
     sleeps: bool = False  # take memory from an allocator that can free it for sleep, if this build has one
+    graphs: bool = False  # decode by CUDA graphs: one launch a step in place of hundreds, for some seconds more at the start
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,11 @@ def allowed_plugins(package: Path | None) -> str:
     `vllm::apply_bnb_4bit`, which fails.
     """
     return "" if quantises_itself(package) else "bitsandbytes"
+
+
+@cache
+def _plugins() -> str:
+    return allowed_plugins(_package())
 
 
 @cache
@@ -230,12 +236,14 @@ def contained() -> Iterator[None]:
     engine of the process gives wrong answers (seen with the CPU build of 0.32.0: two threads, then one).
     """
     global _threads
-    environment, threads, set_threads = dict(os.environ), torch.get_num_threads(), torch.set_num_threads
+    environment, threads, set_threads = dict(os.environb), torch.get_num_threads(), torch.set_num_threads
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     dtype = torch.get_default_dtype()
-    os.environ.update(ENVIRONMENT, VLLM_PLUGINS=allowed_plugins(_package()))
-    logging.getLogger("vllm").setLevel(logging.CRITICAL)  # errors are raised, too
+    os.environ.update(ENVIRONMENT, VLLM_PLUGINS=_plugins())
+    logger = logging.getLogger("vllm")
+    if logger.level != logging.CRITICAL:  # setting a level empties a table of all loggers, which takes a millisecond
+        logger.setLevel(logging.CRITICAL)  # errors are raised, too
     _threads = _threads or threads
     if threads != _threads:
         torch.set_num_threads(_threads)
@@ -247,19 +255,27 @@ def contained() -> Iterator[None]:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         random.setstate(states[0])
-        np.random.set_state(states[1])
+        if not _same_state(np.random.get_state(), states[1]):  # to set it takes ten times as long as to look
+            np.random.set_state(states[1])
         torch.set_rng_state(states[2])
         if devices is not None:
             torch.cuda.set_rng_state_all(devices)
         torch.set_default_dtype(dtype)
 
 
-def _restore(environment: Mapping[str, str]) -> None:
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
+def _same_state(one: Any, other: Any) -> bool:
+    """Whether two states of numpy's global random number generator are equal."""
+    return one[2:] == other[2:] and bool((one[1] == other[1]).all())
+
+
+def _restore(environment: Mapping[bytes, bytes]) -> None:
+    """Set the environment to this one. Bytes need no decoding, which takes longer than everything else here."""
+    now = dict(os.environb)
+    for name in now.keys() - environment.keys():
+        del os.environb[name]
     for name, value in environment.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+        if now.get(name) != value:
+            os.environb[name] = value
 
 
 def can_sleep() -> bool:
@@ -297,7 +313,7 @@ def _start(options: CoreOptions, sleeps: bool) -> Any:
         "dtype": options.dtype,
         "max_model_len": options.context + 1,
         "block_size": BLOCK,
-        "enforce_eager": True,
+        "enforce_eager": not options.graphs,
         "kv_cache_memory_bytes": options.cache_bytes,
         "gpu_memory_utilization": 0.05,  # beside `kv_cache_memory_bytes` only checked: this share of the device has to be free
         "max_num_seqs": options.sequences,
@@ -313,6 +329,12 @@ def _start(options: CoreOptions, sleeps: bool) -> Any:
     }
     if options.quantized:
         arguments |= {"quantization": "bitsandbytes", "load_format": "bitsandbytes"}
+    if options.graphs:
+        arguments["compilation_config"] = {
+            "mode": 0,  # without torch.compile, which takes a minute
+            "cudagraph_mode": "FULL_DECODE_ONLY",
+            "cudagraph_capture_sizes": _graph_sizes(options.sequences),
+        }
     if sleeps:
         arguments["enable_sleep_mode"] = True
     if options.rank:
@@ -327,6 +349,11 @@ def _start(options: CoreOptions, sleeps: bool) -> Any:
     if hasattr(config.cache_config, OLD_CACHE_BYTES):
         setattr(config.cache_config, OLD_CACHE_BYTES, options.cache_bytes)
     return LLMEngine.from_vllm_config(config, disable_log_stats=True)
+
+
+def _graph_sizes(sequences: int) -> list[int]:
+    """The numbers of rows for which a graph is captured; a step with other numbers is padded to the next: powers of two."""
+    return [*(2**power for power in range(sequences.bit_length()) if 2**power < sequences), sequences]
 
 
 def _clean() -> None:

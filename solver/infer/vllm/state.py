@@ -19,3 +19,4 @@ class VllmState:
     starts: Pace = field(default_factory=Pace)  # seconds that starts of cores took, on the clock of the deadline
     handover_costs: HandoverCosts = field(default_factory=HandoverCosts)
     running: VllmEngine | None = None  # the engine whose core runs or sleeps
+    graphs: bool = True  # whether to start cores with CUDA graphs; False once such a core did not start, or broke

@@ -14,9 +14,10 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -40,6 +41,56 @@ class _Process:
     line: Connection
     killed_for: str = ""
     killed: bool = False
+    early: bool = False  # started by `EarlyWorkers`, with output to a temporary file
+
+    def kill(self) -> None:
+        """Kill the process and those it has started, without waiting."""
+        if not self.killed:  # only once: later the process id may belong to another process
+            self.killed = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.popen.pid, signal.SIGKILL)
+
+    def reap(self, patience: float = REAP_SECONDS) -> int | None:
+        """Kill it and give its exit code; None if it has not ended in time (stuck in a driver or a dead disk)."""
+        self.kill()
+        try:
+            return self.popen.wait(timeout=max(patience, 0.0))
+        except subprocess.TimeoutExpired:
+            return None
+
+
+class EarlyWorkers:
+    """Worker processes that are started, and import their libraries, while this process still reads its input.
+
+    An executor takes them over and sends them their configuration. `close` kills those that none has taken.
+    """
+
+    def __init__(self, environments: Iterable[Mapping[str, str]], command: Sequence[str] = WORKER_COMMAND) -> None:
+        self._waiting: dict[int, tuple[Mapping[str, str], _Process]] = {}
+        for worker, environment in enumerate(environments):
+            # the executor tries again what fails here, and reports why
+            with contextlib.suppress(OSError, RuntimeError), tempfile.TemporaryFile() as output:
+                started = start_child(command, environment, output, output, own_session=True)
+                self._waiting[worker] = environment, _Process(*started, early=True)
+
+    def take(self, worker: int, environment: Mapping[str, str]) -> _Process | None:
+        """The process for a worker with this environment, only once; None if there is none, or if it has ended."""
+        started_in, process = self._waiting.get(worker, ({}, None))
+        if process is None or started_in != environment or process.popen.poll() is not None:
+            return None
+        del self._waiting[worker]
+        return process
+
+    def close(self) -> None:
+        """Kill the processes that nobody has taken, and wait until they have ended, but at most a second."""
+        waiting = [process for _, process in self._waiting.values()]
+        for process in waiting:
+            process.kill()
+        until = time.monotonic() + REAP_SECONDS
+        for process in waiting:
+            process.reap(until - time.monotonic())
+            process.line.close()
+        self._waiting.clear()
 
 
 class LocalExecutor:
@@ -52,16 +103,18 @@ class LocalExecutor:
         workers: int = 1,
         environment: Sequence[Mapping[str, str]] = (),
         command: Sequence[str] = WORKER_COMMAND,
+        early: EarlyWorkers | None = None,
     ) -> None:
         """`config` is the first message to every worker, with `vllm_lost` once one has sent that; their output goes to `log`.
 
-        `environment[i]` is added to that of worker i before its first import.
+        `environment[i]` is added to that of worker i before its first import. Processes of `early` are taken for first starts.
         """
         self._config = config
         self._log = log
         self._count = workers
         self._environment = environment or [{}] * workers
         self._command = tuple(command)
+        self._early = early
         self._running: dict[int, _Process] = {}
         self._missing: dict[int, tuple[float, str]] = {}  # workers without a process: when to try again, and why there is none
         self._inbox: queue.Queue[tuple[int, _Process, Any]] = queue.Queue()
@@ -100,7 +153,7 @@ class LocalExecutor:
                     self._config = replace(self._config, vllm_lost=result.message.reason)
                 yield result
                 continue
-            code = self._reap(process)
+            code = process.reap()
             reason = process.killed_for or describe_exit(code)
             if not self._closed:
                 self._try_to_spawn(worker)
@@ -110,17 +163,17 @@ class LocalExecutor:
         """Kill a worker without waiting. Its closed connection then leads to WorkerLost and a new process."""
         if (process := self._running.get(worker)) is not None:
             process.killed_for = process.killed_for or reason
-            self._kill(process)
+            process.kill()
 
     def close(self) -> None:
         """Kill every worker and wait until all have ended, but at most a second: some cannot be killed."""
         self._closed = True
         running = list(self._running.values())
         for process in running:
-            self._kill(process)
+            process.kill()
         until = time.monotonic() + REAP_SECONDS
         for process in running:
-            self._reap(process, until - time.monotonic())
+            process.reap(until - time.monotonic())
 
     def pids(self) -> list[int]:
         """Process ids of the workers, by number."""
@@ -146,13 +199,15 @@ class LocalExecutor:
     def _spawn(self, worker: int) -> None:
         with contextlib.ExitStack() as undo:
             process = self._create(worker)
-            undo.callback(self._reap, process)
+            undo.callback(process.reap)
             self._running[worker] = process
             threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
-            self._send(process, self._config)
+            self._send(process, replace(self._config, log=self._log) if process.early else self._config)
             undo.pop_all()
 
     def _create(self, worker: int) -> _Process:
+        if self._early is not None and (process := self._early.take(worker, self._environment[worker])) is not None:
+            return process
         with contextlib.ExitStack() as stack:
             try:
                 output: Any = stack.enter_context(self._log.open("ab"))
@@ -175,20 +230,6 @@ class LocalExecutor:
                 process.line.send(message)
 
         threading.Thread(target=send, daemon=True).start()
-
-    def _kill(self, process: _Process) -> None:
-        if not process.killed:  # only once: later the process id may belong to another process
-            process.killed = True
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.popen.pid, signal.SIGKILL)
-
-    def _reap(self, process: _Process, patience: float = REAP_SECONDS) -> int | None:
-        """Kill a worker and give its exit code; None if it has not ended in time (stuck in a driver or a dead disk)."""
-        self._kill(process)
-        try:
-            return process.popen.wait(timeout=max(patience, 0.0))
-        except subprocess.TimeoutExpired:
-            return None
 
     def _last_lines(self, lines: int = 5, reach: int = 4096) -> str:
         try:
