@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     math.command("pretrain")(pretrain)
     math.command("finetune")(finetune)
     math.command("sample")(sample)
+    math.command("solve")(solve)
     math.command("demo")(demo)
     app.add_typer(math, name="math")
 
@@ -183,6 +184,37 @@ def sample(
         f"{out}: {counts.samples} samples of {counts.problems} problems, {counts.right} right; {counts.duplicates} duplicates "
         f"dropped, {counts.redrawn} drawn again, {counts.ill_formed} ill-formed, {counts.left} problems left"
     )
+
+
+def solve(
+    problems: Annotated[Path, typer.Argument(help="Problems in GSM8K's format: JSON Lines of question and answer, also .xz.")],
+    *,
+    generator: Annotated[Path, typer.Option(metavar="DIR", help="The model that writes solutions.")],
+    verifier: Annotated[Path, typer.Option(metavar="DIR", help="A verifier of its samples; see solver verify train.")],
+    out: Annotated[Path, typer.Option(help="Write the answers to this file, .jsonl.")],
+    budget: Annotated[str, typer.Option(metavar="DURATION", help="Time for all problems.")] = "10m",
+    samples: Annotated[int, typer.Option(min=1, help="Solutions of a problem at most.")] = 100,
+    temperature: Annotated[float, typer.Option(min=0.01, help="Temperature.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a solution at most.")] = 400,
+    seed: SeedOption = 0,
+) -> None:
+    """Answer problems with a verifier: draw solutions, and let those with the highest scores vote.
+
+    How many are drawn, and how many vote, follows the time that is left.
+
+    \b
+    Example:
+      solver math solve test.jsonl --generator runs/generator/model --verifier runs/verifier --out answers.jsonl --budget 5m
+    """
+    from solver.commands.math_solve import solve as solve_problems
+    from solver.config import parse_duration
+    from solver.math.drawing import DrawOptions
+
+    options = DrawOptions(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    seconds = parse_duration(budget)
+    report = lambda line: typer.echo(line, err=True)  # noqa: E731
+    for line in solve_problems(problems, generator, verifier, out, seconds, samples, options, report):
+        typer.echo(line)
 
 
 def demo(

@@ -193,7 +193,7 @@ class DemoRun:
     def _ablations(self, main: Outcome) -> Iterator[Outcome]:
         others = _other_sizes(self.out, self.options, self.report)
         folder = self.generator.base.path
-        variants = usual_variants(main.variant.options, folder, others, len(self.labelled.problems))[1:]
+        variants = usual_variants(main.variant.options, folder, others, len(self.labelled.problems))
         deadline = Deadline.after(self.options.ablations_seconds)
         yield from run_variants(
             variants, self.labelled, self.asked, self.references, self.out / "ablations", deadline, self.report
@@ -228,7 +228,8 @@ def _other_sizes(out: Path, options: DemoOptions, report: Report) -> list[tuple[
 def _plot_data_sizes(outcomes: Sequence[Outcome], greedy: int, out: Path, report: Report) -> None:
     """Problems solved over the problems that the verifier was trained on, beside greedy answers and the majority vote."""
     main = outcomes[0]
-    sizes = sorted((one for one in outcomes if one is main or one.variant.problems is not None), key=lambda one: one.problems)
+    alike = (one for one in outcomes if one.variant.options == main.variant.options and one.variant.start == main.variant.start)
+    sizes = sorted(alike, key=lambda one: one.problems)
     total = len(main.solved)
     vote = sum(solved([scored.judged() for scored in main.scored], majority))
     ranked = [Point(one.problems, sum(solved([s.judged() for s in one.scored], best)), total) for one in sizes]

@@ -17,6 +17,8 @@ from solver.verify.scoring import ScoredProblem, score_samples
 from solver.verify.training import VerifierOptions, train_verifier
 from solver.verify.verifier import Level, load_model, load_verifier
 
+REFERENCE = "reference"  # the variant that the others are compared with
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -44,21 +46,31 @@ class Outcome:
 
 
 def usual_variants(options: VerifierOptions, start: Path, others: Sequence[tuple[str, Path]], problems: int) -> list[Variant]:
-    """The main verifier first, then one change of it at a time. `others` are models of other sizes, with their names."""
-    main = Variant("main", options, start)
+    """A verifier trained on half of the problems, then one change of it at a time, then other amounts of data.
+
+    Half, because that takes half the time. `others` are models of other sizes, with their names.
+    """
+    half = max(1, problems // 2)
+    reference = Variant(REFERENCE, options, start, half)
     other_level: Level = "solution" if options.level == "token" else "token"
-    sizes = sorted({max(1, problems // share) for share in (32, 16, 8, 4, 2)})
+    joint = "without joint loss" if options.joint else "joint loss"
     return [
-        main,
-        replace(main, name=f"{other_level} level", options=replace(options, level=other_level)),
-        replace(
-            main, name="without joint loss" if options.joint else "joint loss", options=replace(options, joint=not options.joint)
-        ),
-        replace(main, name="dropout 0.2", options=replace(options, residual_dropout=0.2)),
-        replace(main, name="binary cross-entropy", options=replace(options, loss="bce")),
-        *(replace(main, name=name, start=folder) for name, folder in others),
-        *(replace(main, name=f"{size} problems", problems=size) for size in sizes if size < problems),
+        reference,
+        replace(reference, name=f"{other_level} level", options=replace(options, level=other_level)),
+        replace(reference, name=joint, options=replace(options, joint=not options.joint)),
+        replace(reference, name="residual dropout 0.2", options=replace(options, residual_dropout=0.2)),
+        *(replace(reference, name=f"{size} problems", problems=size) for size in _smaller(half)),
+        replace(reference, name="binary cross-entropy", options=replace(options, loss="bce")),
+        *(replace(reference, name=name, start=folder) for name, folder in others),
     ]
+
+
+def _smaller(problems: int) -> list[int]:
+    """A half, a quarter and so on of `problems`, down to about ten."""
+    sizes = []
+    while (problems := problems // 2) >= 10:
+        sizes.append(problems)
+    return sizes
 
 
 def run_variant(
@@ -114,15 +126,16 @@ def part(samples: SampleSet, problems: int | None, each: int | None) -> SampleSe
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:
-    """A Markdown table: every variant with n, its interval, and its comparison with the main one and the majority vote."""
+    """A Markdown table: every variant with n, its interval, and its comparison with the reference and the majority vote."""
+    reference = next((one for one in outcomes if one.variant.name == REFERENCE), None)
     lines = [
-        "| verifier | training problems, samples | solved | 95 % | against main | against majority vote |",
+        "| verifier | training problems, samples | solved | 95 % | against the reference | against the majority vote |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for one in outcomes:
         low, high = wilson(sum(one.solved), len(one.solved))
         vote = solved([scored.judged() for scored in one.scored], majority)
-        against = "" if one is outcomes[0] else Paired.of(one.solved, outcomes[0].solved).text()
+        against = "" if reference in (None, one) else Paired.of(one.solved, reference.solved).text()
         lines.append(
             f"| {one.variant.name} | {one.problems:,}, {one.samples:,} | {sum(one.solved)} of {len(one.solved)} | "
             f"{100 * low:.1f} to {100 * high:.1f} | {against} | {Paired.of(one.solved, vote).text()} |"

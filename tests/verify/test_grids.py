@@ -55,7 +55,7 @@ def test_candidates_are_samples_under_every_view() -> None:
             decoded = CODEC.decode_answer(one.ids)
             assert decoded is not None
             assert np.array_equal(view.undo(decoded), cells)
-    assert list(grid_samples(CODEC, 20, TASK, 0, TALLY, RIGHT, views(1))) == []  # longer than the context
+    assert list(grid_samples(CODEC, 9, TASK, 0, TALLY, RIGHT, views(1))) == []  # longer than the context
 
 
 def test_the_judge_gives_the_mean_over_the_views(verifier: Verifier) -> None:
@@ -63,7 +63,7 @@ def test_the_judge_gives_the_mean_over_the_views(verifier: Verifier) -> None:
     together = GridJudge(verifier, 2).scores(TASK, 0, grids, NEVER)
     alone = []
     for view in views(2):
-        prompt = CODEC.prompt(view.apply(TASK.query(0)), 0, 512).ids
+        prompt = CODEC.prompt(view.apply(TASK.query(0)), 0, 512, 10).ids
         values = verifier.values(prompt, [CODEC.encode_answer(view.apply_grid(one)) for one in grids], NEVER)
         assert values is not None
         alone.append([value[-1] for value in values])
