@@ -22,6 +22,7 @@ from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.costs import CostModel, Prior, prior_of
+from solver.budget.gains import Gains
 from solver.budget.planner import full_plan
 from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
@@ -76,6 +77,7 @@ class SharedScene:
     noise: Noise
     mixes: tuple[str, ...]
     seed: int
+    gains: Gains | None = None  # that the policy plans with; None: those of the shipped models
     good_grids: dict[int, Grid] = field(default_factory=dict)  # grids known to be valid, by `id`
 
 
@@ -143,7 +145,7 @@ def one_run(
     clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
     disk.write(run_state.submission)
     ledger = SimulatedLedger(disk)
-    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior))
+    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior), scene.gains)
     end = Deadline(scene.budget, clock)
     run = supervisor(
         scene.settings, list(scene.tasks), run_state, ledger, executor, policy, end, disk.write, SilentObserver(),
