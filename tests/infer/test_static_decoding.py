@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from counted_calls import record_calls
+from forcing import AfterTrigger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_adapters import random_lora
@@ -274,6 +275,18 @@ def test_searches_for_very_improbable_answers_are_left_to_the_other_decoder(monk
     given = ask(HFEngine(base_of(), InferSettings()), requests)
     assert (len(others), len(mine)) == (1, 1)
     same(given, expected(base_of(), requests))
+
+
+def test_requests_with_forced_tokens_are_left_to_the_other_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf, "STATIC_DEVICES", ("cpu",))
+    plain, other = (SampleRequest(str(n), prompt, None, 2, 1.0, 8, seed=n) for n, prompt in enumerate(prompts(2)))
+    requests = [plain, replace(other, forcer=lambda: AfterTrigger(3, (7, 7)))]
+    others, mine = record_calls(monkeypatch, Decoder, "run"), record_calls(monkeypatch, static.StaticDecoder, "run")
+    given = ask(HFEngine(base_of(), InferSettings(grammar=False)), requests)
+    assert (len(others), len(mine)) == (1, 1)
+    same(given, expected(base_of(), requests, grammar=False))
+    ask(HFEngine(base_of(), InferSettings(grammar=False)), requests[1:])
+    assert (len(others), len(mine)) == (2, 1)  # without any other request there is no static batch
 
 
 class Clock:
