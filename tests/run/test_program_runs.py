@@ -101,7 +101,7 @@ def test_a_search_that_cannot_start_costs_nothing(tmp_path: Path, challenges: Pa
 
 
 def test_a_hanging_search_does_not_outlive_the_budget(tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
-    spec = {"set": [*FAST, "programs.seconds=100"], "budget": 12.0}
+    spec = {"set": FAST, "budget": 12.0, "program_grace": 100.0}  # nobody kills the search before the end
     done = run_both(tmp_path, challenges, tiny_base, {"task000": "hang"}, **spec)
     assert done.returncode == 0, done.stderr + done.stdout
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
