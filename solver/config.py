@@ -82,6 +82,7 @@ class TrainSettings(_Settings):
     batch_sequences: int = Field(4, ge=1)  # of one task in an optimizer step
     batch_tokens: int = Field(16384, ge=64)  # tokens in a forward pass at most, padding included; a step may take several passes
     checkpointing: bool = False  # gradient checkpointing: less memory, more time
+    compile: bool | None = None  # whether "lora" compiles the passes of stacks; none: on CUDA, where fits take long enough
     steps: int | None = Field(
         60, ge=0
     )  # optimizer steps of a full pass over a task; policies that go by the clock may plan others
@@ -136,7 +137,9 @@ class SelectSettings(_Settings):
     @classmethod
     def _known_rule(cls, name: str) -> str:
         if name == "verifier":
-            raise ValueError("runs do not load a verifier: choose again afterwards, by solver select --rule verifier --verifier DIR")
+            raise ValueError(
+                "runs do not load a verifier: choose again afterwards, by solver select --rule verifier --verifier DIR"
+            )
         if name not in RULES:
             raise ValueError(f"unknown rule {name!r}; there are: {', '.join(RULES)}")
         return name
@@ -149,7 +152,7 @@ class BudgetSettings(_Settings):
     profile: Path | None = None  # a file of `solver profile` for this machine; none: the profile that ships with the package
     fixed_waves: tuple[int, ...] = ()  # optimizer steps of each pass under "fixed"; empty: one pass of `train.steps`
     reserve: float | None = Field(None, ge=0)  # seconds kept for the last write, kills and report; none: see `budget.reserve`
-    chunk: int | None = Field(None, ge=1)  # tasks in a work item; none: 1, or more if fits and inference take turns on a GPU
+    chunk: int | None = Field(None, ge=1)  # tasks in a work item; none: 1, or more where tasks share steps or turns on a GPU
     floor: float = Field(10.0, ge=0)  # seconds: at least so many for an item of "uniform" and for the first pass of "adaptive"
     heartbeat: float = Field(120.0, gt=0)  # seconds without a sign of life after which a worker counts as lost
     grace: float = Field(15.0, ge=0)  # seconds after its deadline at which the worker of a work item is killed

@@ -27,6 +27,7 @@ class Turns:
 
     handover: float = 0.0  # seconds of switching the device to training and back to inference; 0: it holds both
     sequences: int = 1  # that the engine decodes at once at about the cost of one
+    fits: int = 1  # tasks that one step of the trainer advances at about the cost of one
     adapter_bytes: int = 0
     adapter_room: int = 0  # bytes for adapters of all workers
 
@@ -43,7 +44,7 @@ class WorkerFacts:
     device: str = ""  # the name of a GPU, or "cpu"
     threads: int | None = None
     parameters: int | None = None  # of the base model
-    turns: Turns | None = None  # None: the engine computes with the trainer's weights
+    turns: Turns | None = None  # None: nothing asks for items of several tasks
     memory: str = ""  # how trainer and engine divide the memory of the device, in words
 
     def to_json(self) -> dict[str, str | int | float]:

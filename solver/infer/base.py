@@ -41,4 +41,5 @@ class EngineState:
     """What a process remembers about the engines of its base model after one is replaced by another."""
 
     vllm_given_up: str = ""  # why "auto" does not choose vllm any more; empty: it may
+    static_given_up: str = ""  # why hf does not decode in static batches any more; empty: it may
     vllm: VllmState = field(default_factory=VllmState)

@@ -188,6 +188,10 @@ class SharedPrefixCache:
         ]
         return CachedPrompt(kept, self.prefix_last[slot].copy())
 
+    def prefixes(self) -> list[tuple[Tensor, Tensor]]:
+        """The keys and values of the prompts in all slots, by layer, (slots, heads, tokens, head size) each, not copied."""
+        return [layer.prefix for layer in self._kv]
+
     def add_prompt(self, prompt: CachedPrompt, adapter: int) -> None:
         """Write a prompt that was computed before with this adapter into a new slot."""
         self.begin_prefill(np.array([prompt.tokens]), np.array([adapter]), prompt.last[None])

@@ -19,7 +19,8 @@ from solver.model.positions import from_start, positions_of
 from solver.types import TokenIds
 
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 32768}  # per pass: enough to use the device fully, and short enough to stop in time
-PIECE_ELEMENTS = 1 << 22  # maximum number of attention scores, or of logits, of a pass that reads several tokens per row
+# Maximum number of attention scores, or of logits, of a pass that reads several tokens per row. The value for CUDA is assumed.
+PIECE_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 26}
 BUSY_ROWS = {"cpu": 16, "cuda": 256}  # decoding more rows than this at once saves little time per row
 
 
@@ -41,6 +42,7 @@ class Forward:
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         kind = "cuda" if device.type == "cuda" else "cpu"
         self.prefill_tokens, self.busy_rows = PREFILL_TOKENS[kind], BUSY_ROWS[kind]
+        self._piece_elements = PIECE_ELEMENTS[kind]
         self._pass: Pass = FusedDecodingPass(model).logits if FusedDecodingPass.fits(model) else modules_pass(model)
 
     def prefill(
@@ -106,7 +108,7 @@ class Forward:
         heads = self.model.config.get_text_config().num_attention_heads
         widest = int(np.bincount(cache.slot_of).max(initial=0)) * cache.slots
         each = max(widest * cache.longest_prefix * heads, cache.rows * self.vocabulary, 1)
-        return max(1, PIECE_ELEMENTS // each)
+        return max(1, self._piece_elements // each)
 
     def _use(self, adapters: Index) -> None:
         """Set the adapter that each row of the coming pass uses."""

@@ -6,30 +6,36 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
 from solver.config import InferSettings
-from solver.errors import InputError
+from solver.errors import InputError, ProcessBroken
+from solver.infer.base import EngineState
 from solver.infer.checks import refusal
 from solver.infer.decoding import Decoder, DecodeRequest
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
 from solver.infer.pace import Pace
 from solver.infer.scoring import Scorer
-from solver.infer.token_choice import Chooser, Searcher, TokenSampler
+from solver.infer.token_choice import SMALL_VOCABULARY, Chooser, Searcher, TokenSampler
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
 from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
-from solver.model.memory import is_out_of_memory, out_of_memory_line
+from solver.model.memory import broken, is_out_of_memory, out_of_memory_line
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest
+
+if TYPE_CHECKING:
+    from solver.infer.static.store import BatchStore
 
 log = logging.getLogger(__name__)
 
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
+D = TypeVar("D", SampleRequest, SearchRequest)
 STACKED_DEVICES = ("cuda",)  # here rows of different LoRA adapters share a batch; elsewhere merged weights are faster
+STATIC_DEVICES = ("cuda",)  # here static batches decode; elsewhere their padding costs more than it saves
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +57,21 @@ class HFEngine:
     Memory: keys and values of at most `settings.batch_tokens` positions at once (but one sequence always runs, however long).
     Besides, as many positions of the prompts that were sampled or searched last are kept, so that scoring with the same adapter
     need not read them again. If memory runs out, the engine goes on with half of that. A request that cannot be served gives a
-    "failed" result, not an exception. Raises InputError for a model whose attention is not computed here as transformers does,
-    see `check_model`.
+    "failed" result, not an exception. On STATIC_DEVICES static batches decode (`solver.infer.static`) if they can compute the
+    model. If they fail, `Decoder` takes over, with a warning. Raises InputError for a model whose attention is not computed here
+    as transformers does, see `check_model`.
     """
 
-    def __init__(self, base: Base, settings: InferSettings) -> None:
+    def __init__(self, base: Base, settings: InferSettings, state: EngineState | None = None) -> None:
+        """`state` is what the process remembers across engines."""
         check_model(base)
+        self._state = state or EngineState()
         self._base, self._settings = base, settings
         self._pace = Pace()
         self._forward = Forward(share(base.model), base.device, None, settings.batch_tokens)
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # ids of the adapters used last, and their model
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
+        self._static = self._static_batches() if base.device.type in STATIC_DEVICES else None
 
     def start(self, rank: int) -> None:
         """Nothing to do: adapters of any rank are applied when requests name them."""
@@ -73,7 +83,7 @@ class HFEngine:
         """
 
         def run(group: _Batch[SampleRequest]) -> Iterator[Result]:
-            return self._decode(group, TokenSampler(group.requests, self._machine), deadline)
+            return self._decode(group, lambda left: TokenSampler(left, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 
@@ -84,7 +94,7 @@ class HFEngine:
         """
 
         def run(group: _Batch[SearchRequest]) -> Iterator[Result]:
-            return self._decode(group, Searcher(group.requests, self._machine), deadline)
+            return self._decode(group, lambda left: Searcher(left, self._machine), deadline)
 
         return self._run(requests, run, deadline)
 
@@ -97,18 +107,54 @@ class HFEngine:
 
         return self._run(requests, run, deadline)
 
-    def _decode(
-        self,
-        group: _Batch[SampleRequest] | _Batch[SearchRequest],
-        chooser: Chooser,
-        deadline: Deadline,
-    ) -> Iterator[Result]:
+    def _decode(self, group: _Batch[D], chooser: Callable[[Sequence[D]], Chooser], deadline: Deadline) -> Iterator[Result]:
+        left = {request.id: request for request in group.requests}
+        for result in self._decode_static(group, deadline):
+            del left[result.request]
+            yield result
+        if not left:
+            return
         room = self._base.context
         requests = [
-            DecodeRequest(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in group.requests
+            DecodeRequest(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in left.values()
         ]
-        end, budget = self._base.codec.end, self._settings.batch_tokens
-        return Decoder(group.forward, chooser, self._machine, end, requests, budget, self._pace, deadline).run()
+        end, budget, choose = self._base.codec.end, self._settings.batch_tokens, chooser(list(left.values()))
+        yield from Decoder(group.forward, choose, self._machine, end, requests, budget, self._pace, deadline).run()
+
+    def _static_batches(self) -> BatchStore | None:
+        """Where static batches are made and kept; None if they cannot serve this base."""
+        from solver.infer.static.one_token_pass import unsupported
+        from solver.infer.static.store import BatchStore
+
+        grammar = self._base.codec.grammar if self._settings.grammar else None
+        model, vocabulary = self._forward.model, self._forward.vocabulary
+        if unsupported(model) or (grammar is None and vocabulary > SMALL_VOCABULARY):
+            return None
+        return BatchStore(model, grammar, self._base.codec.end, vocabulary, self._base.device)
+
+    def _decode_static(self, group: _Batch[D], deadline: Deadline) -> Iterator[Result]:
+        """The results of those requests that static batches serve: all, or fewer where they cannot, or if they fail."""
+        if self._static is None or self._state.static_given_up:
+            return
+        from solver.infer.static.decoder import StaticDecoder
+        from solver.infer.static.requests import MAX_COMPLETIONS
+
+        requests = [r for r in group.requests if not isinstance(r, SearchRequest) or r.min_prob * MAX_COMPLETIONS >= 1]
+        numbers, budget = [group.number(request) for request in requests], self._settings.batch_tokens
+        try:
+            yield from StaticDecoder(
+                group.forward, self._static, requests, numbers, self._base.context, budget, self._pace, deadline
+            ).run()
+            return
+        except Exception as error:  # a capture may fail in any way
+            failure = error.with_traceback(None)  # whose frames hold the buffers
+        self._static.clear()
+        if why := broken(self._base.device):
+            raise ProcessBroken(why) from failure
+        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        if not is_out_of_memory(failure):  # which may be otherwise at the next call
+            self._state.static_given_up = reason
+        log.warning("decoding in static batches failed, and the decoder with buffers that grow takes over: %s", reason)
 
     def _run(self, requests: Sequence[R], run: Callable[[_Batch[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
         """Refuse requests that cannot be served, then serve the others, one batch after the other."""

@@ -19,7 +19,7 @@ from solver.model.memory import broken
 log = logging.getLogger(__name__)
 
 ENGINES: dict[str, Callable[[Base, InferSettings, DevicePlan | None, bool, EngineState], Engine]] = {
-    "hf": lambda base, settings, plan, sleeps, state: HFEngine(base.with_weights(), settings),  # noqa: ARG005
+    "hf": lambda base, settings, plan, sleeps, state: HFEngine(base.with_weights(), settings, state),  # noqa: ARG005
     "vllm": lambda base, settings, plan, sleeps, state: VllmEngine(base, settings, plan, sleeps, state.vllm),
 }
 OWN_WEIGHTS = ("vllm",)  # engines that load weights of their own instead of using those of the base

@@ -95,6 +95,7 @@ class Demand:
     itemsize: int  # bytes of a weight that is not quantised
     quantized: bool  # whether the base under the fits is in NF4
     rank: int  # of adapters
+    stack: int  # adapters that one step of the fits trains at most
     batch_tokens: int  # of a micro-batch
     checkpointing: bool  # whether fits recompute layers
     context: int  # tokens of the longest sequence
@@ -155,7 +156,7 @@ def plan_device(
     room = share - CUDA_CONTEXT * (2 if demand.separate_process else 1)
     base = shape.weight_bytes(itemsize, demand.quantized)
     adapter_weights = demand.rank * shape.weights_per_rank
-    loaded = base + adapter_weights * ADAPTER_COPIES  # what fits hold before their first batch
+    loaded = base + demand.stack * adapter_weights * ADAPTER_COPIES  # what fits hold before their first batch
     longest = shape.kv_bytes(demand.context, itemsize)
     wanted = max(shape.kv_bytes(demand.cache_tokens, itemsize), longest)
     step = shape.inference_bytes(demand.step_tokens, demand.sequences, itemsize)

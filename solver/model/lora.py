@@ -3,8 +3,9 @@
 Adapters change every linear layer except the head, whatever the layers are called. PEFT's "all-linear" is the same, except that
 it adds experts that share one tensor, which only PEFT could serve.
 
-A stack of n adapters holds matrices (n, rank, in) and (n, out, rank), and each row of a batch uses those of one adapter. The
-model's own modules are not changed: a stack has a second tree of modules over the same weight tensors.
+A stack of n adapters holds matrices (n, rank, in) and (n, out, rank). Engines say for each row of a batch which adapter it uses.
+Fits let the rows of a task lie together, and apply the adapters of all tasks by batched products, without a copy for each row.
+The model's own modules are not changed: a stack has a second tree of modules over the same weight tensors.
 
 Source: LoRA (Hu et al. 2021), section 4.1; rank-stabilised scaling (Kalajdzievski 2023), section 3.
 """
@@ -37,7 +38,14 @@ class RowSlots:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer plus scaling * B A x, with A (slots, rank, in) and B (slots, out, rank) in fp32."""
+    """A frozen linear layer plus scaling * B A x, with A (slots, rank, in) and B (slots, out, rank) in fp32.
+
+    `task_a` (tasks, rank, in) and `task_b` (tasks, out, rank), in the dtype of the model, are used instead if they are set. Then
+    a batch has the same number of rows for each of these tasks, in their order.
+    """
+
+    task_a: Tensor | None = None
+    task_b: Tensor | None = None
 
     def __init__(self, base: nn.Module, shape: LoraShape, slots: int, rows: RowSlots, device: torch.device) -> None:
         super().__init__()
@@ -50,6 +58,11 @@ class LoraLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(rows, tokens, in) -> (rows, tokens, out), both in the dtype of the model."""
         dropped = functional.dropout(x, self.shape.dropout, self.training) if self.shape.dropout else x
+        if self.task_a is not None and self.task_b is not None:
+            tasks = len(self.task_a)
+            low = torch.bmm(dropped.reshape(tasks, -1, x.shape[-1]), self.task_a.mT)
+            frozen = self.base(x).reshape(tasks, low.shape[1], -1)
+            return torch.baddbmm(frozen, low, self.task_b.mT, alpha=self.shape.scaling).view(*x.shape[:-1], -1)
         if self.rows.index is not None:
             a, b = (matrix.to(x.dtype)[self.rows.index] for matrix in (self.a, self.b))
             return torch.baddbmm(self.base(x), dropped @ a.mT, b.mT, alpha=self.shape.scaling)
@@ -128,6 +141,22 @@ class LoraStack:
         if index is None and self.slots != 1:
             raise ValueError(f"a stack of {self.slots} adapters needs to know which row uses which one")
         self.rows.index = None if index is None else torch.as_tensor(index, dtype=torch.long, device=self.base.device)
+
+    def set_tasks(self, weights: Tensor | None) -> None:
+        """Say which adapters the tasks of the next batches use: (tasks, numbers), all matrices of an adapter in one row.
+
+        The order in a row is that of `parameters`. A batch has the same number of rows for each task, in the order of the tasks.
+        None: adapters are chosen by `set_rows` again.
+        """
+        if weights is None:
+            for layer in self.layers.values():
+                layer.task_a = layer.task_b = None
+            return
+        matrices = self.parameters()
+        parts = weights.split([matrix[0].numel() for matrix in matrices], dim=1)
+        shaped = (part.view(-1, *matrix.shape[1:]) for part, matrix in zip(parts, matrices, strict=True))
+        for layer in self.layers.values():
+            layer.task_a, layer.task_b = next(shaped), next(shaped)
 
     def parameters(self) -> list[nn.Parameter]:
         """The matrices, each (slots, ...), in a fixed order."""

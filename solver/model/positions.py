@@ -78,8 +78,9 @@ def positions_of(config: Any) -> Positions:
 
 def from_start(positions: Positions, ids: Tensor) -> Tensor:
     """Positions (rows, tokens, axes) of whole sequences `ids` (rows, tokens)."""
-    start = torch.tensor(positions.start, device=ids.device)
-    return positions.follow(ids, start.expand(len(ids), -1))
+    # filled on the device: a copy from the host would wait for it
+    start = torch.stack([torch.full_like(ids[:, 0], place, dtype=torch.long) for place in positions.start], -1)
+    return positions.follow(ids, start)
 
 
 def rotation(rotary: Any, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

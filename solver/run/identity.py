@@ -21,6 +21,7 @@ _FREE = {
     "train.stack",
     "train.batch_tokens",
     "train.checkpointing",
+    "train.compile",
     "infer.engine",
     "infer.batch_tokens",
 }

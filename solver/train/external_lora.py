@@ -36,9 +36,6 @@ class ExternalLoraFitTarget(LoraFitTarget):
         """Every A and B."""
         return [side[_NAME].weight for module in self._modules.values() for side in (module.lora_A, module.lora_B)]
 
-    def use(self, rows: Tensor) -> None:
-        """Do nothing: all rows use the only adapter."""
-
 
 class ExternalLoraTrainer:
     """Fits one LoRA adapter after the other, by a loop over a wrapped model."""

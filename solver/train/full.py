@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from solver.config import TrainSettings
 from solver.errors import InputError
@@ -40,9 +40,6 @@ class FullFitTarget:
             return
         for own, base in zip(self.model.parameters(), self._base.model.parameters(), strict=True):
             own.copy_(base)
-
-    def use(self, rows: Tensor) -> None:
-        """Do nothing: there is one set of weights."""
 
     def save(self, slot: int, folder: Path) -> None:  # noqa: ARG002
         """Write a model folder."""

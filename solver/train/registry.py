@@ -14,7 +14,7 @@ from solver.model.load import Base
 from solver.train import unsloth
 from solver.train.base import Trainer, TrainerState
 from solver.train.full import FullTrainer
-from solver.train.lora import LoraTrainer
+from solver.train.lora import LoraTrainer, filling_stack
 from solver.train.peft import PeftTrainer
 from solver.train.subprocess_trainer import StartError
 from solver.train.unsloth import UnslothTrainer
@@ -38,7 +38,7 @@ def choose_trainer(base: Base, settings: TrainSettings, state: TrainerState | No
     """
     if settings.trainer != "auto":
         return settings.trainer, "set by train.trainer"
-    name, why = lora_trainer(base.device, _kind(base), base.codec == grid_codec(), settings.stack or 1)
+    name, why = lora_trainer(base.device, _kind(base), base.codec == grid_codec(), settings.stack or _filling(base))
     if name == "unsloth" and state is not None and state.unsloth_failed:
         name, why = "peft", f"unsloth did not start: {state.unsloth_failed}"
     return name, f"{base.parameters / 1e6:.1f}M weights; {why}"
@@ -50,11 +50,14 @@ def fits_lora(settings: TrainSettings) -> bool:
 
 
 def lora_trainer(device: torch.device, model_type: str, grid: bool = False, stack: int = 1) -> tuple[str, str]:
-    """The trainer that "auto" takes for LoRA on a model of this type, and the reason. `grid`: it has the grid vocabulary."""
+    """The trainer that "auto" takes for LoRA on a model of this type, and the reason.
+
+    `grid`: it has the grid vocabulary. `stack`: how many tasks should share a step.
+    """
     if grid:
         return "lora", "a model of this package's own kind"
     if stack > 1:
-        return "lora", f"up to {stack} tasks share a step (train.stack)"
+        return "lora", f"up to {stack} tasks share a step"
     why_not = unsloth.refusal(device, model_type)
     return ("peft", f"unsloth: {why_not}") if why_not else ("unsloth", f"unsloth {unsloth.version()} is installed")
 
@@ -82,6 +85,11 @@ def make_trainer(
     name, why = choose_trainer(base, settings, state)
     log.warning("trainer: %s: %s", name, why)
     return TRAINERS[name](base.with_weights(), settings, scratch)
+
+
+def _filling(base: Base) -> int:
+    """How many tasks should share a step because one task leaves the device idle. A quantised model is taken for a large one."""
+    return 1 if base.device.type == "cpu" or base.quantized else filling_stack(base.parameters)
 
 
 def _kind(base: Base) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class FlatWeights:
@@ -70,10 +70,10 @@ class AdamW:
         """
         self._steps += 1
         values, grads = self.weights.values, self.weights.grads
-        self._mean.lerp_(grads, 1 - _BETA1)
-        self._square.mul_(_BETA2).addcmul_(grads, grads, value=1 - _BETA2)
-        update = self._square.div(1 - _BETA2**self._steps).sqrt_().add_(_EPSILON).reciprocal_().mul_(self._mean)
-        update.div_(1 - _BETA1**self._steps)
+        self._mean.lerp_(grads, 1 - BETA1)
+        self._square.mul_(BETA2).addcmul_(grads, grads, value=1 - BETA2)
+        update = self._square.div(1 - BETA2**self._steps).sqrt_().add_(EPSILON).reciprocal_().mul_(self._mean)
+        update.div_(1 - BETA1**self._steps)
         if self.weight_decay:
             update.add_(values, alpha=self.weight_decay)
         values.sub_(update.mul_(lr[:, None]))

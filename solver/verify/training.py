@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from solver.config import TrainSettings
 from solver.errors import InputError
@@ -21,8 +21,9 @@ from solver.model.folder import folder_identity
 from solver.model.load import Base
 from solver.model.value_head import Loss, ValueHead, reserved_token, with_mean_row
 from solver.train.full import FullFitTarget
-from solver.train.loop import FitTarget, Loop
+from solver.train.loop import Loop
 from solver.train.lora import LoraFitTarget
+from solver.train.runs import FitTarget
 from solver.types import Deadline, Fit, FitJob, TokenSequence
 from solver.verify.samples import Problem, Sample, SampleSet
 from solver.verify.verifier import Level, VerifierFacts, write_facts
@@ -149,10 +150,6 @@ class VerifierTarget:
         """Initialise the model, and gain and bias as 1 and 0."""
         self._inner.begin(slot, seed, start)
         self._head.reset()
-
-    def use(self, rows: Tensor) -> None:
-        """Pass on which slot each row uses."""
-        self._inner.use(rows)
 
     def save(self, slot: int, folder: Path) -> None:
         """Write the folder of a verifier."""

@@ -25,6 +25,7 @@ from solver.model.device import CUDA_CONTEXT, Demand, DevicePlan, ModelShape, pl
 from solver.model.load import Base, load_base
 from solver.model.offloaded_weights import Movable, OffloadedWeights, Rests
 from solver.train.base import Trainer
+from solver.train.lora import LoraTrainer, max_stack
 from solver.train.registry import SUBPROCESS, choose_trainer, fits_lora
 from solver.worker.context import WorkerContext
 from solver.worker.device_turns import DeviceTurns
@@ -122,13 +123,19 @@ class WorkerDevicePlan:
         self._device_turns = DeviceTurns(self._fits, engine)
         return self._device_turns
 
-    def turns(self, engine: Engine, scratch: Path) -> Turns | None:
-        """What the choice of the chunk size depends on; None for an engine that shares the trainer's weights."""
-        if not isinstance(engine, VllmEngine):
+    def turns(self, trainer: Trainer, engine: Engine, scratch: Path) -> Turns | None:
+        """What the choice of the chunk size depends on; None if neither trainer nor engine gains by several tasks."""
+        fits = trainer.max_stack if isinstance(trainer, LoraTrainer) else 1
+        handover, sequences = 0.0, 1
+        if isinstance(engine, VllmEngine):
+            handover = max(0.0, engine.handover_seconds) if self.alternates else 0.0
+            sequences = limits(self.base, self.rank)[1] if self.base.device.type == "cuda" else 1
+        elif fits == 1:
             return None
         return Turns(
-            handover=max(0.0, engine.handover_seconds) if self.alternates else 0.0,
-            sequences=limits(self.base, self.rank)[1] if self.base.device.type == "cuda" else 1,
+            handover=handover,
+            sequences=sequences,
+            fits=fits,
             adapter_bytes=adapter_bytes(self.base, self.rank) // self.base.dtype.itemsize * SAVED,
             adapter_room=shutil.disk_usage(scratch).free,
         )
@@ -138,11 +145,14 @@ def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:
     """What training, and an engine with weights of its own, ask of a device."""
     train = settings.train
     step_tokens, sequences, slots = limits(base, train.rank)
+    shape = ModelShape.of(base.model.config.get_text_config())
+    adapter = train.rank * shape.weights_per_rank
     return Demand(
-        shape=ModelShape.of(base.model.config.get_text_config()),
+        shape=shape,
         itemsize=base.dtype.itemsize,
         quantized=base.quantized,
         rank=train.rank,
+        stack=1 if apart else max_stack(train, base.device, adapter, base.parameters),
         batch_tokens=min(train.batch_tokens, train.batch_sequences * base.context),
         checkpointing=train.checkpointing,
         context=base.context,

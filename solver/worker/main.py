@@ -109,7 +109,7 @@ def load(config: WorkerConfig, send: Callable[[Message], None] = _discard) -> Ba
             engine = make_engine(base, smaller.infer, rank, device_plan.plan, device_plan.sleeps, lora, context.engines)
         device_turns = device_plan.device_turns(engine)
         if not halvings:
-            turns = device_plan.turns(engine, config.scratch)
+            turns = device_plan.turns(trainer, engine, config.scratch)
 
         def another(lost: EngineLost) -> tuple[Engine, DeviceTurns | None]:
             send(VllmLost(str(lost)))  # at once: the next line may find that this process is of no more use

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.budget.chunk import ALONE, HANDOVER_SHARE, MAX_CHUNK, TIME_SHARE, Chunks, choose_chunk
+from solver.budget.chunk import ALONE, HANDOVER_SHARE, MAX_CHUNK, TIME_SHARE, Chunk, Chunks, choose_chunk
 from solver.messages import Turns
 
 DAY = 86400.0
@@ -103,3 +103,35 @@ def test_the_setting_overrules() -> None:
     chunks.observe(1.0, 1)
     assert chunks.choose(1.0, 1, 9).size == 3
     assert not chunks.in_question
+
+
+def test_a_trainer_that_advances_many_tasks_by_one_step_gets_them() -> None:
+    shared = Turns(fits=45)
+    chunk = choose_chunk(shared, 5.0, 8, DAY, 400, 1)
+    assert chunk == Chunk(45, "one step of the trainer advances 45 tasks")
+    assert choose_chunk(Turns(fits=4, sequences=256), 5.0, 8, DAY, 400, 1).size == 32  # the engine wants more
+    assert choose_chunk(Turns(fits=4), 5.0, 8, DAY, 2, 1).size == 1  # of two tasks, one for each of two items
+
+
+def test_items_grow_while_tasks_share_steps_though_one_alone_took_long() -> None:
+    """On a GPU an item of many tasks takes about as long as one task: here 3 seconds, and 0.02 more for each task."""
+    chunks, left, sizes = Chunks(None, 8), 100.0, []
+    chunks.meet(Turns(fits=45))
+    while left > 0:
+        size = chunks.choose(left, 400, 1).size
+        sizes.append(size)
+        seconds = 3.0 + 0.02 * size
+        left -= seconds
+        chunks.observe(seconds / size, size)
+    assert sizes[0] == 1
+    assert sizes[:8] == sorted(sizes[:8])
+    assert max(sizes) == 45
+    assert sum(sizes) > 400
+
+
+def test_items_do_not_grow_into_time_that_is_not_there() -> None:
+    chunks = Chunks(None, 8)
+    chunks.meet(Turns(fits=45))
+    chunks.observe(10.0, 4)
+    assert chunks.choose(200.0, 400, 1).size == 8  # 80 of 200 s at the old price
+    assert chunks.choose(150.0, 400, 1).size == 1

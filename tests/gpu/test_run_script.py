@@ -43,7 +43,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def parts(commands: Sequence[str]) -> list[str]:
-    words = ("solver doctor", "-m pytest", "bench_fit.py", "bench_vllm.py", "solver run", "pip install")
+    words = ("solver doctor", "-m pytest", "bench_fit.py", "bench_decode.py", "bench_vllm.py", "solver run", "pip install")
     return [word for command in commands for word in words if word in command]
 
 
@@ -54,6 +54,7 @@ def test_every_part_in_its_order_and_the_code_of_the_tests(run: Run) -> None:
         "solver doctor",
         "-m pytest",
         *["bench_fit.py"] * 2,
+        *["bench_decode.py"] * 2,
         *["bench_vllm.py"] * 2,
         *["solver run"] * 2,
     ]
@@ -118,11 +119,11 @@ def test_the_calls_in_its_comment_end_within_ten_minutes(run: Run) -> None:
         given = {name: value.strip('"') for name, value in re.findall(r'(\w+)=("[^"]*"|\S+)', call)}
         limit, budget = seconds(given["LIMIT"]), seconds(given.get("BUDGET", "0s"))
         _, commands, _ = run(**{name: given[name] for name in ("PARTS", "MODELS") if name in given})
-        cost = dict.fromkeys(("-m pytest", "bench_fit.py", "bench_vllm.py"), limit + 20) | {
+        cost = dict.fromkeys(("-m pytest", "bench_fit.py", "bench_decode.py", "bench_vllm.py"), limit + 20) | {
             "solver doctor": 70,
             "solver run": budget,
         }
         # a minute is left for installing wheels and writing the model
         assert sum(cost[part] for part in parts(commands)) <= ALLOWED - 60, call
         asked += given["PARTS"].split()
-    assert sorted(asked) == ["doctor", "engines", "fit", "runs", "tests"]
+    assert sorted(asked) == ["decode", "doctor", "engines", "fit", "runs", "tests"]

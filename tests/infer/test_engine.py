@@ -21,7 +21,7 @@ from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.cache import MAX_PRODUCTS, SharedPrefixCache
 from solver.infer.decoding import Decoder
-from solver.infer.forward import Forward
+from solver.infer.forward import PIECE_ELEMENTS, Forward
 from solver.infer.fused_decoding import FusedDecodingPass
 from solver.infer.hf import HFEngine
 from solver.infer.registry import make_engine
@@ -259,7 +259,7 @@ def test_score_equals_teacher_forcing(base: Base, budget: int, either_path: str)
 
 
 def test_score_reads_long_completions_in_pieces(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solver.infer.forward.PIECE_ELEMENTS", 1 << 11)
+    monkeypatch.setitem(PIECE_ELEMENTS, "cpu", 1 << 11)
     reads = record_calls(monkeypatch, Forward, "extend")
     test_score_equals_teacher_forcing(base, 32768, "fused")
     widths = [ids.shape[1] for _, _, _, ids in reads]

@@ -26,6 +26,7 @@ def demand(shape: ModelShape, quantized: bool = False, context: int = 8192) -> D
         itemsize=2,
         quantized=quantized,
         rank=32,
+        stack=1,
         batch_tokens=8192,
         checkpointing=True,
         context=context,

@@ -126,11 +126,12 @@ def test_stacked_equals_alone(base: Base, tmp_path: Path) -> None:
 
 def test_stacks_hold_as_many_tasks_as_the_setting_or_the_device_says(base: Base, tmp_path: Path) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert max_stack(SETTINGS, cpu, 1000) == 1
-    assert max_stack(SETTINGS, cuda, 1000) == 64
-    assert max_stack(SETTINGS, cuda, 2**23) == 2**31 // (2**23 * 24) == 10  # Qwen3-0.6B at rank 13 or so
-    assert max_stack(SETTINGS, cuda, 2**30) == 1
-    assert max_stack(SETTINGS.model_copy(update={"stack": 3}), cpu, 2**30) == 3
+    assert max_stack(SETTINGS, cpu, 1000, 1000) == 1
+    assert max_stack(SETTINGS, cuda, 1000, 1000) == 64
+    assert max_stack(SETTINGS, cuda, 2**23, 2**20) == 2**31 // (2**23 * 24) == 10  # by the memory of the adapters
+    assert max_stack(SETTINGS, cuda, 1000, 10**8) == 3  # by the work of a task
+    assert max_stack(SETTINGS, cuda, 1000, 10**9) == max_stack(SETTINGS, cuda, 2**30, 1000) == 1
+    assert max_stack(SETTINGS.model_copy(update={"stack": 3}), cpu, 2**30, 2**30) == 3
     trainer = LoraTrainer(base, SETTINGS.model_copy(update={"stack": 2}), tmp_path)
     fits = trainer.fit([FitJob(name, sequences(1), 2) for name in "abc"], NEVER)
     slots = []
@@ -400,3 +401,18 @@ def test_auto_takes_lora_for_the_package_s_own_models_and_says_why(base: Base) -
     assert name == "lora"
     assert "own kind" in why
     assert choose_trainer(base, SETTINGS.model_copy(update={"trainer": "lora"})) == ("lora", "set by train.trainer")
+
+
+def test_auto_fits_many_tasks_at_once_on_a_gpu_while_one_does_not_fill_it(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    import solver.train.lora as lora
+
+    other = replace(base, codec=object(), device=torch.device("cuda"))  # type: ignore[arg-type]
+    monkeypatch.setattr(lora, "FILLING_WEIGHTS", 3 * base.parameters)
+    name, why = choose_trainer(other, SETTINGS)
+    assert name == "lora"
+    assert "up to 3 tasks share a step" in why
+    assert choose_trainer(replace(other, quantized=True), SETTINGS)[0] != "lora"
+    assert choose_trainer(replace(other, device=torch.device("cpu")), SETTINGS)[0] == "peft"
+    assert choose_trainer(other, SETTINGS.model_copy(update={"stack": 1}))[0] != "lora"
+    monkeypatch.setattr(lora, "FILLING_WEIGHTS", base.parameters)
+    assert choose_trainer(other, SETTINGS)[0] != "lora"

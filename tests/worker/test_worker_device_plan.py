@@ -72,7 +72,11 @@ def test_an_engine_on_the_worker_s_own_base_leaves_nothing_to_share(base: Base, 
     trainer, engine = LoraTrainer(base, settings.train, tmp_path), HFEngine(base, settings.infer)
     worker_plan.rest(trainer)
     assert worker_plan.device_turns(engine) is None
-    assert worker_plan.turns(engine, tmp_path) is None
+    assert worker_plan.turns(trainer, engine, tmp_path) is None
+    together = LoraTrainer(base, settings.train.model_copy(update={"stack": 5}), tmp_path)
+    turns = worker_plan.turns(together, engine, tmp_path)
+    assert turns is not None
+    assert (turns.handover, turns.sequences, turns.fits) == (0.0, 1, 5)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +131,14 @@ def test_what_is_told_is_what_the_choice_of_chunks_reads(base: Base, tmp_path: P
     worker_plan = WorkerDevicePlan.of(base, chosen(*VLLM, "workers.alternate=true"))
     engine = VllmEngine(base, chosen(*VLLM).infer)
     monkeypatch.setattr(VllmEngine, "handover_seconds", 12.5)
-    worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
+    trainer = LoraTrainer(base, chosen(*VLLM).train, tmp_path)
+    worker_plan.rest(trainer)
     device_turns = worker_plan.device_turns(engine)
     assert device_turns is not None
-    turns = worker_plan.turns(engine, tmp_path)
+    turns = worker_plan.turns(trainer, engine, tmp_path)
     assert turns is not None
     widths = 2 * (4 * (32 + 32) + 3 * (32 + 64))  # of two layers
-    assert (turns.handover, turns.sequences, turns.adapter_bytes) == (12.5, 1, 8 * widths * 4)
+    assert (turns.handover, turns.sequences, turns.fits, turns.adapter_bytes) == (12.5, 1, 1, 8 * widths * 4)
     assert turns.adapter_room > 0
     assert worker_plan.device_turns(HFEngine(base, chosen().infer)) is None  # it took the place of one that did not start
     assert not worker_plan.alternates
@@ -203,7 +208,8 @@ def test_no_start_is_thrown_away(
     monkeypatch.setattr(engine_module, "unservable", lambda base: "")
     monkeypatch.setattr(VllmEngine, "_warm_up", lambda _: None)
     worker_plan = WorkerDevicePlan(base, 8, alternates=True, sleeps=True)
-    worker_plan.rest(LoraTrainer(base, chosen(*VLLM).train, tmp_path))
+    trainer = LoraTrainer(base, chosen(*VLLM).train, tmp_path)
+    worker_plan.rest(trainer)
     engine = VllmEngine(
         base, chosen(*VLLM).infer, sleeps=worker_plan.sleeps, state=VllmState(handover_costs=HandoverCosts(lambda: 0.0))
     )
