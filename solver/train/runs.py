@@ -88,8 +88,8 @@ def fit_together(
 ) -> list[Fit]:
     """Fit at most `target.slots` jobs by `advance`, which takes optimizer steps until every run has a reason to stop.
 
-    `valued` says that `advance` has a loss for value targets. A bad job fails alone. Whatever `advance` raises fails the runs that
-    have not stopped. Adapters are written to folders in `scratch`. The global random generators are left as they were.
+    `valued` says that `advance` has a loss for value targets. A bad job fails alone. Whatever `advance` raises fails the runs
+    that have not stopped. Adapters are written to folders in `scratch`. The global random generators are left as they were.
     """
     started = deadline.clock()
     refused: dict[str, str] = {}
