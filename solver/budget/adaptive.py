@@ -58,11 +58,11 @@ class AdaptivePolicy:
         self._pass_options = PassOptions(self.costs, gains, full, self._steps, self._views, samples)
 
     def pending(self, task: TaskState) -> bool:
-        """Whether it has no answer yet, its candidates disagree, or they agree without a fit that confirms them.
+        """Whether it has no answer yet, its candidates disagree, or they agree without a fit or a program that confirms them.
 
         A task that failed or was set aside is never pending.
         """
-        if task.set_aside or task.status == "failed":
+        if task.set_aside or task.status == "failed" or (task.waves > 0 and task.confirmed):
             return False
         full = self._full
         agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted)

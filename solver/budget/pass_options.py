@@ -53,7 +53,7 @@ class PassOptions:
             self._resize(len(table.tasks))
         for row in changed:
             task = table.tasks[row]
-            basis = task.waves, task.steps, task.agreement, task.views
+            basis = task.waves, task.steps, task.agreement, task.views, task.by_programs
             if self._basis[row] != basis:
                 self._basis[row], self._version[row], self._gained[row] = basis, -1, False
 
@@ -102,19 +102,20 @@ class PassOptions:
 
     def _gain(self, row: int, task: TaskState) -> None:
         self._gained[row] = True
+        open_ = 1 - task.by_programs  # where a program's answer is right, a pass adds nothing
         if task.waves:
             full, unfitted = self._full, self._gains.unfitted
             agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, unfitted)
             last = Last(agreed, task.steps, task.waves)
             parts = [self._gains.again(task.shape, last, self._steps, self._views, count) for count in self._samples]
-            self.gain[row] = np.where(self._again, np.concatenate(parts), 0.0)
+            self.gain[row] = np.where(self._again, open_ * np.concatenate(parts), 0.0)
             return
         chance = np.concatenate([self._gains.chance(task.shape, self._steps, self._views, count) for count in self._samples])
         steps = np.tile(self._steps, len(self._samples))[:, None] + LATER_SHARES * self._full.steps
         after = self._gains.chance(task.shape, steps, np.full_like(steps, float(self._full.views)), 1)
         hope = self._gains.hope(Last(0.0, 0.0))
         more = np.where(LATER_SHARES > 0, hope * np.maximum(after - chance[:, None], 0.0), 0.0)
-        self.gain[row], self._value[row] = chance, chance[:, None] + more
+        self.gain[row], self._value[row] = open_ * chance, open_ * (chance[:, None] + more)
         self._doubtful[row] = 1 - np.where(self._settling, self._gains.certain(chance), 0.0)
 
     def _seconds(self, rows: Rows, table: TaskTable) -> Numbers:
