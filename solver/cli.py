@@ -290,6 +290,34 @@ def fit_gains(
     typer.echo(fit_gains_of(runs, solutions, out, lambda line: typer.echo(line, err=True)))
 
 
+@app.command("fit-ensemble")
+def fit_ensemble(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs of the network, of programs, or of both.")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Write the ensemble to this file, in the format of solver/arc/ensemble.json.")],
+    solutions: Annotated[
+        str | None,
+        typer.Option(
+            help="The known answers: a file, or a named set.  [default: the --solutions of the runs, or those of their task set]"
+        ),
+    ] = None,
+) -> None:
+    """Estimate from finished runs how likely answers of programs and of the network are right.
+
+    Where programs give answers, both attempts are chosen by these estimates. The command needs runs over tasks that the model was
+    not trained on and whose answers are known. Programs and the network may come from different runs over the same tasks.
+
+    \b
+    Example:
+      solver fit-ensemble runs/record runs/programs --out solver/arc/ensemble.json
+    """
+    from solver.commands.fit_ensemble import fit_ensemble as fit_ensemble_of
+
+    typer.echo(fit_ensemble_of(runs, solutions, out, lambda line: typer.echo(line, err=True)))
+
+
 @app.command()
 def rehearse(
     *,

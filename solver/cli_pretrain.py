@@ -151,6 +151,7 @@ def evaluate(
     \b
     Without --on: greedy answers to queries of held-out families, without fitting.
     With --on: pass@1 and pass@2 of `solver run` at every budget.
+    The network is measured alone, unless `--set programs.enabled=true` adds program search.
     All shares have 95 % intervals.
 
     \b

@@ -65,7 +65,7 @@ class DataSettings(_Settings):
 class TrainSettings(_Settings):
     """How adapters are fitted."""
 
-    trainer: Literal["auto", "lora", "peft", "full", "unsloth"] = "auto"
+    trainer: Literal["auto", "lora", "peft", "full", "unsloth", "none"] = "auto"  # none: a run of program search alone
     stack: int | None = Field(None, ge=1)  # tasks that one step of "lora" trains at most; none: 1 on a CPU, else by memory
     # One adapter, fitted on all tasks before any is answered; no task gets a fit of its own. For comparisons, and for reproducing
     # results of one adapter for all tasks.
@@ -169,6 +169,14 @@ class WorkerSettings(_Settings):
     fit_share: float | None = Field(None, gt=0, lt=1)  # of a worker's memory, for fits; none: what model and batches need
 
 
+class ProgramSettings(_Settings):
+    """Program search, a second origin of candidates beside the network: see `budget.program_share`."""
+
+    enabled: bool = True
+    seconds: float | None = Field(None, gt=0)  # of a process, for a task at most; none: more where cores are idle
+    processes: int | None = Field(None, ge=1)  # none: by the cores that the workers leave
+
+
 class Settings(_Settings):
     """All settings of a run."""
 
@@ -181,12 +189,24 @@ class Settings(_Settings):
     select: SelectSettings = SelectSettings()
     budget: BudgetSettings = BudgetSettings()
     workers: WorkerSettings = WorkerSettings()
+    programs: ProgramSettings = ProgramSettings()
 
     @model_validator(mode="after")
     def _serves_what_is_fitted(self) -> Self:
         if self.infer.engine == "vllm" and self.train.trainer == "full":
             raise ValueError("infer.engine = vllm serves LoRA adapters only, and train.trainer = full makes no LoRA adapters")
         return self
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> Self:
+        if not self.network and not self.programs.enabled:
+            raise ValueError("train.trainer = none leaves program search alone, and programs.enabled = false leaves nothing")
+        return self
+
+    @property
+    def network(self) -> bool:
+        """Whether a run has workers with a model."""
+        return self.train.trainer != "none"
 
 
 def _nullable(tree: type[_Settings], prefix: str = "") -> Iterator[str]:

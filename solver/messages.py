@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from solver.config import Settings
-from solver.types import Fit, TaskOutcome
+from solver.types import Fit, ProgramOutcome, ProgramReady, TaskOutcome
 
 
 @dataclass(frozen=True)
@@ -132,4 +132,7 @@ class Warned:
     detail: str
 
 
-Message = Ready | Changed | VllmLost | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned
+OfPrograms = ProgramReady | ProgramOutcome  # the messages of processes that search for programs
+Message = (
+    Ready | Changed | VllmLost | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned | OfPrograms
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -175,15 +176,31 @@ class Result:
     new_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class Program:
+    """A program that gives a grid as the answer to a query, and what is known of how far it can be believed."""
+
+    text: str  # the program, for people
+    cost: float  # larger for longer programs
+    exact: bool  # whether it reproduces every demonstration of its task
+    agreement: float  # 0 to 1: share of the searched copies of the task (turned, recoloured) whose programs gave the same grid
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A predicted grid for a query, with the view undone that it was predicted under."""
+    """A predicted grid for a query: by the network, with the view undone that it was predicted under, or by a program."""
 
     grid: Grid
-    view: str  # View.key
-    logprob: float  # of the completion under that view, in nats, at temperature 1
-    origin: Literal["greedy", "sample", "search"]
-    adapter: str = ""  # the adapter's id; empty: the base model
+    view: str  # View.key; empty for a program
+    logprob: float  # of the completion under that view, in nats, at temperature 1; -inf for a program
+    origin: Literal["greedy", "sample", "search", "program"]
+    adapter: str = ""  # the adapter's id; empty: the base model, or a program
+    program: Program | None = None  # of origin "program"
+
+    @staticmethod
+    def of_program(grid: Grid, program: Program) -> Candidate:
+        """The candidate that a program gives."""
+        return Candidate(grid, "", -math.inf, "program", program=program)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,3 +280,39 @@ class TaskOutcome:
     tokens: dict[str, int] = field(default_factory=dict)  # by kind: "trained", "prompt", "new", "scored"
     events: tuple[tuple[str, str], ...] = ()  # (kind, detail) for the ledger
     final: bool = True  # False: another outcome for the same task and wave follows, with scores
+
+
+@dataclass(frozen=True)
+class ProgramConfig:
+    """The first message to a process that searches for programs."""
+
+    memory: int  # bytes of address space that it may use
+
+
+@dataclass(frozen=True)
+class ProgramReady:
+    """Such a process waits for work."""
+
+    seconds: float  # of its start
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramWork:
+    """What the supervisor gives to a process that searches for programs: one task, and how long to search."""
+
+    id: str
+    task: Task  # without answers
+    seconds: float  # from the moment at which the process begins with it
+    deadline_at: float  # monotonic seconds, when it has to be over in any case
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramOutcome:
+    """The result of the program search for one task."""
+
+    task_id: str
+    status: Status  # "cut": its time was up, "failed": it ended with `error`
+    answers: tuple[tuple[Candidate, ...], ...]  # for each query, best first
+    seconds: float
+    most: float = 0.0  # seconds that it was allowed
+    error: str = ""

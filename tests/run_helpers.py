@@ -15,7 +15,7 @@ from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.submission import defects, load_submission
 from solver.arc.task import Pair, Task
 from solver.run.ledger import Ledger
-from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, Status, TaskOutcome
+from solver.types import AdapterRef, Candidate, Fit, Program, ProgramOutcome, QueryOutcome, Score, Status, TaskOutcome
 
 HERE = Path(__file__).parent
 FAULTY_WORKER = HERE / "faulty_worker.py"
@@ -27,6 +27,7 @@ FAST = [
     "budget.floor=0.5",
     'infer.views.transforms=["identity","rot90"]',
     "data.max_sequences=4",
+    "programs.enabled=false",
 ]
 
 
@@ -81,6 +82,13 @@ def outcome(
         {"trained": 700, "new": 30},
         (("note", "something"),),
     )
+
+
+def program_outcome(id_: str, *grids: np.ndarray, text: str = "turn > mirror", exact: bool = True) -> ProgramOutcome:
+    """A program search for a task of one test input: the first program is exact or not, the others are not."""
+    programs = [Program(f"{text} {place}", 3.0 + place, exact and not place, 0.75) for place in range(len(grids))]
+    answers = tuple(Candidate.of_program(grid, program) for grid, program in zip(grids, programs, strict=True))
+    return ProgramOutcome(id_, "complete", (answers,), 1.5, 5.0)
 
 
 def write_challenges(path: Path, tasks: TaskSet) -> Path:

@@ -7,13 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+from solver.budget.program_share import ProgramTime
 from solver.config import load_settings
 from solver.errors import InputError
 from solver.messages import WorkerConfig
+from solver.run import program_search
 from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.pipeline import run
+from solver.run.program_search import ProgramResources
 from solver.run.types import RunOptions
+from solver.types import ProgramConfig
 
 HERE = Path(__file__).parent
 
@@ -56,8 +60,18 @@ def main() -> int:
         command = [sys.executable, str(HERE / "faulty_worker.py"), faults]
         return LocalExecutor(config, options.out / "worker.log", command=command)
 
+    def programs(options: RunOptions) -> ProgramResources | None:
+        """One process around a search that may misbehave, if the specification has faults for it."""
+        if "programs" not in spec:
+            return None
+        config = ProgramConfig(4_000_000_000)
+        command = [sys.executable, str(HERE / "faulty_programs.py"), json.dumps(spec["programs"])]
+        processes = LocalExecutor(config, options.out / "programs.log", command=command)
+        return ProgramResources(processes, ProgramTime(options.settings.programs.seconds, 1, beside=True))
+
+    program_search.GRACE = spec.get("program_grace", program_search.GRACE)
     try:
-        summary = run(options, Printer(spec.get("hang", "")), executor)
+        summary = run(options, Printer(spec.get("hang", "")), executor, programs)
     except InputError as error:
         print(f"solver: {error}", file=sys.stderr)
         return 2

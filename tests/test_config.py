@@ -62,7 +62,7 @@ def value_of(settings: Settings, name: str) -> object:
 
 LEAVES = dict(leaves(Settings))
 NULLABLE = sorted(name for name, kind in LEAVES.items() if type(None) in get_args(kind))
-TEXTS = {"model.quantization", "model.device"}  # settings that take the word "none" as a text
+TEXTS = {"model.quantization", "model.device", "train.trainer"}  # settings that take the word "none" as a text
 
 
 @pytest.mark.parametrize("name", NULLABLE)
@@ -80,6 +80,12 @@ def test_none_is_refused_by_every_setting_that_does_not_allow_it(name: str) -> N
         assert value_of(load_settings(overrides=[f"{name}=none"]), name) == "none"
     else:
         assert refusal(f"{name}=none").startswith(f"setting {name}: ")
+
+
+def test_a_run_needs_a_network_or_programs() -> None:
+    assert not load_settings(recipe="programs").network
+    assert load_settings(overrides=["programs.enabled=false"]).network
+    assert "leaves nothing" in refusal("programs.enabled=false", recipe="programs")
 
 
 def test_the_settings_that_allow_none_include_the_learning_rate_and_not_the_rank() -> None:

@@ -22,7 +22,7 @@ LEVELS = (
     ("run", "worker", "pretrain"),
     ("verify",),
     ("report",),
-    ("train", "infer", "budget"),
+    ("train", "infer", "budget", "programs"),
     ("model",),
     ("codec",),
     ("prompt_format",),

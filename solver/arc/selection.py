@@ -7,6 +7,9 @@ Votes are pooled over waves, so pass every candidate of all waves. Likelihoods a
 a view: pass the `newest_scores` of each run. Grids without such a score rank by votes, behind all that have one.
 
 A rule reads a `Tally`, in which the candidates are already counted, so a pass that adds a few candidates costs little to rank.
+
+Rules rank the grids of the network alone. Where programs give answers, too, `choose` takes the two attempts from both by the
+chances of `arc.ensemble`.
 """
 
 from __future__ import annotations
@@ -14,11 +17,13 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TypeVar
 
 import numpy as np
 
+from solver.arc.ensemble import SURE, shipped_ensemble
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.tally import GridVotes, ScoreTable, Tally, rank
 from solver.types import Candidate, Score
@@ -110,9 +115,31 @@ RULES: dict[str, Rule] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The best two grids of a query; fewer only if there are fewer distinct ones."""
+
+    grids: tuple[Grid, ...]
+    by_programs: float = 0.0  # the chance that one of these grids is right and a program gives it
+    confirmed: bool = False  # whether both engines put the same grid first, and it is right with a chance of `SURE`
+
+
+def choose(rule: str, tally: Tally, scores: Iterable[Score]) -> Choice:
+    """The best two grids: under the rule of that name, or with those of programs by their chances. Raises KeyError."""
+    ranked = tuple(islice(RULES[rule](tally, scores), 2))
+    if not tally.programs:
+        return Choice(ranked)
+    best = shipped_ensemble().chances(ranked, tally)[:2]
+    return Choice(
+        grids=tuple(one.grid for one in best),
+        by_programs=math.fsum(one.chance for one in best if one.program is not None),
+        confirmed=best[0].first and best[0].program is not None and best[0].program.exact and best[0].chance >= SURE,
+    )
+
+
 def select(rule: str, tally: Tally, scores: Iterable[Score]) -> tuple[Grid, ...]:
-    """The best two grids under the rule of that name; fewer only if there are fewer distinct ones. Raises KeyError."""
-    return tuple(islice(RULES[rule](tally, scores), 2))
+    """The grids of `choose`."""
+    return choose(rule, tally, scores).grids
 
 
 def newest_scores(scores: Iterable[Score]) -> list[Score]:
@@ -125,14 +152,15 @@ def newest_scores(scores: Iterable[Score]) -> list[Score]:
 
 
 def agreement(candidates: Sequence[Candidate], views: int = 0) -> float:
-    """The weighted share of the top grid over the views, from 0 to 1; 0 without candidates.
+    """The weighted share of the top grid over the views, from 0 to 1; 0 without candidates of the network.
 
     Each (adapter, view) has one vote and splits it over its candidates: evenly over samples, by probability over search
     results. `views`, if larger, is how many views were asked; those that found nothing count as disagreeing.
     """
     by_view: dict[tuple[str, str, str], list[Candidate]] = defaultdict(list)
     for candidate in candidates:
-        by_view[candidate.adapter, candidate.view, candidate.origin].append(candidate)
+        if candidate.program is None:  # a program is no view
+            by_view[candidate.adapter, candidate.view, candidate.origin].append(candidate)
     share: dict[bytes, float] = defaultdict(float)
     for (_, _, origin), members in by_view.items():
         best = max(member.logprob for member in members)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from solver.arc.grid import Grid, grid_key
-from solver.types import Candidate, Score
+from solver.types import Candidate, Program, Score
 
 Rank = tuple[int, float, bytes]  # (-votes, -best log-probability, grid key): sorts grids best first under the flat vote
 
@@ -55,10 +55,11 @@ class GridVotes:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """The candidates of one query, by grid."""
+    """The candidates of one query, by grid: votes of the network, and beside them programs, which have no votes."""
 
     grids: Mapping[bytes, GridVotes] = field(default_factory=dict)  # by grid key, in the order in which they were first found
-    ranks: tuple[Rank, ...] = ()  # of every grid, sorted
+    ranks: tuple[Rank, ...] = ()  # of every grid of the network, sorted
+    programs: Mapping[bytes, Program] = field(default_factory=dict)  # by the key of the grid that they give
 
     @staticmethod
     def of(candidates: Iterable[Candidate]) -> Tally:
@@ -66,11 +67,16 @@ class Tally:
         return Tally().plus(candidates)
 
     def plus(self, candidates: Iterable[Candidate]) -> Tally:
-        """With more candidates."""
+        """With more candidates. Of several programs that give the same grid the best counts, by `program_rank`."""
         new: dict[bytes, list[Candidate]] = {}
+        programs = dict(self.programs)
         for candidate in candidates:
-            new.setdefault(grid_key(candidate.grid), []).append(candidate)
-        if not new:
+            key = grid_key(candidate.grid)
+            if candidate.program is None:
+                new.setdefault(key, []).append(candidate)
+            else:
+                programs[key] = min(programs.get(key, candidate.program), candidate.program, key=program_rank)
+        if not new and programs == self.programs:
             return self
         grids, ranks = dict(self.grids), list(self.ranks)
         for key, group in new.items():
@@ -79,12 +85,17 @@ class Tally:
                 del ranks[bisect_left(ranks, rank(key, before.votes))]
             grids[key] = (before or GridVotes(group[0].grid)).plus(group)
             insort(ranks, rank(key, grids[key].votes))
-        return Tally(grids, tuple(ranks))
+        return Tally(grids, tuple(ranks), programs)
 
 
 def rank(key: bytes, votes: Votes) -> Rank:
     """Where a grid stands under the flat vote: most votes first, then the highest log-probability, then by its cells."""
     return -votes.number, -votes.best, key
+
+
+def program_rank(program: Program) -> tuple[bool, float, float, str]:
+    """Sorts programs best first: exact ones, then those that more copies of the task agree with, then cheap ones."""
+    return not program.exact, -program.agreement, program.cost, program.text
 
 
 @dataclass(frozen=True, eq=False)

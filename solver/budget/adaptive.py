@@ -7,8 +7,11 @@ This is Everett's method (1963, Generalized Lagrange Multiplier Method). Where g
 marginal gain per second ends; where they are not, it skips options that would not pay. A table of each task's choice at every
 price makes planning a sum over tasks.
 
-No task gets more than its shortest pass before there is time for the shortest pass of every task. If the time does not suffice
-for that, the tasks with the largest gain per second come first.
+A pass that is not worth its price is left out, also the first one of a task: with little time for many tasks, some get fits and
+others nothing if that solves more.
+
+Predictions are only a guess before anything is measured, whatever profile they come from. So the first item measures: it is a
+pass over the shortest task, with a fit.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ STEP_SHARES = (0.0, 0.05, 0.1, 0.17, 0.25, 0.37, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 
 VIEW_SHARES = (0.125, 0.25, 0.5, 1.0)
 SAMPLE_SHARES = (0.5, 1.0, 2.0)
 MEASURED_FIRST = 2  # tasks whose first pass measures costs: the shortest, and the longest that is short enough
+MAX_MEASURING = 4  # passes after which plans are made even if a phase was never measured, because no pass has come so far
 MEASURING = 0.25  # of the steps of the settings, in a pass that measures costs
 LONGEST_SHARE = 0.05  # of the time left that measuring costs on a long task may take
 SLACK = 1.1  # times the median: the shortest deadline of a pass, where its upper quantile is hardly above its median
@@ -54,11 +58,11 @@ class AdaptivePolicy:
         self._pass_options = PassOptions(self.costs, gains, full, self._steps, self._views, samples)
 
     def pending(self, task: TaskState) -> bool:
-        """Whether it has no answer yet, its candidates disagree, or they agree without a fit that confirms them.
+        """Whether it has no answer yet, its candidates disagree, or they agree without a fit or a program that confirms them.
 
         A task that failed or was set aside is never pending.
         """
-        if task.set_aside or task.status == "failed":
+        if task.set_aside or task.status == "failed" or (task.waves > 0 and task.confirmed):
             return False
         full = self._full
         agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted)
@@ -72,15 +76,24 @@ class AdaptivePolicy:
         if not len(free) or left <= 0:
             return None
         firsts = free[table.waves[free] == 0]
-        if len(firsts) and not self.costs.measured:
+        if len(firsts) and self._measures():
             return self._unmeasured(firsts, left, workers)
         pass_options.refresh(table)
         price = pass_options.price(np.flatnonzero(table.pending), left * workers)
-        if len(firsts):
-            return self._first_pass(firsts, free[table.waves[free] > 0], price, left, workers)
-        return self._later_pass(free, price, left)
+        later = free[table.waves[free] > 0]
+        if price is None:
+            return self._too_little(firsts, left, workers) if len(firsts) else self._later_pass(later, 0, left)
+        if len(worthwhile := firsts[pass_options.choice[firsts, price] >= 0]):
+            return self._first_pass(worthwhile, later, price, left, workers)
+        if len(firsts) and pass_options.best_rate(firsts) > self._later_rate(later, price):
+            return self._too_little(firsts, left, workers)
+        return self._later_pass(later, price, left) or (self._too_little(firsts, left, workers) if len(firsts) else None)
 
     # -- what to do next
+
+    def _measures(self) -> bool:
+        """Whether the next item has to measure before plans are made."""
+        return self.costs.guesses or (not self.costs.measured and self.costs.tasks < MAX_MEASURING)
 
     def _unmeasured(self, firsts: Rows, left: float, workers: int) -> Assignment:
         """A first pass over the shortest task, to measure costs: some steps, all views, within its share of the time."""
@@ -89,12 +102,10 @@ class AdaptivePolicy:
         seconds = min(left, max(share, self._floor))
         return _assignment(task, self._measuring(), seconds, f"measure costs on the shortest of {len(firsts)} tasks")
 
-    def _first_pass(self, firsts: Rows, others: Rows, price: int | None, left: float, workers: int) -> Assignment:
+    def _first_pass(self, firsts: Rows, others: Rows, price: int, left: float, workers: int) -> Assignment:
         """A first pass over the shortest task that fits; if none fits, a later pass over one of the `others`."""
         table, pass_options = self._task_table, self._pass_options
         least = pass_options.least_seconds(firsts)
-        if price is None:
-            return self._too_little(firsts, least, left, workers)
         if self.costs.tasks < MEASURED_FIRST:
             by_length = firsts[np.argsort(-table.place[firsts])]
             whole = (table.tasks[row] for row in by_length if not table.losses[row])
@@ -120,10 +131,10 @@ class AdaptivePolicy:
         later = self._later_pass(others, price, left)
         return self._tried(firsts, least, left, "nothing is predicted to fit") if later is None else later
 
-    def _too_little(self, firsts: Rows, least: Numbers, left: float, workers: int) -> Assignment:
+    def _too_little(self, firsts: Rows, left: float, workers: int) -> Assignment:
         """For too little time for the shortest pass of every task: the task with the largest gain per second that fits."""
         table, pass_options = self._task_table, self._pass_options
-        options = pass_options.least[firsts]
+        least, options = pass_options.least_seconds(firsts), pass_options.least[firsts]
         ranked = np.lexsort((table.place[firsts], -pass_options.rates(firsts, options), table.losses[firsts]))
         fitting = int((np.cumsum(least[ranked]) <= left * workers).sum())
         why = f"there is time for the shortest pass of {fitting} of {len(firsts)} tasks"
@@ -140,11 +151,19 @@ class AdaptivePolicy:
         plan = self._pass_options.plans[self._pass_options.least[firsts[at]]]
         return _assignment(tasks[firsts[at]], plan, left, f"{why}; this one is tried nevertheless")
 
-    def _later_pass(self, free: Rows, price: int | None, left: float) -> Assignment | None:
+    def _later_options(self, free: Rows, price: int) -> Rows:
+        """The option of each task in doubt at this price, the shortest if none is worth it."""
+        chosen = self._pass_options.choice[free, price]
+        return np.where(chosen < 0, self._pass_options.least[free], chosen)
+
+    def _later_rate(self, free: Rows, price: int) -> float:
+        """The largest gain per second of further passes."""
+        return float(self._pass_options.rates(free, self._later_options(free, price)).max(initial=0.0))
+
+    def _later_pass(self, free: Rows, place: int, left: float) -> Assignment | None:
         """A further pass over the task in doubt with the largest gain per second that fits; None if none fits."""
-        table, pass_options, place = self._task_table, self._pass_options, price or 0
-        chosen = pass_options.choice[free, place]
-        options = np.where(chosen < 0, pass_options.least[free], chosen)
+        table, pass_options = self._task_table, self._pass_options
+        options = self._later_options(free, place)
         ranked = np.lexsort((table.place[free], -pass_options.rates(free, options), table.losses[free]))
         for at in ranked:
             task, option = table.tasks[free[at]], int(options[at])
@@ -240,9 +259,7 @@ class AdaptivePolicy:
         return _assignment(task, plan, left, f"{assignment.reason}; the last item, so it gets {steps} steps")
 
     def _measuring(self) -> TaskPlan:
-        # where a quick answer comes first, the first fit of a doubtful task measures what steps cost
-        steps = 0 if self._unfitted >= 1 else math.ceil(MEASURING * self._full.steps)
-        return TaskPlan(steps, self._full.views, self._full.samples)
+        return TaskPlan(math.ceil(MEASURING * self._full.steps), self._full.views, self._full.samples)
 
     def _measuring_seconds(self, task: TaskState) -> float:
         return self.costs.forecast(task.shape, self._measuring()).most

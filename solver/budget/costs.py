@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from solver.budget.drift import PHASE_SHARE, Drift
 from solver.budget.profile import Profile, Variant
-from solver.budget.regression import STRONG, WEAK, Regression, Spread
+from solver.budget.regression import STRONG, WEAK, WRONG_BY_TEN, Regression, Spread
 from solver.budget.workload import PHASES, Amount, Circumstances, Sizes, TaskShape, amounts, in_column, sizes_of
 from solver.config import Settings
 from solver.types import TaskOutcome, TaskPlan
@@ -47,7 +47,9 @@ _GUESS: Mapping[str, tuple[float, ...]] = MappingProxyType(
 _GUESSED_START: Mapping[str, float] = MappingProxyType({"imports": 8.0, "model": 1.0, "trainer": 0.1, "engine": 1.0})
 START = tuple(_GUESSED_START)
 _MIN_PART = 1e-3  # seconds of a part, at least: a part that took no time for a profile may take some elsewhere
-_LIKELY = Spread(common=0.5, own=0.5)  # for inference in a profile of this machine: it measured one width, and scored one answer
+_LIKELY = Spread(
+    common=WRONG_BY_TEN, own=0.5
+)  # for inference in a profile of this machine: it measured one width, and scored one answer
 _WIDTH = 0.3  # of the seconds of a decoding pass, the part that grows with its rows
 _CACHED = 0.1  # of the cost of reading a prompt, for a prompt that was read before
 
@@ -214,6 +216,11 @@ class CostModel:
             "score": infer.score and self.tasks < LEARNING,  # a task may have nothing to score, so do not wait for ever
         }
         return all(self.known(phase) for phase, wanted in needed.items() if wanted)
+
+    @property
+    def guesses(self) -> bool:
+        """Whether nothing was measured yet, and what the predictions come from may be wrong by a factor of ten."""
+        return not self.tasks and any(spread.common >= WRONG_BY_TEN for spread in self.prior.spreads.values())
 
     def forecast(self, shape: TaskShape, plan: TaskPlan, wave: int = 0) -> Forecast:
         """What a pass by `plan` over a task of `shape` takes, if it is the next one."""

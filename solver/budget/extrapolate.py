@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from solver.budget.costs import CostModel, Forecast, Prior, prior_of
 from solver.budget.planner import Assignment, Policy, TaskState, full_plan
 from solver.budget.profile import Profile
-from solver.budget.regression import STRONG
+from solver.budget.regression import SURE
 from solver.budget.workload import PHASES, TaskShape
 from solver.config import Settings
 from solver.types import TaskPlan
@@ -184,7 +184,7 @@ def rescaled(
     rates = {phase: tuple(rate * ratios.get(phase, 1.0) for rate in learnt) for phase, learnt in costs.rates().items()}
     prior = Prior(
         rates=rates,
-        spreads=dict.fromkeys(PHASES, STRONG),
+        spreads=dict.fromkeys(PHASES, SURE),
         start=there.variant(quantization).start_parts,
         known=frozenset(PHASES),
     )

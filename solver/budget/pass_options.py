@@ -53,7 +53,7 @@ class PassOptions:
             self._resize(len(table.tasks))
         for row in changed:
             task = table.tasks[row]
-            basis = task.waves, task.steps, task.agreement, task.views
+            basis = task.waves, task.steps, task.agreement, task.views, task.by_programs
             if self._basis[row] != basis:
                 self._basis[row], self._version[row], self._gained[row] = basis, -1, False
 
@@ -81,13 +81,17 @@ class PassOptions:
         """Gain a second of an option of each task."""
         return np.asarray(self.gain[rows, options] / np.maximum(self.seconds[rows, options], 1e-9))
 
+    def best_rate(self, rows: Rows) -> float:
+        """The largest gain a second of the shortest options of these tasks; 0 if there are none."""
+        return float(self.rates(rows, self.least[rows]).max(initial=0.0))
+
     # -- inside
 
     def _resize(self, count: int) -> None:
         options, prices = len(self.plans), len(PRICES)
         self.seconds = np.full((count, options), np.inf)  # of the pass itself; inf: no option
         self.gain = np.zeros((count, options))  # of the pass itself
-        self.choice = np.zeros((count, prices), np.int64)  # the option that is worth most; -1: no option is worth its price
+        self.choice = np.zeros((count, prices), np.int64)  # the option that is worth most; -1: none is worth its price
         self.cost = np.zeros((count, prices))  # seconds of that option, including those expected for a second pass
         self.least = np.zeros(count, np.int64)  # the option with the fewest seconds
         self._value = np.zeros((count, options, len(LATER_SHARES)))  # gain of a first pass, with a second one of each share
@@ -98,19 +102,20 @@ class PassOptions:
 
     def _gain(self, row: int, task: TaskState) -> None:
         self._gained[row] = True
+        open_ = 1 - task.by_programs  # where a program's answer is right, a pass adds nothing
         if task.waves:
             full, unfitted = self._full, self._gains.unfitted
             agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, unfitted)
             last = Last(agreed, task.steps, task.waves)
             parts = [self._gains.again(task.shape, last, self._steps, self._views, count) for count in self._samples]
-            self.gain[row] = np.where(self._again, np.concatenate(parts), 0.0)
+            self.gain[row] = np.where(self._again, open_ * np.concatenate(parts), 0.0)
             return
         chance = np.concatenate([self._gains.chance(task.shape, self._steps, self._views, count) for count in self._samples])
         steps = np.tile(self._steps, len(self._samples))[:, None] + LATER_SHARES * self._full.steps
         after = self._gains.chance(task.shape, steps, np.full_like(steps, float(self._full.views)), 1)
         hope = self._gains.hope(Last(0.0, 0.0))
         more = np.where(LATER_SHARES > 0, hope * np.maximum(after - chance[:, None], 0.0), 0.0)
-        self.gain[row], self._value[row] = chance, chance[:, None] + more
+        self.gain[row], self._value[row] = open_ * chance, open_ * (chance[:, None] + more)
         self._doubtful[row] = 1 - np.where(self._settling, self._gains.certain(chance), 0.0)
 
     def _seconds(self, rows: Rows, table: TaskTable) -> Numbers:
@@ -127,8 +132,11 @@ class PassOptions:
         second = self._costs.medians(shapes, steps, views, self._full.samples, 1) * (LATER_SHARES > 0)
         for row, follows in zip(rows, second, strict=True):
             costs = (self.seconds[row][:, None] + self._doubtful[row][:, None] * follows).ravel()
-            best = _worth_most(self._value[row].ravel(), costs)
-            self.choice[row], self.cost[row] = best // len(LATER_SHARES), costs[best]
+            value = self._value[row].ravel()
+            best = _worth_most(value, costs)
+            nothing = value[best] - PRICES * costs[best] <= 0
+            self.choice[row] = np.where(nothing, -1, best // len(LATER_SHARES))
+            self.cost[row] = np.where(nothing, 0.0, costs[best])
 
     def _price_later(self, rows: Rows, table: TaskTable) -> None:
         self.seconds[rows] = np.where(self._again, self._seconds(rows, table), np.inf)

@@ -35,6 +35,8 @@ class TaskState:
     losses: int = 0  # failed passes, whether a worker was lost with them or not
     killed: int = 0  # workers lost while on it
     busy: bool = False
+    by_programs: float = 0.0  # the chance that an answer of a program solves its least likely query
+    confirmed: bool = False  # whether programs and the network put the same answers first, so that no further pass is needed
 
     @property
     def set_aside(self) -> bool:
@@ -175,10 +177,13 @@ class UniformPolicy:
         )
 
     def pending(self, task: TaskState) -> bool:
-        """Whether its candidates disagree or its last pass was cut. A task that failed or was set aside is never pending."""
+        """Whether its candidates disagree and programs do not confirm them, or its last pass was cut.
+
+        A task that failed or was set aside is never pending.
+        """
         if task.set_aside or task.status == "failed":
             return False
-        return task.status in (None, "cut") or task.agreement < 1
+        return task.status in (None, "cut") or (task.agreement < 1 and not task.confirmed)
 
     def _fits(self, task: TaskState, left: float) -> bool:
         """Whether a pass with one optimizer step (none if the plan has none) is predicted to finish its answers."""

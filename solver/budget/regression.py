@@ -38,8 +38,12 @@ class Spread:
     own: float  # of the factor of each rate
 
 
-WEAK = Spread(common=2.3, own=1.2)  # for another machine or model: rates may be wrong by a factor of ten
-STRONG = Spread(common=0.4, own=0.2)
+# Any stored profile may be wrong by a factor of ten: the machine may be busy, or the code may have changed. So the first pass
+# decides how fast the machine is. A profile of the same machine and model tells the rates relative to each other.
+WRONG_BY_TEN = 2.3
+WEAK = Spread(common=WRONG_BY_TEN, own=1.2)  # for another machine or model
+STRONG = Spread(common=WRONG_BY_TEN, own=0.2)
+SURE = Spread(common=0.4, own=0.2)  # for rates that were measured in this run, or that come from such
 
 
 class Regression:

@@ -31,7 +31,8 @@ from solver.report.results import Summary
 from solver.run.executors.base import Executor
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import LEDGER, Ledger
-from solver.run.pipeline import ExecutorFactory, local_executor, run
+from solver.run.local_processes import local_executor
+from solver.run.pipeline import ExecutorFactory, run
 from solver.run.state import RunState
 from solver.run.supervisor import SHARED_FIT_SHARE
 from solver.run.types import EXIT_DONE, RunOptions
@@ -62,6 +63,8 @@ def dry_run(
     whole = options.run
     if whole.challenges is None or whole.budget is None:
         raise InputError("a dry run needs challenges and a budget")
+    if not whole.settings.network:
+        raise InputError("a dry run is for runs with a network: train.trainer is none")
     if options.machine is not None:
         stored(options.machine)  # refuse an unknown machine before the sample runs
     tasks = load_tasks(whole.challenges, whole.settings.input.on_bad_task)

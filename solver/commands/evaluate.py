@@ -43,6 +43,7 @@ from solver.run.types import EXIT_DONE, RunOptions
 Report = Callable[[str], None]
 
 UNFITTED = ("train.steps=0", "budget.policy=fixed")  # one pass over every task without an optimizer step
+NETWORK_ALONE = "programs.enabled=false"  # rows are about models
 LABEL_BYTES = 200  # at most, of the name of a run's folder; file systems allow 255
 DAY = 86400.0  # seconds: the budget of a run without test-time training
 
@@ -80,9 +81,9 @@ class TaskEvaluation:
     overrides: tuple[str, ...] = ()
 
     def settings(self, budget: str, seed: int) -> Settings:
-        """The settings of one run. Raises InputError."""
+        """The settings of one run: without programs, unless the overrides ask for them. Raises InputError."""
         unfitted = UNFITTED if budget == "0" else ()
-        return load_settings(self.machine, self.recipe, [*self.overrides, f"seed={seed}", *unfitted])
+        return load_settings(self.machine, self.recipe, [NETWORK_ALONE, *self.overrides, f"seed={seed}", *unfitted])
 
 
 def evaluate_tasks(

@@ -22,6 +22,7 @@ from solver.budget.workload import shape_of
 from solver.config import Settings
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
+from solver.run.run_facts import RunFacts
 from solver.types import TaskOutcome
 from solver.worker.solve import inference_views
 
@@ -93,7 +94,7 @@ def read_record(folder: Path, solutions: str | None = None) -> Record:
         raise InputError(
             f"{folder / LEDGER}: was written by another version of this package: setting {where}: {first['msg']}"
         ) from None
-    answers = _answers(folder, facts.challenges, solutions or facts.solutions or None)
+    answers = known_answers(folder, facts, solutions)
     found = []
     for id_, group in groupby(outcomes, key=lambda outcome: outcome.task_id):
         passes = tuple(outcome for outcome in group if any(query.views for query in outcome.queries))
@@ -105,13 +106,14 @@ def read_record(folder: Path, solutions: str | None = None) -> Record:
     return Record(folder, settings, tuple(found))
 
 
-def _answers(folder: Path, challenges: str | None, solutions: str | None) -> Answers:
-    if solutions is None and challenges is None:
+def known_answers(folder: Path, facts: RunFacts, solutions: str | None) -> Answers:
+    """The answers in `solutions`, else in the solutions or the task set that the run in `folder` was started with."""
+    solutions = solutions or facts.solutions or None
+    if solutions is not None:
+        return load_solutions(solutions)
+    if facts.challenges is None:
         raise InputError(f"{folder}: the answers are not known; give them by --solutions")
-    if solutions is None:
-        assert challenges is not None
-        return load_tasks(challenges, "fallback").answers()
-    return load_solutions(solutions)
+    return load_tasks(facts.challenges, "fallback").answers()
 
 
 def _recorded(task: Task, settings: Settings, outcomes: tuple[TaskOutcome, ...], answers: Sequence[Grid | None]) -> RecordedTask:

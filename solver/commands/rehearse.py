@@ -1,4 +1,4 @@
-"""`solver rehearse`: runs of the real supervisor, policy and run state on simulated workers, disk and clock.
+"""`solver rehearse`: runs of the real supervisor, policy and run state on simulated workers, program search, disk and clock.
 
 It makes many seeded runs in several processes and counts what must not happen: a run that ends after its budget, or a submission
 on disk that is not complete and valid.
@@ -22,24 +22,29 @@ from solver.arc.datasets import TaskSet, load_tasks
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.budget.costs import CostModel, Prior, prior_of
+from solver.budget.gains import Gains
 from solver.budget.planner import full_plan
 from solver.budget.prior import model_of, prior, stored
 from solver.budget.profile import Model, Profile, load_profile
+from solver.budget.program_share import ProgramTime
 from solver.budget.registry import make_policy
 from solver.budget.rehearsal import MIXES, DeviceSpeed, Noise, RunRecord, by_mix, describe, fit_noise, summarise
 from solver.commands.simulated_disk import SimulatedDisk, SimulatedLedger
 from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor, Sketch
+from solver.commands.simulated_programs import SimulatedPrograms
 from solver.config import Settings
 from solver.errors import InputError
 from solver.report.observer import SilentObserver
 from solver.run.executors.base import Executor
 from solver.run.ledger import LEDGER, Ledger
+from solver.run.program_search import ProgramResources
 from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
 from solver.types import Deadline
 
 EVERY_MIX = "all"
 SETS = ("arc1:evaluation", "arc2:evaluation")  # that the tasks come from
+PROGRAM_PROCESSES = 2  # that search for programs, unless the settings say how many
 CHUNK = 8  # runs a process takes at a time
 FLOOR_SHARE = 0.25  # of the steps of the settings: a task with no more steps is counted as "at floor"
 # The model of a Kaggle or H200 rehearsal unless one is given: the shape of Qwen3-4B with the vocabulary of 16 tokens.
@@ -76,6 +81,7 @@ class SharedScene:
     noise: Noise
     mixes: tuple[str, ...]
     seed: int
+    gains: Gains | None = None  # that the policy plans with; None: those of the shipped models
     good_grids: dict[int, Grid] = field(default_factory=dict)  # grids known to be valid, by `id`
 
 
@@ -86,6 +92,8 @@ def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: N
     """
     if options.tasks < 1 or options.runs < 1:
         raise InputError("a rehearsal needs at least one task and one run")
+    if not options.settings.network:
+        raise InputError("a rehearsal is of runs with a network: train.trainer is none")
     profile, warnings = _profile(options)
     scene = scene_of(options, profile)
     records: list[RunRecord] = []
@@ -143,11 +151,17 @@ def one_run(
     clock.now = dice.uniform(0.5, 3.0)  # reading the tasks
     disk.write(run_state.submission)
     ledger = SimulatedLedger(disk)
-    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior))
+    programs = None
+    if scene.settings.programs.enabled:
+        processes = scene.settings.programs.processes or PROGRAM_PROCESSES
+        wake = executor.wake  # type: ignore[attr-defined]
+        searching = SimulatedPrograms(clock, sketches, Random(f"{seed}/programs"), processes, faults, wake)
+        programs = ProgramResources(searching, ProgramTime(scene.settings.programs.seconds, processes, beside=False))
+    policy = make_policy(scene.settings, CostModel(scene.settings, scene.prior), scene.gains)
     end = Deadline(scene.budget, clock)
     run = supervisor(
         scene.settings, list(scene.tasks), run_state, ledger, executor, policy, end, disk.write, SilentObserver(),
-        keep_adapters=True, poll=float("inf"),
+        keep_adapters=True, poll=float("inf"), programs=programs,
     )  # fmt: skip
     ending = run.run()
     disk.finish()

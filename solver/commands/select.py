@@ -1,12 +1,13 @@
 """`solver select`: selects attempts again from the ledgers of one or several runs and from other submissions, without a model.
 
-Candidates of the same task are pooled over the runs. Runs of different tasks are put together into one submission.
+Candidates of the same task are pooled over the runs, those of the network and those of programs, whether one run has both or
+different runs do. Runs of different tasks are put together into one submission.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from solver.arc.tally import Tally
 from solver.arc.task import Task
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
-from solver.types import NEVER, Candidate, Score, TaskOutcome
+from solver.types import NEVER, Candidate, ProgramOutcome, Score, TaskOutcome
 
 if TYPE_CHECKING:
     from solver.verify.grids import GridJudge
@@ -41,6 +42,7 @@ class PastRun:
     tests: dict[str, int]  # test inputs of every task, bad ones included, in file order
     tasks: dict[str, Task]  # the good ones
     outcomes: tuple[TaskOutcome, ...]
+    programs: tuple[ProgramOutcome, ...] = ()
 
 
 def reselect(sources: Sequence[Path], rule: str | None, out: Path, verifier: Path | None = None, views: int = 8) -> str:
@@ -107,6 +109,7 @@ def read_run(folder: Path) -> PastRun:
             tests=ledger.test_counts(),
             tasks={task.id: task for task in ledger.tasks()},
             outcomes=tuple(ledger.outcomes()),
+            programs=tuple(ledger.program_outcomes()),
         )
 
 
@@ -122,7 +125,7 @@ def pooled_submission(
     """
     others = others or {}
     tasks = _tasks(runs)
-    by_run = [by_query(run.outcomes, str(number)) for number, run in enumerate(runs)]
+    by_run = [by_query(run, str(number)) for number, run in enumerate(runs)]
     submission: Submission = {}
     for id_, tests in _test_counts(runs, tasks, others).items():
         attempts = []
@@ -192,12 +195,16 @@ def _test_counts(runs: Sequence[PastRun], tasks: Mapping[str, Task], others: Map
     return {**of_runs, **{id_: len(task.test) for id_, task in tasks.items()}, **counts}
 
 
-def by_query(outcomes: Iterable[TaskOutcome], run: str) -> dict[tuple[str, int], Found]:
-    """Candidates and scores by query, in the order of waves. `run` is put before adapter ids, which repeat between runs."""
+def by_query(run: PastRun, name: str) -> dict[tuple[str, int], Found]:
+    """Candidates and scores by query, in the order of waves. `name` is put before adapter ids, which repeat between runs."""
     found: dict[tuple[str, int], Found] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
+    for outcome in sorted(run.outcomes, key=lambda outcome: outcome.wave):
         for query in outcome.queries:
             candidates, scores = found.setdefault((outcome.task_id, query.index), ([], []))
-            candidates += (replace(candidate, adapter=f"{run}/{candidate.adapter}") for candidate in query.candidates)
-            scores += (replace(score, adapter=f"{run}/{score.adapter}") for score in query.scores)
+            candidates += (replace(candidate, adapter=f"{name}/{candidate.adapter}") for candidate in query.candidates)
+            scores += (replace(score, adapter=f"{name}/{score.adapter}") for score in query.scores)
+    for searched in run.programs:
+        for index, answers in enumerate(searched.answers):
+            candidates, _ = found.setdefault((searched.task_id, index), ([], []))
+            candidates += answers
     return found

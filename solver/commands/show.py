@@ -7,6 +7,7 @@ solver show --run runs/eval --html eval.html
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from solver.arc.datasets import NAMED_SETS, Answers, load_solutions, load_tasks
-from solver.arc.grid import Grid, grid_key
+from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.selection import newest_scores
 from solver.arc.submission import Submission
 from solver.arc.task import Pair, Task
@@ -23,7 +24,7 @@ from solver.commands.select import PastRun, pooled_submission, read_run
 from solver.errors import InputError
 from solver.report.gallery import ShownCandidate, ShownQuery, ShownTask, as_page, in_terminal
 from solver.run.ledger import LEDGER, Ledger
-from solver.types import Candidate, Score, TaskOutcome
+from solver.types import Candidate, ProgramOutcome, Score, TaskOutcome
 
 CANDIDATES = 8  # shown of a test input
 
@@ -110,13 +111,17 @@ def _shown(task: Task, run: ShownRun | None) -> ShownTask:
         pairs = zip(task.test, answers, strict=True)
         task = replace(task, test=tuple(Pair(pair.input, pair.output if answer is None else answer) for pair, answer in pairs))
     mine = [outcome for outcome in run.past.outcomes if outcome.task_id == task.id]
+    searched = next((outcome for outcome in run.past.programs if outcome.task_id == task.id), None)
     attempts = run.submission[task.id]
-    queries = tuple(ShownQuery(_candidates(mine, index), attempts[index]) for index in range(len(task.test)))
-    return ShownTask(task, queries, _spent(mine))
+    queries = tuple(
+        ShownQuery(_candidates(mine, index, searched.answers[index] if searched else ()), attempts[index])
+        for index in range(len(task.test))
+    )
+    return ShownTask(task, queries, _spent(mine, searched))
 
 
-def _candidates(outcomes: Sequence[TaskOutcome], index: int) -> tuple[ShownCandidate, ...]:
-    """The distinct candidates of a query, those with the most votes first; ties go to the more probable."""
+def _candidates(outcomes: Sequence[TaskOutcome], index: int, programs: Sequence[Candidate]) -> tuple[ShownCandidate, ...]:
+    """The distinct candidates of a query: those of exact programs first, then by votes, then by probability."""
     found: dict[bytes, list[Candidate]] = {}
     scores: list[Score] = []
     for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
@@ -125,25 +130,31 @@ def _candidates(outcomes: Sequence[TaskOutcome], index: int) -> tuple[ShownCandi
                 scores += query.scores
                 for candidate in query.candidates:
                     found.setdefault(grid_key(candidate.grid), []).append(candidate)
+    by_program = {grid_key(one.grid): one.program for one in reversed(programs)}
+    for one in programs:
+        found.setdefault(grid_key(one.grid), [])
     nlls: dict[bytes, list[float]] = {}
     for score in newest_scores(scores):
         nlls.setdefault(grid_key(score.grid), []).append(score.nll)
     shown = [
         ShownCandidate(
-            group[0].grid,
+            grid_from_key(key),
             tuple(candidate.view for candidate in group),
-            max(candidate.logprob for candidate in group),
+            max((candidate.logprob for candidate in group), default=-math.inf),
             sum(nlls[key]) / len(nlls[key]) if key in nlls else None,
+            by_program.get(key),
         )
         for key, group in found.items()
     ]
-    return tuple(sorted(shown, key=lambda one: (-len(one.views), -one.logprob)))
+    return tuple(sorted(shown, key=lambda one: (one.program is None or not one.program.exact, -len(one.views), -one.logprob)))
 
 
-def _spent(outcomes: Sequence[TaskOutcome]) -> str:
+def _spent(outcomes: Sequence[TaskOutcome], searched: ProgramOutcome | None) -> str:
     steps = sum(outcome.fit.steps for outcome in outcomes if outcome.fit is not None)
     seconds = sum(sum(outcome.seconds.values()) for outcome in outcomes)
-    return f"{len(outcomes)} passes, {steps} steps, {seconds:.1f} s" if outcomes else "no pass: the fallback answer"
+    passes = [f"{len(outcomes)} passes, {steps} steps, {seconds:.1f} s"] if outcomes else []
+    programs = [f"programs searched for {searched.seconds:.1f} s"] if searched is not None else []
+    return "; ".join([*passes, *programs]) or "no pass: the fallback answer"
 
 
 def _head(shown: Sequence[ShownTask], run: ShownRun | None) -> list[str]:

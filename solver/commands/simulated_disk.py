@@ -17,7 +17,7 @@ from solver.arc.submission import Attempts, Submission, entry_flaws, submission_
 from solver.budget.rehearsal import Faults
 from solver.commands.simulated_executor import SimulatedClock
 from solver.run.ledger import Event, LedgerError
-from solver.types import Fit, TaskOutcome, TaskPlan
+from solver.types import Fit, ProgramOutcome, TaskOutcome, TaskPlan
 
 
 @dataclass(eq=False)
@@ -104,6 +104,10 @@ class SimulatedLedger:
         """Count the events of a pass."""
         self._write()
         self.kinds.update(kind for kind, _ in outcome.events)
+
+    def record_programs(self, outcome: ProgramOutcome) -> None:
+        """Nothing to count."""
+        self._write()
 
     def record_shared(self, fit: Fit) -> None:
         """Nothing to count."""

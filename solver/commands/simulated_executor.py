@@ -80,6 +80,11 @@ class _Hang:
     silent: bool  # not even heartbeats
 
 
+@dataclass(frozen=True)
+class _Wake:
+    """An event outside of the workers: `results` returns when it happens."""
+
+
 @dataclass(eq=False)
 class Usage:
     """Worker seconds."""
@@ -115,7 +120,7 @@ class SimulatedExecutor:
         self._faults = faults or Faults()
         run = self._noise.of_run(dice)
         self._workers = [_Worker(run * self._noise.of_device(dice)) for _ in range(workers)]
-        self._queue: list[tuple[float, int, int, int, str, Message | WorkerLost | _Hang]] = []
+        self._queue: list[tuple[float, int, int, int, str, Message | WorkerLost | _Hang | _Wake]] = []
         self._count = 0
         self._steps: dict[str, float] = {}  # optimizer steps a task has had
         self._closed = False
@@ -167,6 +172,9 @@ class SimulatedExecutor:
         until = self._clock.now + max(timeout, 0.0)
         while self._queue and self._queue[0][0] <= until:
             at, _, number, life, item, message = heapq.heappop(self._queue)
+            if isinstance(message, _Wake):
+                self._clock.now = max(self._clock.now, at)
+                return
             worker = self._workers[number]
             if worker.life != life:
                 continue
@@ -214,6 +222,11 @@ class SimulatedExecutor:
             if worker.alive:
                 self._end(worker)
         self._clock.now = min(max(self.gone_at, self._clock.now), self._clock.now + REAP_SECONDS)
+
+    def wake(self, at: float) -> None:
+        """Make `results` return at a time, because something else happens then."""
+        heapq.heappush(self._queue, (at, self._count, -1, -1, "", _Wake()))
+        self._count += 1
 
     # -- inside
 

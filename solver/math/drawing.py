@@ -20,7 +20,9 @@ from solver.math.tokens import MathTokenizer
 from solver.types import Completion, Deadline, SampleRequest
 from solver.verify.samples import Problem, Sample
 
-CHUNK = 64  # problems whose samples an engine draws together
+# An engine draws the samples of several problems together. A call that is killed loses these, so they are not too many.
+MAX_CHUNK_SAMPLES = 2048
+MAX_CHUNK_PROBLEMS = 64
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,22 @@ def draw(
 ) -> Iterator[Drawn]:
     """The solutions of each problem, in order, as soon as those of a chunk are complete. Stops at the deadline.
 
+    Problems that had all their samples by then are given, too; those before them may be missing.
     A sample that was cut off by `max_new_tokens` has no answer, unless it wrote one. Raises InputError if a problem cannot be
     served, for example because it is longer than the context.
     """
-    for first in range(0, len(problems), CHUNK):
-        chunk = _Chunk(engine, tokenizer, problems[first : first + CHUNK], options)
-        if not chunk.run(deadline):
-            return
+    size = chunk_size(options.samples)
+    for first in range(0, len(problems), size):
+        chunk = _Chunk(engine, tokenizer, problems[first : first + size], options)
+        done = chunk.run(deadline)
         yield from chunk.results()
+        if not done:
+            return
+
+
+def chunk_size(samples: int) -> int:
+    """How many problems are drawn together if each gets this many samples."""
+    return max(1, min(MAX_CHUNK_PROBLEMS, MAX_CHUNK_SAMPLES // samples))
 
 
 class _Chunk:
@@ -74,6 +84,7 @@ class _Chunk:
         self._kept: dict[str, list[Completion]] = {problem.id: [] for problem in problems}
         self._bad: dict[str, list[Completion]] = {}
         self._redrawn = dict.fromkeys(self._kept, 0)
+        self._cut: set[str] = set()  # problems for which the time was too short
 
     def run(self, deadline: Deadline) -> bool:
         """Draw until every problem has its samples or the redraws are used up. False: the deadline came first."""
@@ -86,12 +97,16 @@ class _Chunk:
                 if result.status == "failed":
                     raise InputError(f"problem {result.request}: {result.error}")
                 if result.status == "cut":
-                    return False
+                    self._cut.add(result.request)
                 for completion in result.completions:
                     good = not self._options.calculator or self._is_sound(completion)
                     (self._kept if good else self._bad)[result.request].append(completion)
             for name, bad in self._bad.items():
                 self._redrawn[name] += len(bad)
+            if self._cut:
+                # what would be drawn again is not complete, either
+                self._cut |= {problem.id for problem in self._problems if self._request(problem, turn + 1) is not None}
+                return False
         return True
 
     def _request(self, problem: MathProblem, turn: int) -> SampleRequest | None:
@@ -118,8 +133,10 @@ class _Chunk:
         return not completion.finished or is_well_formed(text)
 
     def results(self) -> Iterator[Drawn]:
-        """The samples of every problem."""
+        """The samples of every problem that is complete."""
         for problem in self._problems:
+            if problem.id in self._cut:
+                continue
             missing = self._options.samples - len(self._kept[problem.id])
             unsound = self._bad.get(problem.id, [])[:missing]
             samples = [self._sample(problem, one, True) for one in self._kept[problem.id]]

@@ -15,7 +15,7 @@ from typing import Any
 from solver.arc.jsonfile import read_json, write_json
 from solver.config import InferSettings
 from solver.errors import InputError
-from solver.math.drawing import DrawOptions, draw
+from solver.math.drawing import DrawOptions, chunk_size, draw
 from solver.math.generator import Generator
 from solver.math.problems import MathProblem
 from solver.types import Deadline
@@ -81,7 +81,7 @@ def sample_solutions(
                 counts.ill_formed + drawn.ill_formed,
                 len(missing) - number,
             )
-            if number % 64 == 0:
+            if number % chunk_size(options.samples) == 0:
                 report(f"{number} of {len(missing)} problems: {counts.samples} samples, {counts.right} right")
     return counts
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from solver.arc.jsonfile import read_json
 from solver.config import TrainSettings
 from solver.errors import InputError
@@ -80,6 +78,8 @@ def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, in
     `layers` gives the widths (in, out) of each layer by its name. Only the header of the weights file is read; safetensors
     compares it with the size of the file.
     """
+    from safetensors import SafetensorError, safe_open  # a run of programs alone does without this package
+
     try:
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

@@ -61,12 +61,18 @@ class TransformersCellDecoder(PreTrainedModel, GenerationMixin):
         position_ids: Tensor | None = None,
         cache: KeyValueCache | None = None,
         logits_to_keep: int | Tensor = 0,
+        labels: Tensor | None = None,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        """Logits (rows, kept, vocabulary), see `CellDecoderForCausalLM`. What else transformers passes on is of no use here."""
+        """Logits (rows, kept, vocabulary), see `CellDecoderForCausalLM`, and for `labels` (rows, tokens) the mean loss.
+
+        What else transformers passes on is of no use here.
+        """
         states = self.decoder(input_ids, position_ids, cache).last_hidden_state
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return CausalLMOutputWithPast(logits=self.lm_head(states[:, kept]))
+        logits = self.lm_head(states[:, kept])
+        loss = None if labels is None else self.loss_function(logits, labels, vocab_size=self.config.vocab_size)
+        return CausalLMOutputWithPast(loss=loss, logits=logits)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **_: Any) -> dict[str, Any]:
         """For `generate`, which reads the whole sequence again for every token."""

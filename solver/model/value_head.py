@@ -79,7 +79,8 @@ def with_mean_row(base: Base, token: int) -> Base:
 
 
 def reserved_token(base: Base) -> int:
-    """The id of a token that no text has: one that is reserved by its name, a row beyond the tokenizer's tokens, or the padding.
+    """The id of a token that no text has: one that is reserved by its name, a row beyond the tokenizer's tokens, the padding, or
+    the last special token without a role.
 
     Padding counts only if it is neither the end of a text nor a stand-in for unknown text. Raises InputError if there is none.
     """
@@ -98,9 +99,13 @@ def reserved_token(base: Base) -> int:
     taken = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, base.codec.end}
     if pad is not None and pad not in taken:
         return int(pad)
+    # special tokens mark other kinds of text, such as the names of files in code; samples that have one are not learnt from
+    special = {int(id_) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
+    if free := sorted(special - taken - used - {pad}):
+        return free[-1]
     raise InputError(
         f"{base.path}: the model has no reserved token: none of its {rows} tokens is named reserved or unused, is beyond the "
-        f"tokenizer's vocabulary, or is only padding"
+        f"tokenizer's vocabulary, is only padding, or is a special token without a role"
     )
 
 

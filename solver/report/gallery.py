@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -16,6 +16,7 @@ from rich.text import Text
 from solver.arc.grid import Grid
 from solver.arc.task import Task
 from solver.report.palette import Titled, grid_png, grids_in_rows
+from solver.types import Program
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,15 +27,32 @@ class ShownCandidate:
     views: tuple[str, ...]  # keys of the views that gave it, one for every vote
     logprob: float  # the highest of all votes, in nats
     nll: float | None  # mean over the views that scored it with the newest adapter; None: not scored
+    program: Program | None = None  # that gives it, too, or alone
 
     @property
     def caption(self) -> str:
         """A few short lines."""
+        return "\n".join([*self._of_program(), *self._of_views()])
+
+    def _of_program(self) -> Iterator[str]:
+        if self.program is not None:
+            kind = "exact program" if self.program.exact else "program"
+            yield f"{kind}, cost {self.program.cost:.4g}"
+            yield f"found in {self.program.agreement:.0%} of copies"
+
+    def _of_views(self) -> list[str]:
+        if not self.views:
+            return []
         transforms = Counter(view.split("/")[0] for view in self.views)
         scored = "" if self.nll is None else f", scored {self.nll:.2f}"
         names = [name if times == 1 else f"{name} x{times}" for name, times in transforms.most_common()]
         head = f"{len(self.views)} vote{'s' * (len(self.views) != 1)}, nll {-self.logprob:.2f}{scored}"
-        return "\n".join([head, *(", ".join(names[at : at + 3]) for at in range(0, len(names), 3))])
+        return [head, *(", ".join(names[at : at + 3]) for at in range(0, len(names), 3))]
+
+    @property
+    def hint(self) -> str:
+        """Everything that gave it: the program's text, and views."""
+        return "; ".join([*([self.program.text] if self.program is not None else []), ", ".join(self.views)]).rstrip("; ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +98,7 @@ def in_terminal(shown: ShownTask, width: int, candidates: int) -> RenderableType
             if found := [(one.caption, one.grid) for one in query.candidates[:candidates]]:
                 parts.append(Text(f"candidates of test {number}: {_count(query, candidates)}"))
                 parts.append(grids_in_rows(found, width))
+                parts += [Text(line, style="dim") for line in _programs(query, candidates)]
     return Group(*parts)
 
 
@@ -123,7 +142,8 @@ def _section(shown: ShownTask, candidates: int) -> str:
         parts.append(_row([*grids, *_attempts(query, pair.output)], pair.output))
         if found := query.candidates[:candidates]:
             parts.append(f"<p>candidates of test {number}: {escape(_count(query, candidates))}</p>")
-            parts.append(_row([(one.caption, one.grid) for one in found], pair.output, [", ".join(one.views) for one in found]))
+            parts.append(_row([(one.caption, one.grid) for one in found], pair.output, [one.hint for one in found]))
+            parts += [f"<p><code>{escape(line)}</code></p>" for line in _programs(query, candidates)]
     return "".join([*parts, "</section>"])
 
 
@@ -154,6 +174,12 @@ def _attempts(query: ShownQuery, answer: Grid | None) -> list[Titled]:
 def _count(query: ShownQuery, shown: int) -> str:
     total = len(query.candidates)
     return f"{total} different" + (f", the first {shown}" if total > shown else "")
+
+
+def _programs(query: ShownQuery, shown: int) -> list[str]:
+    """The text of every program among the candidates that are shown, by the number of the candidate from 1."""
+    found = enumerate(query.candidates[:shown], 1)
+    return [f"program of candidate {number}: {one.program.text}" for number, one in found if one.program is not None]
 
 
 def _verdict(shown: ShownTask) -> str:

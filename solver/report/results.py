@@ -10,7 +10,7 @@ import numpy as np
 
 from solver.arc.grid import Grid, grid_key
 from solver.arc.submission import Submission
-from solver.types import TaskOutcome
+from solver.types import ProgramOutcome, TaskOutcome
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class TaskResult:
     candidates: int
     distinct: int  # different grids among the candidates, over all test inputs
     solved: int | None
+    programs: int | None = None  # answers of programs, over all test inputs; None: not searched
+    exact: int = 0  # test inputs for which a program was found that reproduces every demonstration
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class Summary:
     versions: dict[str, str]
     hardware: dict[str, Any]
     commit: str
+    programs_searched: int = 0  # tasks
+    programs_exact: int = 0  # tasks with a program that reproduces every demonstration, for every test input
+    programs_seconds: float = 0.0  # of all processes
     results: tuple[TaskResult, ...] = ()  # one per task, in file order
 
     def to_json(self) -> dict[str, Any]:
@@ -74,15 +79,27 @@ def task_results(
     outcomes: Iterable[TaskOutcome],
     submission: Submission,
     answers: Mapping[str, Sequence[Grid | None]],
+    programs: Mapping[str, ProgramOutcome] | None = None,
 ) -> list[TaskResult]:
-    """One result for every task of the submission, in its order. `answers` may lack tasks."""
+    """One result for every task of the submission, in its order. `answers` and `programs` may lack tasks."""
     passes: dict[str, list[TaskOutcome]] = {id_: [] for id_ in submission}
     for outcome in outcomes:
         passes.setdefault(outcome.task_id, []).append(outcome)
-    return [_result(id_, passes[id_], submission, answers.get(id_)) for id_ in submission]
+    return [_result(id_, passes[id_], submission, answers.get(id_), (programs or {}).get(id_)) for id_ in submission]
 
 
-def _result(id_: str, passes: list[TaskOutcome], submission: Submission, answers: Sequence[Grid | None] | None) -> TaskResult:
+def exact_queries(outcome: ProgramOutcome) -> int:
+    """Test inputs for which a program was found that reproduces every demonstration."""
+    return sum(any(one.program is not None and one.program.exact for one in answers) for answers in outcome.answers)
+
+
+def _result(
+    id_: str,
+    passes: list[TaskOutcome],
+    submission: Submission,
+    answers: Sequence[Grid | None] | None,
+    programs: ProgramOutcome | None,
+) -> TaskResult:
     candidates = [(query.index, grid_key(c.grid)) for outcome in passes for query in outcome.queries for c in query.candidates]
     solved = None
     if answers is not None and any(answer is not None for answer in answers):
@@ -97,4 +114,6 @@ def _result(id_: str, passes: list[TaskOutcome], submission: Submission, answers
         candidates=len(candidates),
         distinct=len(set(candidates)),
         solved=solved,
+        programs=None if programs is None else sum(map(len, programs.answers)),
+        exact=0 if programs is None else exact_queries(programs),
     )

@@ -57,33 +57,45 @@ def _facts_table(summary: Summary) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
     table.add_column()
-    table.add_row("model", escape(f"{Path(summary.model).name}, {summary.dtype} on {summary.device}"))
-    table.add_row(
-        "trainer", f"{summary.trainer}: {summary.steps:,} steps, {summary.trained_tokens:,} tokens, {rate(summary.trained_rate)}"
-    )
-    table.add_row("engine", f"{summary.engine}: {summary.sampled_tokens:,} tokens sampled, {rate(summary.sampled_rate)}")
     worker, supervisor = summary.peak_memory_worker / 2**20, summary.peak_memory_supervisor / 2**20
-    table.add_row("peak memory", f"{worker:,.0f} MiB worker, {supervisor:,.0f} MiB supervisor")
-    table.add_row("agreement", f"{summary.agreement:.0%}")
+    if summary.settings.get("train", {}).get("trainer") != "none":
+        table.add_row("model", escape(f"{Path(summary.model).name}, {summary.dtype} on {summary.device}"))
+        trained = f"{summary.steps:,} steps, {summary.trained_tokens:,} tokens, {rate(summary.trained_rate)}"
+        table.add_row("trainer", f"{summary.trainer}: {trained}")
+        table.add_row("engine", f"{summary.engine}: {summary.sampled_tokens:,} tokens sampled, {rate(summary.sampled_rate)}")
+        table.add_row("peak memory", f"{worker:,.0f} MiB worker, {supervisor:,.0f} MiB supervisor")
+        table.add_row("agreement", f"{summary.agreement:.0%}")
+    if summary.programs_searched:
+        exact = f"{summary.programs_exact} with programs that reproduce every demonstration"
+        table.add_row("programs", f"{summary.programs_searched} tasks searched in {summary.programs_seconds:.1f} s, {exact}")
     return table
 
 
 def tasks_table(results: Iterable[TaskResult]) -> Table:
-    """Passes, steps, seconds, candidates and solved test inputs of each task. Tasks without a pass share one line."""
-    table = _table("task", passes="right", steps="right", seconds="right", candidates="right", solved="right")
+    """Passes, steps, seconds, candidates, answers of programs and solved test inputs of each task.
+
+    Tasks without a pass and a program search share one line.
+    """
+    rows = list(results)
+    searched = any(r.programs is not None for r in rows)
+    extra = {"programs": "right"} if searched else {}
+    table = _table("task", passes="right", steps="right", seconds="right", candidates="right", **extra, solved="right")
     waiting = []
-    for r in results:
-        if not r.waves:
+    for r in rows:
+        if not r.waves and r.programs is None:
             waiting.append(r)
             continue
         found = f"{r.candidates} ({r.distinct} different)" if r.candidates else "-"
+        programs = "-" if not r.programs else f"{r.programs}, exact" if r.exact == r.tests else f"{r.programs}"
         solved = "?" if r.solved is None else f"{r.solved} of {r.tests}"
         style = "green" if r.solved == r.tests else ""
-        table.add_row(r.id, str(r.waves), str(r.steps), f"{r.seconds:.1f}", found, solved, style=style)
+        cells = [r.id, str(r.waves), str(r.steps), f"{r.seconds:.1f}", found, *([programs] if searched else []), solved]
+        table.add_row(*cells, style=style)
     if waiting:
         known = [r for r in waiting if r.solved is not None]
         solved = f"{sum(r.solved or 0 for r in known)} of {sum(r.tests for r in known)}" if known else "?"
-        table.add_row(f"{len(waiting)} without a pass", "0", "0", "0.0", "-", solved, style="dim")
+        cells = [f"{len(waiting)} without a pass", "0", "0", "0.0", "-", *(["-"] if searched else []), solved]
+        table.add_row(*cells, style="dim")
     return table
 
 

@@ -11,8 +11,9 @@ from solver.model.adapter_folder import adapter_identity
 from solver.model.folder import folder_identity
 from solver.run.run_facts import Identity
 
-# Settings that may change on resume: the budget, the machine, what only they decide, and selection, which is always done anew.
-_FREE_ROOMS = ("seed", "input", "select", "budget", "workers")
+# Settings that may change on resume: the budget, the machine, what only they decide, selection, which is always done anew, and
+# program search, which adds candidates.
+_FREE_ROOMS = ("seed", "input", "select", "budget", "workers", "programs")
 _FREE = {
     "model.dtype",
     "model.device",

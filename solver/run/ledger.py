@@ -20,9 +20,10 @@ from solver.arc.grid import grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.budget.costs import Timing
 from solver.errors import InputError
+from solver.run import ledger_programs
 from solver.run.ledger_file import LEDGER_VERSION, DamagedLedger, check_sound, connect, version_of
 from solver.run.run_facts import Identity, RunFacts
-from solver.types import AdapterRef, Candidate, Fit, QueryOutcome, Score, TaskOutcome, TaskPlan
+from solver.types import AdapterRef, Candidate, Fit, ProgramOutcome, QueryOutcome, Score, TaskOutcome, TaskPlan
 
 LEDGER = "run.db"  # its name in the folder of a run
 
@@ -55,7 +56,8 @@ SHARED = ""  # in the task column, of rows about the whole run: the shared fit, 
 # Kinds of events that the program itself looks for; all other kinds, and all details, are for people alone.
 SHORTENED = "shortened"  # a pass that has no time for all demonstrations at once
 ENDED = "end"  # a process of the run came to its end by itself
-BEFORE = -1  # in the wave column, of rows about the time before the first wave
+BEFORE = -1  # in the wave column, of rows that belong to no wave: shared fit, program search, events of the whole run
+PROGRAMS = "programs"  # the phase of program search
 
 
 class LedgerError(Exception):
@@ -98,6 +100,9 @@ class Records(Protocol):
     def record(self, outcome: TaskOutcome) -> None:  # noqa: D102
         ...
 
+    def record_programs(self, outcome: ProgramOutcome) -> None:  # noqa: D102
+        ...
+
     def record_shared(self, fit: Fit) -> None:  # noqa: D102
         ...
 
@@ -137,6 +142,7 @@ class Ledger:
                 difference = identity.difference(ledger.identity())
                 if difference is not None:
                     raise InputError(f"{path.parent}: cannot resume: {difference}; choose another --out")
+                ledger._add_tables()
             db.execute("PRAGMA synchronous = NORMAL")
         except sqlite3.Error as error:
             db.close()
@@ -197,6 +203,16 @@ class Ledger:
                 self._put_event(Event(kind, detail, *key), of_outcome=True)
             self._db.execute("UPDATE tasks SET status = ? WHERE task = ?", (outcome.status, outcome.task_id))
         self._latest = at
+
+    def record_programs(self, outcome: ProgramOutcome) -> None:
+        """Record the program search for one task, replacing an earlier record of it."""
+        task = outcome.task_id
+        with self._transaction():
+            self._db.execute("DELETE FROM candidates WHERE task = ? AND wave = ? AND origin = 'program'", (task, BEFORE))
+            for query, found in enumerate(outcome.answers):
+                self._put_query(task, BEFORE, QueryOutcome(query, found, ()))
+            ledger_programs.write(self._db, outcome)
+            self._put("timings", ("task", "wave", "phase", "used"), [(task, BEFORE, PROGRAMS, outcome.seconds)])
 
     def record_shared(self, fit: Fit) -> None:
         """Record the fit of the adapter that all tasks share."""
@@ -260,7 +276,8 @@ class Ledger:
         fits = {(row[0], row[1]): _fit(row[2:]) for row in self._db.execute(f"SELECT task, wave, {_FIT_COLUMNS} FROM fits")}
         candidates: dict[tuple[str, int, int], list[Candidate]] = {}
         for task, query, wave, adapter, view, grid, logprob, origin in self._db.execute(
-            "SELECT task, query, wave, adapter, view, grid, logprob, origin FROM candidates ORDER BY task, query, wave, rank"
+            "SELECT task, query, wave, adapter, view, grid, logprob, origin FROM candidates WHERE origin != 'program'"
+            " ORDER BY task, query, wave, rank"
         ):
             candidate = Candidate(grid_from_key(grid), view, logprob, origin, adapter)
             candidates.setdefault((task, wave, query), []).append(candidate)
@@ -294,6 +311,10 @@ class Ledger:
                 "SELECT task, wave, status, seconds, tokens, views FROM outcomes ORDER BY task, wave"
             )
         ]
+
+    def program_outcomes(self) -> list[ProgramOutcome]:
+        """Every recorded program search, by task; none in a ledger that was made before there were any."""
+        return ledger_programs.read(self._db, self.test_counts(), BEFORE)
 
     def shared_fit(self) -> Fit | None:
         """The fit of the shared adapter, if it was done."""
@@ -340,7 +361,7 @@ class Ledger:
 
     def _create(self, identity: Identity, tasks: TaskSet) -> None:
         with self._transaction():
-            for statement in _SCHEMA.split(";"):
+            for statement in (_SCHEMA + ledger_programs.SCHEMA).split(";"):
                 self._db.execute(statement)
             self._put("run", ("key", "value"), identity.rows().items())
             rows = []
@@ -352,6 +373,12 @@ class Ledger:
             for id_, bad in tasks.bad.items():
                 self._put_event(Event("bad task", bad.message, id_))
             self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
+
+    def _add_tables(self) -> None:
+        """Add those that the first ledgers of this version lack."""
+        with self._transaction():
+            for statement in ledger_programs.SCHEMA.split(";"):
+                self._db.execute(statement)
 
     def _delete_outcome(self, task: str, wave: int) -> None:
         """Delete the record of a pass, if there is one. Without one there is nothing to search the tables for."""

@@ -26,8 +26,7 @@ from solver.budget.registry import make_policy
 from solver.budget.reserve import reserve_seconds
 from solver.config import MAX_DURATION
 from solver.errors import InputError
-from solver.host import commit, cores, free_memory
-from solver.messages import WorkerConfig
+from solver.host import commit, cores
 from solver.model.adapter_folder import check_start
 from solver.model.folder import SHIPPED, check_folder, folder_identity
 from solver.model.shipped import shipped_model
@@ -36,12 +35,15 @@ from solver.report.observer import Observer
 from solver.report.results import Summary
 from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
-from solver.run.executors.local import EarlyWorkers, LocalExecutor
+from solver.run.executors.local import EarlyWorkers
+from solver.run.executors.none import NoWorkers
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
 from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
 from solver.run.ledger_file import DamagedLedger
-from solver.run.placement import Placement, gpus_in_use, place, visible_gpus, weight_bytes
+from solver.run.local_processes import local_executor, local_placement, local_programs, program_processes_beside
+from solver.run.placement import Placement, gpus_in_use, visible_gpus
+from solver.run.program_search import ProgramResources
 from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
@@ -52,20 +54,26 @@ from solver.types import Deadline
 
 # What is run without challenges: a fixed sample of tasks short enough for two CPU cores and a few minutes.
 DEFAULT_SET, DEFAULT_SHORTEST, DEFAULT_COUNT = "arc1:evaluation", 60, 12
-SUBMISSION, SUMMARY, LOG, WORKER_LOG, LOCK = "submission.json", "summary.json", "log.txt", "worker.log", ".lock"
+SUBMISSION, SUMMARY, LOG, LOCK = "submission.json", "summary.json", "log.txt", ".lock"
 
 STOP_SECONDS = 4.5  # from a signal to the end of a process that does not stop by itself
 MIN_SECONDS = 2.0  # for the fallback answers and the message, even if the budget is used up at the start
 
 ExecutorFactory = Callable[[RunOptions, Path], Executor]  # of the options and the scratch folder
+ProgramFactory = Callable[[RunOptions], ProgramResources | None]
 
 
-def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory | None = None) -> Summary:
+def run(
+    options: RunOptions,
+    observer: Observer,
+    make_executor: ExecutorFactory | None = None,
+    make_programs: ProgramFactory | None = None,
+) -> Summary:
     """Run to the end of the budget and leave submission.json, run.db, summary.json and log.txt in `options.out`.
 
     Raises InputError (exit code 2) if the options cannot be used. If the budget or the model proves unusable only later, the
     fallback submission has been written by then. Every other end, a signal included, returns a Summary with the `exit_code` for
-    the process. `make_executor` replaces the local worker processes.
+    the process. `make_executor` replaces the local worker processes, `make_programs` those that search for programs.
 
     If this process hangs (a pipe that nobody reads, a dead disk), a watchdog ends it just before the end of the budget. With
     `options.started` there is no watchdog, because the process belongs to the caller.
@@ -77,14 +85,16 @@ def run(options: RunOptions, observer: Observer, make_executor: ExecutorFactory 
         if make_executor is None:
             early = stack.enter_context(contextlib.closing(_early_workers(placement)))
             make_executor = partial(local_executor, early=early)
-        inputs = _read_inputs(options, placement.notes)
+        programs_note = program_processes_beside(placement, options).note
+        inputs = _read_inputs(options, (*placement.notes, *([programs_note] if programs_note else ())))
         options = replace(options, settings=settings_for(inputs.model, options.settings))
         end = Deadline(end_of_budget(options.budget, options.until, started))
         watchdog = _watchdog(options, signals, end)
         summary = None
         with watchdog if options.started is None else contextlib.nullcontext():
             try:
-                summary = _run(options, inputs, started, end, signals, watchdog, observer, make_executor)
+                makers = make_executor, make_programs or local_programs
+                summary = _run(options, inputs, started, end, signals, watchdog, observer, *makers)
             finally:
                 observer.end(summary)  # under the watchdog too: a terminal may block
         return summary
@@ -99,6 +109,7 @@ def _run(
     watchdog: Watchdog,
     observer: Observer,
     make_executor: ExecutorFactory,
+    make_programs: ProgramFactory,
 ) -> Summary:
     """The run from the opening of its output folder on."""
     with contextlib.ExitStack() as stack:
@@ -127,8 +138,11 @@ def _run(
             log.note(note)
             with contextlib.suppress(LedgerError):
                 ledger.event(Event(kind, note))
-        executor = make_executor(options, scratch)
+        executor = make_executor(options, scratch) if options.settings.network else NoWorkers()
         watchdog.before_exit(executor.close)
+        programs = make_programs(options)
+        if programs is not None:
+            watchdog.before_exit(partial(programs.executor.close, 0.0))
         supervisor = Supervisor(
             options.settings,
             list(inputs.tasks),
@@ -139,6 +153,7 @@ def _run(
             end,
             submission_file.write,
             log,
+            programs=programs,
             start=start,
             interrupted=signals.reason,
             clock_set=WallClock(),
@@ -183,7 +198,7 @@ def _check_options(options: RunOptions) -> Placement:
     if options.until is not None and not options.until - time.time() < MAX_DURATION:
         raise InputError(f"--until {options.until}: not a time in seconds since 1970 that is less than a year away")
     settings_for(options.model, options.settings)
-    return _placement(options)
+    return local_placement(options)
 
 
 def _early_workers(placement: Placement) -> EarlyWorkers:
@@ -260,7 +275,7 @@ def _readable_ledger(path: Path, identity: Identity, tasks: TaskSet, rule: str) 
     ledger = Ledger.open(path, identity, tasks)
     try:
         ledger.check_rows()
-        return ledger, RunState(tasks, rule, ledger.outcomes())
+        return ledger, RunState(tasks, rule, ledger.outcomes(), ledger.program_outcomes())
     except (ValueError, LookupError, TypeError, sqlite3.Error) as error:
         ledger.close()
         raise DamagedLedger(f"{path}: the ledger is damaged: {type(error).__name__}: {error}") from None
@@ -346,18 +361,6 @@ def _watchdog(options: RunOptions, signals: _Signals, end: Deadline) -> Watchdog
     return Watchdog(at, EXIT_FAILED, lambda: signals.exit_code() if signals.received else None, STOP_SECONDS)
 
 
-def _placement(options: RunOptions) -> Placement:
-    assert options.model is not None
-    return place(options.settings, visible_gpus(), cores(), free_memory(), weight_bytes(options.model))
-
-
-def local_executor(options: RunOptions, scratch: Path, early: EarlyWorkers | None = None) -> Executor:
-    """The worker processes of this machine; first those that were started early."""
-    placement = _placement(options)
-    config = WorkerConfig(placement.settings, options.model, scratch, options.adapter)
-    return LocalExecutor(config, options.out / WORKER_LOG, len(placement.environments), placement.environments, early=early)
-
-
 def _verdict(
     ending: Ending,
     signals: _Signals,
@@ -368,15 +371,16 @@ def _verdict(
     end: Deadline,
 ) -> Ended:
     code, reason = EXIT_DONE, ending.detail
+    answered = bool(run_state.outcomes() or run_state.program_outcomes())
     if ending.stop == "interrupted":
         code = signals.exit_code()
     elif ending.stop == "no worker":
         code = EXIT_FAILED
-        if not run_state.outcomes():
+        if not answered:
             reason = f"{reason}; {options.out / SUBMISSION} holds only fallback answers"
     elif ending.stop == "bad input":
         code = EXIT_INPUT
-    elif ending.stop == "deadline" and supervisor.facts is None and not run_state.outcomes():
+    elif ending.stop == "deadline" and supervisor.facts is None and not answered:
         code = EXIT_INPUT
         seconds = end.at - started
         reserve = reserve_seconds(options.settings.budget.reserve, seconds)

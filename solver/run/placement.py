@@ -27,14 +27,18 @@ class Placement:
     environments: tuple[Mapping[str, str], ...]
     settings: Settings
     notes: tuple[str, ...] = ()
+    on_gpu: bool = False
+    memory_left: float = 0.0  # bytes of the host that the workers leave
 
 
 def place(settings: Settings, gpus: tuple[str, ...], cores: int, memory: int, weights: int) -> Placement:
     """One worker or more for each device in use, fewer if `memory` (bytes of the host) does not suffice for all.
 
-    `gpus` are names for CUDA_VISIBLE_DEVICES, `weights` the bytes of the model's files. Raises InputError if more GPUs are
-    asked for than there are.
+    `gpus` are names for CUDA_VISIBLE_DEVICES, `weights` the bytes of the model's files. A run without a network has no workers.
+    Raises InputError if more GPUs are asked for than there are.
     """
+    if not settings.network:
+        return Placement((), settings, memory_left=float(memory))
     chosen = gpus_in_use(settings, gpus)
     per_device = settings.workers.per_device
     wanted = per_device * max(1, len(chosen))
@@ -48,13 +52,14 @@ def place(settings: Settings, gpus: tuple[str, ...], cores: int, memory: int, we
         # in turn over the devices, so that every device gets a worker before one gets two
         environments = tuple({"CUDA_VISIBLE_DEVICES": chosen[number % len(chosen)]} for number in range(count))
         model = settings.model.model_copy(update={"device": "cuda:0"})
-        return Placement(environments, settings.model_copy(update={"model": model}), tuple(notes))
+        settings = settings.model_copy(update={"model": model})
+        return Placement(environments, settings, tuple(notes), on_gpu=True, memory_left=memory - need * count)
     threads = settings.model.threads
     if count > 1 and not threads:
         threads = max(1, cores // count)
         settings = settings.model_copy(update={"model": settings.model.model_copy(update={"threads": threads})})
     environment = {"OMP_NUM_THREADS": str(threads)} if threads else {}
-    return Placement((environment,) * count, settings, tuple(notes))
+    return Placement((environment,) * count, settings, tuple(notes), memory_left=memory - need * count)
 
 
 def gpus_in_use(settings: Settings, gpus: tuple[str, ...]) -> tuple[str, ...]:

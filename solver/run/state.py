@@ -1,4 +1,4 @@
-"""The state of a run in memory: the outcome of every pass, the submission selected from them, and the state of every task.
+"""The state of a run in memory: outcomes of passes and of program searches, the submission that follows, the state of every task.
 
 Where the state of tasks lives, who writes it, and what a kill of the supervisor's process loses. Workers write none of it: they
 send messages, and know only their current item.
@@ -6,11 +6,12 @@ send messages, and know only their current item.
 | holder | owns | written by | read by | after a kill |
 | --- | --- | --- | --- | --- |
 | `ledger.Ledger` | tasks, plans, outcomes, events | supervisor, through `Writer` | resumption, commands | stays |
-| `RunState` | `TaskState` of each task, submission, sums | supervisor: `add`, `mark`, `lose` | policy, summary | made anew |
-| `TaskPasses` | outcomes of a task, and their tallies and attempts | `RunState.add` | `RunState` | made anew |
+| `RunState` | `TaskState` of each task, submission, sums | supervisor: its methods | policy, summary | made anew |
+| `TaskPasses` | outcomes of a task, their tallies, the answers of programs, and attempts | `RunState` | `RunState` | made anew |
 | `WorkerState` | a worker's item, its tasks that were reported | supervisor | supervisor | lost |
 | `AdapterStore` | which adapters on the disk wait for a later pass | supervisor | supervisor | made anew |
 | `TaskTable`, `PassOptions` | nothing: columns computed from `TaskState`s and costs | policy | policy | made anew |
+| `ProgramSearch` | tasks to be searched, searches in flight | supervisor | supervisor | made anew; searches in flight are lost |
 | `CostModel` | what passes have cost | supervisor | policy | made anew |
 | `Writer` | rows of the ledger that a full disk did not take | supervisor | supervisor | lost |
 
@@ -22,7 +23,7 @@ defaults: `busy`, because no worker runs, and `losses` and `killed`, so a task t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from solver.arc.datasets import TaskSet
@@ -30,7 +31,7 @@ from solver.arc.submission import Submission, fallback_submission
 from solver.budget.planner import TaskState
 from solver.budget.workload import shape_of
 from solver.run.task_passes import TaskPasses
-from solver.types import AdapterRef, KnownGrid, TaskOutcome
+from solver.types import AdapterRef, KnownGrid, ProgramOutcome, TaskOutcome
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ class Totals:
 class RunState:
     """Tasks, their passes by wave, and the submission that follows from them by one selection rule."""
 
-    def __init__(self, tasks: TaskSet, rule: str, outcomes: Iterable[TaskOutcome] = ()) -> None:
+    def __init__(
+        self, tasks: TaskSet, rule: str, outcomes: Iterable[TaskOutcome] = (), programs: Iterable[ProgramOutcome] = ()
+    ) -> None:
         self._rule = rule
         self._passes = {task.id: TaskPasses(task) for task in tasks}
         self._states = {task.id: TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks}
@@ -57,9 +60,12 @@ class RunState:
         self._done: set[str] = set()
         self._failed: set[str] = set()
         self._sums: dict[str, float] = defaultdict(float)
+        self._programs: dict[str, ProgramOutcome] = {}
         self.submission: Submission = fallback_submission(tasks)
         for outcome in outcomes:
             self.add(outcome)
+        for found in programs:
+            self.add_programs(found)
 
     def add(self, outcome: TaskOutcome) -> None:
         """Take in the outcome of a pass, replacing an earlier one of the same (task, wave), and select the attempts anew."""
@@ -86,7 +92,24 @@ class RunState:
             views=results.views,
         )
         self._note_failure(id_)
-        self.submission[id_] = passes.attempts(self._rule)
+        self._choose(id_)
+
+    def add_programs(self, outcome: ProgramOutcome) -> None:
+        """Take in the program search for a task, replacing an earlier one, and select the attempts anew."""
+        self._programs[outcome.task_id] = outcome
+        self._passes[outcome.task_id].programs = outcome.answers
+        self._choose(outcome.task_id)
+
+    def _choose(self, id_: str) -> None:
+        passes = self._passes[id_]
+        choices = passes.choices(self._rule)
+        self.submission[id_] = passes.attempts(choices)
+        if any(passes.programs):
+            self._states[id_] = replace(
+                self._states[id_],
+                by_programs=min(choice.by_programs for choice in choices),
+                confirmed=all(choice.confirmed for choice in choices),
+            )
 
     def states(self) -> list[TaskState]:
         """The state of every readable task, in file order."""
@@ -111,6 +134,10 @@ class RunState:
     def outcomes(self) -> list[TaskOutcome]:
         """Every pass."""
         return [outcome for passes in self._passes.values() for outcome in passes.outcomes()]
+
+    def program_outcomes(self) -> Mapping[str, ProgramOutcome]:
+        """The program search for each task that was searched."""
+        return self._programs
 
     def known(self, id_: str, before: int) -> tuple[tuple[KnownGrid, ...], ...]:
         """The distinct candidates of all waves below `before`, by query."""

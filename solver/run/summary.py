@@ -14,7 +14,7 @@ from solver.arc.submission import Submission, score
 from solver.budget.costs import LEARNING, prediction_errors
 from solver.host import hardware, versions
 from solver.messages import WorkerFacts
-from solver.report.results import Summary, task_results
+from solver.report.results import Summary, exact_queries, task_results
 from solver.run.ledger import Ledger
 from solver.run.state import RunState
 from solver.run.supervisor import Supervisor
@@ -43,14 +43,14 @@ def summarise(
 ) -> Summary:
     """The summary of a run; `answers` may lack tasks, or be empty; `source` is what `commit` gave."""
     totals = run_state.totals()
-    states = run_state.states()
+    states, programs = run_state.states(), run_state.program_outcomes()
     facts = supervisor.facts or WorkerFacts(trainer="", engine="")
     return Summary(
         exit_code=ended.exit_code,
         reason=ended.reason,
         tasks=len(run_state.submission),
         queries=sum(map(len, run_state.submission.values())),
-        done=run_state.done(),
+        done=run_state.done() if options.settings.network else len(programs),
         failed=run_state.failed(),
         waves=max((state.waves for state in states), default=0),
         seconds=ended.seconds,
@@ -78,7 +78,10 @@ def summarise(
         versions=versions(),
         hardware=hardware(facts.to_json()),
         commit=source,
-        results=tuple(task_results(run_state.outcomes(), run_state.submission, answers)),
+        programs_searched=len(programs),
+        programs_exact=sum(exact_queries(outcome) == len(outcome.answers) for outcome in programs.values()),
+        programs_seconds=sum(outcome.seconds for outcome in programs.values()),
+        results=tuple(task_results(run_state.outcomes(), run_state.submission, answers, programs)),
     )
 
 

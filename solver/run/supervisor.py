@@ -38,11 +38,12 @@ from solver.report.observer import Observer, Progress
 from solver.run.adapter_store import AdapterStore
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
 from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
+from solver.run.program_search import ProgramResources, ProgramSearch, describe_programs
 from solver.run.state import RunState
 from solver.run.types import Ending
 from solver.run.worker_state import WorkerState, WorkerTimeouts
 from solver.run.writer import Writer
-from solver.types import AdapterRef, Deadline, KnownGrid, TaskOutcome, TaskPlan, TaskWork, WorkItem
+from solver.types import AdapterRef, Deadline, KnownGrid, ProgramOutcome, TaskOutcome, TaskPlan, TaskWork, WorkItem
 
 # A worker is given up after `MAX_FAILED_RESTARTS` failed starts in a row: memory that another process holds may be free a minute
 # later. If none has been ready when `HOPEFUL_SHARE` of the time is used up, it is given up after `MAX_FAILED_STARTS`: a model
@@ -70,6 +71,7 @@ class Supervisor:
         publish: Callable[[Submission], None],
         observer: Observer,
         *,
+        programs: ProgramResources | None = None,
         start: int = 1,
         interrupted: Callable[[], str | None] = lambda: None,
         clock_set: Callable[[], str | None] = lambda: None,
@@ -77,6 +79,8 @@ class Supervisor:
         poll: float = POLL,
     ) -> None:
         """`end` is when the process has to be gone, on the clock of the run; `start` counts the processes of this run from 1.
+
+        An executor without workers is that of a run without a network. `programs`: without, no programs are searched.
 
         `publish` writes the submission and may raise OSError. `interrupted` gives a reason to stop at once, or None. `clock_set`
         gives a line, once, when somebody has set the wall clock; that moves no deadline, but whoever reads times in the ledger
@@ -105,6 +109,10 @@ class Supervisor:
         self._chunks = Chunks(settings.budget.chunk, whole.views * whole.samples)
         self._timeouts = WorkerTimeouts(settings.budget.heartbeat, settings.budget.grace)
         self._workers: list[WorkerState] = []
+        self._programs: ProgramSearch | None = None
+        if programs is not None:
+            unsearched = [task for id_, task in self._tasks.items() if id_ not in run_state.program_outcomes()]
+            self._programs = ProgramSearch(programs, unsearched, self._take_programs, self._writer.event, self._in_doubt)
         self._items = 0
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
@@ -124,6 +132,8 @@ class Supervisor:
         ending = self._ending()
         if ending is None:
             self._executor.start()
+            if self._programs is not None:
+                self._programs.start(began)
         try:
             while ending is None:
                 self._assign()  # before writing: a slow disk must not keep workers waiting
@@ -138,6 +148,8 @@ class Supervisor:
                 ending = self._ending()
             self._note_unfinished(ending)
         finally:
+            if self._programs is not None:
+                self._programs.close()
             self._executor.close()
         self._writer.outdate()  # the file on disk may have been touched by others
         self._flush()
@@ -153,18 +165,22 @@ class Supervisor:
         if refused is not None:
             return Ending("bad input", refused.error)
         busy = any(worker.item is not None for worker in self._workers)
-        if not busy and not self._work_left():
+        searching = self._programs is not None and self._programs.active
+        if not busy and not searching and not self._work_left():
             return Ending("finished", "all work is done")
-        if self._nothing_more:
+        if self._nothing_more and not searching:
             return Ending("deadline", "the time left is too short for another pass")
         if self._last_call.expired() or (self._work_end.expired() and not busy):
             return Ending("deadline", "the time is up")
-        if all(worker.state == "given up" for worker in self._workers):
+        if self._workers and not searching and all(worker.state == "given up" for worker in self._workers):
             return Ending("no worker", f"no worker could be started: {self._workers[0].error}")
         return None
 
     def _work_left(self) -> bool:
-        return any(self._policy.pending(state) for state in self._run_state.states())
+        return bool(self._workers) and any(self._policy.pending(state) for state in self._run_state.states())
+
+    def _in_doubt(self, id_: str) -> bool:
+        return self._policy.pending(self._run_state.state(id_))
 
     def _assign(self) -> None:
         """Hand an item to every idle worker, as long as the policy has one for the time left."""
@@ -262,13 +278,17 @@ class Supervisor:
     # -- taking in
 
     def _listen(self, patience: float) -> None:
-        """Take in the messages of workers, waiting at most `patience` seconds for the first."""
+        """Take in the messages of all processes, waiting at most `patience` seconds for the first."""
         began = self._now()
-        for result in self._executor.results(patience):
+        for result in self._executor.results(patience if self._workers else 0.0):
             self._take(result)
-        if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, so perhaps the workers were too
+        if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, so perhaps the others were too
             for worker in self._workers:
                 worker.pardon(now)
+            if self._programs is not None:
+                self._programs.pardon(now)
+        if self._programs is not None:
+            self._programs.step(self._work_end, 0.0 if self._workers else patience)
 
     def _take(self, result: WorkResult | WorkerLost) -> None:
         worker = self._workers[result.worker]
@@ -343,6 +363,14 @@ class Supervisor:
         self._writer.note(f"{name}: {outcome.status}, {fitted}, {candidates} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
         for kind, detail in outcome.events:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
+
+    def _take_programs(self, outcome: ProgramOutcome) -> None:
+        self._run_state.add_programs(outcome)
+        self._writer.outdate()
+        self._writer.save(lambda: self._ledger.record_programs(outcome))
+        self._writer.note(describe_programs(outcome))
+        if self._workers:
+            self._tidy_adapters([outcome.task_id])  # the network's answers may be confirmed
 
     def _compared(self, worker: WorkerState, outcome: TaskOutcome) -> TaskOutcome:
         """The outcome with its predicted seconds. The cost model learns from it, unless the item was backed off."""
@@ -444,6 +472,8 @@ class Supervisor:
         for worker in self._workers:
             if not worker.dying and worker.state != "given up":
                 looks.append(self._timeouts.next_look(worker.heard, *worker.limits))
+        if self._programs is not None:
+            looks.append(self._programs.next_look())
         return max(0.0, min(self._poll, min(looks) - now + 1e-3))
 
     # -- telling
@@ -466,7 +496,7 @@ class Supervisor:
         totals = self._run_state.totals()
         progress = Progress(
             tasks=len(self._tasks),
-            done=self._run_state.done(),
+            done=self._run_state.done() if self._workers else len(self._run_state.program_outcomes()),
             failed=self._run_state.failed(),
             wave=self._wave,
             steps=totals.steps,
@@ -474,13 +504,15 @@ class Supervisor:
             sampled_rate=totals.sampled_rate,
             agreement=self._run_state.agreement(),
             seconds_left=max(0.0, self._work_end.remaining()),
-            activity=", ".join(_activities(self._workers)),
+            activity=", ".join(_activities(self._workers, self._programs)),
         )
         with contextlib.suppress(OSError, ValueError):
             self._observer.progress(progress)
 
 
-def _activities(workers: list[WorkerState]) -> Iterator[str]:
+def _activities(workers: list[WorkerState], programs: ProgramSearch | None) -> Iterator[str]:
     for number, worker in enumerate(workers):
         if worker.activity:
             yield worker.activity if len(workers) == 1 else f"{number}: {worker.activity}"
+    if programs is not None and programs.activity:
+        yield programs.activity

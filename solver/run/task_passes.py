@@ -1,14 +1,17 @@
-"""What follows from the passes over one task, kept up to date at a cost that grows with the new pass and not with all of them."""
+"""What follows from the passes over one task and from its program search.
+
+It is kept up to date at a cost that grows with the new pass and not with all of them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from solver.arc.selection import agreement, select
+from solver.arc.selection import Choice, agreement, choose
 from solver.arc.submission import Attempts, two_attempts
 from solver.arc.tally import ScoreTable, Tally
 from solver.arc.task import Task
-from solver.types import AdapterRef, KnownGrid, QueryOutcome, Status, TaskOutcome
+from solver.types import AdapterRef, Candidate, KnownGrid, QueryOutcome, Status, TaskOutcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,7 @@ class TaskPasses:
         self._outcomes: dict[int, TaskOutcome] = {}
         self._before = self._nothing  # results of all passes but the last
         self.results = self._nothing
+        self.programs: tuple[tuple[Candidate, ...], ...] = ((),) * len(task.test)  # what program search found, by query
 
     def add(self, outcome: TaskOutcome) -> TaskOutcome | None:
         """Take in a pass. Gives the outcome that it replaces, or None.
@@ -100,12 +104,16 @@ class TaskPasses:
             return self._before.known()
         return self._up_to([wave for wave in sorted(self._outcomes) if wave < before]).known()
 
-    def attempts(self, rule: str) -> tuple[Attempts, ...]:
-        """Two attempts for each query, selected from all candidates and the scores of the adapter that scored last."""
+    def choices(self, rule: str) -> tuple[Choice, ...]:
+        """The best two grids of each query: from all candidates, the scores of the adapter that scored last, and programs."""
         return tuple(
-            two_attempts(select(rule, query.tally, query.scores.newest()), self._task, index)
-            for index, query in enumerate(self.results.queries)
+            choose(rule, query.tally.plus(programs), query.scores.newest())
+            for query, programs in zip(self.results.queries, self.programs, strict=True)
         )
+
+    def attempts(self, choices: tuple[Choice, ...]) -> tuple[Attempts, ...]:
+        """Two attempts for each query; fallback guesses fill up."""
+        return tuple(two_attempts(choice.grids, self._task, index) for index, choice in enumerate(choices))
 
     def _up_to(self, waves: list[int]) -> TaskResults:
         results = self._nothing

@@ -10,6 +10,7 @@ import torch
 
 from solver.codec import grid_codec
 from solver.config import TrainSettings
+from solver.errors import InputError
 from solver.model.load import Base
 from solver.train import unsloth
 from solver.train.base import Trainer, TrainerState
@@ -72,6 +73,8 @@ def make_trainer(
     If the trainer that "auto" chose does not start, another one replaces it, with a warning. If a trainer that the settings
     name cannot work here, raises InputError; if it does not start, raises StartError, and a second try may succeed.
     """
+    if settings.trainer == "none":
+        raise InputError("train.trainer=none: only a run can do without a network")
     state = state or TrainerState()
     name, _ = choose_trainer(base, settings, state)
     try:

@@ -33,12 +33,39 @@ from solver.config import DataSettings, InferSettings, ModelSettings, TrainSetti
 from solver.infer.grammar import STATE, GridMachine
 from solver.infer.hf import HFEngine
 from solver.model.adapters import apply_adapter
+from solver.model.cell_decoder import CellDecoder
 from solver.model.load import Base, load_base
 from solver.model.positions import for_model, from_start, positions_of
 from solver.train.registry import make_trainer
 from solver.types import NEVER, FitJob, SampleRequest, SearchRequest, TokenIds
 
 Completions = dict[str, dict[tuple[int, ...], float]]  # by request: log-probabilities by token ids
+
+
+class GrowingCache:
+    """The keys and values of one sequence, for models of this package; it grows by concatenation, as that of transformers."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int) -> None:
+        """Add those of new tokens."""
+        if layer_idx == len(self.layers):
+            self.layers.append((key_states, value_states))
+        else:
+            keys, values = self.layers[layer_idx]
+            self.layers[layer_idx] = torch.cat([keys, key_states], 2), torch.cat([values, value_states], 2)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layer_idx: int, scaling: float) -> torch.Tensor:
+        """Attention of a whole prompt, or of one token behind it."""
+        del key, value
+        causal = query.shape[2] > 1
+        attend = torch.nn.functional.scaled_dot_product_attention
+        return attend(query, *self.layers[layer_idx], is_causal=causal, scale=scaling, enable_gqa=True)
+
+    def crop(self, columns: int) -> None:
+        """Drop the last -`columns` tokens."""
+        self.layers = [(keys[:, :, :columns], values[:, :, :columns]) for keys, values in self.layers]
 
 
 class RecursiveSearch:
@@ -48,12 +75,13 @@ class RecursiveSearch:
         self.model, self.end, self.threshold = base.model, base.codec.end, float(np.log(min_prob))
         self.machine = GridMachine(base.codec.grammar, base.model.config.vocab_size)
         self.positions = positions_of(base.model.config)
+        self.own = isinstance(base.model.get_decoder(), CellDecoder)
 
     @torch.inference_mode()
     def __call__(self, prompt: TokenIds) -> dict[tuple[int, ...], float]:
         """Every completion above the threshold, with its log-probability."""
         self.completions: dict[tuple[int, ...], float] = {}
-        self.cache = DynamicCache(config=self.model.config)
+        self.cache: Any = GrowingCache() if self.own else DynamicCache(config=self.model.config)
         self.tokens: list[int] = []
         self.prompt = prompt.tolist()
         self._descend(self._next(len(prompt)), 0.0, np.zeros((1, STATE), dtype=np.int16))
@@ -63,9 +91,8 @@ class RecursiveSearch:
         """Log-probabilities after the last `count` tokens, which the model reads now."""
         text = torch.tensor([self.prompt + self.tokens])
         places = for_model(from_start(self.positions, text)[:, -count:])
-        logits = self.model(
-            text[:, -count:], position_ids=places, past_key_values=self.cache, use_cache=True, logits_to_keep=1
-        ).logits[0, -1]
+        cache = {"cache": self.cache} if self.own else {"past_key_values": self.cache, "use_cache": True}
+        logits = self.model(text[:, -count:], position_ids=places, logits_to_keep=1, **cache).logits[0, -1]
         return torch.log_softmax(logits.float(), -1).numpy()
 
     def _descend(self, logprobs: np.ndarray, total: float, state: np.ndarray) -> None:

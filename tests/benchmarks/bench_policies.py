@@ -55,6 +55,7 @@ def record(given: argparse.Namespace) -> int:
         challenges.write_text(json.dumps({task.id: task.without_answers().to_json() for task in tasks}))
     command = [sys.executable, "-m", "solver", "run", str(challenges), "--solutions", str(solutions), "--out", str(out)]
     command += ["--scratch", str(out / "scratch"), "--budget", f"{given.minutes * 60:.0f}s", "--set", "budget.policy=fixed"]
+    command += ["--set", "programs.enabled=false"]  # the record is of the network
     for override in (f"budget.fixed_waves=[{given.waves}]", *given.set):
         command += ["--set", override]
     return subprocess.run(command, check=False).returncode

@@ -106,6 +106,8 @@ def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bo
     """A function that trains by transformers.Trainer as its documentation describes, and gives the seconds."""
     from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+    from solver.model.transformers_registration import TransformersCellConfig, TransformersCellDecoder
+
     data = [row for batch in batches for row in rows(batch, single)]
     size = max(1, round(len(data) / len(batches)))
     pad = grid_codec().pad
@@ -145,7 +147,8 @@ def theirs(shape: Shape, batches: list[Batch], device: torch.device, grouped: bo
                 remove_unused_columns=False,
             )
             watch = Stopwatch()
-            trainer = Trainer(new_model(shape), arguments, train_dataset=data, data_collator=collate, callbacks=[watch])
+            model = TransformersCellDecoder(TransformersCellConfig.from_dict(new_model(shape).config.to_dict()))
+            trainer = Trainer(model, arguments, train_dataset=data, data_collator=collate, callbacks=[watch])
             trainer.remove_callback(PrinterCallback)
             trainer.train()
         return watch.seconds

@@ -2,7 +2,8 @@
 
     python tests/benchmarks/bench_selection.py RUN... [--against product_of_experts]
 
-A case is the state of a query after one of its passes, pooled as the run pools it: all candidates so far and the newest scores.
+A case is the state of a query after one of its passes, pooled as the run pools it: all candidates so far, the newest scores, and
+what programs of the run answer.
 There are two Markdown tables: one for the last pass of every query, one for all passes (the cases of one query are not
 independent). They show how often the first attempt is right, how often one of the two is, and the cases that a rule gains and
 loses compared with the rule `--against`. The last line is the result of a perfect choice among the candidates.
@@ -52,6 +53,7 @@ def read_cases(folder: Path) -> list[Case]:
     """The cases of a run that was started with its solutions. Raises InputError."""
     with closing(Ledger.read(folder / LEDGER)) as ledger:
         facts, outcomes = ledger.facts(), ledger.outcomes()
+        programs = {searched.task_id: searched.answers for searched in ledger.program_outcomes()}
     if not facts.solutions:
         raise InputError(f"{folder}: its answers are not known")
     answers = load_solutions(facts.solutions)
@@ -60,7 +62,8 @@ def read_cases(folder: Path) -> list[Case]:
         for query in outcome.queries:
             answer = answers[outcome.task_id][query.index]
             passes = pooled.setdefault((outcome.task_id, query.index), [])
-            before = ([*passes[-1].candidates], [*passes[-1].scores]) if passes else ([], [])
+            found = programs[outcome.task_id][query.index] if outcome.task_id in programs else ()
+            before = ([*passes[-1].candidates], [*passes[-1].scores]) if passes else ([*found], [])
             if answer is not None and query.candidates:
                 passes.append(Case([*before[0], *query.candidates], [*before[1], *query.scores], answer, False))
     cases = []

@@ -53,6 +53,8 @@ def baseline(folder: Path, sequences: tuple[TokenSequence, ...], steps: int, set
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+    import solver.model.transformers_registration  # noqa: F401
+
     data = [
         {"input_ids": s.ids.tolist(), "length": len(s), "labels": np.where(s.weights > 0, s.ids, -100).tolist()}
         for s in sequences

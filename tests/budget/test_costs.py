@@ -193,7 +193,7 @@ def test_a_pass_in_which_nothing_was_answered_says_that_answers_take_longer() ->
     assert costs.forecast(form, PLAN).median["infer"] > 2 * before
 
 
-def test_a_profile_of_this_machine_is_believed_and_another_is_a_hint() -> None:
+def test_one_pass_corrects_a_profile_of_this_machine_and_another_is_a_hint() -> None:
     good = profile(variant(row(512, step_seconds=1.0), row(2048, step_seconds=6.0)))
     mine, hint = CostModel(SETTINGS, prior_of(good, "none")), CostModel(SETTINGS, prior_of(good, "none", ["other"]))
     form = shape(600)
@@ -203,7 +203,13 @@ def test_a_profile_of_this_machine_is_believed_and_another_is_a_hint() -> None:
     assert ours.median["fit"] == pytest.approx(theirs.median["fit"])
     tokens = sum(form.demonstrations)
     assert 0.8 * tokens / 512 < ours.median["fit"] / PLAN.steps < 1.6 * tokens / 512
-    assert ours.upper["fit"] / ours.median["fit"] < 4 < theirs.upper["fit"] / theirs.median["fit"]
+    assert min(one.upper["fit"] / one.median["fit"] for one in (ours, theirs)) > 10  # any profile may be wrong by so much
+    for costs in (mine, hint):
+        assert costs.guesses
+        costs.observe(shape(200), PLAN, passed(shape(200), PLAN))
+        assert not costs.guesses
+    ours, theirs = (costs.forecast(shape(2000), PLAN) for costs in (mine, hint))
+    assert ours.upper["fit"] / ours.median["fit"] < 2 < theirs.upper["fit"] / theirs.median["fit"]
     estimate = good.model_copy(update={"derivation": "by a roof line"})
     assert not prior_of(estimate, "none").known
 

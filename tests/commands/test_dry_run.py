@@ -115,6 +115,14 @@ def test_a_cap_too_short_for_a_task_is_refused(tmp_path: Path, tiny_base: Path) 
         dry(tmp_path, tiny_base, cap=1.2)
 
 
+def test_a_dry_run_needs_a_network(tmp_path: Path) -> None:
+    options = RunOptions(str(write_challenges(tmp_path / "challenges.json", TASKS)), tmp_path / "out", 60.0)
+    alone = replace(options, settings=load_settings(recipe="programs"))
+    with pytest.raises(InputError, match="runs with a network"):
+        dry_run(DryRunOptions(alone, 20.0), SilentObserver(), lambda _: None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_machine_is_refused_before_anything_runs(tmp_path: Path, tiny_base: Path) -> None:
     with pytest.raises(InputError, match="abacus"):
         dry(tmp_path, tiny_base, machine="abacus")

@@ -232,6 +232,21 @@ def test_bad_options_are_refused(change: dict[str, Any], said: str) -> None:
         rehearse(replace(options(), **change))
 
 
+def test_a_rehearsal_needs_a_network() -> None:
+    with pytest.raises(InputError, match="runs with a network"):
+        rehearse(options("cpu", "train.trainer=none"))
+
+
+def test_program_search_is_rehearsed_with_its_faults() -> None:
+    """In hostile runs processes of program search crash and hang,."""
+    both, alone = (scene(f"programs.enabled={on}", mix="hostile", tasks=30, budget=900.0) for on in ("true", "false"))
+    runs, others = [one_run(both, number) for number in range(6)], [one_run(alone, number) for number in range(6)]
+    assert not any(run.missed or run.invalid for run in runs)
+    assert sum(run.events.get("program search failed", 0) for run in runs) > 0
+    assert not any(run.events.get("program search failed") for run in others)
+    assert sum(run.publishes for run in runs) > sum(run.publishes for run in others)
+
+
 def test_an_estimate_is_called_one() -> None:
     found = rehearse(options("h200", runs=1, tasks=4))
     assert not found["durations_measured"]

@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from run_helpers import program_outcome
 
+from solver.arc import selection
 from solver.arc.datasets import BadTask, TaskSet
+from solver.arc.ensemble import PRIOR, Ensemble
 from solver.arc.submission import defects, load_submission
 from solver.arc.task import Pair, Task
 from solver.commands.select import reselect
@@ -105,6 +108,33 @@ def test_runs_with_equal_adapter_ids_are_different_experts(tmp_path: Path) -> No
     runs = [make_run(tmp_path / "x", {1: 3.0, 2: 1.0}), make_run(tmp_path / "y", {1: 3.0, 2: 4.0})]
     reselect(runs, "product_of_experts", tmp_path / "out.json")
     assert attempts(tmp_path / "out.json") == [2, 1]
+
+
+def add_programs(folder: Path, colour: int, tasks: TaskSet = TASKS, exact: bool = True) -> Path:
+    """The run of `make_run`, with a program for task a; a run of programs alone if there was none."""
+    if not folder.exists():
+        make_run(folder, {}, tasks)
+    ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "model", 0, "default", {}), tasks)
+    ledger.record_programs(program_outcome("a", cell(colour), exact=exact))
+    ledger.close()
+    return folder
+
+
+def test_runs_of_programs_and_of_the_network_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "shipped_ensemble", lambda: Ensemble(PRIOR))
+    network, programs = make_run(tmp_path / "network", {1: 5.0, 2: 1.0}), add_programs(tmp_path / "programs", 3)
+    inexact = add_programs(tmp_path / "inexact", 4, exact=False)
+    for sources in ([network, programs], [programs, network]):
+        reselect(sources, "flat_vote", tmp_path / "out.json")
+        assert attempts(tmp_path / "out.json") == [3, 1]  # one vote each: an exact program is more likely right
+    reselect([network, inexact], "flat_vote", tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json") == [1, 2]
+    reselect([programs], None, tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json")[0] == 3
+    assert defects(tmp_path / "out.json", TASKS) == []
+    add_programs(network, 3)
+    reselect([network], None, tmp_path / "out.json")
+    assert attempts(tmp_path / "out.json") == [3, 1]
 
 
 def test_the_file_is_complete_with_bad_and_unsolved_tasks(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from rich.console import Console
-from run_helpers import make_tasks, outcome, write_challenges, write_solutions
+from run_helpers import make_tasks, outcome, program_outcome, write_challenges, write_solutions
 from typer.testing import CliRunner
 
 from solver.arc.datasets import TaskSet
@@ -115,6 +115,27 @@ def test_the_page_needs_no_other_file_and_escapes_what_it_shows(folder: Path, tm
     evil.write_text(json.dumps({'<b onload="x">': TASK}))
     assert run(evil, "--html", page).exit_code == 0
     assert "<b onload" not in page.read_text()
+
+
+def test_programs_are_shown_with_their_text(folder: Path, tmp_path: Path) -> None:
+    tasks = make_tasks(3)
+    ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
+    right = tasks.tasks[2].test[0].output
+    assert right is not None
+    ledger.record_programs(program_outcome("task002", right, right[:1], text="<turn> & mirror"))
+    ledger.record_programs(program_outcome("task001", np.full((2, 2), 7, dtype=np.uint8)))
+    ledger.close()
+    text = run("task001", "task002", "--run", folder).stdout
+    assert "exact program, cost 3" in text
+    assert "found in 75% of copies" in text
+    assert "program of candidate 1: <turn> & mirror 0" in text
+    assert "program of candidate 2: <turn> & mirror 1" in text
+    assert "1 passes, 5 steps, 1.8 s; programs searched for 1.5 s" in text
+    assert "1 vote, nll 1.50" in text  # of the network, which found the program's grid, too
+    page = tmp_path / "page.html"
+    assert run("--run", folder, "--html", page).exit_code == 0
+    assert "program of candidate 1: &lt;turn&gt; &amp; mirror 0" in page.read_text()
+    assert 'title="turn &gt; mirror 0; identity/0123456789/"' in page.read_text()
 
 
 @pytest.mark.parametrize(

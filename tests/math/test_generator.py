@@ -104,6 +104,25 @@ def test_ill_formed_samples_are_drawn_again_up_to_a_limit(generator: Generator, 
     assert any(not is_well_formed(s.text) for one in off for s in one.samples)
 
 
+def test_problems_that_are_complete_at_the_deadline_are_given(generator: Generator, problems: Problems) -> None:
+    class Cutting:
+        """An engine of which the second request is cut."""
+
+        def __init__(self) -> None:
+            self.engine = generator.engine(InferSettings())
+
+        def sample(self, requests, deadline):  # type: ignore[no-untyped-def]
+            for result in self.engine.sample(requests, deadline):
+                cut = result.request == problems[1].id
+                yield replace(result, status="cut", completions=result.completions[:2]) if cut else result
+
+    options = replace(HOT, temperature=0.2, samples=3)
+    whole = list(draw(generator.engine(InferSettings()), generator.tokenizer, problems[:3], options, NEVER))
+    found = list(draw(Cutting(), generator.tokenizer, problems[:3], options, NEVER))  # type: ignore[arg-type]
+    assert [one.problem.id for one in found] == [problems[0].id, problems[2].id]
+    assert [one.samples for one in found] == [whole[0].samples, whole[2].samples]
+
+
 def test_a_problem_longer_than_the_context_is_named(generator: Generator, problems: Problems) -> None:
     long = replace(problems[0], id="77", question="why " * 2000)
     with pytest.raises(InputError, match=r"problem 77: .* do not fit the context of 512"):
@@ -137,8 +156,8 @@ def test_a_file_of_samples_is_continued_where_it_was_stopped(generator: Generato
     assert (kept.samples, kept.duplicates) == (72, 0)
     with pytest.raises(InputError, match=r"was sampled with other options \(temperature\)"):
         call(whole, problems, options=HOT)
-    with pytest.raises(InputError, match="problem 1 has another question there"):
-        call(whole, (replace(problems[1], id="1"),))
+    with pytest.raises(InputError, match="problem 0 has another question there"):
+        call(whole, (replace(problems[1], id="0"),))
     other = replace(generator, fingerprint="another")
     with pytest.raises(InputError, match="samples of another model"):
         sample_solutions(other, InferSettings(), problems, whole, WARM, False, NEVER, quiet)

@@ -68,9 +68,14 @@ def test_a_text_model_needs_a_token_that_no_text_has(tmp_path: Path) -> None:
     assert reserved_token(text_base(tmp_path / "padded", padded)) == padded.pad_token_id
     assert reserved_token(text_base(tmp_path / "wide", bare, more_rows=3)) == len(bare)
     assert reserved_token(text_base(tmp_path / "named", named)) == named.convert_tokens_to_ids("<|reserved_0|>")
+    special = byte_level_tokenizer()
+    special.pad_token = special.eos_token
+    special.add_special_tokens({"additional_special_tokens": ["<file>", "<repo>"]})
+    assert reserved_token(text_base(tmp_path / "special", special)) == special.convert_tokens_to_ids("<repo>")
     with pytest.raises(InputError, match="its tokens are not those of"):
         check_same_tokens(tmp_path / "named", tmp_path / "padded")
     check_same_tokens(tmp_path / "padded", tmp_path / "wide")
+    bare.unk_token = "<pad>"  # now every special token has a role
     without = text_base(tmp_path / "bare", bare)
     with pytest.raises(InputError, match="the model has no reserved token") as refused:
         reserved_token(without)

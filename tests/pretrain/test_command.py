@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from solver.arc.datasets import load_tasks
@@ -15,8 +14,10 @@ from solver.arc.grid import GridJson, grid_json
 from solver.arc.task import Pair
 from solver.cli import app
 from solver.codec import grid_codec
+from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.model.build import new_model
+from solver.model.load import load_base
 from solver.pretrain import command
 from solver.pretrain.checkpoint import Position, save_checkpoint
 from solver.pretrain.command import MIXTURE, PRESETS, PretrainOptions, load_store, pretrain, validation_batches
@@ -50,7 +51,7 @@ def test_the_command_makes_and_continues_a_model(tmp_path: Path) -> None:
     first = CliRunner().invoke(app, arguments)
     assert first.exit_code == 0, first.output
     assert "rearc: 60 families, 480 pairs; barred 0 families" in first.output
-    assert AutoModelForCausalLM.from_pretrained(out / "latest", use_safetensors=True).config.hidden_size == 64
+    assert load_base(out / "latest", ModelSettings(), weights=False).model.config.hidden_size == 64
     made = position()
     assert made["by_source"] == {"rearc": made["tokens"]}
     second = CliRunner().invoke(app, [*arguments, "--resume", str(out / "latest")])

@@ -20,14 +20,15 @@ import torch
 from plain_qwen3 import write_plain_qwen3
 from prompt_decoding import decode_prompt
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
 
 from solver.arc.datasets import load_tasks
 from solver.arc.task import Pair
 from solver.codec import grid_codec
+from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.model.fused_training import FusedTrainingPass
+from solver.model.load import load_base
 from solver.pretrain.checkpoint import CheckpointError, Position, load_model, load_state, save_checkpoint
 from solver.pretrain.command import PRESETS, PretrainOptions, make_target
 from solver.pretrain.fast import fast_states
@@ -90,6 +91,7 @@ SUPPLIED = """
 import multiprocessing, time
 from solver.arc.datasets import load_tasks
 from solver.codec import grid_codec
+from solver.config import ModelSettings
 from solver.pretrain.sampler import Sampler, SamplerSettings
 from solver.pretrain.store import pack
 from solver.pretrain.supply import supply
@@ -175,8 +177,9 @@ def test_loss_falls_and_checkpoints_load(store: PairStore, tmp_path: Path) -> No
     held = [float(line.split("held_out_loss ")[1].split()[0]) for line in lines if "held_out_loss" in line]
     assert len(held) > 1
     assert held[-1] < held[0] < np.log(16) + 0.5
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "latest", use_safetensors=True)
-    assert loaded.dtype == torch.bfloat16
+    loaded = load_file(tmp_path / "latest" / "model.safetensors")
+    assert {value.dtype for value in loaded.values()} == {torch.bfloat16}
+    assert load_base(tmp_path / "latest", ModelSettings()).parameters == model.num_parameters()
     exact = load_model(tmp_path / "latest")
     for name, value in exact.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
@@ -313,7 +316,7 @@ def test_a_model_folder_that_lacks_weights_is_refused(checkpoint: Path) -> None:
     weights = load_file(checkpoint / "model.safetensors")
     del weights["decoder.layers.1.mlp.up_proj.weight"]
     save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"do not fit the configuration: decoder\.layers\.1\.mlp\.up_proj"):
+    with pytest.raises(InputError, match=r"do not fit config\.json: missing keys: decoder\.layers\.1\.mlp\.up_proj"):
         load_model(checkpoint)
 
 

@@ -64,6 +64,28 @@ def test_tasks() -> None:
     assert text(tasks_table(waiting[:1])).split()[-9:] == ["1", "without", "a", "pass", "0", "0", "0.0", "-", "?"]
 
 
+def test_tasks_with_programs() -> None:
+    results = [
+        TaskResult("aaaa0001", 2, 1, 60, 9.25, 8, 3, 1, programs=5, exact=2),
+        TaskResult("aaaa0002", 2, 0, 0, 0.0, 0, 0, 1, programs=1, exact=1),
+        TaskResult("aaaa0003", 1, 1, 60, 9.25, 8, 3, 1),
+        TaskResult("aaaa0004", 1, 0, 0, 0.0, 0, 0, 0),
+    ]
+    first, second, third, last = (line.split() for line in text(tasks_table(results)).splitlines()[-5:-1])
+    assert first == ["aaaa0001", "1", "60", "9.2", "8", "(3", "different)", "5,", "exact", "1", "of", "2"]
+    assert second == ["aaaa0002", "0", "0", "0.0", "-", "1", "1", "of", "2"]
+    assert third[-4:] == ["-", "1", "of", "1"]
+    assert last == ["1", "without", "a", "pass", "0", "0", "0.0", "-", "-", "0", "of", "1"]
+
+
+def test_a_summary_of_programs_alone_names_no_model() -> None:
+    settings = {"train": {"trainer": "none"}}
+    shown = text(*summary_view(summary(settings=settings, programs_searched=9, programs_exact=4, programs_seconds=12.34)))
+    assert "9 tasks searched in 12.3 s, 4 with programs that reproduce every demonstration" in shown
+    assert "embedded" not in shown
+    assert "programs" not in text(*summary_view(summary()))
+
+
 def test_summary_lists_the_tasks_first() -> None:
     shown = text(*summary_view(summary(results=(TaskResult("aaaa0001", 1, 1, 60, 9.25, 8, 3, 1),))))
     assert shown.index("aaaa0001") < shown.index("11 of 12 tasks")

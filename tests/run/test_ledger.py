@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_helpers import grid, make_tasks, outcome
+from run_helpers import grid, make_tasks, outcome, program_outcome
 
 from solver.arc.grid import grid_key
 from solver.errors import InputError
 from solver.run.ledger import Event, Ledger
 from solver.run.ledger_file import LEDGER_VERSION
 from solver.run.run_facts import Identity, RunFacts
-from solver.types import Fit, QueryOutcome, TaskOutcome, TaskPlan
+from solver.types import Fit, ProgramOutcome, QueryOutcome, TaskOutcome, TaskPlan
 
 TASKS = make_tasks(3, tests=2)
 IDENTITY = Identity(TASKS.fingerprint, "model-a", 0, "default", {"train.lr": 1e-3, "infer.mode": "greedy"})
@@ -72,6 +72,53 @@ def test_writing_twice_changes_nothing_and_a_rewrite_replaces(tmp_path: Path) ->
     ledger.record(without_events)
     assert plain(ledger.outcomes()) == plain([final])
     assert ledger.events() == []
+
+
+def plain_programs(outcomes: list[ProgramOutcome]) -> list[object]:
+    return [
+        (
+            o.task_id,
+            o.status,
+            o.seconds,
+            o.most,
+            o.error,
+            [[(grid_key(c.grid), c.origin, c.program) for c in q] for q in o.answers],
+        )
+        for o in outcomes
+    ]
+
+
+def test_programs_come_back_beside_the_candidates_of_the_network(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    found = program_outcome("task000", grid(1), grid(2, 30, 30))
+    written = [replace(found, answers=(*found.answers, ())), ProgramOutcome("task002", "failed", ((), ()), 5.0, 5.0, "why")]
+    ledger.record(outcome("task000", 0, "complete", (grid(1), grid(3))))
+    for one in (program_outcome("task000", grid(7)), *written, written[0]):  # the last record of a task counts
+        ledger.record_programs(one)
+    ledger.close()
+    again = Ledger.open(tmp_path / "run.db", IDENTITY, TASKS)
+    assert plain_programs(again.program_outcomes()) == plain_programs(written)
+    assert plain(again.outcomes()) == plain([outcome("task000", 0, "complete", (grid(1), grid(3)))])
+    assert again.timings()["programs"] == (0.0, 6.5)
+    again.record(outcome("task000", 0, "cut", (grid(4),)))  # a pass that is recorded again leaves programs alone
+    assert plain_programs(again.program_outcomes()) == plain_programs(written)
+
+
+def test_a_ledger_from_before_program_search_is_read_and_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    ledger = Ledger.open(path, IDENTITY, TASKS)
+    ledger.record(outcome("task000", 0, "complete", (grid(1),)))
+    ledger.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE programs")
+        db.execute("DROP TABLE program_searches")
+    db.close()
+    assert Ledger.read(path).program_outcomes() == []
+    resumed = Ledger.open(path, IDENTITY, TASKS)
+    assert resumed.program_outcomes() == []
+    resumed.record_programs(program_outcome("task001", grid(5)))
+    assert [one.task_id for one in resumed.program_outcomes()] == ["task001"]
+    assert len(resumed.outcomes()) == 1
 
 
 def test_a_wall_clock_that_is_set_back_does_not_turn_the_order_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from run_helpers import make_task
 
 from solver.config import Settings
 from solver.messages import StartFailed, VllmLost, Warned, WorkerConfig
 from solver.run.executors import local
 from solver.run.executors.base import WorkerLost, WorkResult
+from solver.types import ProgramConfig, ProgramWork
 
 
 def test_a_worker_that_cannot_be_created_is_a_failed_start_and_is_tried_again(
@@ -72,6 +74,36 @@ def test_a_later_worker_is_told_that_vllm_broke_in_an_earlier_one(tmp_path: Path
     assert isinstance(lost, WorkerLost)
     assert isinstance(second, WorkResult)
     assert second.message == Warned("told", "vLLM broke: no more")
+
+
+ECHO = """
+import time
+from solver.child_process import line_to_parent
+from solver.types import ProgramReady
+
+line = line_to_parent()
+line.recv()
+line.send(("", ProgramReady(0.0)))
+time.sleep(0.5)  # meanwhile work piles up, more than a pipe holds
+while True:
+    work = line.recv()
+    line.send((work.id, ProgramReady(work.seconds)))
+"""
+
+
+def test_work_that_is_handed_over_ahead_arrives_in_order(tmp_path: Path) -> None:
+    task = make_task("large", side=30)
+    executor = local.LocalExecutor(ProgramConfig(2**32), tmp_path / "programs.log", command=(sys.executable, "-c", ECHO))
+    executor.start()
+    for number in range(60):
+        executor.submit(0, ProgramWork(f"p{number}", task, float(number), 0.0))
+    said: list[WorkResult | WorkerLost] = []
+    until = time.monotonic() + 60
+    while time.monotonic() < until and len(said) < 61:
+        said += executor.results(0.2)
+    executor.close()
+    items = [one.item for one in said if isinstance(one, WorkResult)]
+    assert items == ["", *(f"p{number}" for number in range(60))]
 
 
 TELLS = """

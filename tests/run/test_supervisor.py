@@ -26,6 +26,7 @@ from solver.report.observer import Progress
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.run.identity import identity_of
 from solver.run.ledger import Ledger
+from solver.run.program_search import ProgramResources
 from solver.run.run_facts import Identity
 from solver.run.state import RunState
 from solver.run.supervisor import MAX_FAILED_RESTARTS, MAX_FAILED_STARTS, Supervisor
@@ -189,6 +190,7 @@ def simulate(
     name: str = "run.db",
     clock_set: Callable[[], str | None] = lambda: None,
     tasks: TaskSet | None = None,
+    programs: Callable[[Clock], ProgramResources] = lambda _: None,  # type: ignore[assignment, return-value]
     **executor: object,
 ) -> Run:
     clock = Clock(1000.0)
@@ -204,7 +206,7 @@ def simulate(
         ]
     )
     ledger = Ledger.open(folder / name, Identity(tasks.fingerprint, "m", 0, "r", {}), tasks)
-    run_state = RunState(tasks, settings.select.rule, ledger.outcomes())
+    run_state = RunState(tasks, settings.select.rule, ledger.outcomes(), ledger.program_outcomes())
     workers = SimulatedExecutor(clock, **executor)  # type: ignore[arg-type]
     published: list[Submission] = []
     recorder = Recorder()
@@ -219,6 +221,7 @@ def simulate(
         lambda submission: published.append(dict(submission)),
         recorder,
         clock_set=clock_set,
+        programs=programs(clock),
         poll=float("inf"),
     )
     ending = supervisor.run()

@@ -121,7 +121,7 @@ def test_a_pass_counts_only_its_own_candidates(monkeypatch: pytest.MonkeyPatch) 
         scored = tuple(Score(grid, f"v{view}/", 1.0, 2, adapter) for view in range(8) for grid in GRIDS[:3])
         looked_at = 0
         passes.add(TaskOutcome("a", wave, "complete", None, (QueryOutcome(0, found, scored, 8), QueryOutcome(1, (), (), 8))))
-        passes.attempts("product_of_experts")
+        passes.attempts(passes.choices("product_of_experts"))
         costs.append(looked_at)
     assert costs[0] > 0
     assert set(costs) == {costs[1]}

@@ -1,4 +1,4 @@
-"""The contract of executors, which run the supervisor's work items: as worker processes, or simulated."""
+"""The contracts of executors, which run the supervisor's work: in processes of this machine, or simulated."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from solver.messages import Message
-from solver.types import WorkItem
+from solver.types import ProgramWork, WorkItem
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,20 +28,16 @@ class WorkerLost:
     output: str = field(default="", compare=False)  # the last lines it wrote
 
 
-class Executor(Protocol):
-    """Runs work items on numbered workers. Every method returns soon, whatever the workers do."""
+class Processes(Protocol):
+    """Numbered processes that work. Every method returns soon, whatever they do."""
 
     @property
     def workers(self) -> int:
-        """How many workers there are; they are numbered from 0."""
+        """How many there are; they are numbered from 0."""
         ...
 
     def start(self) -> None:
-        """Start every worker; each sends Ready or StartFailed."""
-        ...
-
-    def submit(self, worker: int, work: WorkItem) -> None:
-        """Hand an item to an idle, ready worker."""
+        """Start all of them; each says when it is ready."""
         ...
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
@@ -52,6 +48,26 @@ class Executor(Protocol):
         """Kill a worker at once and start a new one. `results` gives WorkerLost with `reason` before the new one's Ready."""
         ...
 
+
+class Executor(Processes, Protocol):
+    """Runs work items on workers. Each sends Ready or StartFailed first."""
+
     def close(self) -> None:
         """Kill every worker and wait for them to be gone. Idempotent."""
+        ...
+
+    def submit(self, worker: int, work: WorkItem) -> None:
+        """Hand an item to an idle, ready worker."""
+        ...
+
+
+class ProgramExecutor(Processes, Protocol):
+    """Searches for programs. Each process sends ProgramReady first."""
+
+    def close(self, patience: float) -> None:
+        """Kill every process and wait at most `patience` seconds for them to be gone. Idempotent."""
+        ...
+
+    def submit(self, worker: int, work: ProgramWork) -> None:
+        """Hand a task to a ready process, which works on what it was handed in this order."""
         ...

@@ -1,9 +1,9 @@
 """The executor of worker processes on this machine: it starts, reads, kills and replaces them.
 
 A worker's command line is `command FD PARENT` (see `child_process`). It gets its configuration first, then work items; it sends
-pairs of a WorkItem.id (empty between items) and a message. Threads do the sending and receiving, so a worker that stops in the
-middle of a message blocks nothing. A worker has a session of its own: killing it kills the processes it started, and a Ctrl-C for
-this process does not reach it.
+pairs of a WorkItem.id (empty between items) and a message. Two threads for each do the sending and receiving, so a worker that
+stops in the middle of a message blocks nothing. A worker has a session of its own: killing it kills the processes it started, and
+a Ctrl-C for this process does not reach it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from typing import Any
 from solver.child_process import describe_exit, start_child
 from solver.messages import StartFailed, VllmLost, WorkerConfig
 from solver.run.executors.base import WorkerLost, WorkResult
-from solver.types import WorkItem
+from solver.types import ProgramConfig, ProgramWork, WorkItem
 
 WORKER_COMMAND = (sys.executable, "-m", "solver.worker.main")
+PROGRAM_COMMAND = (sys.executable, "-m", "solver.worker.programs")
 REAP_SECONDS = 1.0  # to wait for a killed process to end
 RETRY_SECONDS = 5.0  # until the next try to start a worker for which no process could be created
 
@@ -39,6 +40,7 @@ class _Process:
 
     popen: subprocess.Popen[bytes]
     line: Connection
+    outbox: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)  # messages to be sent, in order; None: the last
     killed_for: str = ""
     killed: bool = False
     early: bool = False  # started by `EarlyWorkers`, with output to a temporary file
@@ -53,6 +55,7 @@ class _Process:
     def reap(self, patience: float = REAP_SECONDS) -> int | None:
         """Kill it and give its exit code; None if it has not ended in time (stuck in a driver or a dead disk)."""
         self.kill()
+        self.outbox.put(None)
         try:
             return self.popen.wait(timeout=max(patience, 0.0))
         except subprocess.TimeoutExpired:
@@ -94,11 +97,11 @@ class EarlyWorkers:
 
 
 class LocalExecutor:
-    """An Executor of worker processes."""
+    """An Executor of worker processes, or a ProgramExecutor, by `command`."""
 
     def __init__(
         self,
-        config: WorkerConfig,
+        config: WorkerConfig | ProgramConfig,
         log: Path,
         workers: int = 1,
         environment: Sequence[Mapping[str, str]] = (),
@@ -130,9 +133,9 @@ class LocalExecutor:
         for worker in range(self._count):
             self._try_to_spawn(worker)
 
-    def submit(self, worker: int, work: WorkItem) -> None:
+    def submit(self, worker: int, work: WorkItem | ProgramWork) -> None:
         """Hand an item to a worker."""
-        self._send(self._running[worker], work)
+        self._running[worker].outbox.put(work)
 
     def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
         """The messages that have arrived, waiting at most `timeout` seconds for the first."""
@@ -149,7 +152,7 @@ class LocalExecutor:
             if message is not None:
                 # also a message that a worker sent before it was killed
                 result = WorkResult(worker, *message)
-                if isinstance(result.message, VllmLost):
+                if isinstance(result.message, VllmLost) and isinstance(self._config, WorkerConfig):
                     self._config = replace(self._config, vllm_lost=result.message.reason)
                 yield result
                 continue
@@ -165,13 +168,13 @@ class LocalExecutor:
             process.killed_for = process.killed_for or reason
             process.kill()
 
-    def close(self) -> None:
-        """Kill every worker and wait until all have ended, but at most a second: some cannot be killed."""
+    def close(self, patience: float = REAP_SECONDS) -> None:
+        """Kill every worker and wait until all have ended, but at most `patience` seconds: some cannot be killed."""
         self._closed = True
         running = list(self._running.values())
         for process in running:
             process.kill()
-        until = time.monotonic() + REAP_SECONDS
+        until = time.monotonic() + patience
         for process in running:
             process.reap(until - time.monotonic())
 
@@ -202,7 +205,11 @@ class LocalExecutor:
             undo.callback(process.reap)
             self._running[worker] = process
             threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
-            self._send(process, replace(self._config, log=self._log) if process.early else self._config)
+            threading.Thread(target=self._deliver, args=(process,), daemon=True).start()
+            config = self._config
+            if process.early and isinstance(config, WorkerConfig):
+                config = replace(config, log=self._log)
+            process.outbox.put(config)
             undo.pop_all()
 
     def _create(self, worker: int) -> _Process:
@@ -224,12 +231,10 @@ class LocalExecutor:
             self._inbox.put((worker, process, message))
         self._inbox.put((worker, process, None))
 
-    def _send(self, process: _Process, message: Any) -> None:
-        def send() -> None:
-            with contextlib.suppress(OSError):  # the worker is gone; its listener says so
+    def _deliver(self, process: _Process) -> None:
+        with contextlib.suppress(OSError):  # the worker is gone; its listener says so
+            while (message := process.outbox.get()) is not None:
                 process.line.send(message)
-
-        threading.Thread(target=send, daemon=True).start()
 
     def _last_lines(self, lines: int = 5, reach: int = 4096) -> str:
         try:
