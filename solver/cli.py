@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from solver import cli_budget, cli_model, cli_pretrain, cli_show
+from solver import cli_budget, cli_math, cli_model, cli_pretrain, cli_show, cli_verify
 from solver.cli_options import ModelOption, print_json
 from solver.errors import InputError
 
@@ -189,12 +189,15 @@ def select(
     rule: Annotated[
         str | None, typer.Option(metavar="NAME", help="Use this selection rule.  [default: the rule of the first run]")
     ] = None,
+    verifier: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --rule verifier: the verifier that ranks the candidates.")
+    ] = None,
 ) -> None:
     """Choose the two attempts again from the candidates of finished runs, and merge runs and submissions into one.
 
-    The command reads the ledgers of one or more runs. It needs no model. The candidates of runs of the same task are pooled. A
-    submission counts as two ranked answers beside those of the runs: first attempts count twice, ties go to the runs, then to
-    the submission named first. The result answers every task that any of them has.
+    The command reads the ledgers of one or more runs. It needs no model, except for the rule verifier (see solver verify grids).
+    The candidates of runs of the same task are pooled. A submission counts as two ranked answers beside those of the runs: first
+    attempts count twice, ties go to the runs, then to the submission named first. The result answers every task that any has.
 
     \b
     Examples:
@@ -204,7 +207,7 @@ def select(
     """
     from solver.commands.select import reselect
 
-    typer.echo(reselect(runs, rule, out))
+    typer.echo(reselect(runs, rule, out, verifier))
 
 
 @app.command()
@@ -396,6 +399,8 @@ def rehearse(
 
 
 cli_budget.register(app)
+cli_math.register(app)
 cli_model.register(app)
 cli_pretrain.register(app)
 cli_show.register(app)
+cli_verify.register(app)

@@ -43,25 +43,49 @@ def convert(
 
 def make_corpus(
     source: Annotated[
-        Literal["rearc"],
-        typer.Argument(help="Where the pairs come from. rearc: the generators of RE-ARC, from the package reasoning-gym."),
+        Literal["rearc", "math"],
+        typer.Argument(
+            help="rearc: pairs of grids by the generators of RE-ARC, from the package reasoning-gym. math: word problems with "
+            "calculator annotations."
+        ),
     ],
-    out: Annotated[Path, typer.Argument(help="Write the corpus to this file, .json or .json.xz.")],
+    out: Annotated[Path, typer.Argument(help="Write the corpus to this file: .json for rearc, .jsonl for math, or with .xz.")],
     *,
-    pairs: Annotated[int, typer.Option(min=2, help="Pairs of each of the 400 families.")] = 400,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for the pairs.")] = 0,
-    processes: Annotated[int, typer.Option(min=0, help="Number of processes that make pairs. 0: one for each core.")] = 0,
+    pairs: Annotated[int, typer.Option(min=2, help="rearc: pairs of each of the 400 families.")] = 400,
+    problems: Annotated[int, typer.Option(min=1, help="math: number of problems.")] = 1000,
+    kinds: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND,...",
+            help="math: kinds of problems. words are made here; gsm_symbolic, chain_sum and leg_counting need the package "
+            "reasoning-gym.",
+        ),
+    ] = "words",
+    people: Annotated[str, typer.Option(metavar="MIN-MAX", help="math, words: people in a problem; more are harder.")] = "2-5",
+    without: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="math: leave out the problems of this file. May be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="rearc: number of processes that make pairs. 0: one for each core.")] = 0,
 ) -> None:
-    """Make a corpus for `solver pretrain`: fresh pairs of the ARC-AGI-1 training tasks.
+    """Make a corpus: fresh pairs of the ARC-AGI-1 training tasks for `solver pretrain`, or word problems for `solver math`.
 
     \b
     Examples:
       pip install --no-deps reasoning-gym==0.1.25
       solver make-corpus rearc corpora/rearc.json.xz --pairs 400
       solver pretrain --corpus corpora --minutes 60 --out runs/pretrain
+      solver make-corpus math train.jsonl --problems 1000
+      solver make-corpus math test.jsonl --problems 500 --seed 1 --without train.jsonl
+      solver make-corpus math symbolic.jsonl --kinds gsm_symbolic,leg_counting --problems 5000
     """
+    if source == "math":
+        from solver.commands.math import make_corpus as make_math_corpus
+
+        count = make_math_corpus(out, problems, kinds, people, without or (), seed)
+        typer.echo(f"{out}: {count:,} problems")
+        return
     from solver.pretrain.rearc import make_rearc
 
-    del source  # the only one so far
     made = make_rearc(out, pairs, seed, processes, lambda line: typer.echo(line, err=True))
     typer.echo(f"{out}: {made:,} pairs")

@@ -209,6 +209,11 @@ def grid_codec() -> Codec:
     )
 
 
+def text_only_codec(end: int, pad: int) -> Codec:
+    """A codec for a model that writes text and no grids. Trainers and engines without the grammar need no more than these ids."""
+    return Codec("text-only", (), -1, end, pad, (), (), ())
+
+
 def grid_tokenizer() -> Tokenizer:
     """The grid vocabulary as a `tokenizers.Tokenizer`. Its text form is digits, line breaks, and the markers by name."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers

@@ -136,6 +136,10 @@ class SelectSettings(_Settings):
     @field_validator("rule")
     @classmethod
     def _known_rule(cls, name: str) -> str:
+        if name == "verifier":
+            raise ValueError(
+                "runs do not load a verifier: choose again afterwards, by solver select --rule verifier --verifier DIR"
+            )
         if name not in RULES:
             raise ValueError(f"unknown rule {name!r}; there are: {', '.join(RULES)}")
         return name

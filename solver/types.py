@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,8 @@ class TokenSequence:
 
     ids: TokenIds  # (tokens,) int32
     weights: NDArray[np.float32]  # (tokens,) float32
-    values: NDArray[np.float32] | None = None  # (tokens,) float32 value targets, for verifiers
+    # (tokens,) float32, for verifiers: what to predict after token t, from `ids[: t + 1]`; nan: nothing
+    values: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -97,9 +98,20 @@ class Fit:
     final_loss: float  # the same, before the last step
 
 
+class TokenForcer(Protocol):
+    """Follows one completion as it grows, and says which tokens it must have, for example the result of a calculation."""
+
+    def follow(self, tokens: Sequence[int]) -> int | None:
+        """Take the tokens that were appended since the last call. The token that must come next; None: the model chooses."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class SampleRequest:
-    """Draw `n` completions of `prompt`. Temperature 0 is greedy, and `n` must be 1."""
+    """Draw `n` completions of `prompt`. Temperature 0 is greedy, and `n` must be 1.
+
+    A forced token takes the place of the one that was drawn. Its log-probability is the model's, like that of any other token.
+    """
 
     id: str
     prompt: TokenIds
@@ -108,6 +120,7 @@ class SampleRequest:
     temperature: float
     max_new_tokens: int
     seed: int = 0
+    forcer: Callable[[], TokenForcer] | None = None  # makes a forcer for each completion; None: the model chooses every token
 
 
 @dataclass(frozen=True, eq=False)

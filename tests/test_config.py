@@ -131,6 +131,7 @@ def test_every_rule_can_be_chosen(rule: str) -> None:
         ("infer.views.transforms=['spin']", "setting infer.views.transforms.0: "),
         ("data.augmenters=['spin']", "setting data.augmenters: unknown augmenter 'spin'; there are: rot90"),
         ("select.rule=best", "setting select.rule: unknown rule 'best'; there are: flat_vote"),
+        ("select.rule=verifier", "setting select.rule: runs do not load a verifier"),
         ("train.rank", "--set train.rank: write it as key=value"),
         ("=3", "--set =3: write it as key=value"),
     ],

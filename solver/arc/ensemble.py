@@ -45,6 +45,7 @@ PRIOR: Mapping[str, float] = {
     "leads": 0.5,  # 1 if that program is the best one of the query
     "agreement": 1.0,  # of an exact program: share of the searched copies of the task that found the grid
     "cost": -0.3,  # of an exact program: log(1 + cost)
+    "dearer": -1.0,  # by how much that is more than that of the cheapest exact program of the query
     "both": 2.0,  # 1 if the network and an exact program give it
     "both_inexact": 1.0,  # 1 if the network and another program give it
 }
@@ -84,11 +85,13 @@ def features(ranked: Sequence[Grid], tally: Tally) -> dict[bytes, Numbers]:
     """The features of the first two grids of a ranking and of all grids of programs, by grid key, in the order of `PRIOR`."""
     firsts = [grid_key(grid) for grid in ranked[:2]]
     votes = sum(group.votes.number for group in tally.grids.values())
+    costs = [math.log1p(max(program.cost, 0.0)) for program in tally.programs.values() if program.exact]
     leader = min(tally.programs, key=lambda key: (program_rank(tally.programs[key]), key), default=None)
     table = {}
     for key in dict.fromkeys((*firsts, *tally.programs)):
         program = tally.programs.get(key)
         exact, found = program is not None and program.exact, key in tally.grids
+        cost = math.log1p(max(program.cost, 0.0)) if program is not None and exact else 0.0
         row = {
             "first": key == firsts[0] if firsts else False,
             "second": key in firsts[1:],
@@ -98,7 +101,8 @@ def features(ranked: Sequence[Grid], tally: Tally) -> dict[bytes, Numbers]:
             "inexact": program is not None and not exact,
             "leads": key == leader,
             "agreement": program.agreement if program is not None and exact else 0.0,
-            "cost": math.log1p(max(program.cost, 0.0)) if program is not None and exact else 0.0,
+            "cost": cost,
+            "dearer": cost - min(costs) if exact else 0.0,
             "both": found and exact,
             "both_inexact": found and program is not None and not exact,
         }

@@ -36,6 +36,7 @@ class Stage:
     tally: Tally
     answer: bytes  # its grid key
     last: bool  # whether it is after the last pass of the network, or there was none
+    searched: bool  # whether programs were searched for its task
 
     def case(self, weight: float) -> Case:
         """For fitting."""
@@ -95,7 +96,7 @@ def stages_of(runs: Sequence[PastRun], answers: Answers) -> Iterator[Stage]:
     asked = {(outcome.task_id, query.index) for run in runs for outcome in run.outcomes for query in outcome.queries}
     for key, alone in programs.items():
         if (answer := _answer(answers, *key)) is not None:
-            yield Stage(*key, (), alone, answer, last=key not in asked)
+            yield Stage(*key, (), alone, answer, last=key not in asked, searched=True)
     for run in runs:
         rule = RULES[run.rule]
         passes: dict[str, list[int]] = {}
@@ -110,12 +111,12 @@ def stages_of(runs: Sequence[PastRun], answers: Answers) -> Iterator[Stage]:
                     query = run.outcomes[place].queries[index]
                     tally, scores = tally.plus(query.candidates), scores.plus(query.scores)
                     ranked = tuple(rule(tally, scores.newest()))[:2]
-                    yield Stage(task, index, ranked, tally, answer, last=place == places[-1])
+                    yield Stage(task, index, ranked, tally, answer, place == places[-1], (task, index) in programs)
 
 
 def judged(stages: Sequence[Stage], cases: dict[str, list[Case]]) -> Iterator[str]:
-    """Lines: queries solved by each engine and by both after the last pass, fitted to other tasks than those chosen for."""
-    last = [stage for stage in stages if stage.last]
+    """Lines: queries that both engines worked on, solved by each and by both, fitted to other tasks than those chosen for."""
+    last = [stage for stage in stages if stage.last and stage.searched and stage.ranked]
     names = sorted(cases)
     fold = {name: place % FOLDS for place, name in enumerate(names)}
     crossed = [fit([case for name in names if fold[name] != one for case in cases[name]], "") for one in range(FOLDS)]
@@ -123,7 +124,7 @@ def judged(stages: Sequence[Stage], cases: dict[str, list[Case]]) -> Iterator[st
     programs = [stage.by_programs(crossed[fold.get(stage.task, 0)]) for stage in last]
     either = [one or other for one, other in zip(network, programs, strict=True)]
     chosen = [stage.by_both(crossed[fold.get(stage.task, 0)]) for stage in last]
-    yield f"{len(last)} test inputs, after the last pass of the network; solved at two attempts:"
+    yield f"{len(last)} test inputs that both worked on, after the last pass of the network; solved at two attempts:"
     yield f"by the network {sum(network)}, by programs {sum(programs)}, by either {sum(either)}"
     yield f"by two attempts of the ensemble {sum(chosen)} (fitted to other tasks)"
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.selection import RULES, newest_scores, select
@@ -19,12 +20,16 @@ from solver.arc.tally import Tally
 from solver.arc.task import Task
 from solver.errors import InputError
 from solver.run.ledger import LEDGER, Ledger
-from solver.types import Candidate, ProgramOutcome, Score, TaskOutcome
+from solver.types import NEVER, Candidate, ProgramOutcome, Score, TaskOutcome
+
+if TYPE_CHECKING:
+    from solver.verify.grids import GridJudge
 
 Found = tuple[list[Candidate], list[Score]]
 
 SUBMISSION = "submission.json"  # its name in the folder of a run
 FIRST, SECOND = 2, 1  # votes of the first and the second attempt of a submission
+VERIFIER = "verifier"  # the rule that asks a model, beside those of arc.selection
 
 
 @dataclass(frozen=True)
@@ -33,25 +38,32 @@ class PastRun:
 
     folder: Path
     rule: str
+    model: str  # fingerprint of the base model
     tests: dict[str, int]  # test inputs of every task, bad ones included, in file order
     tasks: dict[str, Task]  # the good ones
     outcomes: tuple[TaskOutcome, ...]
     programs: tuple[ProgramOutcome, ...] = ()
 
 
-def reselect(sources: Sequence[Path], rule: str | None, out: Path) -> str:
+def reselect(sources: Sequence[Path], rule: str | None, out: Path, verifier: Path | None = None, views: int = 8) -> str:
     """Select from all sources by `rule` (default: that of the first run) and write the submission to `out`; gives a line to show.
+
+    The rule "verifier" ranks candidates by the verifier in the folder `verifier`, under `views` views; no other rule uses it.
 
     A source is the folder of a run, a submission file, or a folder that holds a submission and no ledger. Candidates and scores
     of a task are pooled over runs; attempts of submissions are counted by `merged`. Raises InputError if a source cannot be read,
-    two sources hold different tasks of the same id, the rule is unknown, or `out` cannot be written.
+    two sources hold different tasks of the same id, the rule is unknown, the verifier is missing or of another model, or `out`
+    cannot be written.
     """
-    if rule is not None and rule not in RULES:
-        raise InputError(f"--rule: unknown rule {rule!r}; there are: {', '.join(RULES)}")
+    if rule is not None and rule not in (*RULES, VERIFIER):
+        raise InputError(f"--rule: unknown rule {rule!r}; there are: {', '.join((*RULES, VERIFIER))}")
+    if (rule == VERIFIER) != (verifier is not None):
+        raise InputError("--rule verifier and --verifier DIR go together: one of them is missing")
     runs = [read_run(source) for source in sources if not _is_submission(source)]
     others = {path: load_submission(path) for path in map(_submission_file, filter(_is_submission, sources))}
     chosen = rule or (runs[0].rule if runs else "")
-    submission = pooled_submission(runs, chosen, others)
+    judge = None if verifier is None else load_judge(verifier, runs, views)
+    submission = pooled_submission(runs, chosen, others, judge)
     try:
         write_submission(out, submission)
     except OSError as error:
@@ -59,6 +71,21 @@ def reselect(sources: Sequence[Path], rule: str | None, out: Path) -> str:
     parts = [f"selected by {chosen} from {', '.join(str(run.folder) for run in runs)}"] if runs else []
     parts += [f"merged with {', '.join(map(str, others))}"] if others else []
     return f"{out}: {len(submission)} tasks, {', '.join(parts)}"
+
+
+def load_judge(verifier: Path, runs: Sequence[PastRun], views: int) -> GridJudge:
+    """The verifier of a folder, which has to be one for the base model of every run. Raises InputError."""
+    from solver.config import ModelSettings
+    from solver.verify.grids import GridJudge
+    from solver.verify.verifier import load_verifier, read_facts
+
+    generator = read_facts(verifier).generator
+    for run in runs:
+        if run.model != generator:
+            raise InputError(
+                f"{verifier}: a verifier of another generator: it judges {generator}, {run.folder} is of {run.model}"
+            )
+    return GridJudge(load_verifier(verifier, ModelSettings()), views)
 
 
 def _is_submission(source: Path) -> bool:
@@ -78,6 +105,7 @@ def read_run(folder: Path) -> PastRun:
         return PastRun(
             folder=folder,
             rule=facts.all_settings["select"]["rule"],
+            model=ledger.identity().model,
             tests=ledger.test_counts(),
             tasks={task.id: task for task in ledger.tasks()},
             outcomes=tuple(ledger.outcomes()),
@@ -85,29 +113,47 @@ def read_run(folder: Path) -> PastRun:
         )
 
 
-def pooled_submission(runs: Sequence[PastRun], rule: str, others: Mapping[Path, Submission] | None = None) -> Submission:
+def pooled_submission(
+    runs: Sequence[PastRun], rule: str, others: Mapping[Path, Submission] | None = None, judge: GridJudge | None = None
+) -> Submission:
     """Two attempts for every test input of every source.
 
     `rule` selects from the candidates and newest scores of all runs; the result is merged with the attempts of the submissions
-    `others`. Where there is neither, the fallback fills in.
+    `others`. Where there is neither, the fallback fills in. The rule "verifier" needs a `judge`.
 
     Raises InputError if two sources hold different tasks of the same id.
     """
     others = others or {}
     tasks = _tasks(runs)
-    by_run = [_by_query(run, str(number)) for number, run in enumerate(runs)]
+    by_run = [by_query(run, str(number)) for number, run in enumerate(runs)]
     submission: Submission = {}
     for id_, tests in _test_counts(runs, tasks, others).items():
         attempts = []
         for index in range(tests):
-            parts = [run[id_, index] for run in by_run if (id_, index) in run]
-            candidates = [candidate for part in parts for candidate in part[0]]
-            scores = [score for part in parts for score in newest_scores(part[1])]
-            ranked = select(rule, Tally.of(candidates), scores) if candidates else []
+            candidates, scores = pooled([run[id_, index] for run in by_run if (id_, index) in run])
+            ranked = list(ranking(rule, tasks.get(id_), index, candidates, scores, judge)) if candidates else []
             said = [other[id_][index] for other in others.values() if id_ in other]
             attempts.append(two_attempts(merged(ranked, said), tasks.get(id_), index))
         submission[id_] = tuple(attempts)
     return submission
+
+
+def pooled(parts: Sequence[Found]) -> Found:
+    """The candidates, and the newest scores of each run, of one test input in several runs."""
+    candidates = [candidate for part in parts for candidate in part[0]]
+    return candidates, [score for part in parts for score in newest_scores(part[1])]
+
+
+def ranking(
+    rule: str, task: Task | None, index: int, candidates: Sequence[Candidate], scores: Sequence[Score], judge: GridJudge | None
+) -> Sequence[Grid]:
+    """The best two grids of a test input, or all of them, best first."""
+    tally = Tally.of(candidates)
+    if judge is None or task is None:
+        return select(rule, tally, scores)
+    from solver.verify.grids import by_scores
+
+    return by_scores(tally, judge.scores(task, index, [group.grid for group in tally.grids.values()], NEVER))
 
 
 def merged(ranked: Sequence[Grid], others: Sequence[Sequence[Grid]]) -> list[Grid]:
@@ -149,7 +195,7 @@ def _test_counts(runs: Sequence[PastRun], tasks: Mapping[str, Task], others: Map
     return {**of_runs, **{id_: len(task.test) for id_, task in tasks.items()}, **counts}
 
 
-def _by_query(run: PastRun, name: str) -> dict[tuple[str, int], Found]:
+def by_query(run: PastRun, name: str) -> dict[tuple[str, int], Found]:
     """Candidates and scores by query, in the order of waves. `name` is put before adapter ids, which repeat between runs."""
     found: dict[tuple[str, int], Found] = {}
     for outcome in sorted(run.outcomes, key=lambda outcome: outcome.wave):

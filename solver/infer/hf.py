@@ -137,9 +137,11 @@ class HFEngine:
         if self._static is None or self._state.static_given_up:
             return
         from solver.infer.static.decoder import StaticDecoder
-        from solver.infer.static.requests import MAX_COMPLETIONS
+        from solver.infer.static.requests import servable
 
-        requests = [r for r in group.requests if not isinstance(r, SearchRequest) or r.min_prob * MAX_COMPLETIONS >= 1]
+        requests = [request for request in group.requests if servable(request)]
+        if not requests:
+            return
         numbers, budget = [group.number(request) for request in requests], self._settings.batch_tokens
         try:
             yield from StaticDecoder(

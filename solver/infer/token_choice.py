@@ -14,7 +14,7 @@ from torch import Tensor
 from solver.infer.cache import Index
 from solver.infer.decode_rows import DecodeRows
 from solver.infer.grammar import GridMachine
-from solver.types import SampleRequest, SearchRequest
+from solver.types import SampleRequest, SearchRequest, TokenForcer
 
 SMALL_VOCABULARY = 64  # up to this size all log-probabilities are copied to the host
 
@@ -43,6 +43,8 @@ class Chooser(Protocol):
 class TokenSampler:
     """Draws one token per row at its request's temperature (0: the most probable one), among those that the grammar allows.
 
+    A token that the request's forcer wants takes the place of the one drawn. With a grammar it has to be one that this allows.
+
     Random numbers come from a counter-based generator. Its key depends on the request's seed and the number of the sample, and
     its counter is the place in the completion. So a sample depends neither on the other requests of the batch nor on the id of
     its own.
@@ -52,6 +54,9 @@ class TokenSampler:
         self._requests = requests
         self._temperature = np.array([request.temperature for request in requests], dtype=np.float64)
         self._machine = machine
+        # of the completions that have one, by request and key: the forcer, and how many tokens it has seen
+        self._forcers: dict[tuple[int, int], tuple[TokenForcer, int]] = {}
+        self._forcing = np.array([request.forcer is not None for request in requests], dtype=bool)
 
     def keys(self, job: int) -> NDArray[np.uint64]:
         """One key per sample."""
@@ -70,7 +75,25 @@ class TokenSampler:
         tokens = picked.cpu().numpy()
         if self._machine is not None:
             tokens = self._machine.columns[tokens]
+        self._force(rows, logprobs, tokens, gained)
         return Choice(np.arange(len(tokens)), tokens, gained)
+
+    def _force(self, rows: DecodeRows, logprobs: Tensor, tokens: NDArray[np.int64], gained: NDArray[np.float32]) -> None:
+        """Put forced tokens, and their log-probabilities, in the place of those drawn."""
+        forced: dict[int, int] = {}
+        for row in np.flatnonzero(self._forcing[rows.job]):
+            make = self._requests[rows.job[row]].forcer
+            assert make is not None
+            name, length = (int(rows.job[row]), int(rows.key[row])), int(rows.length[row])
+            forcer, seen = self._forcers.get(name) or (make(), 0)
+            token = forcer.follow(rows.tokens[row, seen:length].tolist())
+            self._forcers[name] = forcer, length
+            if token is not None:
+                forced[int(row)] = token
+        if forced:
+            places, wanted = list(forced), list(forced.values())
+            tokens[places] = wanted
+            gained[places] = logprobs[places, wanted].cpu().numpy()
 
 
 class Searcher:

@@ -60,8 +60,10 @@ class _LayerProducts:
 class FusedTrainingPass:
     """The decoder of `model` as a function of token ids. Gradients reach its parameters, LoRA matrices included."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, residual_dropout: float = 0.0) -> None:
+        """`residual_dropout`: the probability of dropping what a block adds to a state, while the model is in training mode."""
         config = model.config
+        self._dropout = residual_dropout
         self._model = model.get_decoder()
         self._layers = [_LayerProducts(layer) for layer in self._model.layers]
         self._eps = float(config.rms_norm_eps)
@@ -105,10 +107,16 @@ class FusedTrainingPass:
             ).flatten(0, 1)
             if last:
                 seen, x = seen.index_select(0, keep), x.index_select(0, keep)
-            x = x + layer.out(seen)
-            x = x + layer.down(_SwiGLU.apply(layer.gate_up(_Normalize.apply(x, self._eps))))
+            x = x + self._dropped(layer.out(seen))
+            x = x + self._dropped(layer.down(_SwiGLU.apply(layer.gate_up(_Normalize.apply(x, self._eps)))))
         final: Tensor = _Normalize.apply(x, self._eps) * model.norm.weight
         return final
+
+    def _dropped(self, added: Tensor) -> Tensor:
+        """What a block adds to the states, after dropout."""
+        if not self._dropout or not self._model.training:
+            return added
+        return functional.dropout(added, self._dropout)
 
 
 def _plain(module: nn.Module) -> bool:

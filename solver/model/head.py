@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _DIVIDED = ("granite", "granitemoe", "granitemoeshared", "granitemoehybrid", "granite_swa", "granitemoe_swa")
 _MULTIPLIED = ("hyperclovax",)
@@ -39,7 +40,15 @@ class OutputHead:
 
     def __call__(self, states: Tensor) -> Tensor:
         """Logits (..., vocabulary) of final states (..., hidden)."""
-        logits: Tensor = self.linear(states)
+        return self._finished(self.linear(states))
+
+    def logit(self, states: Tensor, token: int) -> Tensor:
+        """The logits (...) of one token. Works for heads that hold their weights as plain numbers, not packed in 4 bits."""
+        row = slice(token, token + 1)
+        bias = None if self.linear.bias is None else self.linear.bias[row]
+        return self._finished(functional.linear(states, self.weight[row], bias).squeeze(-1))
+
+    def _finished(self, logits: Tensor) -> Tensor:
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap

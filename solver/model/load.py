@@ -76,13 +76,19 @@ class _LazyBase:
         return base
 
 
-def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, cache: Path | None = None) -> Base:
+def load_base(
+    path: Path | None,
+    settings: ModelSettings,
+    weights: bool = True,
+    cache: Path | None = None,
+    codec: Codec | None = None,
+) -> Base:
     """Load the model of a folder in Hugging Face format. `path` None: the embedded model `embedded-base`.
 
     A folder with `codec.json` uses the grid vocabulary. For any other, the text codec uses the folder's tokenizer, in the prompt
     format of `settings` or of the folder's `format.json`. Weights that are quantised in the folder are used as they are, whatever
     the settings say. With `weights=False` no weights are loaded, for a process that may not compute with the model; see
-    `Base.with_weights`. `cache` is a folder for the weights in other forms.
+    `Base.with_weights`. `cache` is a folder for the weights in other forms. `codec` takes the place of the folder's.
     Raises InputError naming the folder if it is missing, holds pickles, is not a causal language model, lacks weights, or
     has a vocabulary that cannot represent grids.
     """
@@ -91,10 +97,10 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
     quantized_in_advance = folder_quantization(read_config(folder)) != "none"
     device = pick_device(settings.device)
     dtype = pick_dtype(settings, device)
-    codec = _read_grid_codec(folder)
+    own, codec = codec, codec or _read_grid_codec(folder)
     model = _load_model(folder, settings, device, dtype) if weights else _describe_model(folder, settings, dtype)
     embeddings = model.get_input_embeddings().num_embeddings
-    if codec is not None and embeddings != len(GRID_VOCABULARY):
+    if own is None and codec is not None and embeddings != len(GRID_VOCABULARY):
         raise InputError(
             f"{folder}: wrong vocabulary: codec.json asks for {len(GRID_VOCABULARY)} tokens, the model has {embeddings}"
         )
@@ -103,7 +109,7 @@ def load_base(path: Path | None, settings: ModelSettings, weights: bool = True, 
         if max(codec.vocabulary) >= embeddings:
             raise InputError(f"{folder}: wrong vocabulary: the tokenizer has more tokens than the model's {embeddings}")
     limit = getattr(model.config, "max_position_embeddings", None) or settings.context
-    load = None if weights else _LazyBase(lambda: load_base(path, settings, cache=cache))
+    load = None if weights else _LazyBase(lambda: load_base(path, settings, cache=cache, codec=own))
     quantized, context = quantized_in_advance or settings.quantization != "none", min(settings.context, limit)
     return Base(model, codec, device, dtype, folder, context, quantized, cache, settings.format, load)
 

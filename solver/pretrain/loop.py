@@ -28,7 +28,7 @@ from solver.model.memory import peak_memory
 from solver.pretrain.checkpoint import CheckpointError, Position, load_state, save_checkpoint
 from solver.pretrain.fast import evaluating, fast_states, matmul_flops
 from solver.pretrain.group import ALONE, Group
-from solver.pretrain.sampler import Batch, Sampler
+from solver.pretrain.sampler import Batch, BatchSource
 from solver.pretrain.supply import supply
 from solver.pretrain.target import PretrainTarget
 from solver.report.curves import plot_curves
@@ -42,16 +42,17 @@ class LoopSettings:
     lr: float | None = None  # peak learning rate; None: the target's usual one
     weight_decay: float = 0.05
     warmup_steps: int = 100
-    cooldown: float = 0.4  # last part of this call's minutes, over which the rate falls linearly to zero; 0: it stays
+    cooldown: float = 0.4  # last part of this call's minutes or steps, over which the rate falls linearly to zero; 0: it stays
     clip: float = 1.0  # largest norm of the gradient
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     workers: int = 0  # processes that make batches in advance; 0: this process makes them
+    steps: int | None = None  # of this call at most, where the minutes allow more; None: no limit
 
 
 def train(
     target: PretrainTarget,
-    sampler: Sampler,
+    sampler: BatchSource,
     validation: list[Batch],
     settings: LoopSettings,
     out: Path,
@@ -87,9 +88,11 @@ def train(
     with written.open("ab", buffering=0) as log, _until_sigterm() as stopped:
         for block, index, batch in supply(sampler, position.block, position.batch, settings.workers, group):
             elapsed, stops = group.maxima([clock() - began, stopped()])
-            if elapsed >= settings.minutes * 60 or stops:
+            share = 0.0 if settings.steps is None else (position.steps - start_steps) / settings.steps
+            if elapsed >= settings.minutes * 60 or share >= 1 or stops:
                 break
-            factor = rate_factor(position.steps - warm_from, elapsed / (settings.minutes * 60), settings)
+            progress = max(share, elapsed / (settings.minutes * 60))
+            factor = rate_factor(position.steps - warm_from, progress, settings)
             for optimizer in optimizers:
                 for parameters in optimizer.param_groups:
                     parameters["lr"] = peak * factor
@@ -157,7 +160,7 @@ def train(
     return position
 
 
-def _tokens_by_source(batch: Batch, sampler: Sampler, group: Group) -> Counter[str]:
+def _tokens_by_source(batch: Batch, sampler: BatchSource, group: Group) -> Counter[str]:
     """Tokens of the current batches of all processes of the group, by source."""
     if group.size == 1:
         return Counter(batch.by_source)

@@ -7,7 +7,7 @@ a training to resume at its exact position in the data. Any change in the order 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, cast, get_args
 
@@ -95,6 +95,23 @@ class EndlessSource(Protocol):
 
     def pairs(self, rng: np.random.Generator, count: int) -> list[Pair]:
         """Up to `count` pairs of one family. They depend on the state of `rng` alone."""
+        ...
+
+
+class BatchSource(Protocol):
+    """Endless batches in blocks."""
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The names that `Batch.by_source` may have."""
+        ...
+
+    def block(self, block: int) -> list[Batch]:
+        """The batches of a block, which depend on its number alone."""
+        ...
+
+    def batches(self, block: int, batch: int) -> Iterator[tuple[int, int, Batch]]:
+        """All batches from a position on, each with the position after it."""
         ...
 
 

@@ -12,14 +12,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 from solver.child_process import die_with
 from solver.pretrain.group import ALONE, Group
-from solver.pretrain.sampler import Batch, Sampler
+from solver.pretrain.sampler import Batch, BatchSource
 
 # The sampler of a worker process. It is a module global because a process pool offers no other place: the result of its
 # initializer cannot be passed on, and the arguments of a task are pickled for every task, which here means all corpora.
-_sampler: Sampler | None = None
+_sampler: BatchSource | None = None
 
 
-def supply(sampler: Sampler, block: int, batch: int, workers: int, group: Group = ALONE) -> Iterator[tuple[int, int, Batch]]:
+def supply(sampler: BatchSource, block: int, batch: int, workers: int, group: Group = ALONE) -> Iterator[tuple[int, int, Batch]]:
     """The same as `sampler.batches(block, batch)`, made by `workers` processes; 0: by this process.
 
     In a group of n processes, each takes its own of every n consecutive blocks. They all go on to the next n blocks when the
@@ -35,7 +35,7 @@ def supply(sampler: Sampler, block: int, batch: int, workers: int, group: Group 
         block, batch = block + group.size, 0
 
 
-def _blocks(sampler: Sampler, block: int, stride: int, workers: int) -> Iterator[list[Batch]]:
+def _blocks(sampler: BatchSource, block: int, stride: int, workers: int) -> Iterator[list[Batch]]:
     """Every `stride`-th block from number `block` on. A block depends on its number alone, so several can be made at a time."""
     numbers = itertools.count(block, stride)
     if not workers:
@@ -53,7 +53,7 @@ def _blocks(sampler: Sampler, block: int, stride: int, workers: int) -> Iterator
             pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(sampler: Sampler, parent: int) -> None:
+def _start_worker(sampler: BatchSource, parent: int) -> None:
     """Run at the start of a worker process: keep the sampler, and leave the end of the process to its parent."""
     global _sampler
     _sampler = sampler

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,45 @@ def _draw_throughput(figure: Any, curves: Mapping[str, Sequence[tuple[int, float
     panel.grid(alpha=0.3)
     if curves:
         panel.legend()
+
+
+@dataclass(frozen=True)
+class SharePoint:
+    """A measured share, 0 to 1, with its 95 % interval."""
+
+    at: float
+    share: float
+    low: float
+    high: float
+
+
+def plot_shares(
+    curves: Mapping[str, Sequence[SharePoint]], x_label: str, y_label: str, title: str, picture: Path, report: Report
+) -> None:
+    """Shares in percent with 95 % intervals over a number on a logarithmic axis, a line for each name, as a PNG."""
+    _save(picture, (7, 4.5), report, lambda figure: _draw_shares(figure, curves, x_label, y_label, title))
+
+
+def _draw_shares(figure: Any, curves: Mapping[str, Sequence[SharePoint]], x_label: str, y_label: str, title: str) -> None:
+    panel = figure.subplots()
+    for number, (name, points) in enumerate(curves.items()):
+        shift = 1.02 ** (number - len(curves) / 2)  # so that intervals at the same place do not hide each other
+        shares = [100 * point.share for point in points]
+        reach = [
+            [100 * (point.share - point.low) for point in points],
+            [100 * (point.high - point.share) for point in points],
+        ]
+        panel.errorbar([point.at * shift for point in points], shares, yerr=reach, marker="o", capsize=2, label=name)
+    places = sorted({point.at for points in curves.values() for point in points})
+    panel.set_xscale("log")
+    panel.set_xticks(places, [f"{place:,g}" for place in places])
+    panel.minorticks_off()
+    panel.set_xlabel(x_label)
+    panel.set_ylabel(y_label)
+    panel.set_title(title, fontsize="medium")
+    panel.grid(alpha=0.3)
+    if curves:
+        panel.legend(fontsize="small")
 
 
 def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:

@@ -8,10 +8,11 @@ sequence, so sequences do not see each other.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from solver.types import TokenSequence
@@ -24,12 +25,35 @@ class BatchRow:
     slot: int
     sequence: TokenSequence
     normaliser: float  # sum of the loss weights over the slot's whole optimizer batch
+    value_normaliser: float = 1.0  # number of value targets in it
 
     @property
     def length(self) -> int:
         """Tokens that have to be read. Tokens from the last weighted one on are only predicted, or not needed at all."""
         weighted = np.flatnonzero(self.sequence.weights)
-        return int(weighted[-1]) if len(weighted) else 0
+        valued = value_places(self.sequence)
+        return max(int(weighted[-1]) if len(weighted) else 0, int(valued[-1]) + 1 if len(valued) else 0)
+
+
+def value_places(sequence: TokenSequence) -> NDArray[np.int64]:
+    """The tokens of a sequence that have a value target, in order."""
+    if sequence.values is None:
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(~np.isnan(sequence.values))
+
+
+@dataclass(frozen=True, eq=False)
+class ValueTargets:
+    """The value targets of one forward pass, as tensors (values,)."""
+
+    places: Tensor  # int64: indices into the flattened rows * tokens
+    values: Tensor  # float32
+    weights: Tensor  # float32: 1 / normaliser
+    owners: Tensor  # int64: the slot of each
+
+    def to(self, device: torch.device) -> ValueTargets:
+        """The same targets on a device."""
+        return ValueTargets(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,10 +66,12 @@ class MicroBatch:
     targets: Tensor  # (predictions,) int64
     weights: Tensor  # (predictions,) float32, already divided by the normaliser
     owners: Tensor  # (predictions,) int64: the slot of each prediction
+    values: ValueTargets | None = None  # None: no row has any
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on a device."""
-        return MicroBatch(*(getattr(self, name).to(device, non_blocking=True) for name in MicroBatch.__dataclass_fields__))
+        tensors = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "values"}
+        return MicroBatch(**tensors, values=None if self.values is None else self.values.to(device))
 
 
 def optimizer_batches(lengths: Sequence[int], steps: int, size: int, seed: int) -> Iterator[tuple[int, ...]]:
@@ -96,4 +122,21 @@ def collate(rows: Sequence[BatchRow], pad: int) -> MicroBatch:
         owners.append(np.full(len(at), row.slot))
     joined = (np.concatenate(part) for part in (places, targets, weights, owners))
     slots = np.array([row.slot for row in rows])
-    return MicroBatch(torch.from_numpy(ids), torch.from_numpy(slots), *map(torch.from_numpy, joined))
+    tensors = map(torch.from_numpy, (ids, slots, *joined))
+    return MicroBatch(*tensors, values=_collate_values(rows, width))  # type: ignore[misc, arg-type]
+
+
+def _collate_values(rows: Sequence[BatchRow], width: int) -> ValueTargets | None:
+    """The value targets of rows that are padded to `width` tokens."""
+    places, values, weights, owners = [], [], [], []
+    for r, row in enumerate(rows):
+        at = value_places(row.sequence)
+        if row.sequence.values is None or not len(at):
+            continue
+        places.append(r * width + at)
+        values.append(row.sequence.values[at].astype(np.float32))
+        weights.append(np.full(len(at), 1 / row.value_normaliser, np.float32))
+        owners.append(np.full(len(at), row.slot))
+    if not places:
+        return None
+    return ValueTargets(*(torch.from_numpy(np.concatenate(part)) for part in (places, values, weights, owners)))

@@ -21,14 +21,17 @@ from solver.model.fused_training import BEST_TOKENS, FusedTrainingPass, States, 
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
-from solver.train.batches import BatchRow, collate, micro_batches, padded_tokens
-from solver.train.loss import slot_losses
+from solver.model.residual_dropout import add_residual_dropout
+from solver.train.batches import BatchRow, collate, micro_batches, padded_tokens, value_places
+from solver.train.loss import ValueLoss, slot_losses
 from solver.train.runs import FitTarget, Run, fit_together
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import Deadline, Fit, FitJob
 
 log = logging.getLogger(__name__)
+
+OnStep = Callable[[int, int, float], None]  # gets steps done, steps of the fit, and the loss before the latest step
 
 FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
 
@@ -44,9 +47,23 @@ class Loop:
     """
 
     def __init__(
-        self, base: Base, target: FitTarget, settings: TrainSettings, scratch: Path, autocast: torch.dtype | None
+        self,
+        base: Base,
+        target: FitTarget,
+        settings: TrainSettings,
+        scratch: Path,
+        autocast: torch.dtype | None,
+        *,
+        value_loss: ValueLoss | None = None,
+        residual_dropout: float = 0.0,
+        on_step: OnStep = lambda _step, _steps, _loss: None,
     ) -> None:
+        """`value_loss` is that of the value targets; None: a job with any is refused. `residual_dropout` is the probability (0 to
+        below 1) of dropping what an attention or feed-forward block adds to a state. `on_step` is called after every step.
+        """
         self._base = base
+        self._value_loss = value_loss
+        self._on_step = on_step
         self._target = target
         self._settings = settings
         self._lr = peak_lr(settings.lr, base.parameters)
@@ -61,14 +78,17 @@ class Loop:
         self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
-        elif autocast is None and FusedTrainingPass.fits(target.model):
-            self._states = FusedTrainingPass(target.model)
+        if not settings.checkpointing and autocast is None and FusedTrainingPass.fits(target.model):
+            self._states = FusedTrainingPass(target.model, residual_dropout)
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
+        elif residual_dropout:
+            add_residual_dropout(target.model, residual_dropout)
 
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
         """Fit one job. The global random generators are left as they were."""
         self._scale = self._first_scale  # an overflow lowers it, which must not cost the next fit its small gradients
-        return fit_together(self._base, self._target, self._settings, self._scratch, jobs, deadline, self._advance)
+        valued = self._value_loss is not None
+        return fit_together(self._base, self._target, self._settings, self._scratch, jobs, deadline, self._advance, valued)
 
     def move(self, device: torch.device) -> None:
         """Move what is trained to another device, between two fits. The base's weights stay where they are."""
@@ -103,6 +123,7 @@ class Loop:
             snapshot.copy_(self._weights.values)
             optimizer.step(torch.tensor([lr], device=self._base.device))
             run.count_step(sum(row.length + 1 for row in rows))
+            self._on_step(run.steps, run.job.steps, loss)
             self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
         return "steps"
 
@@ -155,7 +176,7 @@ class Loop:
             threads.adjust()
             batch = collate(group, self._base.codec.pad).to(self._base.device)
             with self._precision():
-                part = slot_losses(self._states, self._head, batch, 1)
+                part = slot_losses(self._states, self._head, batch, 1, self._value_loss)
             self._weights.add_gradients(part.sum() * self._scale)
             loss += part.detach()
         return loss
@@ -186,7 +207,8 @@ def fit_in_stacks(
 def _rows(run: Run) -> list[BatchRow]:
     chosen = [run.job.sequences[i] for i in next(run.batches)]
     total = float(sum(sequence.weights.sum(dtype="float64") for sequence in chosen))
-    return [BatchRow(run.slot, sequence, total or 1.0) for sequence in chosen]
+    valued = sum(len(value_places(sequence)) for sequence in chosen)
+    return [BatchRow(run.slot, sequence, total or 1.0, valued or 1.0) for sequence in chosen]
 
 
 def finite(number: float) -> bool:

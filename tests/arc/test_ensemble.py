@@ -43,13 +43,17 @@ def names(found: tuple[Grid, ...]) -> str:
 
 
 def test_features_by_hand() -> None:
-    tally = Tally.of([*voted(A, 6), *voted(B, 3), *voted(C, 1), program(C, agreement=0.5), program(D, exact=False, cost=3.0)])
+    programs = [program(C, agreement=0.5, cost=1.0), program(D, exact=False, cost=3.0), program(B, agreement=0.2, cost=3.0)]
+    tally = Tally.of([*voted(A, 6), *voted(B, 3), *voted(C, 1), *programs])
     table = {NAMES[key]: dict(zip(PRIOR, row, strict=True)) for key, row in features((A, B), tally).items()}
     assert list(table) == ["A", "B", "C", "D"]
     nothing = dict.fromkeys(PRIOR, 0.0)
     assert table["A"] == {**nothing, "first": 1.0, "share": 0.6}
-    assert table["B"] == {**nothing, "second": 1.0, "share": 0.3}
-    assert table["C"] == {**nothing, "lower": 1.0, "share": 0.1, "exact": 1.0, "leads": 1.0, "agreement": 0.5, "both": 1.0}
+    costs = {"cost": np.log(4.0), "dearer": np.log(2.0)}
+    both = {"exact": 1.0, "both": 1.0}
+    assert table["B"] == pytest.approx({**nothing, **both, "second": 1.0, "share": 0.3, "agreement": 0.2, **costs})
+    lower = {"lower": 1.0, "share": 0.1, "leads": 1.0, "agreement": 0.5, "cost": np.log(2.0)}
+    assert table["C"] == pytest.approx({**nothing, **both, **lower})
     assert table["D"] == {**nothing, "inexact": 1.0}
 
 

@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_ensemble.py RUN... [--solutions arc1:evaluation]
 
 The runs may be one of both engines, or runs of the network and of program search over the same tasks; candidates are pooled. Only
-tasks that were searched count. One Markdown table counts test inputs that two attempts solve: of the network by the rule of its run, of programs by the shipped
-ensemble, and of both by that. Another says how often candidates were right, by what the ensemble had promised.
+tasks that were searched count. One Markdown table counts test inputs that two attempts solve: of the network by the rule of its
+run, of programs by the shipped ensemble, and of both by that. Another says how often candidates were right, by what the ensemble
+had promised.
 """
 
 from __future__ import annotations
@@ -74,8 +75,7 @@ def main() -> None:
         with closing(Ledger.read(folder / LEDGER)) as ledger:
             answers = {**known_answers(folder, ledger.facts(), given.solutions), **answers}
     runs = [read_run(folder) for folder in given.runs]
-    searched = {outcome.task_id for run in runs for outcome in run.programs}
-    stages = [stage for stage in stages_of(runs, answers) if stage.last and stage.task in searched]
+    stages = [stage for stage in stages_of(runs, answers) if stage.last and stage.searched]
     print_solved(stages)
     print_chances(stages)
 

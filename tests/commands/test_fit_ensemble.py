@@ -60,9 +60,9 @@ def test_runs_of_both_engines_are_joined_and_counted(tmp_path: Path) -> None:
     out = tmp_path / "ensemble.json"
     result = fit(tmp_path / "network", tmp_path / "programs", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "20 test inputs, after the last pass of the network" in result.stderr
-    assert "by the network 12, by programs 14, by either 20" in result.stderr
-    assert "by two attempts of the ensemble 20" in result.stderr
+    assert "18 test inputs that both worked on, after the last pass of the network" in result.stderr
+    assert "by the network 10, by programs 14, by either 18" in result.stderr
+    assert "by two attempts of the ensemble 18" in result.stderr
     assert f"{out}: ensemble, fitted to 18 tasks of network, programs" in result.stdout
     fitted = load_ensemble(out)
     assert fitted.parameters["exact"] > PRIOR["exact"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from counted_calls import record_calls
+from forcing import AfterTrigger, forced_parts
 from lora_adapters import random_lora
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
@@ -292,6 +293,25 @@ def test_a_request_gets_the_same_alone_and_in_any_batch(base: Base, monkeypatch:
         for other in (together[request.id], tight[request.id]):
             assert table(other).keys() == table(alone).keys()
             assert other.new_tokens == alone.new_tokens
+
+
+@pytest.mark.parametrize("budget", [64, 700, 32768])
+def test_forced_tokens_are_in_the_completion_with_the_log_probabilities_of_the_model(base: Base, budget: int) -> None:
+    engine = HFEngine(base, InferSettings(batch_tokens=budget, grammar=False))
+    trigger, forced = 3, (7, 7, 3, 5)
+    free = [SampleRequest(str(n), prompt, None, 3, 1.0, 60, seed=n) for n, prompt in enumerate(prompts(5))]
+    requests = [replace(r, forcer=lambda: AfterTrigger(trigger, forced)) if r.id != "4" else r for r in free]
+    results, without = by_id(engine.sample(requests, NEVER)), by_id(engine.sample(free, NEVER))
+    assert table(results["4"]) == table(without["4"])
+    found = 0
+    for request in requests[:4]:
+        for completion in results[request.id].completions:
+            parts = forced_parts(completion.ids.tolist(), trigger, forced)
+            found += sum(part == list(forced) for part in parts)
+            assert all(part == list(forced) for part in parts[:-1])
+            assert parts[-1:] == [list(forced)[: len(part)] for part in parts[-1:]]
+            np.testing.assert_allclose(completion.logprobs, teacher_forced(base, request.prompt, completion.ids), atol=1e-4)
+    assert found > 5
 
 
 def test_equal_seeds_give_equal_samples_and_other_seeds_give_others(base: Base) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from counted_calls import record_calls
+from forcing import AfterTrigger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_adapters import random_lora
@@ -178,6 +179,25 @@ def test_many_adapters_in_one_batch(tmp_path: Path, static_device: None, monkeyp
     assert given["greedy 0"].completions[0].logprobs[0] != ask(engine, mixed(3))["greedy 0"].completions[0].logprobs[0]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("count", [1, 3])
+def test_models_in_16_bits_with_adapters_beside_their_weights(
+    dtype: torch.dtype, count: int, tmp_path: Path, static_device: None
+) -> None:
+    base = base_of("llama")
+    adapters = [random_lora(base, tmp_path / str(n), n, LoraShape(4, 8.0), 0.3) for n in range(count)]
+    base = replace(base, model=own_weights(base, dtype), dtype=dtype)
+    state = EngineState()
+    engine = HFEngine(base, InferSettings(), state)
+    requests = mixed(1, adapters)
+    given = ask(engine, requests)
+    assert not state.static_given_up
+    asked = {r.id: ScoreRequest(r.id, r.prompt, r.adapter, tuple(c.ids for c in given[r.id].completions)) for r in requests}
+    for result in engine.score(list(asked.values()), NEVER):
+        for scored, completion in zip(result.completions, given[result.request].completions, strict=True):
+            np.testing.assert_allclose(completion.logprobs, scored.logprobs, atol=0.3 if dtype == torch.bfloat16 else 0.04)
+
+
 SEARCHED = [SearchRequest(str(n), prompt, None, (0.02, 0.005)[n % 2], 24) for n, prompt in enumerate(prompts(7, 5, 90))]
 SAMPLED = [SampleRequest(str(n), prompt, None, n % 4 + 1, 0.8, 9 + n, seed=n) for n, prompt in enumerate(prompts(7, 6, 90))]
 
@@ -255,6 +275,18 @@ def test_searches_for_very_improbable_answers_are_left_to_the_other_decoder(monk
     given = ask(HFEngine(base_of(), InferSettings()), requests)
     assert (len(others), len(mine)) == (1, 1)
     same(given, expected(base_of(), requests))
+
+
+def test_requests_with_forced_tokens_are_left_to_the_other_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hf, "STATIC_DEVICES", ("cpu",))
+    plain, other = (SampleRequest(str(n), prompt, None, 2, 1.0, 8, seed=n) for n, prompt in enumerate(prompts(2)))
+    requests = [plain, replace(other, forcer=lambda: AfterTrigger(3, (7, 7)))]
+    others, mine = record_calls(monkeypatch, Decoder, "run"), record_calls(monkeypatch, static.StaticDecoder, "run")
+    given = ask(HFEngine(base_of(), InferSettings(grammar=False)), requests)
+    assert (len(others), len(mine)) == (1, 1)
+    same(given, expected(base_of(), requests, grammar=False))
+    ask(HFEngine(base_of(), InferSettings(grammar=False)), requests[1:])
+    assert (len(others), len(mine)) == (2, 1)  # without any other request there is no static batch
 
 
 class Clock:

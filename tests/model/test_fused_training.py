@@ -7,14 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 from counted_calls import record_calls
+from text_models import random_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from solver.config import ModelSettings
+from solver.errors import InputError
 from solver.model import fused_training
 from solver.model.build import Shape, new_model, save_model
 from solver.model.fused_training import FusedTrainingPass, decoder_states
 from solver.model.load import load_base
 from solver.model.lora import LoraShape, attach
+from solver.model.residual_dropout import add_residual_dropout
 
 
 def model_of(heads: int, key_heads: int, tie: bool) -> Qwen3ForCausalLM:
@@ -91,3 +94,40 @@ def test_models_it_cannot_stand_in_for_are_left_alone(tmp_path: Path) -> None:
     base = load_base(tmp_path, ModelSettings(dtype="float32"))
     assert not FusedTrainingPass.fits(attach(base, LoraShape(4, 4.0, dropout=0.1), 1).model)
     assert not FusedTrainingPass.fits(attach(base, LoraShape(4, 4.0), 2).model)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_residual_dropout_is_drawn_anew_for_every_pass_and_only_in_training(fused: bool) -> None:
+    model = new_model(Shape(hidden=32, layers=1, heads=2, ffn=64), seed=3).eval()
+    ids, keep = torch.randint(0, 10, (2, 8), generator=torch.Generator().manual_seed(0)), torch.arange(16)
+    plain = FusedTrainingPass(model) if fused else decoder_states(model)
+    with torch.no_grad():
+        expected = plain(ids, keep)
+        if fused:
+            states = FusedTrainingPass(model, 0.5)
+        else:
+            add_residual_dropout(model, 0.5)
+            states = decoder_states(model)
+        torch.testing.assert_close(states(ids, keep), expected)
+        model.train()
+        drawn = [states(ids, keep) for _ in range(2)]
+        assert not torch.equal(drawn[0], drawn[1])
+        model.eval()
+        torch.testing.assert_close(states(ids, keep), expected)
+
+
+def test_residual_dropout_of_both_passes_draws_the_same() -> None:
+    models = [new_model(Shape(hidden=32, layers=2, heads=2, ffn=64), seed=3).train() for _ in range(2)]
+    add_residual_dropout(models[1], 0.3)
+    ids, keep = torch.randint(0, 10, (1, 8), generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    found = []
+    for states in (FusedTrainingPass(models[0], 0.3), decoder_states(models[1])):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            found.append(states(ids, keep))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-5)
+
+
+def test_residual_dropout_of_an_unknown_architecture_is_refused() -> None:
+    with pytest.raises(InputError, match="no blocks that residual dropout is known for"):
+        add_residual_dropout(random_model("gpt2", True, 32), 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,13 +24,17 @@ from solver.model.load import load_base
         (KeyError("model_type"), InputError),
     ],
 )
+@pytest.mark.parametrize("own", [True, False])
 def test_trouble_of_the_machine_is_not_the_users(
-    error: Exception, seen: type[Exception], monkeypatch: pytest.MonkeyPatch
+    error: Exception, seen: type[Exception], own: bool, plain_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a model of this package, and with one of transformers."""
+
     def refuse(*_: Any, **__: Any) -> None:
         raise error
 
+    monkeypatch.setattr("solver.model.cell_folder.load_file", refuse)
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", refuse)
     with pytest.raises(seen) as raised:
-        load_base(None, ModelSettings(device="cpu"))
+        load_base(None if own else plain_base, ModelSettings(device="cpu"))
     assert type(raised.value) is seen

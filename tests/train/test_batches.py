@@ -151,3 +151,33 @@ def test_a_slot_at_rate_zero_stays() -> None:
     AdamW(weights, 0.0).step(torch.tensor([0.0, 0.1]))
     assert (p[0] == 1).all()
     assert (p[1] < 1).all()
+
+
+class SquaredNorm:
+    """A stand-in value loss that depends on states and targets alone."""
+
+    def losses(self, head: object, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (states.square().mean(-1) - targets).square()
+
+
+def test_value_targets_add_their_mean_loss_to_that_of_the_predictions(tiny_base: Path) -> None:
+    """For rows with weights, with values, and with both; the states of a token are those of the sequence up to it."""
+    base = load_base(tiny_base, ModelSettings(dtype="float32", device="cpu"))
+    rng = np.random.default_rng(4)
+    weighted, valued, both = sequence(rng, 12), sequence(rng, 20), sequence(rng, 9, 4)
+    targets = np.full(20, np.nan, np.float32)
+    targets[[3, 19]] = (0.0, 1.0)
+    valued = TokenSequence(valued.ids, np.zeros(20, np.float32), targets)
+    both = TokenSequence(both.ids, both.weights, np.where(np.arange(9) == 5, 0.5, np.nan).astype(np.float32))
+    rows = [BatchRow(0, one, 15.0, 3.0) for one in (weighted, valued, both)]
+    assert [row.length for row in rows] == [11, 20, 6]
+    states = decoder_states(base.model)
+    found = slot_losses(states, base.model.lm_head, collate(rows, base.codec.pad), 1, SquaredNorm())
+    plain = [BatchRow(0, TokenSequence(one.ids, one.weights), 15.0) for one in (weighted, both)]
+    expected = slot_losses(states, base.model.lm_head, collate(plain, base.codec.pad), 1)
+    for one in (valued, both):
+        assert one.values is not None
+        hidden = base.model.get_decoder()(input_ids=torch.from_numpy(one.ids[None].astype(np.int64))).last_hidden_state[0]
+        for place in np.flatnonzero(~np.isnan(one.values)):
+            expected = expected + (hidden[place].square().mean() - float(one.values[place])) ** 2 / 3
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)

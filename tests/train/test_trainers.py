@@ -260,11 +260,11 @@ def test_out_of_memory_halves_the_batch_once_then_gives_up(base: Base, tmp_path:
 
     real, sizes = loop.slot_losses, []
 
-    def small_memory(states, head, batch, slots):  # type: ignore[no-untyped-def]
+    def small_memory(states, head, batch, *others):  # type: ignore[no-untyped-def]
         sizes.append(batch.ids.numel())
         if batch.ids.numel() > limit:
             raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
-        return real(states, head, batch, slots)
+        return real(states, head, batch, *others)
 
     monkeypatch.setattr(loop, "slot_losses", small_memory)
     job = FitJob("m", sequences(12, lengths=(38, 40)), 3)

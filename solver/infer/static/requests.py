@@ -43,6 +43,13 @@ class Part:
         self.columns = min(self.max_columns, 4 * self.columns)
 
 
+def servable(request: SampleRequest | SearchRequest) -> bool:
+    """Whether a static batch serves it: no search for too many completions, and no forcer, which would make the host wait."""
+    if isinstance(request, SearchRequest):
+        return request.min_prob * MAX_COMPLETIONS >= 1
+    return request.forcer is None
+
+
 def parts_of(number: int, request: SampleRequest | SearchRequest, limit: int, adapter: int) -> list[Part]:
     """The parts of request `number`, whose rows may have `limit` new tokens."""
     if isinstance(request, SearchRequest):

@@ -8,7 +8,7 @@ the shim may import it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from solver.codec import GridGrammar
 from solver.infer.grammar import STATE, GridMachine, GridState
 from solver.infer.token_choice import draw
+from solver.types import TokenForcer
 
 ARGUMENT = "solver_choice_params"  # the key of the ChoiceParams in SamplingParams.extra_args
 
@@ -32,6 +33,7 @@ class ChoiceParams:
     written: tuple[int, ...]  # the part of the answer that the prompt ends with
     temperature: float  # 0: the most probable token
     key: int  # random numbers are a function of this key and of the place in the answer
+    forcer: Callable[[], TokenForcer] | None = None  # as in SampleRequest
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ChoiceParams:
         """Itself, as nothing in it can change: vLLM copies the parameters of every request deeply, which took a millisecond."""
@@ -44,6 +46,16 @@ class _Generation:
     state: GridState
     output: list[int]  # vLLM's own list of new tokens, to which it appends
     read: int = 0  # how many tokens of `output` the state includes
+    forcer: TokenForcer | None = None
+    followed: int = 0  # how many tokens of `output` the forcer has seen
+
+    def next_forced(self) -> int | None:
+        """The token that must come next, after the forcer has seen what vLLM appended since the last call."""
+        if self.forcer is None:
+            return None
+        new = self.output[self.followed :]
+        self.followed += len(new)
+        return self.forcer.follow(new)
 
 
 def catch_up(rows: Sequence[_Generation], machine: GridMachine) -> GridState:
@@ -102,6 +114,9 @@ class TokenChoiceProcessor(LogitsProcessor):
         )
         if machine is not None:
             picked = columns[picked]
+        for place, row in enumerate(rows):
+            if (forced := row.next_forced()) is not None:
+                picked[place] = forced
         chosen = logits[index, picked]
         logits[index] = -torch.inf
         logits[index, picked] = chosen
@@ -119,5 +134,6 @@ class TokenChoiceProcessor(LogitsProcessor):
         machine = self._machine(params.grammar)
         if machine is not None:
             catch_up([row], machine)
+        row.forcer = None if params.forcer is None else params.forcer()
         row.output, row.read = output, 0
         return row

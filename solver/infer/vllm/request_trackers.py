@@ -9,7 +9,7 @@ ones, and vLLM returns the log-probabilities of that many tokens at every place.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from solver.infer.grammar import STATE, GridMachine, GridState
 from solver.infer.token_choice import sample_keys
-from solver.types import Completion, Request, Result, SampleRequest, ScoreRequest, SearchRequest, Status, TokenIds
+from solver.types import Completion, Request, Result, SampleRequest, ScoreRequest, SearchRequest, Status, TokenForcer, TokenIds
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class GenerationSpec:
     key: int = 0  # random numbers are a function of this key and of the place in the answer
     top: int = 0  # return the log-probabilities of this many most probable tokens at every place
     scored: bool = False  # return the log-probabilities of the prompt's tokens
+    forcer: Callable[[], TokenForcer] | None = None  # as in SampleRequest
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,8 @@ class SampleTracker:
         request = self.request
         self.open, self.done, self.new_tokens = {}, [], 0
         return [
-            GenerationSpec(request.prompt, self.max_tokens, (), request.temperature, int(key)) for key in sample_keys(request)
+            GenerationSpec(request.prompt, self.max_tokens, (), request.temperature, int(key), forcer=request.forcer)
+            for key in sample_keys(request)
         ]
 
     def take(self, number: int, output: GenerationOutput) -> TrackerUpdate:

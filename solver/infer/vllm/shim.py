@@ -405,7 +405,7 @@ def _sampling(spec: GenerationSpec, options: CoreOptions) -> Any:
         ignore_eos=True,  # answers end with the codec's token, not with that of the model's folder
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
-        extra_args={ARGUMENT: ChoiceParams(options.grammar, spec.written, spec.temperature, spec.key)},
+        extra_args={ARGUMENT: ChoiceParams(options.grammar, spec.written, spec.temperature, spec.key, spec.forcer)},
     )
 
 

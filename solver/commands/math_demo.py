@@ -1,0 +1,241 @@
+"""`solver math demo`: every stage from nothing to a verifier that ranks samples, with a small model on generated problems.
+
+Stages: problems, base model, generator, samples of training and test problems, verifier, scores, report. Each one has a share of
+the time and stops when it is used up, so the demo ends in time on a slow machine, with less training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from solver.arc.jsonfile import replace_file, write_json
+from solver.commands.verify import Measured, draw, measure
+from solver.config import InferSettings, ModelSettings
+from solver.errors import InputError
+from solver.math.base_model import BaseOptions, BaseShape, make_base
+from solver.math.corpus import WORDS, mixed_problems
+from solver.math.drawing import DrawOptions, as_problem
+from solver.math.drawing import draw as draw_solutions
+from solver.math.finetune import FinetuneOptions, finetune
+from solver.math.generator import Generator, load_generator
+from solver.math.problems import MathProblem, read_problems, write_problems
+from solver.math.sampling import sample_solutions
+from solver.math.word_problems import Difficulty
+from solver.model import threads
+from solver.report.paired import Paired
+from solver.report.scores import wilson
+from solver.types import Deadline
+from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, table, usual_variants
+from solver.verify.compare import Point, over_samples, solved
+from solver.verify.pictures import plot, token_texts, write_page
+from solver.verify.ranking import best, majority
+from solver.verify.samples import Sample, SampleSet, read_samples, write_samples
+from solver.verify.training import VerifierOptions
+
+Report = Callable[[str], None]
+
+# shares of the time, in order; what a stage does not use is left to the later ones
+BASE, GENERATOR, TRAINING_SAMPLES, TEST_SAMPLES = 0.36, 0.1, 0.14, 0.14
+JUDGING = 0.1  # for scores, curves and the report
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What the demo does. The defaults are meant for ten minutes on two cores."""
+
+    seconds: float = 600.0
+    model: Path | None = None  # a base model to fine-tune; None: a small one is made
+    train: Path | None = None  # problems to train on; None: generated ones
+    test: Path | None = None  # problems to measure on; None: generated ones
+    train_problems: int = 600
+    test_problems: int = 500
+    samples: int = 20  # of a training problem
+    test_samples: int = 100
+    temperature: float = 0.7
+    difficulty: Difficulty = field(default_factory=lambda: Difficulty(2, 4, 0.3, 0.3))
+    base_steps: int = 400  # of the base model; more would leave too little to verify
+    shape: BaseShape = field(default_factory=lambda: BaseShape(64, 3, 2))
+    verifier: VerifierOptions = field(default_factory=VerifierOptions)
+    ablations_seconds: float = 0.0  # for more verifiers, after the demo; 0: none
+    seed: int = 0
+
+
+def demo(out: Path, options: DemoOptions, report: Report) -> Measured:
+    """Run all stages below the folder `out`, and write `out`/report.md, results.json, curves and solutions.html there.
+
+    Raises InputError if files or models cannot be used, or the time is too short for a stage.
+    """
+    threads.govern()
+    began = time.monotonic()
+    end = Deadline.after(options.seconds)
+    training, test = _problems(out, options)
+    base = options.model
+    if base is None:
+        minutes = BASE * options.seconds / 60
+        base = make_base(out / "base", _base_options(options, options.shape, minutes), report)
+
+    def share(of: float) -> Deadline:
+        return Deadline.after(min(end.remaining(), of * options.seconds))
+
+    infer = InferSettings()
+    epochs = FinetuneOptions(guesses=DrawOptions(samples=0), seed=options.seed)
+    finetune(base, ModelSettings(), infer, training, test[:100], out / "generator", epochs, share(GENERATOR), report)
+    folder = out / "generator" / "model"
+    if not folder.is_dir():
+        raise InputError(f"{out}: the time is too short: no generator was trained in {GENERATOR * options.seconds:.0f} s")
+    generator = load_generator(folder, ModelSettings())
+    longest = max(len(generator.tokenizer.completion(problem.completion())) for problem in training) + 10
+    drawn = DrawOptions(options.samples, options.temperature, longest, seed=options.seed)
+    report("sampling training problems")
+    sample_solutions(generator, infer, training, out / "training.jsonl", drawn, False, share(TRAINING_SAMPLES), report)
+    report("sampling test problems")
+    of_test = replace(drawn, samples=options.test_samples)
+    sample_solutions(generator, infer, test, out / "test.jsonl", of_test, True, share(TEST_SAMPLES), report)
+    labelled, asked = read_samples(out / "training.jsonl"), read_samples(out / "test.jsonl")
+    references = reference_samples(generator, training)
+    write_samples(out / "references.jsonl", references)
+    greedy = greedy_answers(generator, infer, test, longest, asked)
+    main = Variant("main", options.verifier, folder)
+    fitting = Deadline.after(max(1.0, end.remaining() - JUDGING * options.seconds))
+    outcome = run_variant(main, labelled, asked, references, out / "verifier", fitting, Deadline(float("inf")), report)
+    assert outcome is not None  # nothing cuts its scores
+    run = DemoRun(out, options, generator, labelled, asked, references, greedy, report)
+    return run.finish([outcome], time.monotonic() - began)
+
+
+def _base_options(options: DemoOptions, shape: BaseShape, minutes: float) -> BaseOptions:
+    return BaseOptions(minutes, options.base_steps, shape, options.difficulty, seed=options.seed)
+
+
+def reference_samples(generator: Generator, problems: Sequence[MathProblem]) -> SampleSet:
+    """The reference solutions as samples, for the joint loss."""
+    samples = tuple(
+        Sample(
+            problem=problem.id,
+            text=problem.completion(),
+            ids=tuple(generator.tokenizer.completion(problem.completion()).tolist()),
+            logprob=0.0,
+            answer=problem.answer,
+            correct=True,
+        )
+        for problem in problems
+    )
+    return SampleSet(generator.fingerprint, tuple(as_problem(problem, generator.tokenizer) for problem in problems), samples)
+
+
+def greedy_answers(
+    generator: Generator, infer: InferSettings, problems: Sequence[MathProblem], longest: int, asked: SampleSet
+) -> dict[str, bool]:
+    """Whether the greedy solution is right, by the id of every problem that has test samples."""
+    wanted = [problem for problem, group in zip(problems, asked.by_problem().values(), strict=False) if group]
+    options = DrawOptions(samples=1, temperature=0.0, max_new_tokens=longest)
+    found = draw_solutions(generator.engine(infer), generator.tokenizer, wanted, options, Deadline(float("inf")))
+    return {one.problem.id: one.samples[0].correct for one in found}
+
+
+def _problems(out: Path, options: DemoOptions) -> tuple[list[MathProblem], list[MathProblem]]:
+    """Training and test problems, written to `out`; none is in both."""
+    if (options.train is None) != (options.test is None):
+        raise InputError("give problems to train on and problems to test on, or neither")
+    if options.train is not None and options.test is not None:
+        return list(read_problems(options.train)[: options.train_problems]), list(
+            read_problems(options.test)[: options.test_problems]
+        )
+    training = mixed_problems([WORDS], options.train_problems, options.difficulty, options.seed)
+    known = {problem.question for problem in training}
+    test = mixed_problems([WORDS], options.test_problems, options.difficulty, options.seed + 1, known)
+    write_problems(out / "problems" / "train.jsonl", training)
+    write_problems(out / "problems" / "test.jsonl", test)
+    return list(read_problems(out / "problems" / "train.jsonl")), list(read_problems(out / "problems" / "test.jsonl"))
+
+
+@dataclass(frozen=True, eq=False)
+class DemoRun:
+    """What the stages left, from which everything is measured and drawn."""
+
+    out: Path
+    options: DemoOptions
+    generator: Generator
+    labelled: SampleSet
+    asked: SampleSet
+    references: SampleSet
+    greedy: dict[str, bool]  # by the id of a test problem
+    report: Report
+
+    def finish(self, outcomes: list[Outcome], seconds: float) -> Measured:
+        """Measure and draw the main verifier, train the ablations if there is time for them, and write the report."""
+        out, main = self.out, outcomes[0]
+        measured = measure(main.scored)
+        by_greedy = [self.greedy[one.problem.id] for one in main.scored]
+        total, right = len(by_greedy), sum(by_greedy)
+        low, high = wilson(right, total)
+        lines = (
+            f"greedy: {right} of {total}: {100 * right / total:.1f} % ({100 * low:.1f} to {100 * high:.1f})",
+            *measured.lines,
+            f"verifier against greedy: {Paired.of(main.solved, by_greedy).text()}",
+            f"all stages: {seconds:.0f} s",
+        )
+        draw(main.scored, "last", out, self.report)
+        write_page(main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier")
+        results = measured.results | {"greedy": right, "seconds": seconds}
+        self._write(outcomes, lines, results)
+        if self.options.ablations_seconds:
+            for outcome in self._ablations(main):
+                outcomes = [*outcomes, outcome]
+                self._write(outcomes, lines, results)
+            _plot_data_sizes(outcomes, right, out, self.report)
+        return Measured(results, lines)
+
+    def _ablations(self, main: Outcome) -> Iterator[Outcome]:
+        others = _other_sizes(self.out, self.options, self.report)
+        folder = self.generator.base.path
+        variants = usual_variants(main.variant.options, folder, others, len(self.labelled.problems))
+        deadline = Deadline.after(self.options.ablations_seconds)
+        yield from run_variants(
+            variants, self.labelled, self.asked, self.references, self.out / "ablations", deadline, self.report
+        )
+
+    def _write(self, outcomes: Sequence[Outcome], lines: Sequence[str], results: dict[str, Any]) -> None:
+        variants = {
+            one.variant.name: {"problems": one.problems, "samples": one.samples, "solved": sum(one.solved), "of": len(one.solved)}
+            for one in outcomes
+        }
+        write_json(self.out / "results.json", results | {"variants": variants})
+        text = ["# Verification on word problems", "", *(f"- {line}" for line in lines), "", *table(outcomes), ""]
+        curves = over_samples([one.judged() for one in outcomes[0].scored])
+        text += ["| samples | " + " | ".join(curves) + " |", "| --- |" + " --- |" * len(curves)]
+        for points in zip(*curves.values(), strict=True):
+            text.append(f"| {points[0].at} | " + " | ".join(f"{100 * point.share:.1f} %" for point in points) + " |")
+        replace_file(self.out / "report.md", ("\n".join(text) + "\n").encode())
+
+
+def _other_sizes(out: Path, options: DemoOptions, report: Report) -> list[tuple[str, Path]]:
+    """A smaller and a larger base model over the same tokens, made in as much time as the base; none if the base is given."""
+    if options.model is not None:
+        return []
+    made = []
+    for name, factor in (("half the width", 0.5), ("twice the width", 2.0)):
+        shape = BaseShape(int(options.shape.hidden * factor), options.shape.layers, options.shape.heads)
+        minutes = BASE * options.seconds / 60
+        made.append((name, make_base(out / f"base-{shape.hidden}", _base_options(options, shape, minutes), report)))
+    return made
+
+
+def _plot_data_sizes(outcomes: Sequence[Outcome], greedy: int, out: Path, report: Report) -> None:
+    """Problems solved over the problems that the verifier was trained on, beside greedy answers and the majority vote."""
+    main = outcomes[0]
+    alike = (one for one in outcomes if one.variant.options == main.variant.options and one.variant.start == main.variant.start)
+    sizes = sorted(alike, key=lambda one: one.problems)
+    total = len(main.solved)
+    vote = sum(solved([scored.judged() for scored in main.scored], majority))
+    ranked = [Point(one.problems, sum(solved([s.judged() for s in one.scored], best)), total) for one in sizes]
+    curves = {
+        "verifier": ranked,
+        "majority vote": [Point(one.problems, vote, total) for one in sizes],
+        "greedy": [Point(one.problems, greedy, total) for one in sizes],
+    }
+    plot(curves, "problems that the verifier was trained on", f"{total} test problems, 95 % intervals", out / "data.png", report)

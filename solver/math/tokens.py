@@ -1,0 +1,117 @@
+"""Questions and solutions as token ids of any tokenizer, and a small tokenizer for models that are made here.
+
+A sequence is: begin (if the tokenizer has such a token), the question and a line break, the solution, end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solver.codec import Codec, text_only_codec
+from solver.errors import InputError
+from solver.math.problems import MathProblem
+from solver.model.load import one_line
+from solver.types import TokenIds, TokenSequence
+
+RESERVED = "<reserved>"  # a token of the tokenizers made here that no text has, for verifiers
+VOCABULARY = 512  # tokens of a new tokenizer
+
+
+class MathTokenizer:
+    """Writes problems as token ids and reads solutions from them."""
+
+    def __init__(self, tokenizer: Any, source: str) -> None:
+        """`tokenizer` is a tokenizer of transformers; `source` names it in errors. Raises InputError if it has no end token."""
+        if tokenizer.eos_token_id is None:
+            raise InputError(f"{source}: the tokenizer has no end-of-sequence token")
+        self._tokenizer = tokenizer
+        self.end = int(tokenizer.eos_token_id)
+        self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        self.begin = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
+        self._equals = self._encode("=")
+        self.piece = lru_cache(maxsize=None)(self._piece)
+        self.after_equals = lru_cache(maxsize=4096)(self._after_equals)
+
+    @property
+    def codec(self) -> Codec:
+        """What trainers and engines need to know."""
+        return text_only_codec(self.end, self.pad)
+
+    def prompt(self, question: str) -> TokenIds:
+        """The ids after which a solution follows."""
+        return np.array([*self.begin, *self._encode(question + "\n")], dtype=np.int32)
+
+    def completion(self, text: str) -> TokenIds:
+        """The ids of a solution, end included."""
+        return np.array([*self._encode(text), self.end], dtype=np.int32)
+
+    def text(self, ids: Sequence[int] | TokenIds) -> str:
+        """The text of a solution without the end token."""
+        kept = [int(id_) for id_ in ids if id_ != self.end]
+        return str(self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def sequence(self, problem: MathProblem, steps: bool = True, question_weight: float = 0.0) -> TokenSequence:
+        """A training sequence. The loss weights are 1 on the solution, end included, and `question_weight` on the question."""
+        prompt, completion = self.prompt(problem.question), self.completion(problem.completion(steps))
+        weights = np.ones(len(prompt) + len(completion), dtype=np.float32)
+        weights[: len(prompt)] = question_weight
+        weights[0] = 0.0
+        return TokenSequence(np.concatenate([prompt, completion]), weights)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _piece(self, id_: int) -> str:
+        """The text that a token adds inside a text. Tokenizers may drop a space at the beginning of a text."""
+        before, whole = (
+            str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+            for ids in (self._equals, [*self._equals, id_])
+        )
+        return whole.removeprefix(before)
+
+    def _after_equals(self, text: str) -> tuple[int, ...]:
+        """The ids of `text` after an equals sign."""
+        whole = self._encode("=" + text)
+        cut = len(self._equals)
+        return tuple(whole[cut:]) if whole[:cut] == self._equals else tuple(self._encode(text))
+
+
+def load_tokenizer(folder: Path) -> MathTokenizer:
+    """The tokenizer of a model folder. Raises InputError."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
+    return MathTokenizer(tokenizer, str(folder))
+
+
+def new_tokenizer(texts: Iterable[str]) -> Any:
+    """A tokenizer of transformers, made from `texts`: byte-level BPE of VOCABULARY tokens, in which every digit is a token.
+
+    It writes every text. Common words of `texts` are one token.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<end>", RESERVED],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<end>", pad_token="<pad>", clean_up_tokenization_spaces=False
+    )
