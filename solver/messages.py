@@ -53,6 +53,7 @@ class WorkerFacts:
         if self.turns is not None:
             turns = {
                 "engine_sequences": self.turns.sequences,
+                "fits_in_a_step": self.turns.fits,
                 "adapter_bytes": self.turns.adapter_bytes,
                 "adapter_room": self.turns.adapter_room,
                 "handover_seconds": round(self.turns.handover, 2),

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/bench_ensemble.py RUN... [--solutions arc1:evaluation]
 
-The runs may be one of both engines, or runs of the network and of program search over the same tasks; candidates are pooled.
-Only tasks that were searched count. One Markdown table counts test inputs that two attempts solve: of the network by the rule
-of its run, of programs by the shipped ensemble, and of both by that. Another says how often candidates were right, by what the
-ensemble had promised.
+The runs may be one of both engines, or runs of the network and of program search over the same tasks; candidates are pooled. Only
+tasks that were searched count. One Markdown table counts test inputs that two attempts solve: of the network by the rule of its
+run, of programs by the shipped ensemble, and of both by that. Another says how often candidates were right, by what the ensemble
+had promised.
 """
 
 from __future__ import annotations
