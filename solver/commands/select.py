@@ -7,7 +7,7 @@ different runs do. Runs of different tasks are put together into one submission.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +125,7 @@ def pooled_submission(
     """
     others = others or {}
     tasks = _tasks(runs)
-    by_run = [by_query(run.outcomes, str(number), run.programs) for number, run in enumerate(runs)]
+    by_run = [by_query(run, str(number)) for number, run in enumerate(runs)]
     submission: Submission = {}
     for id_, tests in _test_counts(runs, tasks, others).items():
         attempts = []
@@ -195,15 +195,15 @@ def _test_counts(runs: Sequence[PastRun], tasks: Mapping[str, Task], others: Map
     return {**of_runs, **{id_: len(task.test) for id_, task in tasks.items()}, **counts}
 
 
-def by_query(outcomes: Iterable[TaskOutcome], run: str, programs: Iterable[ProgramOutcome] = ()) -> dict[tuple[str, int], Found]:
-    """Candidates and scores by query, in the order of waves. `run` is put before adapter ids, which repeat between runs."""
+def by_query(run: PastRun, name: str) -> dict[tuple[str, int], Found]:
+    """Candidates and scores by query, in the order of waves. `name` is put before adapter ids, which repeat between runs."""
     found: dict[tuple[str, int], Found] = {}
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
+    for outcome in sorted(run.outcomes, key=lambda outcome: outcome.wave):
         for query in outcome.queries:
             candidates, scores = found.setdefault((outcome.task_id, query.index), ([], []))
-            candidates += (replace(candidate, adapter=f"{run}/{candidate.adapter}") for candidate in query.candidates)
-            scores += (replace(score, adapter=f"{run}/{score.adapter}") for score in query.scores)
-    for searched in programs:
+            candidates += (replace(candidate, adapter=f"{name}/{candidate.adapter}") for candidate in query.candidates)
+            scores += (replace(score, adapter=f"{name}/{score.adapter}") for score in query.scores)
+    for searched in run.programs:
         for index, answers in enumerate(searched.answers):
             candidates, _ = found.setdefault((searched.task_id, index), ([], []))
             candidates += answers

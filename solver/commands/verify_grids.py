@@ -38,7 +38,7 @@ def answered_queries(runs: Sequence[PastRun], solutions: Path) -> Iterator[Answe
     """The test inputs of all runs that have candidates, and an answer in `solutions`. Raises InputError."""
     answers = load_solutions(solutions)
     tasks = {id_: task for run in runs for id_, task in run.tasks.items()}
-    by_run = [by_query(run.outcomes, str(number)) for number, run in enumerate(runs)]
+    by_run = [by_query(run, str(number)) for number, run in enumerate(runs)]
     for id_, task in tasks.items():
         for index, answer in enumerate(answers.get(id_, ())):
             found = pooled([run[id_, index] for run in by_run if (id_, index) in run])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -47,19 +48,22 @@ def fastest_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    gain = matmul_seconds(torch.float32, device) / matmul_seconds(torch.bfloat16, device)
-    return torch.bfloat16 if gain >= _GAIN else torch.float32
+    # seconds of this process on its cores: a wall clock would also count those in which other programs had them
+    single, half = (matmul_seconds(dtype, device, clock=time.process_time) for dtype in (torch.float32, torch.bfloat16))
+    return torch.bfloat16 if single >= _GAIN * half else torch.float32
 
 
-def matmul_seconds(dtype: torch.dtype, device: torch.device, side: int = _SIDE) -> float:
+def matmul_seconds(
+    dtype: torch.dtype, device: torch.device, side: int = _SIDE, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds in which the device multiplies two matrices of `side` rows and columns: the best of three tries."""
     a = torch.ones(side, side, dtype=dtype, device=device)
     best = float("inf")
     for trial in range(4):
-        start = time.perf_counter()
+        start = clock()
         a @ a
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         if trial:  # the first one is a warm-up
-            best = min(best, time.perf_counter() - start)
+            best = min(best, clock() - start)
     return best

@@ -99,7 +99,7 @@ def reserved_token(base: Base) -> int:
     taken = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, base.codec.end}
     if pad is not None and pad not in taken:
         return int(pad)
-    # special tokens mark other kinds of text, such as the names of files in code; samples that have the token are refused
+    # special tokens mark other kinds of text, such as the names of files in code; samples that have one are not learnt from
     special = {int(id_) for id_, token in tokenizer.added_tokens_decoder.items() if token.special}
     if free := sorted(special - taken - used - {pad}):
         return free[-1]

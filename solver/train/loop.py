@@ -75,11 +75,10 @@ class Loop:
         self._first_scale = FIRST_LOSS_SCALE if torch.float16 in (base.dtype, autocast) else 1.0
         self._scale = self._first_scale
         self._states: States = decoder_states(target.model)
-        fused = not settings.checkpointing and autocast is None and FusedTrainingPass.fits(target.model)
         self._head = OutputHead.of(target.model)
         if settings.checkpointing:
             target.model.gradient_checkpointing_enable({"use_reentrant": False})
-        if fused:
+        if not settings.checkpointing and autocast is None and FusedTrainingPass.fits(target.model):
             self._states = FusedTrainingPass(target.model, residual_dropout)
             self._batch_tokens = min(self._batch_tokens, BEST_TOKENS)
         elif residual_dropout:
@@ -88,8 +87,8 @@ class Loop:
     def fit(self, jobs: Sequence[FitJob], deadline: Deadline) -> list[Fit]:
         """Fit one job. The global random generators are left as they were."""
         self._scale = self._first_scale  # an overflow lowers it, which must not cost the next fit its small gradients
-        judged = self._value_loss is not None
-        return fit_together(self._base, self._target, self._settings, self._scratch, jobs, deadline, self._advance, judged)
+        valued = self._value_loss is not None
+        return fit_together(self._base, self._target, self._settings, self._scratch, jobs, deadline, self._advance, valued)
 
     def move(self, device: torch.device) -> None:
         """Move what is trained to another device, between two fits. The base's weights stay where they are."""
@@ -124,7 +123,7 @@ class Loop:
             snapshot.copy_(self._weights.values)
             optimizer.step(torch.tensor([lr], device=self._base.device))
             run.count_step(sum(row.length + 1 for row in rows))
-            self._on_step(run.steps, run.job.steps, run.losses[-1])
+            self._on_step(run.steps, run.job.steps, loss)
             self._pace.append((deadline.clock() - now) / max(1, padded_tokens(rows, self._batch_tokens)))
         return "steps"
 

@@ -84,13 +84,12 @@ def fit_together(
     jobs: Sequence[FitJob],
     deadline: Deadline,
     advance: Advance,
-    judged: bool = False,
+    valued: bool = False,
 ) -> list[Fit]:
     """Fit at most `target.slots` jobs by `advance`, which takes optimizer steps until every run has a reason to stop.
 
-    A bad job fails alone. Whatever `advance` raises fails the runs that have not stopped. Adapters are written to folders in
-    `scratch`. The global random generators are left as they were. `judged`: there is a loss for value targets; without it, a job
-    that has any is refused.
+    `valued` says that `advance` has a loss for value targets. A bad job fails alone. Whatever `advance` raises fails the runs
+    that have not stopped. Adapters are written to folders in `scratch`. The global random generators are left as they were.
     """
     started = deadline.clock()
     refused: dict[str, str] = {}
@@ -100,7 +99,7 @@ def fit_together(
         torch.manual_seed(jobs[0].seed)  # dropout
         for job in jobs:
             try:
-                _check(base, target, job, judged)
+                _check(base, target, job, valued)
                 target.begin(len(runs), job.seed, job.start.path if job.start else None)
             except (InputError, ValueError) as error:
                 refused[job.adapter_id] = str(error)
@@ -126,7 +125,7 @@ def fit_together(
     ]
 
 
-def _check(base: Base, target: FitTarget, job: FitJob, judged: bool) -> None:
+def _check(base: Base, target: FitTarget, job: FitJob, valued: bool) -> None:
     """Raises ValueError for a job that cannot be fitted."""
     if not job.sequences:
         raise ValueError("no training sequences")
@@ -136,10 +135,10 @@ def _check(base: Base, target: FitTarget, job: FitJob, judged: bool) -> None:
     vocabulary = base.model.get_input_embeddings().num_embeddings
     if any(len(s) and not 0 <= int(s.ids.min()) <= int(s.ids.max()) < vocabulary for s in job.sequences):
         raise ValueError(f"a token id is outside the vocabulary of {vocabulary}")
-    valued = any(len(value_places(s)) for s in job.sequences)
-    if valued and not judged:
+    targets = any(len(value_places(s)) for s in job.sequences)
+    if targets and not valued:
         raise ValueError("a sequence has value targets, and this trainer has no loss for them")
-    if not valued and not any(s.weights.any() for s in job.sequences):
+    if not targets and not any(s.weights.any() for s in job.sequences):
         raise ValueError("every loss weight is 0")
     if job.start is not None and job.start.kind != target.kind:
         raise ValueError(f"cannot go on from adapter {job.start.id}: its kind is {job.start.kind}, not {target.kind}")

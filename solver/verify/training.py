@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,10 +61,10 @@ def train_verifier(
 
     `start` is the generator, or another model over the same tokens. `language` holds the solutions for the joint language loss;
     None: the samples that are right. If the deadline comes first, the verifier is what was trained by then. Raises InputError if
-    the model has no reserved token, if a sample has it, and if all samples have the same label.
+    the model has no reserved token, and if all samples have the same label.
     """
     token = reserved_token(start)
-    _check(samples, token)
+    samples = _without(samples, token, report)
     judged = tuple(value_sequence(problem, sample, options.level) for problem, sample in _pairs(samples))
     written = tuple(language_sequence(problem, sample) for problem, sample in _pairs(language or samples) if sample.correct)
     if options.joint and not written:
@@ -158,17 +158,18 @@ class VerifierTarget:
         write_facts(folder, VerifierFacts(**(asdict(self._facts) | numbers)))
 
 
-def _check(samples: SampleSet, token: int) -> None:
-    labels = {sample.correct for sample in samples.samples}
+def _without(samples: SampleSet, token: int, report: Callable[[str], None]) -> SampleSet:
+    """The samples without those that have the reserved token. Raises InputError unless some of them are right and some wrong."""
+    asking = {problem.id for problem in samples.problems if token in problem.prompt}
+    kept = tuple(one for one in samples.samples if token not in one.ids and one.problem not in asking)
+    if dropped := len(samples.samples) - len(kept):
+        why = f"they have token {token}, which is reserved for the verifier"
+        report(f"{dropped} of {len(samples.samples)} samples are left out: {why}")
+    labels = {sample.correct for sample in kept}
     if len(labels) < 2:
         which = "no samples" if not labels else "only right samples" if True in labels else "only wrong samples"
         raise InputError(f"{which}: a verifier learns from right and wrong ones")
-    for problem in samples.problems:
-        if token in problem.prompt:
-            raise InputError(f"problem {problem.id}: its question has token {token}, which is reserved for the verifier")
-    for sample in samples.samples:
-        if token in sample.ids:
-            raise InputError(f"problem {sample.problem}: a sample has token {token}, which is reserved for the verifier")
+    return replace(samples, samples=kept)
 
 
 def _pairs(samples: SampleSet) -> Sequence[tuple[Problem, Sample]]:

@@ -105,11 +105,9 @@ class Verifier:
     ) -> tuple[NDArray[np.float32], ...] | None:
         """For each solution the values (tokens,) after each of its tokens, given the prompt. None: the deadline came first.
 
-        Raises InputError if a solution has the reserved token, or does not fit the context.
+        A solution with the reserved token, which a generator may sample by mistake, is read like any other. Raises InputError if
+        a solution does not fit the context.
         """
-        for ids in (prompt, *solutions):
-            if (np.asarray(ids) == self.facts.token).any():
-                raise InputError(f"token {self.facts.token} is reserved for the verifier, and a question or solution has it")
         longest = len(prompt) + max(map(len, solutions), default=0)
         if longest > self.base.context:
             raise InputError(

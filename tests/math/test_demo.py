@@ -74,7 +74,7 @@ def test_problems_are_answered_in_the_time_that_is_given(done: Path, problem_fil
     assert lines[0].startswith(f"{sum(one['correct'] for one in answers)} of 12 right: ")
     assert lines[1] == "samples of a problem: 6 to 6, 6.0 on average"
     hurried = solve(problem_file, generator, verifier, out, 1e-9, 6, options, lambda _: None)
-    assert hurried == ["0 of 12 right: 0.0 % (0.0 to 24.2)", "samples of a problem: 0 to 0, 0.0 on average"]
+    assert hurried == ["0 of 12 right: 0.0 % (0.0 to 24.3)", "samples of a problem: 0 to 0, 0.0 on average"]
 
 
 def test_bad_input_is_refused(done: Path, generator_folder: Path, problem_file: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from text_models import write_folder
 
 from solver.config import ModelSettings
 from solver.errors import InputError
+from solver.model import dtype as dtype_module
 from solver.model.build import Shape, new_model, save_model
 from solver.model.dtype import fastest_dtype, pick_device, pick_dtype
 from solver.model.folder import check_folder
@@ -64,6 +66,20 @@ def test_dtype_auto_measures_and_explicit_ones_are_kept(tiny_base: Path) -> None
     base = load_base(tiny_base, ModelSettings(dtype="bfloat16"))
     assert base.dtype is torch.bfloat16
     assert {p.dtype for p in base.model.parameters()} == {torch.bfloat16}
+
+
+def test_bf16_has_to_be_faster_by_the_clock_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the wall clock a busy machine once took bf16, which is 50 times slower on a CPU without units for it."""
+    clocks: list[object] = []
+    for seconds, expected in ((1.1, torch.float32), (1.3, torch.bfloat16)):
+        in_single = {torch.float32: seconds, torch.bfloat16: 1.0}
+        monkeypatch.setattr(
+            dtype_module, "matmul_seconds", lambda dtype, _, clock, by=in_single: clocks.append(clock) or by[dtype]
+        )
+        fastest_dtype.cache_clear()
+        assert fastest_dtype(torch.device("cpu")) is expected
+    fastest_dtype.cache_clear()
+    assert clocks == [time.process_time] * 4
 
 
 @pytest.mark.parametrize("name", ["tpu", "mps", "cuda:97"])
