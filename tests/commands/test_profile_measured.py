@@ -34,7 +34,7 @@ def options(tiny_base: Path, lengths: tuple[int, ...] = (48, 96), seconds: float
 @pytest.fixture
 def quick_import(monkeypatch: pytest.MonkeyPatch) -> None:
     """Importing torch in a process of its own takes seconds: one test does."""
-    monkeypatch.setattr("solver.commands.profile._import_seconds", lambda: 1.0)
+    monkeypatch.setattr("solver.commands.profile._import_seconds", lambda _: 1.0)
 
 
 @pytest.mark.slow
