@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -265,7 +266,7 @@ def test_a_search_without_enough_rows_or_columns_begins_anew(static_device: None
     monkeypatch.setattr(static_requests, "EXPECTED_TOKENS", 2)
     grown = record_calls(monkeypatch, static_requests.Part, "enlarge")
     same(ask(HFEngine(base_of(), InferSettings(batch_tokens=500)), SEARCHED), wanted(True))
-    assert len(grown) > len(SEARCHED)
+    assert max(Counter(part.request for part, *_ in grown).values()) > 1  # more than once, if need be
 
 
 def test_searches_for_very_improbable_answers_are_left_to_the_other_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
