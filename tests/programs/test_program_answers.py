@@ -126,8 +126,12 @@ print(json.dumps([used, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 102
 """
 
 
+# Linux counts the peak of the process that starts a program as that of the program: the one between them is small.
+START = "import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+
+
 def test_a_process_keeps_time_memory_and_imports_in_bounds() -> None:
-    result = subprocess.run([sys.executable, "-c", HARD], capture_output=True, text=True, check=True, timeout=300)
+    result = subprocess.run([sys.executable, "-c", START, HARD], capture_output=True, text=True, check=True, timeout=300)
     seconds, megabytes, heavy = json.loads(result.stdout)
     assert seconds < 1.7  # of the process's own time
     assert megabytes < 1000
