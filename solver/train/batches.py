@@ -61,7 +61,6 @@ class MicroBatch:
     """The tensors of one forward pass over (rows, tokens). A prediction is a position whose next token has a loss weight."""
 
     ids: Tensor  # (rows, tokens) int64, right-padded
-    slots: Tensor  # (rows,) int64
     places: Tensor  # (predictions,) int64: indices into the flattened rows * tokens
     targets: Tensor  # (predictions,) int64
     weights: Tensor  # (predictions,) float32, already divided by the normaliser
@@ -121,8 +120,7 @@ def collate(rows: Sequence[BatchRow], pad: int) -> MicroBatch:
         weights.append((sequence.weights[at + 1] / row.normaliser).astype(np.float32))
         owners.append(np.full(len(at), row.slot))
     joined = (np.concatenate(part) for part in (places, targets, weights, owners))
-    slots = np.array([row.slot for row in rows])
-    tensors = map(torch.from_numpy, (ids, slots, *joined))
+    tensors = map(torch.from_numpy, (ids, *joined))
     return MicroBatch(*tensors, values=_collate_values(rows, width))  # type: ignore[misc, arg-type]
 
 

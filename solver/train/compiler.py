@@ -94,7 +94,6 @@ class PassCompiler:
         for layer in self._layers:
             vars(layer).pop("forward", None)
         self.update = update_slots
-        self._kinds.clear()
         self.compiled = False
         self._state.refusal = next(iter(str(error).splitlines()), "") or "no message"
         log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._state.refusal)

@@ -137,11 +137,6 @@ def _split(batch: TaskBatch, tokens: int) -> list[TaskPass]:
     return passes
 
 
-def padded_tokens(batches: Sequence[TaskBatch], tokens: int) -> int:
-    """Tokens, padding included, in all passes of a step."""
-    return sum(one.tokens for one in task_passes(batches, tokens))
-
-
 @dataclass(frozen=True, eq=False)
 class PassTensors:
     """The tensors of a pass."""
@@ -193,9 +188,8 @@ class PassTensors:
         tasks, rows, width = self.columns.shape[1:]
         weights = self.weights * self.share.repeat_interleave(rows * width)
         places = self.weights.nonzero().flatten()
-        order = torch.arange(tasks)
-        owners = order.repeat_interleave(rows * width)[places]
-        return MicroBatch(self.ids.long(), order.repeat_interleave(rows), places, self.targets[places], weights[places], owners)
+        owners = torch.arange(tasks).repeat_interleave(rows * width)[places]
+        return MicroBatch(self.ids.long(), places, self.targets[places], weights[places], owners)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
