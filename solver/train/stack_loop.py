@@ -25,13 +25,14 @@ from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
+from solver.train.batches import to_device
 from solver.train.compiler import PassCompiler
 from solver.train.loop import FIRST_LOSS_SCALE, finite
 from solver.train.loss import slot_losses
 from solver.train.runs import FitTarget, Run, Stopped, fit_together
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.stack_update import SCALE_CUT, StackState
-from solver.train.task_batches import PackedSequence, PassTensors, TaskBatch, TaskPass, task_passes, to_device
+from solver.train.task_batches import PackedSequence, PassTensors, TaskBatch, TaskPass, task_passes
 from solver.train.weights import FlatWeights
 from solver.types import Deadline, Fit, FitJob
 
