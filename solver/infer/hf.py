@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
 D = TypeVar("D", SampleRequest, SearchRequest)
 STACKED_DEVICES = ("cuda",)  # here rows of different LoRA adapters share a batch; elsewhere merged weights are faster
-STATIC_DEVICES = ("cuda",)  # here static batches decode; elsewhere their padding costs more than it saves
+STATIC_DEVICES = ("cuda",)  # here static batches decode (not measured yet); on a CPU they are slower
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""The step loop for many tasks in one step, made for GPUs: inside a step nothing waits for the device.
+"""The step loop for many tasks in one step, made for GPUs, though not run on one yet: inside a step nothing waits for the device.
 
 Every step is one or a few passes over (tasks, rows, width) tokens and one optimizer step for all tasks. The host prepares and
 starts steps, and reads their losses and norms `CHECK_SECONDS` later, several steps at once. From them it counts what the device
