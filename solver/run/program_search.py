@@ -11,7 +11,6 @@ from typing import Literal
 
 from solver.arc.task import Task
 from solver.budget.program_share import ProgramTime
-from solver.report.results import exact_queries
 from solver.run.executors.base import ProgramExecutor, WorkerLost, WorkResult
 from solver.types import Deadline, ProgramOutcome, ProgramReady, ProgramWork
 
@@ -180,13 +179,3 @@ class ProgramSearch:
     def _due(self, process: _Process, now: float) -> float:
         """When a process that begins with its first task now is overdue."""
         return now + process.works[0].seconds + GRACE if process.works else float("inf")
-
-
-def describe_programs(outcome: ProgramOutcome) -> str:
-    """The outcome of a search in one line."""
-    found = [one for answers in outcome.answers for one in answers]
-    tests = len(outcome.answers)
-    return (
-        f"{outcome.task_id} programs: {outcome.status}, {len(found)} answers, exact for {exact_queries(outcome)} of {tests}"
-        f" test input{'s' * (tests != 1)}, {outcome.seconds:.1f} s"
-    )
