@@ -18,6 +18,7 @@ from solver.budget.backoff import describe
 from solver.budget.chunk import Chunks
 from solver.budget.forecast import ItemForecast, forecast_item
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
+from solver.budget.program_share import ProgramTime
 from solver.budget.reserve import EndOfWork
 from solver.budget.shorten import shortened, token_limit
 from solver.config import Settings
@@ -37,6 +38,7 @@ from solver.messages import (
 from solver.report.observer import Observer, Progress
 from solver.run.adapter_store import AdapterStore
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
+from solver.run.executors.none import NoWorkers
 from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
 from solver.run.notes import activities, describe_outcome, describe_programs, describe_ready
 from solver.run.program_search import ProgramResources, ProgramSearch
@@ -107,10 +109,9 @@ class Supervisor:
         self._chunks = Chunks(settings.budget.chunk, whole.views * whole.samples)
         self._timeouts = WorkerTimeouts(settings.budget.heartbeat, settings.budget.grace)
         self._workers: list[WorkerState] = []
-        self._programs: ProgramSearch | None = None
-        if programs is not None:
-            unsearched = [task for id_, task in self._tasks.items() if id_ not in run_state.program_outcomes()]
-            self._programs = ProgramSearch(programs, unsearched, self._take_programs, self._writer.event, self._in_doubt)
+        programs = programs or ProgramResources(NoWorkers(), ProgramTime(None, 0, beside=False))
+        unsearched = [task for id_, task in self._tasks.items() if id_ not in run_state.program_outcomes()]
+        self._programs = ProgramSearch(programs, unsearched, self._take_programs, self._writer.event, self._in_doubt)
         self._items = 0
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
@@ -130,8 +131,7 @@ class Supervisor:
         ending = self._ending()
         if ending is None:
             self._executor.start()
-            if self._programs is not None:
-                self._programs.start(began)
+            self._programs.start(began)
         try:
             while ending is None:
                 self._assign()  # before writing: a slow disk must not keep workers waiting
@@ -146,8 +146,7 @@ class Supervisor:
                 ending = self._ending()
             self._note_unfinished(ending)
         finally:
-            if self._programs is not None:
-                self._programs.close()
+            self._programs.close()
             self._executor.close()
         self._writer.outdate()  # the file on disk may have been touched by others
         self._flush()
@@ -163,7 +162,7 @@ class Supervisor:
         if refused is not None:
             return Ending("bad input", refused.error)
         busy = any(worker.item is not None for worker in self._workers)
-        searching = self._programs is not None and self._programs.active
+        searching = self._programs.active
         if not busy and not searching and not self._work_left():
             return Ending("finished", "all work is done")
         if self._nothing_more and not searching:
@@ -283,10 +282,8 @@ class Supervisor:
         if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, so perhaps the others were too
             for worker in self._workers:
                 worker.pardon(now)
-            if self._programs is not None:
-                self._programs.pardon(now)
-        if self._programs is not None:
-            self._programs.step(self._end.work, 0.0 if self._workers else patience)
+            self._programs.pardon(now)
+        self._programs.step(self._end.work, 0.0 if self._workers else patience)
 
     def _take(self, result: WorkResult | WorkerLost) -> None:
         worker = self._workers[result.worker]
@@ -463,8 +460,7 @@ class Supervisor:
         for worker in self._workers:
             if not worker.dying and worker.state != "given up":
                 looks.append(self._timeouts.next_look(worker.heard, *worker.limits))
-        if self._programs is not None:
-            looks.append(self._programs.next_look())
+        looks.append(self._programs.next_look())
         return max(0.0, min(self._poll, min(looks) - now + 1e-3))
 
     # -- telling
@@ -486,11 +482,7 @@ class Supervisor:
             sampled_rate=totals.sampled_rate,
             agreement=self._run_state.agreement(),
             seconds_left=max(0.0, self._end.work.remaining()),
-            activity=", ".join(
-                activities(
-                    [worker.activity for worker in self._workers], self._programs.activity if self._programs is not None else ""
-                )
-            ),
+            activity=", ".join(activities([worker.activity for worker in self._workers], self._programs.activity)),
         )
         with contextlib.suppress(OSError, ValueError):
             self._observer.progress(progress)
