@@ -1,7 +1,7 @@
 """Stacks of pieces: the output as a few pieces on top of each other, where colour 0 of an upper piece lets the lower ones show.
 
-Greedy set cover with a beam over the first piece: a piece may be added if it paints no uncovered cell of a demonstration wrongly,
-and the one that paints most cells rightly is.
+Greedy set cover from each of the most promising first pieces: of the pieces that paint no uncovered cell of a demonstration
+wrongly, the one that paints most of them rightly is added, until the outputs are complete.
 """
 
 from __future__ import annotations
