@@ -18,7 +18,7 @@ import numpy as np
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.programs.batch import Batch
-from solver.programs.candidate import Candidate
+from solver.programs.found_program import FoundProgram
 from solver.programs.copies import Copy, copies
 from solver.programs.library import for_colours
 from solver.programs.mosaics import mosaic_candidates
@@ -54,7 +54,7 @@ class ProgramAnswer:
 def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
     """Answers for every query of the task, best first within each query; at most MAX_ANSWERS each. Looks at no test output."""
     stop = deadline.earlier(RESERVE)
-    found: list[list[Candidate]] = []
+    found: list[list[FoundProgram]] = []
     every = copies(task)
     cells = sum(pair.input.size for pair in (*task.train, *task.test))
     first_share = FIRST_SHARE if cells < LARGE else FIRST_SHARE_LARGE
@@ -68,14 +68,14 @@ def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
     return tuple(answer for query in range(len(task.test)) for answer in _ranked(query, found))
 
 
-def _undone(copy: Copy, candidate: Candidate) -> Candidate:
+def _undone(copy: Copy, candidate: FoundProgram) -> FoundProgram:
     note = "" if copy.name == "plain" else f" [{copy.name}]"
-    return Candidate(copy.undo(candidate.grids), candidate.program + note, candidate.cost, candidate.right)
+    return FoundProgram(copy.undo(candidate.grids), candidate.program + note, candidate.cost, candidate.right)
 
 
-def _ranked(query: int, found: Sequence[Sequence[Candidate]]) -> Iterator[ProgramAnswer]:
+def _ranked(query: int, found: Sequence[Sequence[FoundProgram]]) -> Iterator[ProgramAnswer]:
     """The best different answers to a query: right on more demonstrations first, then by cost less the bonus for agreement."""
-    best: dict[bytes, Candidate] = {}
+    best: dict[bytes, FoundProgram] = {}
     finders: dict[bytes, set[int]] = {}
     for number, candidates in enumerate(found):
         for candidate in candidates:
@@ -95,7 +95,7 @@ def _ranked(query: int, found: Sequence[Sequence[Candidate]]) -> Iterator[Progra
         yield ProgramAnswer(query, grid, candidate.program, candidate.cost, candidate.exact, agreement[key])
 
 
-def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
+def _candidates(copy: Copy, deadline: Deadline) -> Iterator[FoundProgram]:
     inputs = [*(pair.input for pair in copy.train), *copy.tests]
     outputs = [pair.output for pair in copy.train if pair.output is not None]
     present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
@@ -129,7 +129,7 @@ def _on_canvas(grid: Grid, shape: tuple[int, int]) -> Grid:
     return canvas
 
 
-def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
+def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[FoundProgram]:
     """Values that are the outputs of all demonstrations, or of some."""
     nodes = search.nodes["grid"]
     goals = search.grids.add(Batch.of(outputs))
@@ -140,4 +140,4 @@ def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
             return
         grids = search.grids.batch(nodes.rows[node, len(outputs) :])
         answer = tuple(grids[i].copy() for i in range(len(grids)))
-        yield Candidate(answer, search.program(int(node)), float(nodes.cost.array[node]), float(right[node]))
+        yield FoundProgram(answer, search.program(int(node)), float(nodes.cost.array[node]), float(right[node]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from solver.arc.grid import COLOURS
 from solver.programs.batch import Bools, Ints
-from solver.programs.candidate import Candidate
+from solver.programs.found_program import FoundProgram
 from solver.programs.pieces import Pieces, pair_of_cell
 from solver.types import Deadline
 
@@ -43,7 +43,7 @@ class _State:
         return _State((*self.pieces, piece), self.codes * COLOURS + pieces.cells[piece], mistakes)
 
 
-def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
+def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[FoundProgram]:
     """Candidates whose table is exact on all demonstrations."""
     if not len(pieces):
         return
@@ -79,7 +79,7 @@ def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) ->
         beam = states
 
 
-def pair_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
+def pair_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[FoundProgram]:
     """Candidates with exact tables of two of the cheapest pieces, neither of which need say much alone."""
     target = pieces.target.astype(np.int64)
     pair = pair_of_cell(pieces.shapes, demonstrations)
@@ -154,7 +154,7 @@ def _guess(entries: Ints, answers: Ints, asked: Ints) -> int | None:
     return None
 
 
-def _candidate(pieces: Pieces, state: _State, target: Ints, pair: Ints, demonstrations: int) -> Candidate:
+def _candidate(pieces: Pieces, state: _State, target: Ints, pair: Ints, demonstrations: int) -> FoundProgram:
     depth = len(state.pieces)
     known = state.codes[: len(target)]
     counts = _counts(known, target, depth)
@@ -171,4 +171,4 @@ def _candidate(pieces: Pieces, state: _State, target: Ints, pair: Ints, demonstr
     cost += GUESS_COST * guessed + UNSEEN_COST * bool(unknown)
     names = " | ".join(pieces.name(p) for p in state.pieces)
     grids = pieces.tests(table[state.codes[len(target) :]].astype(np.uint8), demonstrations)
-    return Candidate(tuple(grids), f"colours of ({names})", float(cost), 1.0)
+    return FoundProgram(tuple(grids), f"colours of ({names})", float(cost), 1.0)

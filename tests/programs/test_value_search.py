@@ -10,7 +10,7 @@ import pytest
 
 from solver.programs import search as search_module
 from solver.programs.batch import Batch, Layout
-from solver.programs.candidate import Candidate
+from solver.programs.found_program import FoundProgram
 from solver.programs.components import components
 from solver.programs.library import for_colours
 from solver.programs.mosaics import mosaic_candidates
@@ -54,7 +54,7 @@ def pieces_of(search: Search, shapes: list[tuple[int, int]], outputs: list[str])
     return pieces
 
 
-def cheapest(candidates: list[Candidate]) -> Candidate:
+def cheapest(candidates: list[FoundProgram]) -> FoundProgram:
     return min(candidates, key=lambda candidate: candidate.cost)
 
 
