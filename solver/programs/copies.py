@@ -46,7 +46,8 @@ def _make(task: Task, name: str, view: View, colours: Ints) -> Copy:
 def copies(task: Task) -> list[Copy]:
     """The 2 to 4 copies to search, the most promising first.
 
-    With the background as 0; the same transposed; with colours ranked by their frequency; as the task is. Equal ones are left out.
+    With the background as 0; the same transposed; with colours ranked by their frequency; as the task is. The last two only where
+    they differ from the first.
     """
     inputs = [pair.input for pair in (*task.train, *task.test)]
     counts = np.array([np.bincount(grid.ravel(), minlength=COLOURS) for grid in inputs])

@@ -18,8 +18,8 @@ import numpy as np
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.programs.batch import Batch
-from solver.programs.found_program import FoundProgram
 from solver.programs.copies import Copy, copies
+from solver.programs.found_program import FoundProgram
 from solver.programs.library import for_colours
 from solver.programs.mosaics import mosaic_candidates
 from solver.programs.overlays import overlay_candidates

@@ -10,8 +10,8 @@ import pytest
 
 from solver.programs import search as search_module
 from solver.programs.batch import Batch, Layout
-from solver.programs.found_program import FoundProgram
 from solver.programs.components import components
+from solver.programs.found_program import FoundProgram
 from solver.programs.library import for_colours
 from solver.programs.mosaics import mosaic_candidates
 from solver.programs.overlays import overlay_candidates
