@@ -16,7 +16,7 @@ from solver.types import Deadline, ProgramOutcome, ProgramReady, ProgramWork
 
 AHEAD = 4  # tasks that a process has at a time: it begins the next one without waiting for the supervisor
 MAX_FAILED_STARTS = 3  # in a row, after which a process is given up
-START_SECONDS = 60.0  # for a process to start, compilation included
+START_SECONDS = 60.0  # for a process to start, after which it is killed
 CLOSING = 0.1  # seconds to wait for killed processes
 GRACE = 5.0  # seconds past the end of its search at which a process is killed
 
@@ -49,7 +49,7 @@ class ProgramSearch:
         tasks: Sequence[Task],
         take: Callable[[ProgramOutcome], None],
         event: Callable[[str, str, str], None],
-        wanted: Callable[[str], bool] = lambda _: True,
+        wanted: Callable[[str], bool],
     ) -> None:
         """`tasks` are those without a search so far. `take` gets every outcome, `event` the kind, detail and task of events.
 
