@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -21,21 +20,9 @@ from solver.programs.search import Search
 from solver.programs.sizes import predict_shapes
 from solver.programs.tables import pair_candidates, table_candidates
 from solver.types import NEVER, Deadline
-from tests.programs.program_values import grid, read, write
+from tests.programs.program_values import Ticks, grid, read, write
 
 INPUTS = [grid(text) for text in ("120/000/003", "400/560/000", "070/008/100")]
-
-
-@dataclass
-class Ticks:
-    """A clock that goes on by some seconds whenever it is read."""
-
-    step: float
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        self.now += self.step
-        return self.now
 
 
 def searched(texts: list[str], cost: int = 1) -> Search:
