@@ -154,7 +154,7 @@ def simulate(
     name: str = "run.db",
     clock_set: Callable[[], str | None] = lambda: None,
     tasks: TaskSet | None = None,
-    programs: Callable[[Clock], ProgramResources] = lambda _: None,  # type: ignore[assignment, return-value]
+    programs: Callable[[Clock], ProgramResources | None] = lambda _: None,
     **executor: object,
 ) -> Run:
     clock = Clock(1000.0)
