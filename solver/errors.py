@@ -7,3 +7,9 @@ class InputError(Exception):
 
 class ProcessBroken(Exception):
     """This process cannot do any more work, but a new process may. The message is one line."""
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters of it; its type if there is no message."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 
 from solver.config import InferSettings
-from solver.errors import InputError, ProcessBroken
+from solver.errors import InputError, ProcessBroken, one_line
 from solver.infer.base import EngineState
 from solver.infer.checks import refusal
 from solver.infer.decoding import Decoder, DecodeRequest
@@ -22,7 +22,7 @@ from solver.infer.scoring import Scorer
 from solver.infer.token_choice import SMALL_VOCABULARY, Chooser, Searcher, TokenSampler
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
-from solver.model.load import Base, one_line, share
+from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
 from solver.model.memory import broken, is_out_of_memory, out_of_memory_line
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.infer.cache import SharedPrefixCache
 from solver.infer.forward import Forward
 from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
-from solver.model.load import Base, one_line, share
+from solver.model.load import Base, share
 from solver.model.memory import is_out_of_memory
 from solver.model.support import VERIFIED, VERIFIED_WITH, attention_refusal
 

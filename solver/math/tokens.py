@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from solver.codec import Codec, text_only_codec
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.math.problems import MathProblem
-from solver.model.load import one_line
 from solver.types import TokenIds, TokenSequence
 
 RESERVED = "<reserved>"  # a token of the tokenizers made here that no text has, for verifiers

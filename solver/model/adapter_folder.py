@@ -13,7 +13,7 @@ from pathlib import Path
 
 from solver.arc.jsonfile import read_json
 from solver.config import TrainSettings
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 
 PREFIX = "base_model.model."  # PEFT puts this before the name of every layer
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -84,7 +84,7 @@ def check_layers_fit(folder: Path, rank: int, layers: Mapping[str, tuple[int, in
         with safe_open(folder / WEIGHTS, framework="numpy") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: corrupt adapter: {WEIGHTS}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder}: corrupt adapter: {WEIGHTS}: {one_line(error)}") from None
     for name, shape in shapes.items():
         layer, _, matrix = name.removeprefix(PREFIX).rpartition(".lora_")
         if layer not in layers or matrix not in ("A.weight", "B.weight"):

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.load import Base, share
 from solver.model.lora import load_stack
 from solver.types import AdapterRef
@@ -48,7 +48,7 @@ def load_full(model: Any, folder: Path) -> None:
     try:
         weights = load_file(folder / _WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: corrupt adapter: {_WEIGHTS}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder}: corrupt adapter: {_WEIGHTS}: {one_line(error)}") from None
     for name in own.keys() | weights.keys():
         if name not in own or name not in weights or own[name].shape != weights[name].shape:
             raise InputError(f"{folder}: adapter does not fit the model: {name}")

@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from solver.codec import cut_tokenizer, text_codec
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.folder import check_folder
-from solver.model.load import check_loaded, load_text_codec, one_line, prove_tokenizer, quiet
+from solver.model.load import check_loaded, load_text_codec, prove_tokenizer, quiet
 from solver.prompt_format import FORMAT_FILE
 
 if TYPE_CHECKING:

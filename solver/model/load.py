@@ -18,7 +18,7 @@ import torch
 from solver.arc.jsonfile import read_json
 from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
 from solver.config import ModelSettings
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.cell_folder import describe_cell_decoder, read_cell_decoder
 from solver.model.dtype import pick_device, pick_dtype
 from solver.model.folder import CELL_DECODER, EMBEDDED, check_folder
@@ -322,9 +322,3 @@ def quiet(transformers: Any) -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type if there is no message."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]

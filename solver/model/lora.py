@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.adapter_folder import CONFIG, PREFIX, WEIGHTS, LoraShape, check_layers_fit, read_shape
 from solver.model.load import Base, share
 from solver.types import AdapterRef
@@ -302,4 +302,4 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: corrupt adapter: {WEIGHTS}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder}: corrupt adapter: {WEIGHTS}: {one_line(error)}") from None

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from solver.errors import one_line
+
 if TYPE_CHECKING:
     import torch
 
@@ -44,7 +46,7 @@ def broken(device: torch.device) -> str:
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as error:
-        return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        return one_line(error)
     return ""
 
 

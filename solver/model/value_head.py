@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from solver.codec import grid_codec
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.head import OutputHead
 from solver.model.load import Base, share
 
@@ -122,8 +122,6 @@ def check_same_tokens(one: Path, other: Path) -> None:
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder. Raises InputError if there is none."""
     from transformers import AutoTokenizer
-
-    from solver.model.load import one_line
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

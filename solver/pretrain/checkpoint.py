@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from solver.codec import GRID_VOCABULARY, grid_codec
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.cell_config import CellDecoderConfig
 from solver.model.cell_decoder import CellDecoderForCausalLM
 from solver.model.cell_folder import read_cell_decoder
@@ -86,7 +86,7 @@ def save_checkpoint(out: Path, target: PretrainTarget, optimizers: Iterable[torc
         link.replace(out / "latest")
     except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
         raise CheckpointError(f"{final}: the checkpoint cannot be written: {reason}") from error
     # sorted by age, not by steps: an earlier training in the same folder may have made more steps
     for old in sorted(out.glob("step-*"), key=lambda folder: folder.stat().st_mtime_ns)[:-KEPT_CHECKPOINTS]:
@@ -126,7 +126,7 @@ def load_model(folder: Path) -> Any:
         _load_weights(model, exact, folder)
         return model
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise InputError(f"{folder}: cannot load the model: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{folder}: cannot load the model: {one_line(error)}") from None
 
 
 def _cell_decoder(config: Mapping[str, Any]) -> Any:
@@ -309,5 +309,5 @@ def _load_sharded(folder: Path, prefix: str, state: Mapping[str, Any]) -> dict[s
         try:
             tensors |= load_file(path)
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: damaged: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{path}: damaged: {one_line(error)}") from None
     return tensors

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.fused_training import States
 from solver.model.head import OutputHead
 from solver.model.memory import peak_memory
@@ -155,7 +155,7 @@ def train(
         except CheckpointError as error:
             raise InputError(f"{error}; the one before stays") from None
         except (OSError, SafetensorError) as error:
-            raise InputError(f"{out}: cannot be written after the last checkpoint: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{out}: cannot be written after the last checkpoint: {one_line(error)}") from None
     group.wait()
     return position
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import solver
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from solver.config import Settings
@@ -123,7 +123,7 @@ def _torch() -> Iterator[Finding]:
     try:
         import torch
     except ImportError as error:
-        yield Finding("torch", "not importable", "missing", str(error).splitlines()[0])
+        yield Finding("torch", "not importable", "missing", one_line(error))
         return
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
     yield Finding("torch", torch.__version__, why=f"{build}, {torch.get_num_threads()} threads")

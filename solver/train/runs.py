@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from solver.config import TrainSettings
-from solver.errors import InputError
+from solver.errors import InputError, one_line
 from solver.model.load import Base
 from solver.train.batches import optimizer_batches, value_places
 from solver.types import AdapterRef, Deadline, Fit, FitJob, Status
@@ -156,7 +156,7 @@ def _finish(target: FitTarget, scratch: Path, run: Run, seconds: float) -> Fit:
             adapter = AdapterRef(job.adapter_id, scratch / job.adapter_id, target.kind)
             _write_folder(adapter.path, lambda folder: target.save(run.slot, folder))
         except (OSError, SafetensorError) as error:
-            why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            why = getattr(error, "strerror", None) or one_line(error)
             run.reason, adapter = f"cannot save the adapter: {why}", job.start
     status: Status = {"steps": "complete", "deadline": "cut"}.get(run.reason, "failed")  # type: ignore[assignment]
     first, final = (run.losses[0], run.losses[-1]) if run.losses else (float("nan"), float("nan"))

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from solver.errors import one_line
 from solver.infer.pace import Pace
 from solver.infer.vllm.request_trackers import GenerationOutput, GenerationSpec, RequestTracker
 from solver.infer.vllm.shim import Core, ServedLora
@@ -143,4 +144,4 @@ def line_of(error: BaseException) -> str:
     """One line of an error."""
     if is_out_of_memory(error):
         return out_of_memory_line(error)
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return one_line(error)
