@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from conftest import CPU
+from cpu_settings import CPU
 
 from solver.math.base_model import BaseOptions, BaseShape, ProblemBatches, make_base
 from solver.math.generator import load_generator
