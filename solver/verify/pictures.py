@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from solver.arc.jsonfile import replace_file
-from solver.model.value_head import load_tokenizer
+from solver.model.load import load_tokenizer
 from solver.report.curves import SharePoint, plot_shares
 from solver.report.token_values import ShownProblem, ShownSolution, as_page
 from solver.verify.compare import Point
