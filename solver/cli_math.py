@@ -221,7 +221,9 @@ def demo(
     budget: Annotated[str, typer.Option(metavar="DURATION", help="Time for all stages.")] = "10m",
     ablations: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Then train more verifiers for this long, to compare them.  [default: none]"),
+        typer.Option(
+            metavar="DURATION", help="Then make two base models more, and train verifiers for this long.  [default: none]"
+        ),
     ] = None,
     model: Annotated[
         Path | None,
@@ -239,7 +241,8 @@ def demo(
 ) -> None:
     """Show verification at work: base model, generator, samples, verifier, and a comparison with votes and greedy answers.
 
-    Each stage has a share of the time. On a slow machine there is less training, and the results are worse.
+    Training and sampling have shares of the time. On a slow machine there is less of both, and the results are worse. Greedy
+    answers and scores have no limit.
 
     \b
     Examples:
