@@ -17,14 +17,10 @@ Report = Callable[[str], None]
 TextOf = Callable[[Sequence[int]], tuple[str, ...]]  # token ids -> the text of each
 
 
-def shares(points: Sequence[Point]) -> list[SharePoint]:
-    """Points as a plot takes them."""
-    return [SharePoint(point.at, point.share, *point.interval) for point in points]
-
-
 def plot(curves: Mapping[str, Sequence[Point]], over: str, title: str, picture: Path, report: Report) -> None:
     """Accuracy over the number `over`, a line for each rule, as a PNG."""
-    plot_shares({name: shares(points) for name, points in curves.items()}, over, "problems solved, %", title, picture, report)
+    drawn = {name: [SharePoint(one.at, one.share, *one.interval) for one in points] for name, points in curves.items()}
+    plot_shares(drawn, over, "problems solved, %", title, picture, report)
 
 
 def token_texts(folder: Path) -> TextOf:
