@@ -74,7 +74,7 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Rounds over the problems.")] = 2,
     lora: Annotated[bool, typer.Option("--lora", help="Train LoRA weights and merge them, instead of all weights.")] = False,
     rank: Annotated[int, typer.Option(min=1, help="With --lora: the rank.")] = 32,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: by the size of the model]")] = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="Peak learning rate.  [default: by the size of the model]")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Problems in an optimizer step.")] = 32,
     answers_only: Annotated[
         bool, typer.Option("--answers-only", help="Learn final answers without the reasoning steps, to see what steps are worth.")

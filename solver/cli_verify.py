@@ -40,7 +40,7 @@ def train(
     trainer: Annotated[Literal["full", "lora"], typer.Option(help="Train all weights, or a LoRA adapter.")] = "full",
     rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 32,
     epochs: Annotated[float, typer.Option(min=0, help="How often each sample is read.")] = 1.0,
-    lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.  [default: by trainer and size]")] = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="Peak learning rate.  [default: by trainer and size]")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sequences of an optimizer step.")] = 32,
     budget: Annotated[str | None, typer.Option(help="Stop training after this time: 90s, 5m, 2h.")] = None,
     seed: SeedOption = 0,
