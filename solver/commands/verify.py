@@ -10,7 +10,7 @@ from typing import Any
 from solver.arc.jsonfile import write_json
 from solver.config import ModelSettings
 from solver.errors import InputError
-from solver.model.folder import folder_identity
+from solver.model.folder import check_folder, folder_identity
 from solver.model.value_head import check_same_tokens
 from solver.report.paired import Paired
 from solver.report.scores import share_text
@@ -44,11 +44,13 @@ def train(
     Raises InputError if another model sampled the samples, or a file or folder cannot be used.
     """
     deadline = NEVER if seconds is None else Deadline.after(seconds)
-    identity = folder_identity(_model_folder(generator))
+    for folder in (generator, start or generator):
+        check_folder(folder)
+    identity = folder_identity(generator)
     labelled = read_samples(samples, identity)
     written = None if language is None else read_samples(language, identity)
     if start is not None:
-        check_same_tokens(_model_folder(start), generator)
+        check_same_tokens(start, generator)
     base = load_model(start or generator, ModelSettings())
     right = sum(sample.correct for sample in labelled.samples)
     report(f"{len(labelled.samples)} samples of {len(labelled.problems)} problems, {right} right")
@@ -160,9 +162,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from None
-
-
-def _model_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model folder")
-    return folder
