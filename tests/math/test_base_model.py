@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,15 @@ def test_a_base_model_is_a_folder_with_a_tokenizer_and_a_reserved_token(tmp_path
     assert metrics[-1]["step"] == 25
     assert metrics[-1]["held_out_loss"] < np.log(len(set(ids.tolist())) * 100)
     assert lines[-1] == f"{folder}: the model"
+
+
+def test_a_configuration_with_a_byte_order_mark_is_read(untrained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "marked"
+    shutil.copytree(untrained, folder)
+    config = folder / "config.json"
+    config.write_text("\ufeff" + config.read_text(encoding="utf-8"), encoding="utf-8")
+    tokenizer = load_generator(folder, CPU).tokenizer
+    assert tokenizer.text(tokenizer.completion("5 apples")) == "5 apples"
 
 
 def test_blocks_depend_on_their_numbers_alone_and_batches_hold_whole_problems(untrained: Path) -> None:
