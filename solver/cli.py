@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from solver import cli_budget, cli_math, cli_model, cli_pretrain, cli_show, cli_verify
-from solver.cli_options import ModelOption, print_json
+from solver.cli_options import KnownAnswersOption, ModelOption, print_json
 from solver.errors import InputError
 
 
@@ -269,12 +269,7 @@ def fit_gains(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of runs whose tasks have known answers.")],
     *,
     out: Annotated[Path, typer.Option(help="Write the gains to this file, in the format of solver/budget/gains.json.")],
-    solutions: Annotated[
-        str | None,
-        typer.Option(
-            help="The known answers: a file, or a named set.  [default: the --solutions of the runs, or those of their task set]"
-        ),
-    ] = None,
+    solutions: KnownAnswersOption = None,
 ) -> None:
     """Estimate from finished runs how steps, views and passes raise the chance of a solution.
 
@@ -297,12 +292,7 @@ def fit_ensemble(
     ],
     *,
     out: Annotated[Path, typer.Option(help="Write the ensemble to this file, in the format of solver/arc/ensemble.json.")],
-    solutions: Annotated[
-        str | None,
-        typer.Option(
-            help="The known answers: a file, or a named set.  [default: the --solutions of the runs, or those of their task set]"
-        ),
-    ] = None,
+    solutions: KnownAnswersOption = None,
 ) -> None:
     """Estimate from finished runs how likely answers of programs and of the network are right.
 

@@ -14,6 +14,13 @@ ModelOption = Annotated[
     ),
 ]
 
+KnownAnswersOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The known answers: a file, or a named set.  [default: the --solutions of the runs, or those of their task set]"
+    ),
+]
+
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")]
 
 

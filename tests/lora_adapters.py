@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,3 +22,10 @@ def random_lora(base: Base, folder: Path, seed: int, shape: LoraShape, spread: f
         layer.b.data.copy_(torch.empty(layer.b.shape).normal_(0, spread, generator=generator))  # the same on every device
     stack.save(0, folder)
     return AdapterRef(f"lora-{seed}", folder, "lora")
+
+
+def random_loras(base: Base, rank: int, count: int, folder: Path, spread: float) -> Iterator[AdapterRef]:
+    """`count` such adapters of this rank, each in its own folder in `folder`."""
+    for number in range(count):
+        name = f"rank{rank}-{number}"
+        yield replace(random_lora(base, folder / name, number, LoraShape(rank, float(rank)), spread), id=name)

@@ -30,7 +30,7 @@ from solver.types import Program
 Numbers = NDArray[np.float64]
 
 VERSION = 1
-SURE = 0.95  # the chance from which a grid that both engines put first needs no further pass
+SURE = 0.95  # the chance from which a query needs no further pass if its best grid is the network's first and an exact program's
 PRIOR_SD = 1.5  # standard deviation of every parameter's normal prior
 ROUNDS = 50  # of Newton's method, at most
 

@@ -121,7 +121,7 @@ class Choice:
 
     grids: tuple[Grid, ...]
     by_programs: float = 0.0  # the chance that one of these grids is right and a program gives it
-    confirmed: bool = False  # whether both engines put the same grid first, and it is right with a chance of `SURE`
+    confirmed: bool = False  # whether the best grid is the network's first, an exact program's, and right with a chance of `SURE`
 
 
 def choose(rule: str, tally: Tally, scores: Iterable[Score]) -> Choice:

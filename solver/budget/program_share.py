@@ -2,7 +2,8 @@
 
 Where the network works on a GPU, program search has the cores that its workers leave idle, to the end of the run. Where it
 works on the processor, both compete for the cores: program search gets a part of them and a share of the time, because its first
-seconds on a task find most of what it can find. Without a network it has all cores and all of the time.
+second on a task finds most of what it can find (docs/programs.md, "Numbers"). Without a network it has all cores and all of the
+time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 SECONDS, SECONDS_BESIDE = 10.0, 2.0  # for a task at most, on idle cores and beside workers on the same cores
 SHARE_BESIDE = 0.4  # of the time, for each process beside workers on the same cores
 CORES_BESIDE = 0.5  # of the cores, for processes beside workers on the same cores
-MIN_SECONDS = 0.5  # for a task: with less, most searches find nothing
+MIN_SECONDS = 0.5  # for a task: half of it finds less (docs/programs.md, "Numbers")
 PROCESS_MEMORY = 1_200_000_000  # bytes of the host that a process may need
 
 

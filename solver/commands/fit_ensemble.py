@@ -68,11 +68,7 @@ def fit_ensemble(folders: Sequence[Path], solutions: str | None, out: Path, tell
     `out` cannot be written.
     """
     runs = [read_run(folder) for folder in folders]
-    answers: Answers = {}
-    for run in runs:
-        with closing(Ledger.read(run.folder / LEDGER)) as ledger:
-            answers = {**known_answers(run.folder, ledger.facts(), solutions), **answers}
-    stages = list(stages_of(runs, answers))
+    stages = list(stages_of(runs, answers_of(runs, solutions)))
     cases = _cases(stages)
     if not cases:
         raise InputError("these runs have no programs for test inputs with known answers")
@@ -84,6 +80,15 @@ def fit_ensemble(folders: Sequence[Path], solutions: str | None, out: Path, tell
         tell(line)
     save_ensemble(out, fitted)
     return f"{out}: ensemble, fitted to {fitted.fitted_on}"
+
+
+def answers_of(runs: Sequence[PastRun], solutions: str | None) -> Answers:
+    """The known answers of the runs; of a task with several those of the first run. Raises InputError if a run has none."""
+    answers: Answers = {}
+    for run in runs:
+        with closing(Ledger.read(run.folder / LEDGER)) as ledger:
+            answers = {**known_answers(run.folder, ledger.facts(), solutions), **answers}
+    return answers
 
 
 def stages_of(runs: Sequence[PastRun], answers: Answers) -> Iterator[Stage]:

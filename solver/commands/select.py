@@ -29,6 +29,7 @@ Found = tuple[list[Candidate], list[Score]]
 
 SUBMISSION = "submission.json"  # its name in the folder of a run
 FIRST, SECOND = 2, 1  # votes of the first and the second attempt of a submission
+JUDGED_VIEWS = 8  # under which a verifier judges a candidate: all dihedral ones
 VERIFIER = "verifier"  # the rule that asks a model, beside those of arc.selection
 
 
@@ -45,10 +46,10 @@ class PastRun:
     programs: tuple[ProgramOutcome, ...] = ()
 
 
-def reselect(sources: Sequence[Path], rule: str | None, out: Path, verifier: Path | None = None, views: int = 8) -> str:
+def reselect(sources: Sequence[Path], rule: str | None, out: Path, verifier: Path | None = None) -> str:
     """Select from all sources by `rule` (default: that of the first run) and write the submission to `out`; gives a line to show.
 
-    The rule "verifier" ranks candidates by the verifier in the folder `verifier`, under `views` views; no other rule uses it.
+    The rule "verifier" ranks candidates by that in the folder `verifier`, under JUDGED_VIEWS views. No other rule uses it.
 
     A source is the folder of a run, a submission file, or a folder that holds a submission and no ledger. Candidates and scores
     of a task are pooled over runs; attempts of submissions are counted by `merged`. Raises InputError if a source cannot be read,
@@ -62,7 +63,7 @@ def reselect(sources: Sequence[Path], rule: str | None, out: Path, verifier: Pat
     runs = [read_run(source) for source in sources if not _is_submission(source)]
     others = {path: load_submission(path) for path in map(_submission_file, filter(_is_submission, sources))}
     chosen = rule or (runs[0].rule if runs else "")
-    judge = None if verifier is None else load_judge(verifier, runs, views)
+    judge = None if verifier is None else load_judge(verifier, runs, JUDGED_VIEWS)
     submission = pooled_submission(runs, chosen, others, judge)
     try:
         write_submission(out, submission)

@@ -24,7 +24,7 @@ from solver.infer.cache import ROW_BLOCK, SUFFIX_BLOCK, Index, SharedPrefixCache
 from solver.infer.decode_rows import DecodeRows
 from solver.infer.forward import Forward
 from solver.infer.grammar import GridMachine
-from solver.infer.pace import Pace
+from solver.infer.pace import OutOfTime, Pace
 from solver.infer.token_choice import Choice, Chooser
 from solver.model.memory import is_out_of_memory, out_of_memory_line
 from solver.types import Completion, Deadline, Result, Status, TokenIds
@@ -61,10 +61,6 @@ class _DecodeJob:
     @property
     def prompt(self) -> TokenIds:
         return self.request.prompt
-
-
-class _OutOfTime(Exception):
-    """The deadline leaves too little time for the next pass."""
 
 
 class Decoder:
@@ -104,7 +100,7 @@ class Decoder:
             try:
                 self._admit()
                 self._step()
-            except _OutOfTime:
+            except OutOfTime:
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -124,9 +120,8 @@ class Decoder:
     # -- forward passes ------------------------------------------------------------------------------------------------
 
     def _begin_pass(self, kind: str, size: int, sequences: int) -> None:
-        """Raise _OutOfTime if the deadline leaves too little time for a pass of this kind and size."""
-        if self._deadline.expired(self._pace.reach(kind, size)):
-            raise _OutOfTime
+        """Raise OutOfTime if the deadline leaves too little time for a pass of this kind and size."""
+        self._pace.check(kind, size, self._deadline)
         self._in_flight = sequences
 
     def _step(self) -> None:

@@ -22,7 +22,7 @@ from solver.infer.scoring import Scorer
 from solver.infer.token_choice import SMALL_VOCABULARY, Chooser, Searcher, TokenSampler
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
-from solver.model.load import Base, share
+from solver.model.load import Base, one_line, share
 from solver.model.lora import load_stack, read_shape
 from solver.model.memory import broken, is_out_of_memory, out_of_memory_line
 from solver.types import AdapterRef, Deadline, Request, Result, SampleRequest, ScoreRequest, SearchRequest
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", SampleRequest, SearchRequest, ScoreRequest)
 D = TypeVar("D", SampleRequest, SearchRequest)
 STACKED_DEVICES = ("cuda",)  # here rows of different LoRA adapters share a batch; elsewhere merged weights are faster
-STATIC_DEVICES = ("cuda",)  # here static batches decode; elsewhere their padding costs more than it saves
+STATIC_DEVICES = ("cuda",)  # here static batches decode (not measured yet); on a CPU they are slower
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +153,10 @@ class HFEngine:
         self._static.clear()
         if why := broken(self._base.device):
             raise ProcessBroken(why) from failure
-        reason = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        reason = one_line(failure)
         if not is_out_of_memory(failure):  # which may be otherwise at the next call
             self._state.static_given_up = reason
-        log.warning("decoding in static batches failed, and the decoder with buffers that grow takes over: %s", reason)
+        log.warning("engine: static batches failed, and the decoder with buffers that grow takes over: %s", reason)
 
     def _run(self, requests: Sequence[R], run: Callable[[_Batch[R]], Iterator[Result]], deadline: Deadline) -> Iterator[Result]:
         """Refuse requests that cannot be served, then serve the others, one batch after the other."""
@@ -175,7 +175,7 @@ class HFEngine:
             try:
                 forward = self._load(list(adapters.values()))
             except (InputError, MemoryError, RuntimeError) as error:
-                reason = out_of_memory_line(error) if is_out_of_memory(error) else str(error).splitlines()[0]
+                reason = out_of_memory_line(error) if is_out_of_memory(error) else one_line(error)
                 yield from (_failed(request, reason) for request in group)
                 continue
             results = run(_Batch(forward, group, {id_: number for number, id_ in enumerate(adapters)}))

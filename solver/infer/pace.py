@@ -6,7 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from solver.types import Deadline
+
 RECENT = 16
+
+
+class OutOfTime(Exception):
+    """The deadline leaves too little time for the next pass."""
 
 
 class Pace:
@@ -26,6 +32,11 @@ class Pace:
             return 0.0
         alike = [pass_ for pass_ in recent if 2 * pass_[0] >= size] or [max(recent)]
         return max(seconds * max(1.0, size / seen) for seen, seconds in alike)
+
+    def check(self, kind: str, size: int, deadline: Deadline) -> None:
+        """Raise OutOfTime if the deadline leaves too little time for a pass of this kind and size."""
+        if deadline.expired(self.reach(kind, size)):
+            raise OutOfTime
 
     @contextmanager
     def measure(self, kind: str, size: int, clock: Callable[[], float]) -> Iterator[None]:

@@ -16,6 +16,7 @@ from solver.infer.decode_rows import DecodeRows
 from solver.infer.grammar import GridMachine
 from solver.types import SampleRequest, SearchRequest, TokenForcer
 
+SPLITMIX64 = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)  # its multipliers (Steele, Lea & Flood 2014)
 SMALL_VOCABULARY = 64  # up to this size all log-probabilities are copied to the host
 
 
@@ -153,10 +154,11 @@ def draw(logprobs: Tensor, temperature: NDArray[np.float64], keys: NDArray[np.ui
 
 
 def _uniform(keys: NDArray[np.uint64], counters: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Numbers in [0, 1), (rows,): output `counter` of a splitmix64 generator (Steele, Lea & Flood 2014) seeded with `key`."""
+    """Numbers in [0, 1), (rows,): output `counter` of a splitmix64 generator seeded with `key`."""
+    step, first, second = map(np.uint64, SPLITMIX64)
     with np.errstate(over="ignore"):
-        z = keys + (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z = keys + (counters.astype(np.uint64) + np.uint64(1)) * step
+        z = (z ^ (z >> np.uint64(30))) * first
+        z = (z ^ (z >> np.uint64(27))) * second
         z ^= z >> np.uint64(31)
     return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53

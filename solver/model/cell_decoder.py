@@ -232,9 +232,7 @@ class CellDecoderForCausalLM(nn.Module):
 
         What else PEFT passes on, such as an attention mask, changes nothing.
         """
-        states = self.decoder(input_ids, position_ids, cache).last_hidden_state
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return Logits(self.lm_head(states[:, kept]))
+        return Logits(kept_logits(self, input_ids, position_ids, cache, logits_to_keep))
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **_: Any) -> dict[str, Any]:
         """The arguments of `forward`. PEFT asks for this method when it wraps a model."""
@@ -274,6 +272,16 @@ class CellDecoderForCausalLM(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of the weights."""
         return self.lm_head.weight.dtype
+
+
+def kept_logits(
+    model: Any, input_ids: Tensor, position_ids: Tensor | None, cache: KeyValueCache | None, logits_to_keep: int | Tensor
+) -> Tensor:
+    """The logits that `CellDecoderForCausalLM.forward` gives, of a `model` with a `CellDecoder` and a head."""
+    states = model.decoder(input_ids, position_ids, cache).last_hidden_state
+    kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+    logits: Tensor = model.lm_head(states[:, kept])
+    return logits
 
 
 @torch.no_grad()

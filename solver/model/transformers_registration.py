@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreT
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from solver.model.cell_config import CellDecoderConfig
-from solver.model.cell_decoder import CellDecoder, CellRotary, DecoderLayer, KeyValueCache
+from solver.model.cell_decoder import CellDecoder, CellRotary, DecoderLayer, KeyValueCache, kept_logits
 from solver.model.folder import CELL_DECODER
 
 
@@ -68,9 +68,7 @@ class TransformersCellDecoder(PreTrainedModel, GenerationMixin):
 
         What else transformers passes on is of no use here.
         """
-        states = self.decoder(input_ids, position_ids, cache).last_hidden_state
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(states[:, kept])
+        logits = kept_logits(self, input_ids, position_ids, cache, logits_to_keep)
         loss = None if labels is None else self.loss_function(logits, labels, vocab_size=self.config.vocab_size)
         return CausalLMOutputWithPast(loss=loss, logits=logits)
 

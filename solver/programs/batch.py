@@ -215,8 +215,20 @@ class Batch:
 
     @cached_property
     def box(self) -> tuple[Ints, Ints, Ints, Ints]:
-        """Top, left, height, width of the smallest box around the cells other than 0; height 0 for an empty grid, (n,) each."""
-        return boxes(self, self.filled)
+        """Top, left, height, width of the smallest box around the cells other than 0, (n,) each; all 0 for an empty grid."""
+        layout = self.layout
+        far = MAX_SIDE + 1
+        top = np.minimum.reduceat(np.where(self.filled, layout.row, far), layout.offset)
+        left = np.minimum.reduceat(np.where(self.filled, layout.col, far), layout.offset)
+        bottom = np.maximum.reduceat(np.where(self.filled, layout.row, -1), layout.offset)
+        right = np.maximum.reduceat(np.where(self.filled, layout.col, -1), layout.offset)
+        some = bottom >= 0
+        return (
+            np.where(some, top, 0),
+            np.where(some, left, 0),
+            np.where(some, bottom - top + 1, 0),
+            np.where(some, right - left + 1, 0),
+        )
 
     def take(self, layout: Layout, row: Ints, col: Ints, top: Ints | None = None, left: Ints | None = None) -> Batch:
         """A batch of `layout` whose cells come from row `row` and column `col` of the same grid, (layout.total,) each."""
@@ -236,24 +248,6 @@ class Batch:
         layout = Layout.limited(height, width)
         row, col = layout.row + top[layout.grid], layout.col + left[layout.grid]
         return self.take(layout, row, col, self.top + top, self.left + left)
-
-
-def boxes(batch: Batch, mask: Bools) -> tuple[Ints, Ints, Ints, Ints]:
-    """Top, left, height, width of the smallest box around the cells of `mask` (total,); height and width 0 if there are none."""
-    layout = batch.layout
-    far = MAX_SIDE + 1
-    top = np.minimum.reduceat(np.where(mask, layout.row, far), layout.offset)
-    left = np.minimum.reduceat(np.where(mask, layout.col, far), layout.offset)
-    bottom = np.maximum.reduceat(np.where(mask, layout.row, -1), layout.offset)
-    right = np.maximum.reduceat(np.where(mask, layout.col, -1), layout.offset)
-    some = bottom >= 0
-    zero = np.zeros_like(top)
-    return (
-        np.where(some, top, zero),
-        np.where(some, left, zero),
-        np.where(some, bottom - top + 1, zero),
-        np.where(some, right - left + 1, zero),
-    )
 
 
 @dataclass(frozen=True, eq=False)

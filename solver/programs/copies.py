@@ -1,4 +1,4 @@
-"""Copies of a task: the same task turned, or with its colours exchanged, for a search that looks at it differently.
+"""Copies of a task: the same task transposed, or with its colours exchanged, for a search that looks at it differently.
 
 Which colours are exchanged depends on the input of a pair alone, so answers can be changed back.
 """
@@ -44,7 +44,11 @@ def _make(task: Task, name: str, view: View, colours: Ints) -> Copy:
 
 
 def copies(task: Task) -> list[Copy]:
-    """The copies to search, the most promising first: with the background as 0, turned, with ranked colours."""
+    """The 2 to 4 copies to search, the most promising first.
+
+    With the background as 0; the same transposed; with colours ranked by their frequency; as the task is. The last two only where
+    they differ from the first.
+    """
     inputs = [pair.input for pair in (*task.train, *task.test)]
     counts = np.array([np.bincount(grid.ravel(), minlength=COLOURS) for grid in inputs])
     same = np.tile(np.arange(COLOURS), (len(inputs), 1))

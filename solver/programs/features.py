@@ -10,12 +10,14 @@ from functools import partial
 
 import numpy as np
 
+from solver.arc.grid import MAX_SIDE
 from solver.programs.batch import Batch, Ints
 from solver.programs.components import Components, components
 from solver.programs.drawing import AROUND_4, AROUND_8
 from solver.programs.primitive import Primitive, on_grids
 
 OBJECTS: dict[str, tuple[int, bool]] = {"4": (4, True), "8": (8, True), "mixed": (8, False)}  # neighbours, of one colour
+CODES = np.random.default_rng(5).integers(1, 2**62, MAX_SIDE * MAX_SIDE, dtype=np.int64)  # of each place in a grid
 
 
 def _numbers(batch: Batch, values: Ints) -> Batch:
@@ -26,11 +28,10 @@ def same_shape(parts: Components) -> Ints:
     """For each component how many components of its grid have its shape, itself included."""
     layout, inside, number = parts.batch.layout, parts.inside, parts.number
     top, left, _, _ = parts.box
-    # cells as powers of a number modulo 2 ** 64, counted from the component's own corner
-    power = (layout.row[inside] - top[number]) * 31 + layout.col[inside] - left[number]
-    code = np.random.default_rng(5).integers(1, 2**62, 31 * 31, dtype=np.int64)
+    # a shape is told by the sum of random numbers of its cells, which are counted from its own corner
+    place = (layout.row[inside] - top[number]) * MAX_SIDE + layout.col[inside] - left[number]
     total = np.zeros(len(parts), np.int64)
-    np.add.at(total, number, code[power])
+    np.add.at(total, number, CODES[place])
     key = total ^ (parts.grid * 0x9E3779B97F4A7C1)
     _, which, count = np.unique(key, return_inverse=True, return_counts=True)
     return count[which]

@@ -11,9 +11,8 @@ from solver.arc.grid import MAX_SIDE
 from solver.programs.batch import Batch, Ints, Layout
 from solver.programs.primitive import Primitive, on_grids
 
-Coordinates = Callable[
-    [Ints, Ints, Ints, Ints], tuple[Ints, Ints]
-]  # row and column in the result, height and width of the source
+# from row and column in the result, and height and width of the source, to row and column in the source
+Coordinates = Callable[[Ints, Ints, Ints, Ints], tuple[Ints, Ints]]
 
 SYMMETRIES: dict[str, tuple[bool, Coordinates]] = {  # whether sides are exchanged, and where a cell comes from
     "rot90": (True, lambda r, c, _, w: (c, w - 1 - r)),

@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from solver.programs.batch import Batch, Bools, Ints, Layout, Lists
+from solver.programs.batch import Batch, Bools, Ints, Layout, Lists, ranges
 from solver.programs.components import Components, components
 from solver.programs.drawing import enclosed, line_mask, nearest
 from solver.programs.geometry import symmetry
-from solver.programs.pool import content_keys
+from solver.programs.pool import Keys, content_keys
 from solver.programs.primitive import Primitive, cutting, joining, on_lists
 
 MAX_ITEMS = 60  # of a list; a cut that gives more has no result
@@ -90,7 +90,7 @@ def cut_lines(batch: Batch, rows: bool) -> Lists:
     """The rows (or columns) as grids."""
     count = batch.layout.height if rows else batch.layout.width
     grid = np.repeat(np.arange(len(batch)), count)
-    index = np.arange(len(grid)) - np.repeat(np.cumsum(count) - count, count)
+    index = ranges(count)
     zero, one = np.zeros_like(index), np.ones_like(index)
     layout = Layout(one, batch.layout.width[grid]) if rows else Layout(batch.layout.height[grid], one)
     return _windows(batch, grid, index if rows else zero, zero if rows else index, layout)
@@ -111,8 +111,7 @@ def cut_panels(batch: Batch) -> Lists:
     mask = line_mask(batch, "row") | line_mask(batch, "column")
     some = np.bincount(batch.layout.grid, mask, minlength=len(batch)) > 0
     parts = components(batch, 4, ~mask & some[batch.layout.grid], one_colour=False)
-    lists = cut_components(batch.recoloured(batch.cells), parts)
-    return lists
+    return cut_components(batch, parts)
 
 
 # ---- numbers of a list's grids, to choose and to sort by
@@ -135,14 +134,18 @@ def _symmetric(grids: Batch) -> Ints:
     return np.asarray(mirrored.any(axis=0), dtype=np.int64)
 
 
-def _alike(lists: Lists, keys: np.ndarray) -> Ints:
+def _in_list(lists: Lists, keys: Keys) -> Keys:
+    """The key of each grid mixed with its list: equal for grids of one list with equal keys."""
+    return keys ^ (lists.owner.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+
+
+def _alike(lists: Lists, keys: Keys) -> Ints:
     """How often each grid's key comes in its list."""
-    combined = keys ^ (lists.owner.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    _, which, count = np.unique(combined, return_inverse=True, return_counts=True)
+    _, which, count = np.unique(_in_list(lists, keys), return_inverse=True, return_counts=True)
     return count[which]
 
 
-def _shape_keys(grids: Batch) -> np.ndarray:
+def _shape_keys(grids: Batch) -> Keys:
     return content_keys(grids.recoloured(grids.filled.astype(np.uint8)))
 
 
@@ -229,7 +232,7 @@ def sort_by(lists: Lists, number: str, descending: bool) -> Lists:
 
 def different(lists: Lists) -> Lists:
     """Each different grid once, where it first comes; places do not matter."""
-    keys = content_keys(lists.grids) ^ (lists.owner.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    keys = _in_list(lists, content_keys(lists.grids))
     first = np.zeros(len(keys), bool)
     first[np.unique(keys, return_index=True)[1]] = True
     return lists.keep(first)
@@ -280,12 +283,10 @@ def stack(lists: Lists, down: bool) -> Batch:
     grids, owner = lists.grids, lists.owner
     length = grids.layout.height if down else grids.layout.width
     start = np.cumsum(length) - length
-    start = start - start[lists.start[owner]] if len(start) else start
+    start -= start[lists.start[owner]]
     total = np.bincount(owner, length, minlength=len(lists)).astype(np.int64)
-    _, across = _ends(
-        lists, grids.layout.width if down else grids.layout.height, grids.layout.width if down else grids.layout.height
-    )
-    across = np.where(lists.count > 0, across, 0)
+    breadth = grids.layout.width if down else grids.layout.height
+    across = np.where(lists.count > 0, _ends(lists, breadth, breadth)[1], 0)
     layout = Layout.limited(total, across) if down else Layout.limited(across, total)
     zero = np.zeros_like(start)
     cells = _paint(lists, layout, start if down else zero, zero if down else start)
@@ -317,21 +318,10 @@ def bar(lists: Lists) -> Batch:
     return Batch(layout, lists.grids.main[layout.height[lists.owner] > 0], zero, zero)
 
 
-BOTH = (
-    "area",
-    "box",
-    "colours",
-    "parts",
-    "alike",
-    "same shape",
-    "same colour",
-    "height",
-    "width",
-    "rarest",
-    "empty",
-    "symmetry",
+BOTH = (  # numbers of which the largest and the smallest are picked
+    "area", "box", "colours", "parts", "alike", "same shape", "same colour", "height", "width", "rarest", "empty", "symmetry",
     "holes",
-)
+)  # fmt: skip
 
 PRIMITIVES: tuple[Primitive, ...] = (
     cutting("objects 4", 1, partial(cut_objects, neighbours=4, one_colour=True)),
@@ -349,10 +339,10 @@ PRIMITIVES: tuple[Primitive, ...] = (
         for d, a in ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1), (3, 3), (1, 4), (4, 1))
     ),
     *(
-        joining(f"most {number}", 1, partial(pick, number=number, most=True))
-        for number in (*BOTH, "top", "left", "bottom", "right")
+        joining(f"{'most' if most else 'least'} {number}", 1, partial(pick, number=number, most=most))
+        for most, chosen_by in ((True, (*BOTH, "top", "left", "bottom", "right")), (False, BOTH))
+        for number in chosen_by
     ),
-    *(joining(f"least {number}", 1, partial(pick, number=number, most=False)) for number in BOTH),
     *(
         joining(f"{'most' if most else 'least'} {c}", 2, partial(pick_by_colour, colour=c, most=most), c)
         for most in (True, False)
@@ -360,17 +350,15 @@ PRIMITIVES: tuple[Primitive, ...] = (
     ),
     *(joining(f"item {place}", 1, partial(item, place=place)) for place in (0, 1, 2, -1)),
     *(
-        on_lists(f"keep most {n}", 1, partial(keep_extreme, number=n, most=True, keep=True))
-        for n in ("area", "colours", "parts", "symmetry", "alike")
-    ),
-    *(
-        on_lists(f"keep least {n}", 1, partial(keep_extreme, number=n, most=False, keep=True))
-        for n in ("area", "colours", "parts", "symmetry", "alike")
-    ),
-    *(on_lists(f"drop most {n}", 2, partial(keep_extreme, number=n, most=True, keep=False)) for n in ("area", "parts", "alike")),
-    *(
-        on_lists(f"drop least {n}", 2, partial(keep_extreme, number=n, most=False, keep=False))
-        for n in ("area", "parts", "alike")
+        on_lists(
+            f"{verb} {'most' if most else 'least'} {n}", cost, partial(keep_extreme, number=n, most=most, keep=verb == "keep")
+        )
+        for verb, cost, chosen_by in (
+            ("keep", 1, ("area", "colours", "parts", "symmetry", "alike")),
+            ("drop", 2, ("area", "parts", "alike")),
+        )
+        for most in (True, False)
+        for n in chosen_by
     ),
     on_lists("sort by area", 1, partial(sort_by, number="area", descending=False)),
     on_lists("sort by area down", 1, partial(sort_by, number="area", descending=True)),

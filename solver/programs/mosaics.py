@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from solver.arc.grid import MAX_SIDE, Grid
 from solver.arc.view import TRANSFORMS, transform_grid
-from solver.programs.candidate import Candidate
+from solver.programs.found_program import FoundProgram
 from solver.programs.search import Search
 from solver.types import Deadline
 
@@ -22,7 +22,7 @@ MOSAIC_COST = 1.5
 TURNING = [i for i, name in enumerate(TRANSFORMS) if transform_grid(np.zeros((1, 2), np.uint8), name).shape != (1, 2)]
 
 
-def mosaic_candidates(search: Search, outputs: Sequence[Grid], deadline: Deadline) -> Iterator[Candidate]:
+def mosaic_candidates(search: Search, outputs: Sequence[Grid], deadline: Deadline) -> Iterator[FoundProgram]:
     """Candidates with at least two blocks that give all demonstrations."""
     nodes = search.nodes["grid"]
     known = len(outputs)
@@ -50,7 +50,7 @@ def mosaic_candidates(search: Search, outputs: Sequence[Grid], deadline: Deadlin
         answers = tuple(_build(source, shown) for source in sources[known:])
         layout = "/".join(" ".join("blank" if i == BLANK else TRANSFORMS[i] for i in line) for line in shown.tolist())
         cost = float(nodes.cost.array[node]) + MOSAIC_COST + 0.1 * len(np.unique(shown))
-        yield Candidate(answers, f"mosaic of ({search.program(int(node))}): {layout}", cost, 1.0)
+        yield FoundProgram(answers, f"mosaic of ({search.program(int(node))}): {layout}", cost, 1.0)
 
 
 def _arrangement(sources: Sequence[Grid], outputs: Sequence[Grid], down: int, across: int) -> NDArray[np.int64] | None:

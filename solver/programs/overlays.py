@@ -1,7 +1,7 @@
 """Stacks of pieces: the output as a few pieces on top of each other, where colour 0 of an upper piece lets the lower ones show.
 
-Greedy set cover with a beam over the first piece: a piece may be added if it paints no uncovered cell of a demonstration wrongly,
-and the one that paints most cells rightly is.
+Greedy set cover from each of the most promising first pieces: of the pieces that paint no uncovered cell of a demonstration
+wrongly, the one that paints most of them rightly is added, until the outputs are complete.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from solver.programs.candidate import Candidate
+from solver.programs.found_program import FoundProgram
 from solver.programs.pieces import Pieces
 from solver.types import Deadline
 
@@ -20,7 +20,7 @@ MAX_CHOICE = 1500  # pieces, the cheapest
 LAYER_COST = 1.0  # of every piece after the first
 
 
-def overlay_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
+def overlay_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[FoundProgram]:
     """Stacks of two to MAX_STACK pieces that give all demonstrations."""
     target, known = pieces.target, pieces.known[:MAX_CHOICE]
     painted = known != 0
@@ -38,7 +38,7 @@ def overlay_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) 
                 cells = np.where(layer != 0, layer, cells)
             cost = float(sum(pieces.cost[list(stack)])) + LAYER_COST * (len(stack) - 1)
             names = " / ".join(pieces.name(p) for p in stack)
-            yield Candidate(tuple(pieces.tests(cells, demonstrations)), f"stack ({names})", cost, 1.0)
+            yield FoundProgram(tuple(pieces.tests(cells, demonstrations)), f"stack ({names})", cost, 1.0)
         if deadline.expired():
             return
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from solver.arc.grid import Grid
 from solver.programs.batch import Batch, Bools, Cells, Ints
 from solver.programs.search import Search
-from solver.programs.sizes import Sizes
+from solver.programs.sizes import Shapes
 from solver.types import Deadline
 
 MAX_PIECES = 2500
@@ -27,10 +27,10 @@ MODES = {
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Pieces on canvases of `sizes`. The cells of all canvases of a piece lie in a row, pair after pair."""
+    """Pieces on canvases of `shapes`. The cells of all canvases of a piece lie in a row, pair after pair."""
 
     search: Search
-    sizes: Sizes
+    shapes: Shapes
     target: Cells  # (demonstration cells,) the outputs
     cells: NDArray[np.uint8]  # (pieces, cells of all pairs)
     cost: NDArray[np.float64]  # (pieces,) ascending
@@ -53,28 +53,28 @@ class Pieces:
     def tests(self, cells: Cells, demonstrations: int) -> list[Grid]:
         """The test outputs in the cells of all pairs, (cells of all pairs,) or those of the tests alone."""
         grids = []
-        start = len(cells) - sum(h * w for h, w in self.sizes.shapes[demonstrations:])
-        for height, width in self.sizes.shapes[demonstrations:]:
+        start = len(cells) - sum(h * w for h, w in self.shapes[demonstrations:])
+        for height, width in self.shapes[demonstrations:]:
             grids.append(cells[start : start + height * width].reshape(height, width).copy())
             start += height * width
         return grids
 
 
-def pair_of_cell(sizes: Sizes, pairs: int) -> Ints:
+def pair_of_cell(shapes: Shapes, pairs: int) -> Ints:
     """The pair of each cell of the first `pairs` canvases."""
-    return np.repeat(np.arange(pairs), [h * w for h, w in sizes.shapes[:pairs]])
+    return np.repeat(np.arange(pairs), [h * w for h, w in shapes[:pairs]])
 
 
-def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid], deadline: Deadline) -> Pieces | None:
+def make_pieces(search: Search, shapes: Shapes, outputs: Sequence[Grid], deadline: Deadline) -> Pieces | None:
     """The different pieces, cheapest first; at most MAX_PIECES, fewer for large canvases. None if the deadline comes first."""
     target = np.concatenate([output.ravel() for output in outputs])
-    total = sum(h * w for h, w in sizes.shapes)
+    total = sum(h * w for h, w in shapes)
     limit = min(MAX_PIECES, max(MAX_PIECE_CELLS // total, 50))
     nodes = search.nodes["grid"]
     rows, cost = nodes.rows, nodes.cost.array.astype(np.float64)
     top, left = search.grids.top.array[rows], search.grids.left.array[rows]
     height, width = search.grids.height.array[rows], search.grids.width.array[rows]
-    high, wide = np.array([h for h, _ in sizes.shapes]), np.array([w for _, w in sizes.shapes])
+    high, wide = np.array([h for h, _ in shapes]), np.array([w for _, w in shapes])
     whole = ((height == high) & (width == wide)).all(1)
     meets = ((top < high) & (left < wide) & (top + height > 0) & (left + width > 0)).all(1)
     moved = ((top != 0) | (left != 0)).any(1)
@@ -96,7 +96,7 @@ def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid], deadline:
     for number, (mode, _) in enumerate(places):
         which = np.flatnonzero(mode_of == number)
         start = 0
-        for pair, (h, w) in enumerate(sizes.shapes):
+        for pair, (h, w) in enumerate(shapes):
             if deadline.expired():
                 return None
             if len(which):
@@ -105,7 +105,7 @@ def make_pieces(search: Search, sizes: Sizes, outputs: Sequence[Grid], deadline:
     key = cells @ np.random.default_rng(7).integers(1, 2**63, total, dtype=np.uint64)
     first = np.sort(np.unique(key, return_index=True)[1])[:limit]
     names = list(MODES)
-    return Pieces(search, sizes, target, cells[first], price[first], node_of[first], tuple(names[m] for m in mode_of[first]))
+    return Pieces(search, shapes, target, cells[first], price[first], node_of[first], tuple(names[m] for m in mode_of[first]))
 
 
 def _draw(grids: Batch, mode: str, height: int, width: int) -> NDArray[np.uint8]:

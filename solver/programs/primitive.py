@@ -23,12 +23,11 @@ class Primitive:
     name: str
     takes: Kind
     gives: Kind
-    cost: int  # what a program pays for using it: 1 common, 2 special, 3 rare
+    cost: int  # what a program pays for using it: 1 common, 2 special
     apply: Callable[[Any], Any]
     colour: int | None = None
     leaf: bool = False  # no function works on its results
-
-    first: bool = False  # for the inputs alone: it takes too long for everything
+    first: bool = False  # works on the inputs alone, because it takes too long for everything else
 
     def for_inputs(self) -> Primitive:
         """The same for the inputs alone."""

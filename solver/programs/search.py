@@ -18,8 +18,9 @@ from solver.programs.primitive import Primitive
 from solver.types import Deadline
 
 CHUNK_CELLS = 30_000  # cells that one call of a function sees: they fit the cache, and a call is short
-MAX_CELLS = 40_000_000  # of the grids that a search may hold, a byte each
-MAX_VALUES = 150_000  # grids, and lists; the results of every function on every one take 4 bytes each
+# A search ends when it exceeds one of these; the last call of a function may exceed them.
+MAX_CELLS = 40_000_000  # of all grids, a byte each
+MAX_VALUES = 150_000  # grids, and lists: a number of 4 bytes for the result of every function on each of them
 MAX_NODES = 150_000
 MAX_MEMBERS = 4_000_000  # of all lists
 
@@ -65,19 +66,18 @@ class Search:
         self.pairs = len(inputs)
         self.grids, self.lists = Grids(), GridLists()
         self.nodes = {"grid": Nodes(self.pairs), "list": Nodes(self.pairs)}
-        self._results = [
-            Column(np.int32) for _ in self.functions
-        ]  # the number of each value's result  # number of the result by number of the value
+        # of each function the number of each value's result; -1: no result, -2: not yet computed
+        self._results = [Column(np.int32) for _ in self.functions]
         self._given: tuple[tuple[str, bytes], Batch | Lists | None] = (("", b""), None)
         self._leaf = np.array([*(f.leaf for f in self.functions), False])  # the last for function -1
         self._starts: dict[int, str] = {}  # names of the nodes that no function made
-        self.start("input", inputs, 0)
+        self.start("input", inputs)
 
-    def start(self, name: str, grids: Sequence[Grid], cost: int) -> None:
-        """Let programs also start from these grids, one for each pair."""
+    def start(self, name: str, grids: Sequence[Grid]) -> None:
+        """Let programs also start from these grids, one for each pair, at no cost."""
         nodes = self.nodes["grid"]
         self._starts[len(nodes)] = name
-        nodes.add(self.grids.add(Batch.of(grids))[None, :], cost, np.array([-1]), -1)
+        nodes.add(self.grids.add(Batch.of(grids))[None, :], 0, np.array([-1]), -1)
 
     @property
     def full(self) -> bool:

@@ -1,9 +1,8 @@
-"""Prediction of output shapes: values of the search whose shapes are those of the outputs on every demonstration."""
+"""Prediction of output shapes: by formulas of the inputs' sides, and by values of the search, that fit every demonstration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,24 +11,20 @@ from solver.programs.batch import Ints
 from solver.programs.search import Search
 
 MAX_FACTOR = 6  # of a side of the input, in formulas
-MAX_MARGIN = 4  # cells added to it
+MAX_MARGIN = 4  # cells added to it, or taken away
+MAX_PREDICTIONS = 2
+MAX_VALUES = 2000  # of the search, the cheapest that fit
+
+Shapes = tuple[tuple[int, int], ...]  # (height, width) of the output of each pair of a task
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """The shapes of all outputs, (height, width) for each pair of the task, and how simple the reason for them is."""
-
-    shapes: tuple[tuple[int, int], ...]
-    cost: float
-
-
-def predict_sizes(search: Search, inputs: Sequence[Grid], outputs: Sequence[Grid], limit: int = 3) -> list[Sizes]:
+def predict_shapes(search: Search, inputs: Sequence[Grid], outputs: Sequence[Grid]) -> list[Shapes]:
     """The likeliest shapes of all outputs, simplest first; those of `outputs`, of the first pairs, are known."""
     known = [output.shape for output in outputs]
-    best: dict[tuple[tuple[int, int], ...], float] = {}
-    support: dict[tuple[tuple[int, int], ...], int] = {}
+    best: dict[Shapes, float] = {}
+    support: dict[Shapes, int] = {}
 
-    def offer(shapes: tuple[tuple[int, int], ...], cost: float) -> None:
+    def offer(shapes: Shapes, cost: float) -> None:
         support[shapes] = support.get(shapes, 0) + 1
         best[shapes] = min(cost, best.get(shapes, cost))
 
@@ -38,21 +33,21 @@ def predict_sizes(search: Search, inputs: Sequence[Grid], outputs: Sequence[Grid
     rows = search.nodes["grid"].rows
     height, width = search.grids.height.array[rows], search.grids.width.array[rows]
     fits = (height[:, : len(known)] == [h for h, _ in known]).all(1) & (width[:, : len(known)] == [w for _, w in known]).all(1)
-    for node in np.flatnonzero(fits)[:2000]:
+    for node in np.flatnonzero(fits)[:MAX_VALUES]:
         shapes = tuple(zip(height[node].tolist(), width[node].tolist(), strict=True))
         offer(shapes, float(search.nodes["grid"].cost.array[node]))
-    ranked = sorted(best, key=lambda shapes: (best[shapes] - min(np.log2(support[shapes]), 4) / 4, shapes))
-    return [Sizes(shapes, best[shapes]) for shapes in ranked[:limit]]
+    # the cost of the cheapest reason, up to 1 less for 16 or more reasons
+    return sorted(best, key=lambda shapes: (best[shapes] - min(np.log2(support[shapes]), 4) / 4, shapes))[:MAX_PREDICTIONS]
 
 
-def formula_sizes(inputs: Sequence[Grid], outputs: Sequence[Grid]) -> Sizes | None:
+def shapes_by_formula(inputs: Sequence[Grid], outputs: Sequence[Grid]) -> Shapes | None:
     """The shapes of all outputs by the simplest formula, before any search."""
     found = _formulas(inputs, [output.shape for output in outputs])
-    return Sizes(*min(found, key=lambda pair: pair[1])) if found else None
+    return min(found, key=lambda pair: pair[1])[0] if found else None
 
 
-def _formulas(inputs: Sequence[Grid], known: Sequence[tuple[int, ...]]) -> list[tuple[tuple[tuple[int, int], ...], float]]:
-    """Shapes by a formula for each side: constant, or a multiple of the input's side (or of the other side) plus a margin."""
+def _formulas(inputs: Sequence[Grid], known: Sequence[tuple[int, ...]]) -> list[tuple[Shapes, float]]:
+    """Shapes and their costs, by a formula for each side: constant, or a multiple of a side of the input plus a margin."""
     sides: list[list[tuple[Ints, float]]] = []
     for axis in (0, 1):
         target = np.array([shape[axis] for shape in known])

@@ -18,14 +18,14 @@ import numpy as np
 from solver.arc.grid import Grid, grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.programs.batch import Batch
-from solver.programs.candidate import Candidate
 from solver.programs.copies import Copy, copies
+from solver.programs.found_program import FoundProgram
 from solver.programs.library import for_colours
 from solver.programs.mosaics import mosaic_candidates
 from solver.programs.overlays import overlay_candidates
 from solver.programs.pieces import make_pieces
 from solver.programs.search import Search
-from solver.programs.sizes import formula_sizes, predict_sizes
+from solver.programs.sizes import predict_shapes, shapes_by_formula
 from solver.programs.tables import pair_candidates, table_candidates
 from solver.types import Deadline
 
@@ -36,7 +36,7 @@ SEARCH_SHARE = 0.6  # of a copy's time, for values; the rest is for joining them
 MAX_ANSWERS = 5  # different grids for a query
 MAX_COST = 6
 MAX_WHOLE = 100  # values of the search that count as candidates
-AGREEMENT_BONUS = 1.5  # what an answer of all copies gains, in units of cost, over one of a single copy
+AGREEMENT_BONUS = 1.5  # units of cost that an answer of all copies gains; one that a share of them found gains that share of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +48,13 @@ class ProgramAnswer:
     program: str  # readable: the functions, first to last
     cost: float  # of the program; lower is simpler
     exact: bool  # whether the program gives the outputs of all demonstrations
-    agreement: float  # 0..1: share of the searched copies of the task, turned and recoloured, that found this grid
+    agreement: float  # 0..1: share of the searched copies of the task (`copies.py`) that found this grid
 
 
 def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
     """Answers for every query of the task, best first within each query; at most MAX_ANSWERS each. Looks at no test output."""
     stop = deadline.earlier(RESERVE)
-    found: list[list[Candidate]] = []
+    found: list[list[FoundProgram]] = []
     every = copies(task)
     cells = sum(pair.input.size for pair in (*task.train, *task.test))
     first_share = FIRST_SHARE if cells < LARGE else FIRST_SHARE_LARGE
@@ -63,19 +63,19 @@ def solve(task: Task, deadline: Deadline) -> tuple[ProgramAnswer, ...]:
             break
         left = stop.remaining()
         share = first_share if number == 0 else 1 / (len(every) - number)
-        until = stop.earlier(left * (1 - share)) if len(every) > number + 1 else stop
+        until = stop.earlier(left * (1 - share))
         found.append([_undone(copy, candidate) for candidate in _candidates(copy, until)])
     return tuple(answer for query in range(len(task.test)) for answer in _ranked(query, found))
 
 
-def _undone(copy: Copy, candidate: Candidate) -> Candidate:
+def _undone(copy: Copy, candidate: FoundProgram) -> FoundProgram:
     note = "" if copy.name == "plain" else f" [{copy.name}]"
-    return Candidate(copy.undo(candidate.grids), candidate.program + note, candidate.cost, candidate.right)
+    return FoundProgram(copy.undo(candidate.grids), candidate.program + note, candidate.cost, candidate.right)
 
 
-def _ranked(query: int, found: Sequence[Sequence[Candidate]]) -> Iterator[ProgramAnswer]:
+def _ranked(query: int, found: Sequence[Sequence[FoundProgram]]) -> Iterator[ProgramAnswer]:
     """The best different answers to a query: right on more demonstrations first, then by cost less the bonus for agreement."""
-    best: dict[bytes, Candidate] = {}
+    best: dict[bytes, FoundProgram] = {}
     finders: dict[bytes, set[int]] = {}
     for number, candidates in enumerate(found):
         for candidate in candidates:
@@ -95,21 +95,21 @@ def _ranked(query: int, found: Sequence[Sequence[Candidate]]) -> Iterator[Progra
         yield ProgramAnswer(query, grid, candidate.program, candidate.cost, candidate.exact, agreement[key])
 
 
-def _candidates(copy: Copy, deadline: Deadline) -> Iterator[Candidate]:
+def _candidates(copy: Copy, deadline: Deadline) -> Iterator[FoundProgram]:
     inputs = [*(pair.input for pair in copy.train), *copy.tests]
     outputs = [pair.output for pair in copy.train if pair.output is not None]
     present = {int(c) for grid in (*inputs, *outputs) for c in np.unique(grid)}
     search = Search(inputs, for_colours(present))
-    sizes = formula_sizes(inputs, outputs)
-    if sizes is not None and all(map(_is_larger, sizes.shapes, inputs)):
-        search.start("canvas", [_on_canvas(grid, shape) for grid, shape in zip(inputs, sizes.shapes, strict=True)], 0)
+    shapes = shapes_by_formula(inputs, outputs)
+    if shapes is not None and all(map(_is_larger, shapes, inputs)):
+        search.start("canvas", [_on_canvas(grid, shape) for grid, shape in zip(inputs, shapes, strict=True)])
     for _ in search.run(MAX_COST, deadline.earlier((1 - SEARCH_SHARE) * max(deadline.remaining(), 0.0))):
         pass
     yield from _whole(search, outputs)
     if deadline.expired():
         return
     yield from mosaic_candidates(search, outputs, deadline)
-    for likely in predict_sizes(search, inputs, outputs, 2):
+    for likely in predict_shapes(search, inputs, outputs):
         pieces = make_pieces(search, likely, outputs, deadline)
         if pieces is None:
             return
@@ -129,7 +129,7 @@ def _on_canvas(grid: Grid, shape: tuple[int, int]) -> Grid:
     return canvas
 
 
-def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
+def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[FoundProgram]:
     """Values that are the outputs of all demonstrations, or of some."""
     nodes = search.nodes["grid"]
     goals = search.grids.add(Batch.of(outputs))
@@ -140,4 +140,4 @@ def _whole(search: Search, outputs: Sequence[Grid]) -> Iterator[Candidate]:
             return
         grids = search.grids.batch(nodes.rows[node, len(outputs) :])
         answer = tuple(grids[i].copy() for i in range(len(grids)))
-        yield Candidate(answer, search.program(int(node)), float(nodes.cost.array[node]), float(right[node]))
+        yield FoundProgram(answer, search.program(int(node)), float(nodes.cost.array[node]), float(right[node]))

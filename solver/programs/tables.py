@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from solver.arc.grid import COLOURS
 from solver.programs.batch import Bools, Ints
-from solver.programs.candidate import Candidate
+from solver.programs.found_program import FoundProgram
 from solver.programs.pieces import Pieces, pair_of_cell
 from solver.types import Deadline
 
@@ -26,12 +25,11 @@ BEAM_WORK = 12_000_000  # cells of pieces that the beam looks at to add a piece;
 MIN_PIECES = 150
 MAX_CHEAP = 80  # pieces, the cheapest, of which all pairs are tried
 ENTRY_COST = 0.15  # of every entry of a table that does not keep the colour of its first piece
-RARE_COST = 1.0  # of such an entry that one cell shows, with n cells an nth of it, where the outputs have at most
-FEW_CELLS = 30  # cells together; less in proportion where they have more
-UNSUPPORTED_COST = 0.3  # of every entry that only one demonstration shows
-UNSEEN_COST = 3.0  # of a table that must answer for a combination which no demonstration shows
-
-GUESS_COST = 0.6  # of every such combination whose answer similar ones suggest
+RARE_COST = 1.0  # of such an entry, divided by the number of demonstration cells that show it
+FEW_CELLS = 30  # cells of all outputs; with more of them RARE_COST falls in proportion
+UNSUPPORTED_COST = 0.3  # of every entry that the tests ask for and only one of several demonstrations shows
+GUESS_COST = 0.6  # of every combination that no demonstration shows, and whose answer similar ones suggest
+UNSEEN_COST = 3.0  # of a table that is asked for a combination whose answer nothing suggests
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +43,19 @@ class _State:
         return _State((*self.pieces, piece), self.codes * COLOURS + pieces.cells[piece], mistakes)
 
 
-def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
+def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[FoundProgram]:
     """Candidates whose table is exact on all demonstrations."""
     if not len(pieces):
         return
     target = pieces.target.astype(np.int64)
-    pair = pair_of_cell(pieces.sizes, demonstrations)
+    pair = pair_of_cell(pieces.shapes, demonstrations)
     beam = [_State((), np.zeros(pieces.cells.shape[1], np.int64), len(target))]
     seen: set[tuple[int, ...]] = set()
     for depth in range(1, MAX_DEPTH + 1):
         offers: list[tuple[float, int, int, int]] = []  # rank, number of the state, piece, mistakes
         exact = False
         for number, state in enumerate(beam):
-            mistakes = np.concatenate(list(_mistakes(pieces, state, target, deadline)) or [np.zeros(0, np.int64)])
+            mistakes = _mistakes(pieces, state, target, deadline)
             for piece in np.flatnonzero(mistakes == 0)[:MAX_EXACT]:
                 members = tuple(sorted((*state.pieces, int(piece))))
                 if members not in seen:
@@ -81,14 +79,14 @@ def table_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) ->
         beam = states
 
 
-def pair_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[Candidate]:
+def pair_candidates(pieces: Pieces, demonstrations: int, deadline: Deadline) -> Iterator[FoundProgram]:
     """Candidates with exact tables of two of the cheapest pieces, neither of which need say much alone."""
     target = pieces.target.astype(np.int64)
-    pair = pair_of_cell(pieces.sizes, demonstrations)
+    pair = pair_of_cell(pieces.shapes, demonstrations)
     count = min(len(pieces), MAX_CHEAP, max(WORK * 8 // len(target) // MAX_CHEAP, 10))
     for piece in range(count):
         single = _State((piece,), pieces.cells[piece].astype(np.int64), len(target))
-        mistakes = np.concatenate(list(_mistakes(pieces, single, target, deadline, piece)) or [np.zeros(0, np.int64)])
+        mistakes = _mistakes(pieces, single, target, deadline, piece)
         for other in np.flatnonzero(mistakes[:piece] == 0):
             yield _candidate(pieces, single.plus(pieces, int(other), 0), target, pair, demonstrations)
         if deadline.expired():
@@ -100,8 +98,11 @@ def _counts(codes: Ints, target: Ints, depth: int) -> Ints:
     return np.bincount(codes * COLOURS + target, minlength=COLOURS ** (depth + 1)).reshape(-1, COLOURS)
 
 
-def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline, limit: int | None = None) -> Iterator[Ints]:
-    """For each of the first pieces: demonstration cells that the best table of the state's pieces and it gets wrong."""
+def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline, limit: int | None = None) -> Ints:
+    """For each of the first pieces: demonstration cells that the best table of the state's pieces and it gets wrong.
+
+    Without a `limit` as many pieces as BEAM_WORK allows, or all for the first piece of a table. Fewer if the deadline comes.
+    """
     if limit is None and state.pieces:
         limit = max(BEAM_WORK // (BEAM * len(target)), MIN_PIECES)
     known = pieces.known[:limit]
@@ -110,13 +111,15 @@ def _mistakes(pieces: Pieces, state: _State, target: Ints, deadline: Deadline, l
     base = target * width + codes * COLOURS
     bins = width * COLOURS
     step = max(WORK // max(len(target), bins), 1)
+    found = [np.zeros(0, np.int64)]
     for start in range(0, len(known), step):
         part = known[start : start + step]
         keys = base + part + (np.arange(len(part)) * bins)[:, None]
         counts = np.bincount(keys.ravel(), minlength=len(part) * bins).reshape(len(part), COLOURS, width)
-        yield len(target) - counts.max(1).sum(1)
+        found.append(len(target) - counts.max(1).sum(1))
         if deadline.expired():
-            return
+            break
+    return np.concatenate(found)
 
 
 def _extended(table: Ints, seen: Bools, asked: Ints, depth: int) -> tuple[Ints, int, int]:
@@ -151,7 +154,7 @@ def _guess(entries: Ints, answers: Ints, asked: Ints) -> int | None:
     return None
 
 
-def _candidate(pieces: Pieces, state: _State, target: Ints, pair: NDArray[np.int64], demonstrations: int) -> Candidate:
+def _candidate(pieces: Pieces, state: _State, target: Ints, pair: Ints, demonstrations: int) -> FoundProgram:
     depth = len(state.pieces)
     known = state.codes[: len(target)]
     counts = _counts(known, target, depth)
@@ -168,4 +171,4 @@ def _candidate(pieces: Pieces, state: _State, target: Ints, pair: NDArray[np.int
     cost += GUESS_COST * guessed + UNSEEN_COST * bool(unknown)
     names = " | ".join(pieces.name(p) for p in state.pieces)
     grids = pieces.tests(table[state.codes[len(target) :]].astype(np.uint8), demonstrations)
-    return Candidate(tuple(grids), f"colours of ({names})", float(cost), 1.0)
+    return FoundProgram(tuple(grids), f"colours of ({names})", float(cost), 1.0)

@@ -16,7 +16,7 @@ from solver.types import ProgramConfig
 
 WORKER_LOG, PROGRAM_LOG = "worker.log", "programs.log"  # what each kind of processes writes
 PROGRAM_ADDRESS_SPACE = 4_000_000_000  # bytes: their libraries reserve some of them without using them
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def local_placement(options: RunOptions) -> Placement:

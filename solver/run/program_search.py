@@ -11,13 +11,12 @@ from typing import Literal
 
 from solver.arc.task import Task
 from solver.budget.program_share import ProgramTime
-from solver.report.results import exact_queries
 from solver.run.executors.base import ProgramExecutor, WorkerLost, WorkResult
 from solver.types import Deadline, ProgramOutcome, ProgramReady, ProgramWork
 
 AHEAD = 4  # tasks that a process has at a time: it begins the next one without waiting for the supervisor
 MAX_FAILED_STARTS = 3  # in a row, after which a process is given up
-START_SECONDS = 60.0  # for a process to start, compilation included
+START_SECONDS = 60.0  # for a process to start, after which it is killed
 CLOSING = 0.1  # seconds to wait for killed processes
 GRACE = 5.0  # seconds past the end of its search at which a process is killed
 
@@ -50,7 +49,7 @@ class ProgramSearch:
         tasks: Sequence[Task],
         take: Callable[[ProgramOutcome], None],
         event: Callable[[str, str, str], None],
-        wanted: Callable[[str], bool] = lambda _: True,
+        wanted: Callable[[str], bool],
     ) -> None:
         """`tasks` are those without a search so far. `take` gets every outcome, `event` the kind, detail and task of events.
 
@@ -180,13 +179,3 @@ class ProgramSearch:
     def _due(self, process: _Process, now: float) -> float:
         """When a process that begins with its first task now is overdue."""
         return now + process.works[0].seconds + GRACE if process.works else float("inf")
-
-
-def describe_programs(outcome: ProgramOutcome) -> str:
-    """The outcome of a search in one line."""
-    found = [one for answers in outcome.answers for one in answers]
-    tests = len(outcome.answers)
-    return (
-        f"{outcome.task_id} programs: {outcome.status}, {len(found)} answers, exact for {exact_queries(outcome)} of {tests}"
-        f" test input{'s' * (tests != 1)}, {outcome.seconds:.1f} s"
-    )

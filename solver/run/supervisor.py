@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,8 @@ from solver.budget.backoff import describe
 from solver.budget.chunk import Chunks
 from solver.budget.forecast import ItemForecast, forecast_item
 from solver.budget.planner import MAX_LOSSES, Assignment, Policy, TaskState, full_plan
-from solver.budget.reserve import reserve_for_writes, reserve_seconds, writing_seconds
+from solver.budget.program_share import ProgramTime
+from solver.budget.reserve import EndOfWork
 from solver.budget.shorten import shortened, token_limit
 from solver.config import Settings
 from solver.messages import (
@@ -37,8 +38,10 @@ from solver.messages import (
 from solver.report.observer import Observer, Progress
 from solver.run.adapter_store import AdapterStore
 from solver.run.executors.base import Executor, WorkerLost, WorkResult
+from solver.run.executors.none import NoWorkers
 from solver.run.ledger import BEFORE, SHARED, SHORTENED, Records
-from solver.run.program_search import ProgramResources, ProgramSearch, describe_programs
+from solver.run.notes import activities, describe_outcome, describe_programs, describe_ready
+from solver.run.program_search import ProgramResources, ProgramSearch
 from solver.run.state import RunState
 from solver.run.types import Ending
 from solver.run.worker_state import WorkerState, WorkerTimeouts
@@ -100,19 +103,15 @@ class Supervisor:
         self._adapter_store = AdapterStore(keep_adapters)
         self._poll = poll
         self._now = end.clock
-        self._end = end
-        self._most_reserve = end.remaining() / 2
+        self._end = EndOfWork(settings.budget.reserve, settings.budget.grace, end)
         self._hopeful_until = end.earlier((1 - HOPEFUL_SHARE) * end.remaining())
-        self._slowest_write = 0.0
-        self._keep(reserve_seconds(settings.budget.reserve, end.remaining()))
         whole = full_plan(settings)
         self._chunks = Chunks(settings.budget.chunk, whole.views * whole.samples)
         self._timeouts = WorkerTimeouts(settings.budget.heartbeat, settings.budget.grace)
         self._workers: list[WorkerState] = []
-        self._programs: ProgramSearch | None = None
-        if programs is not None:
-            unsearched = [task for id_, task in self._tasks.items() if id_ not in run_state.program_outcomes()]
-            self._programs = ProgramSearch(programs, unsearched, self._take_programs, self._writer.event, self._in_doubt)
+        programs = programs or ProgramResources(NoWorkers(), ProgramTime(None, 0, beside=False))
+        unsearched = [task for id_, task in self._tasks.items() if id_ not in run_state.program_outcomes()]
+        self._programs = ProgramSearch(programs, unsearched, self._take_programs, self._writer.event, self._in_doubt)
         self._items = 0
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
@@ -132,8 +131,7 @@ class Supervisor:
         ending = self._ending()
         if ending is None:
             self._executor.start()
-            if self._programs is not None:
-                self._programs.start(began)
+            self._programs.start(began)
         try:
             while ending is None:
                 self._assign()  # before writing: a slow disk must not keep workers waiting
@@ -148,8 +146,7 @@ class Supervisor:
                 ending = self._ending()
             self._note_unfinished(ending)
         finally:
-            if self._programs is not None:
-                self._programs.close()
+            self._programs.close()
             self._executor.close()
         self._writer.outdate()  # the file on disk may have been touched by others
         self._flush()
@@ -165,12 +162,12 @@ class Supervisor:
         if refused is not None:
             return Ending("bad input", refused.error)
         busy = any(worker.item is not None for worker in self._workers)
-        searching = self._programs is not None and self._programs.active
+        searching = self._programs.active
         if not busy and not searching and not self._work_left():
             return Ending("finished", "all work is done")
         if self._nothing_more and not searching:
             return Ending("deadline", "the time left is too short for another pass")
-        if self._last_call.expired() or (self._work_end.expired() and not busy):
+        if self._end.last_call.expired() or (self._end.work.expired() and not busy):
             return Ending("deadline", "the time is up")
         if self._workers and not searching and all(worker.state == "given up" for worker in self._workers):
             return Ending("no worker", f"no worker could be started: {self._workers[0].error}")
@@ -184,7 +181,7 @@ class Supervisor:
 
     def _assign(self) -> None:
         """Hand an item to every idle worker, as long as the policy has one for the time left."""
-        if self._work_end.expired():
+        if self._end.work.expired():
             return
         for number, worker in enumerate(self._workers):
             if worker.state != "idle" or worker.dying:
@@ -194,7 +191,7 @@ class Supervisor:
                     self._submit_shared(number)
                 continue
             active = sum(other.state != "given up" for other in self._workers)
-            states, left = self._run_state.states(), self._work_end.remaining()
+            states, left = self._run_state.states(), self._end.work.remaining()
             self._choose_chunk(states, left, active)
             assignment = self._policy.next(states, left, active)
             if assignment is None:
@@ -213,7 +210,7 @@ class Supervisor:
 
     def _submit(self, number: int, assignment: Assignment) -> None:
         self._wave = assignment.wave
-        seconds = min(assignment.seconds, self._work_end.remaining())
+        seconds = min(assignment.seconds, self._end.work.remaining())
         works = tuple(self._task_work(id_, assignment, seconds / len(assignment.tasks)) for id_ in assignment.tasks)
         shapes = [shortened(self._run_state.state(work.task.id).shape, work.max_tokens) for work in works]
         forecast = forecast_item(self._policy.costs, shapes, assignment.plan, seconds, assignment.wave)
@@ -271,7 +268,7 @@ class Supervisor:
         one = full_plan(self._settings.model_copy(update={"train": self._settings.train.model_copy(update={"shared": False})}))
         works = tuple(TaskWork(task, TaskPlan(one.steps, 0, 0)) for task in self._tasks.values())
         share = 1.0 if self._settings.budget.policy == "fixed" else SHARED_FIT_SHARE
-        seconds = self._work_end.remaining() * share
+        seconds = self._end.work.remaining() * share
         item = WorkItem(self._next_id(), BEFORE, works, self._now() + seconds, "shared", self._shared_losses)
         self._hand_over(number, item, ItemForecast())
 
@@ -285,10 +282,8 @@ class Supervisor:
         if (now := self._now()) - began > patience + ABSENCE:  # this process was stopped, so perhaps the others were too
             for worker in self._workers:
                 worker.pardon(now)
-            if self._programs is not None:
-                self._programs.pardon(now)
-        if self._programs is not None:
-            self._programs.step(self._work_end, 0.0 if self._workers else patience)
+            self._programs.pardon(now)
+        self._programs.step(self._end.work, 0.0 if self._workers else patience)
 
     def _take(self, result: WorkResult | WorkerLost) -> None:
         worker = self._workers[result.worker]
@@ -310,8 +305,7 @@ class Supervisor:
                     self._writer.event("profile", doubt)
                 self._writer.started(self._policy.costs.start_parts(), parts, self._start)
                 self._policy.costs.started(parts)
-                ready = f"worker {result.worker} ready after {sum(parts.values()):.1f} s: "
-                self._writer.note(ready + ", ".join(f"{name} {value}" for name, value in facts.to_json().items()))
+                self._writer.note(describe_ready(result.worker, sum(parts.values()), facts))
             case Changed(facts):
                 self.facts = facts
             case Warned(kind, detail) if not result.item:  # the worker is still starting
@@ -354,13 +348,7 @@ class Supervisor:
         outcome = self._compared(worker, replace(outcome, seconds={**outcome.seconds, "select": self._now() - began}))
         self._writer.outdate()
         self._writer.save(lambda: self._ledger.record(outcome))
-        fit = outcome.fit
-        fitted = f"{fit.steps} steps to loss {fit.final_loss:.3f}" if fit is not None and fit.steps else "no fit"
-        candidates = sum(len(query.candidates) for query in outcome.queries)
-        seconds = sum(outcome.seconds.values())
-        agreed = self._run_state.state(outcome.task_id).agreement
-        name = f"{outcome.task_id} wave {outcome.wave + 1}"
-        self._writer.note(f"{name}: {outcome.status}, {fitted}, {candidates} candidates, agreement {agreed:.0%}, {seconds:.1f} s")
+        self._writer.note(describe_outcome(outcome, self._run_state.state(outcome.task_id).agreement))
         for kind, detail in outcome.events:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
@@ -419,7 +407,7 @@ class Supervisor:
         ids = [work.task.id for work in item.tasks]
         self._run_state.mark(ids, busy=False)
         for id_ in ids:
-            if id_ not in reported and not self._work_end.expired():
+            if id_ not in reported and not self._end.work.expired():
                 state = self._run_state.lose(id_, killed)
                 if not state.set_aside:
                     self._writer.event("retry", f"{reason}; the next try halves: {describe(state.losses)}", id_, item.wave)
@@ -466,31 +454,21 @@ class Supervisor:
     def _patience(self) -> float:
         """Seconds to wait for messages: until the next moment at which a worker may be overdue or the time is up."""
         now = self._now()
-        looks = [self._last_call.at]
-        if not self._work_end.expired():
-            looks.append(self._work_end.at)
+        looks = [self._end.last_call.at]
+        if not self._end.work.expired():
+            looks.append(self._end.work.at)
         for worker in self._workers:
             if not worker.dying and worker.state != "given up":
                 looks.append(self._timeouts.next_look(worker.heard, *worker.limits))
-        if self._programs is not None:
-            looks.append(self._programs.next_look())
+        looks.append(self._programs.next_look())
         return max(0.0, min(self._poll, min(looks) - now + 1e-3))
 
     # -- telling
 
-    def _keep(self, reserve: float, writing: float = 0.0) -> None:
-        """Set the reserve in seconds. Half of it, or the seconds of `writing` if they are more, is for the last writes."""
-        self._reserve = reserve
-        self._work_end = self._end.earlier(reserve)
-        last = min(max(reserve / 2, writing), reserve)
-        self._last_call = self._end.earlier(max(last, reserve - self._settings.budget.grace))
-
     def _flush(self) -> None:
         took = self._writer.flush(self._run_state.submission)
-        # a disk that is slow now may be slow at the end: keep more time for the last writes
-        if took is not None and self._settings.budget.reserve is None and took > self._slowest_write:
-            self._slowest_write, writing = took, writing_seconds(took)
-            self._keep(max(self._reserve, min(reserve_for_writes(took), self._most_reserve)), writing)
+        if took is not None:
+            self._end.wrote(took)
 
     def _tell(self) -> None:
         totals = self._run_state.totals()
@@ -503,16 +481,8 @@ class Supervisor:
             trained_rate=totals.trained_rate,
             sampled_rate=totals.sampled_rate,
             agreement=self._run_state.agreement(),
-            seconds_left=max(0.0, self._work_end.remaining()),
-            activity=", ".join(_activities(self._workers, self._programs)),
+            seconds_left=max(0.0, self._end.work.remaining()),
+            activity=", ".join(activities([worker.activity for worker in self._workers], self._programs.activity)),
         )
         with contextlib.suppress(OSError, ValueError):
             self._observer.progress(progress)
-
-
-def _activities(workers: list[WorkerState], programs: ProgramSearch | None) -> Iterator[str]:
-    for number, worker in enumerate(workers):
-        if worker.activity:
-            yield worker.activity if len(workers) == 1 else f"{number}: {worker.activity}"
-    if programs is not None and programs.activity:
-        yield programs.activity

@@ -29,10 +29,14 @@ class BatchRow:
 
     @property
     def length(self) -> int:
-        """Tokens that have to be read. Tokens from the last weighted one on are only predicted, or not needed at all."""
-        weighted = np.flatnonzero(self.sequence.weights)
-        valued = value_places(self.sequence)
-        return max(int(weighted[-1]) if len(weighted) else 0, int(valued[-1]) + 1 if len(valued) else 0)
+        """Tokens that have to be read."""
+        return tokens_to_read(self.sequence)
+
+
+def tokens_to_read(sequence: TokenSequence) -> int:
+    """Tokens of a sequence that have to be read: up to the last one whose value, or whose next token, counts in the loss."""
+    weighted, valued = np.flatnonzero(sequence.weights), value_places(sequence)
+    return max(int(weighted[-1]) if len(weighted) else 0, int(valued[-1]) + 1 if len(valued) else 0)
 
 
 def value_places(sequence: TokenSequence) -> NDArray[np.int64]:
@@ -53,7 +57,7 @@ class ValueTargets:
 
     def to(self, device: torch.device) -> ValueTargets:
         """The same targets on a device."""
-        return ValueTargets(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return ValueTargets(*(to_device(getattr(self, field.name), device) for field in fields(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,6 @@ class MicroBatch:
     """The tensors of one forward pass over (rows, tokens). A prediction is a position whose next token has a loss weight."""
 
     ids: Tensor  # (rows, tokens) int64, right-padded
-    slots: Tensor  # (rows,) int64
     places: Tensor  # (predictions,) int64: indices into the flattened rows * tokens
     targets: Tensor  # (predictions,) int64
     weights: Tensor  # (predictions,) float32, already divided by the normaliser
@@ -70,7 +73,7 @@ class MicroBatch:
 
     def to(self, device: torch.device) -> MicroBatch:
         """The same batch on a device."""
-        tensors = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if f.name != "values"}
+        tensors = {f.name: to_device(getattr(self, f.name), device) for f in fields(self) if f.name != "values"}
         return MicroBatch(**tensors, values=None if self.values is None else self.values.to(device))
 
 
@@ -121,8 +124,7 @@ def collate(rows: Sequence[BatchRow], pad: int) -> MicroBatch:
         weights.append((sequence.weights[at + 1] / row.normaliser).astype(np.float32))
         owners.append(np.full(len(at), row.slot))
     joined = (np.concatenate(part) for part in (places, targets, weights, owners))
-    slots = np.array([row.slot for row in rows])
-    tensors = map(torch.from_numpy, (ids, slots, *joined))
+    tensors = map(torch.from_numpy, (ids, *joined))
     return MicroBatch(*tensors, values=_collate_values(rows, width))  # type: ignore[misc, arg-type]
 
 
@@ -140,3 +142,10 @@ def _collate_values(rows: Sequence[BatchRow], width: int) -> ValueTargets | None
     if not places:
         return None
     return ValueTargets(*(torch.from_numpy(np.concatenate(part)) for part in (places, values, weights, owners)))
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`. It goes to a CUDA device through pinned memory, and the host does not wait for it."""
+    if device.type != "cuda":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)

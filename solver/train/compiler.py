@@ -7,7 +7,8 @@ row, at most `MAX_GRAPHS` times. Embedding, rotation, head and loss stay as they
 torch takes sizes that are equal in its first example for one symbol, and a size that equals one of the model for a constant. So
 the first example is a pass of padding in a shape of which no two sizes are equal (`example_shape`).
 
-Compiled kernels are cached by torch in its folder for that (TORCHINDUCTOR_CACHE_DIR), so a second worker or run compiles faster.
+torch caches compiled kernels in a folder (TORCHINDUCTOR_CACHE_DIR) that a second worker or run finds. This module was not run on
+a GPU yet: the tests trace the graphs on a CPU and run them as they are.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class CompilerState:
 class PassCompiler:
     """Decides when the passes over `model` are compiled, and does it. `wanted`: at once, or (None) when it pays.
 
-    It pays once plain steps have taken as long as compiling does. So a short run does not wait for the compiler at all, and a
-    long one takes at most twice as long as if it had known its length.
+    It pays once plain steps have taken as long as compiling is assumed to. So a short run does not wait for the compiler at all,
+    and, if the assumption holds, a long one takes at most twice as long as if it had known its length.
     """
 
     def __init__(self, model: Any, wanted: bool | None, state: CompilerState) -> None:
@@ -94,7 +95,6 @@ class PassCompiler:
         for layer in self._layers:
             vars(layer).pop("forward", None)
         self.update = update_slots
-        self._kinds.clear()
         self.compiled = False
         self._state.refusal = next(iter(str(error).splitlines()), "") or "no message"
         log.warning("compiler: fits go on without it: %s: %s", type(error).__name__, self._state.refusal)

@@ -24,7 +24,7 @@ from solver.model.memory import is_out_of_memory
 from solver.model.residual_dropout import add_residual_dropout
 from solver.train.batches import BatchRow, collate, micro_batches, padded_tokens, value_places
 from solver.train.loss import ValueLoss, slot_losses
-from solver.train.runs import FitTarget, Run, fit_together
+from solver.train.runs import FitTarget, Run, Stopped, fit_together
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.weights import AdamW, FlatWeights, clip_gradients
 from solver.types import Deadline, Fit, FitJob
@@ -34,10 +34,6 @@ log = logging.getLogger(__name__)
 OnStep = Callable[[int, int, float], None]  # gets steps done, steps of the fit, and the loss before the latest step
 
 FIRST_LOSS_SCALE = 2.0**14  # the loss is multiplied by it in fp16, where gradients below 6e-8 become 0; less after an overflow
-
-
-class _Stopped(Exception):
-    """A step was not finished. The message is the reason: "deadline" or "oom"."""
 
 
 class Loop:
@@ -113,7 +109,7 @@ class Loop:
             lr = self._lr * rate(share, self._settings.warmup, self._settings.cooldown)
             try:
                 loss, norm = self._gradients(rows, deadline)
-            except _Stopped as stop:
+            except Stopped as stop:
                 return str(stop)
             if finite(loss):
                 run.losses.append(loss)
@@ -136,7 +132,7 @@ class Loop:
     def _gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[float, float]:
         """Compute and clip the gradient. Gives the loss, and the norm of the gradient before clipping.
 
-        Raises _Stopped at the deadline, and if memory runs out even with micro-batches of half the size.
+        Raises Stopped at the deadline, and if memory runs out even with micro-batches of half the size.
         """
         for attempt in range(2):
             try:
@@ -150,7 +146,7 @@ class Loop:
                 longest = max(row.length for row in rows)
                 self._batch_tokens = max(longest, self._batch_tokens // 2)
                 log.warning("out of memory: micro-batches now hold at most %d tokens", self._batch_tokens)
-        raise _Stopped("oom")
+        raise Stopped("oom")
 
     def _scaled_gradients(self, rows: Sequence[BatchRow], deadline: Deadline) -> tuple[float, float]:
         """As `_gradients`. In fp16 the loss is scaled up; if a gradient overflows, repeat with a smaller scale."""
@@ -170,7 +166,7 @@ class Loop:
         loss = torch.zeros(1, device=self._base.device)
         for group in micro_batches(rows, self._batch_tokens):
             if deadline.expired():  # a step on long sequences takes seconds, and the first one has no estimate
-                raise _Stopped("deadline")
+                raise Stopped("deadline")
             if not group[0].length:
                 continue
             threads.adjust()

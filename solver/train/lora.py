@@ -2,10 +2,10 @@
 
 A stack of n adapters is trained by one optimizer step (`train.stack_loop`): every row of a batch uses the matrices of its own
 task. Loss normalisation, gradient clipping, learning rate and the response to a loss that is not finite are per task, so each
-adapter comes out as if it were fitted alone, except for rounding and the random numbers of dropout. With a small model on a large
-GPU, launching kernels takes most of the time of a step for one task, and a stack shares that. A CPU has no such cost. There, one
-adapter after the other is faster, by the merged product of `model.lora` and the fused pass of `model.fused_training`; neither
-takes stacks.
+adapter comes out as if it were fitted alone, except for rounding and the random numbers of dropout. A stack shares the
+launches of kernels, which are expected to take most of the time of a step of one task with a small model on a large GPU; that was
+not measured yet. On a CPU one adapter after the other is faster, by the merged product of `model.lora` and the fused pass of
+`model.fused_training`; neither takes stacks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from solver.types import Deadline, Fit, FitJob
 log = logging.getLogger(__name__)
 
 STACK_BYTES = 2 * 2**30  # at most, for the weights, gradients and optimizer state of a stack
-MAX_STACK = 64  # tasks: with more, launches no longer limit a step, and every task of a stack waits for the slowest one
+MAX_STACK = 64  # tasks; an estimate. Launches hardly limit such a step any more, and all tasks of a stack wait for the slowest
 # Weights of a model: one task alone fills a GPU from this size on. An estimate: 4 sequences of 1,000 tokens are 7 * 10^12
 # operations then, 36 ms at 200 TFLOP/s, and launching the kernels of a step takes about as long.
 FILLING_WEIGHTS = 300_000_000

@@ -73,6 +73,10 @@ class Run:
         self.tokens = self.previous_tokens
 
 
+class Stopped(Exception):
+    """A step was not finished. The message is the reason to stop: "deadline" or "oom"."""
+
+
 Advance = Callable[[list[Run], Deadline, float], None]  # takes the moment when the fit began
 
 

@@ -1,4 +1,4 @@
-"""The step loop for many tasks in one step, made for GPUs: inside a step nothing waits for the device.
+"""The step loop for many tasks in one step, made for GPUs, though not run on one yet: inside a step nothing waits for the device.
 
 Every step is one or a few passes over (tasks, rows, width) tokens and one optimizer step for all tasks. The host prepares and
 starts steps, and reads their losses and norms `CHECK_SECONDS` later, several steps at once. From them it counts what the device
@@ -25,13 +25,14 @@ from solver.model.fused_training import decoder_states
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.memory import is_out_of_memory
+from solver.train.batches import to_device
 from solver.train.compiler import PassCompiler
 from solver.train.loop import FIRST_LOSS_SCALE, finite
 from solver.train.loss import slot_losses
-from solver.train.runs import FitTarget, Run, fit_together
+from solver.train.runs import FitTarget, Run, Stopped, fit_together
 from solver.train.schedule import peak_lr, rate, share_done
 from solver.train.stack_update import SCALE_CUT, StackState
-from solver.train.task_batches import PackedSequence, PassTensors, TaskBatch, TaskPass, task_passes, to_device
+from solver.train.task_batches import PackedSequence, PassTensors, TaskBatch, TaskPass, task_passes
 from solver.train.weights import FlatWeights
 from solver.types import Deadline, Fit, FitJob
 
@@ -78,10 +79,6 @@ class _Started:
 
     chosen: list[tuple[_StackRun, tuple[int, ...]]]  # who takes part, with the indices of its sequences
     record: Tensor  # (2, slots), see `StackState.update`
-
-
-class _Stopped(Exception):
-    """A step was not finished. The message is the reason: "deadline" or "oom"."""
 
 
 class StackLoop:
@@ -153,7 +150,7 @@ class StackLoop:
                 rates[1, one.run.slot] = 1.0
             try:
                 record = self._step(state, passes, to_device(rates, self._base.device), deadline)
-            except _Stopped as stop:
+            except Stopped as stop:
                 self._read(unread)
                 return str(stop)
             unread.append(_Started([(one, chosen) for one, chosen, _ in drawn], record))
@@ -177,7 +174,7 @@ class StackLoop:
                     _count(one, chosen, losses[one.run.slot], norms[one.run.slot])
 
     def _step(self, state: StackState, passes: Sequence[TaskPass], rates: Tensor, deadline: Deadline) -> Tensor:
-        """Start one step and give its record. Raises _Stopped at the deadline, and if memory runs out at half the size, too.
+        """Start one step and give its record. Raises Stopped at the deadline, and if memory runs out at half the size, too.
 
         If the compiler fails, the step is done without it.
         """
@@ -191,7 +188,7 @@ class StackLoop:
                     self._without_compiler(error)
                     continue
             if halved:
-                raise _Stopped("oom")
+                raise Stopped("oom")
             if self._base.device.type == "cuda":
                 torch.cuda.empty_cache()
             batches = [batch for one in passes for batch in one.batches]
@@ -203,7 +200,7 @@ class StackLoop:
             return state.update(self._compiler.update, rates)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):  # the weights are changed last, so they are still those of the step before
-                raise _Stopped("oom") from None
+                raise Stopped("oom") from None
             self._without_compiler(error)
             return state.update(self._compiler.update, rates)
 
@@ -219,7 +216,7 @@ class StackLoop:
         pad = self._base.codec.pad
         for one in passes:
             if deadline.expired():
-                raise _Stopped("deadline")
+                raise Stopped("deadline")
             threads.adjust()
             if shape := self._compiler.example_shape(*one.shape[:2]):
                 self._has_compiled = True

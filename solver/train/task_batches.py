@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solver.train.batches import MicroBatch
+from solver.train.batches import MicroBatch, to_device, tokens_to_read
 from solver.types import TokenSequence
 
 MIN_WIDTH = 32  # tokens
@@ -32,15 +32,14 @@ class PackedSequence:
     @classmethod
     def of(cls, sequence: TokenSequence) -> Self:
         """Pack a sequence."""
-        weighted = np.flatnonzero(sequence.weights)
-        read = int(weighted[-1]) if len(weighted) else 0
+        read = tokens_to_read(sequence)
         ids = sequence.ids.astype(np.int32)
         weights = sequence.weights[1 : read + 1].astype(np.float32).view(np.int32)
         return cls(np.stack([ids[:read], ids[1 : read + 1], weights]), float(sequence.weights.sum(dtype="float64")))
 
     @property
     def read(self) -> int:
-        """Tokens that have to be read; tokens from the last weighted one on are only predicted, or not needed at all."""
+        """Tokens that have to be read."""
         return self.columns.shape[1]
 
 
@@ -137,11 +136,6 @@ def _split(batch: TaskBatch, tokens: int) -> list[TaskPass]:
     return passes
 
 
-def padded_tokens(batches: Sequence[TaskBatch], tokens: int) -> int:
-    """Tokens, padding included, in all passes of a step."""
-    return sum(one.tokens for one in task_passes(batches, tokens))
-
-
 @dataclass(frozen=True, eq=False)
 class PassTensors:
     """The tensors of a pass."""
@@ -193,13 +187,5 @@ class PassTensors:
         tasks, rows, width = self.columns.shape[1:]
         weights = self.weights * self.share.repeat_interleave(rows * width)
         places = self.weights.nonzero().flatten()
-        order = torch.arange(tasks)
-        owners = order.repeat_interleave(rows * width)[places]
-        return MicroBatch(self.ids.long(), order.repeat_interleave(rows), places, self.targets[places], weights[places], owners)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on `device`. It goes to a CUDA device through pinned memory, and the host does not wait for it."""
-    if device.type != "cuda":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
+        owners = torch.arange(tasks).repeat_interleave(rows * width)[places]
+        return MicroBatch(self.ids.long(), places, self.targets[places], weights[places], owners)

@@ -146,14 +146,14 @@ def demand_of(settings: Settings, base: Base, apart: bool) -> Demand:
     train = settings.train
     step_tokens, sequences, slots = limits(base, train.rank)
     shape = ModelShape.of(base.model.config.get_text_config())
-    adapter = train.rank * shape.weights_per_rank
+    stack = 1 if apart else max_stack(train, base.device, train.rank * shape.weights_per_rank, base.parameters)
     return Demand(
         shape=shape,
         itemsize=base.dtype.itemsize,
         quantized=base.quantized,
         rank=train.rank,
-        stack=1 if apart else max_stack(train, base.device, adapter, base.parameters),
-        batch_tokens=min(train.batch_tokens, train.batch_sequences * base.context),
+        stack=stack,
+        batch_tokens=min(train.batch_tokens, stack * train.batch_sequences * base.context),
         checkpointing=train.checkpointing,
         context=base.context,
         cache_tokens=settings.infer.batch_tokens,

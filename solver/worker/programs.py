@@ -14,27 +14,20 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from solver.arc.grid import COLOURS, MAX_SIDE
 from solver.arc.task import Task
 from solver.child_process import describe_error, line_to_parent
+from solver.programs.solve import RESERVE, ProgramAnswer, solve
 from solver.types import Candidate, Deadline, Program, ProgramConfig, ProgramOutcome, ProgramReady, ProgramWork, Status
 
-if TYPE_CHECKING:
-    from solver.programs.solve import ProgramAnswer
-
-MAX_ANSWERS = 8  # for a query, the best
-
-Solve = Callable[[Task, Deadline], "Sequence[ProgramAnswer]"]
+Solve = Callable[[Task, Deadline], Sequence[ProgramAnswer]]
 
 
 def load() -> Solve:
     """The program search."""
-    from solver.programs.solve import solve
-
     return solve
 
 
@@ -45,7 +38,7 @@ def search(work: ProgramWork, solve: Solve, clock: Callable[[], float] = time.mo
     status: Status
     try:
         found, error = solve(work.task, deadline), ""
-        status = "cut" if deadline.expired() else "complete"
+        status = "cut" if deadline.expired(RESERVE) else "complete"
     except Exception as raised:
         traceback.print_exc()
         found, error, status = (), describe_error(raised), "failed"
@@ -54,11 +47,12 @@ def search(work: ProgramWork, solve: Solve, clock: Callable[[], float] = time.mo
 
 
 def _candidates(found: Sequence[ProgramAnswer], query: int) -> Iterator[Candidate]:
-    """The best answers to a query. Arrays that are no grids are left out: they would make the submission invalid."""
-    grids = [(one, np.asarray(one.grid)) for one in found if one.query == query]
-    for one, grid in [(one, grid) for one, grid in grids if _is_grid(grid)][:MAX_ANSWERS]:
-        program = Program(str(one.program), float(one.cost), bool(one.exact), float(one.agreement))
-        yield Candidate.of_program(np.ascontiguousarray(grid, dtype=np.uint8), program)
+    """The answers to a query, best first. Arrays that are no grids are left out: they would make the submission invalid."""
+    for one in found:
+        grid = np.asarray(one.grid)
+        if one.query == query and _is_grid(grid):
+            program = Program(str(one.program), float(one.cost), bool(one.exact), float(one.agreement))
+            yield Candidate.of_program(np.ascontiguousarray(grid, dtype=np.uint8), program)
 
 
 def _is_grid(grid: np.ndarray) -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import gc
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lora_adapters import random_loras
+
 from solver.arc.datasets import load_tasks, shortest_tasks
 from solver.arc.view import TRANSFORMS, View
 from solver.config import InferSettings, ModelSettings
@@ -37,7 +42,6 @@ from solver.infer import hf
 from solver.infer.base import EngineState
 from solver.infer.hf import HFEngine
 from solver.model.load import Base, load_base
-from solver.model.lora import LoraShape, attach
 from solver.model.shipped import model_named
 from solver.report.scores import hardware_text
 from solver.types import NEVER, AdapterRef, Request, Result, SampleRequest, ScoreRequest, SearchRequest, TokenIds
@@ -46,19 +50,6 @@ MIN_RATIO, MIN_RATE, AT_ROWS = 20, 20_000, 512  # what is wanted
 MIN_PROB = 0.005  # of searches
 SCORED = 4  # completions for each prompt
 DECODERS = ("static", "growing")
-
-
-def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[AdapterRef]:
-    """Random adapters, each in its own folder."""
-    stack = attach(base, LoraShape(rank, float(rank)), 1)
-    generator = torch.Generator().manual_seed(rank)
-    for number in range(count):
-        stack.reset(0, number)
-        for layer in stack.layers.values():
-            layer.b.data.copy_(torch.empty(layer.b.shape).normal_(0, 0.01, generator=generator))
-        ref = AdapterRef(f"adapter-{number}", folder / str(number), "lora")
-        stack.save(0, ref.path)
-        yield ref
 
 
 def views(base: Base, rows: int) -> list[TokenIds]:
@@ -155,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| --- | ---: | ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
     wanted: list[str] = []
     with tempfile.TemporaryDirectory(prefix="solver-bench-") as scratch:
-        everyone = list(adapters(base, options.rank, max(options.adapters), Path(scratch)))
+        everyone = list(random_loras(base, options.rank, max(options.adapters), Path(scratch), 0.01))
         for mode in options.modes:
             for rows in options.rows:
                 prompts = views(base, rows)

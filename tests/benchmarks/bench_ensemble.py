@@ -12,18 +12,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from solver.arc.datasets import Answers
 from solver.arc.ensemble import shipped_ensemble
 from solver.arc.grid import grid_key
-from solver.commands.fit_ensemble import Stage, stages_of
-from solver.commands.record import known_answers
+from solver.commands.fit_ensemble import Stage, answers_of, stages_of
 from solver.commands.select import read_run
-from solver.run.ledger import LEDGER, Ledger
 
 BOUNDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0)  # of the chances that are told apart
 
@@ -70,12 +66,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--solutions")
     given = parser.parse_args()
-    answers: Answers = {}
-    for folder in given.runs:
-        with closing(Ledger.read(folder / LEDGER)) as ledger:
-            answers = {**known_answers(folder, ledger.facts(), given.solutions), **answers}
     runs = [read_run(folder) for folder in given.runs]
-    stages = [stage for stage in stages_of(runs, answers) if stage.last and stage.searched]
+    stages = [stage for stage in stages_of(runs, answers_of(runs, given.solutions)) if stage.last and stage.searched]
     print_solved(stages)
     print_chances(stages)
 

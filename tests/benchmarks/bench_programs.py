@@ -32,13 +32,13 @@ CLOCKS: dict[str, Callable[[], float]] = {"wall": time.monotonic, "cpu": time.pr
 
 @dataclass(frozen=True)
 class Answered:
-    """What came out of one task: for each test input the places of the right answers among all, and of exact programs."""
+    """What came out of one task. The lists have a list for each test input, and that a value for each answer, best first."""
 
     task: str
     seconds: float
-    right: list[list[bool]]  # for each test input, whether each answer is right, best first
-    exact: list[list[bool]]  # and whether its program gives all demonstrations
-    agreement: list[list[float]]
+    right: list[list[bool]]
+    exact: list[list[bool]]  # whether the answer's program gives all demonstrations
+    agreement: list[list[float]]  # share of the searched copies of the task that found the answer
 
     def solved(self, attempts: int) -> list[bool]:
         """For each test input whether one of its first answers is right."""
@@ -71,13 +71,9 @@ def table(name: str, rows: Sequence[Answered]) -> str:
     one = [hit for row in rows for hit in row.solved(1)]
     two = [hit for row in rows for hit in row.solved(2)]
     tasks = [all(row.solved(2)) for row in rows]
-    first = [row.right[q][0] for row in rows for q in range(len(row.right)) if row.exact[q] and row.exact[q][0]]
-    agreed = [
-        row.right[q][0]
-        for row in rows
-        for q in range(len(row.right))
-        if row.exact[q] and row.exact[q][0] and row.agreement[q][0] == 1
-    ]
+    answered = [(row, q) for row in rows for q in range(len(row.right)) if row.exact[q] and row.exact[q][0]]
+    first = [row.right[q][0] for row, q in answered]
+    agreed = [row.right[q][0] for row, q in answered if row.agreement[q][0] == 1]
     seconds = [row.seconds for row in rows]
     lines = [
         ("test inputs, one attempt", share(sum(one), len(one))),
@@ -108,7 +104,7 @@ def main() -> None:
     parser.add_argument("--set", dest="tasks", default="arc1:training")
     parser.add_argument("--seconds", type=float, default=2.0, help="for a task")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default="wall")
-    parser.add_argument("--every", type=int, default=1, help="each so many tasks one")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="take every N-th task")
     parser.add_argument("--save", type=Path, default=None, metavar="FILE")
     arguments = parser.parse_args()
     tasks = tasks_of(arguments.tasks, arguments.every)

@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from lora_adapters import random_loras
 from plain_qwen3 import write_plain_qwen3
 
 from solver.arc.datasets import load_tasks, shortest_tasks
@@ -44,7 +45,6 @@ from solver.infer.registry import auto_engine
 from solver.infer.vllm.engine import VllmEngine, not_usable
 from solver.infer.vllm.shim import contained, distribution
 from solver.model.load import Base, load_base
-from solver.model.lora import LoraShape, attach
 from solver.pretrain.command import PRESETS
 from solver.report.scores import hardware_text
 from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
@@ -53,19 +53,6 @@ from solver.types import NEVER, AdapterRef, SampleRequest, TokenIds
 def model_settings(device: str) -> ModelSettings:
     """Settings for a device, with the most precise dtype in which vLLM serves LoRA there."""
     return ModelSettings(device=device, dtype="auto" if device.startswith("cuda") else "float32")
-
-
-def adapters(base: Base, rank: int, count: int, folder: Path) -> Iterator[AdapterRef]:
-    """Random adapters, each in its own folder."""
-    stack = attach(base, LoraShape(rank, float(rank)), 1)
-    generator = torch.Generator().manual_seed(rank)
-    for number in range(count):
-        stack.reset(0, number)
-        for layer in stack.layers.values():
-            layer.b.data.copy_(torch.empty(layer.b.shape).normal_(0, 0.02, generator=generator))  # the same on every device
-        ref = AdapterRef(f"rank{rank}-{number}", folder / f"rank{rank}-{number}", "lora")
-        stack.save(0, ref.path)
-        yield ref
 
 
 def requests(prompts: Sequence[TokenIds], refs: Sequence[AdapterRef | None], n: int, new: int) -> list[SampleRequest]:
@@ -88,7 +75,7 @@ def speed(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, 
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     ratios = []
     for rank in options.ranks:
-        refs = list(adapters(base, rank, max(options.adapters), scratch))
+        refs = list(random_loras(base, rank, max(options.adapters), scratch, 0.02))
         hf, vllm = HFEngine(base, InferSettings()), VllmEngine(base, InferSettings())
         began = time.perf_counter()
         vllm.start(rank)
@@ -157,7 +144,7 @@ def own_loop(engine: Any, prompts: Sequence[TokenIds], options: argparse.Namespa
 def memory(base: Base, prompts: Sequence[TokenIds], options: argparse.Namespace, scratch: Path) -> None:
     """Print what the process holds after restarts, and after adapters."""
     rank, engine = options.ranks[0], VllmEngine(base, InferSettings())
-    refs = list(adapters(base, rank, max(1, options.many), scratch / "many"))
+    refs = list(random_loras(base, rank, max(1, options.many), scratch / "many", 0.02))
     for what, count, shown in (
         ("starts", options.restarts, {1, 2, *range(10, options.restarts + 1, 10)}),
         ("adapters", options.many, {1, 10, *range(50, options.many + 1, 50)}),

@@ -68,8 +68,8 @@ def test_runs_of_both_engines_are_joined_and_counted(tmp_path: Path) -> None:
     assert fitted.parameters["exact"] > PRIOR["exact"]
 
 
-@pytest.mark.parametrize(("solutions", "words"), [(True, "no programs for test inputs"), (False, "no programs for test inputs")])
-def test_runs_without_programs_or_answers_are_refused(tmp_path: Path, solutions: bool, words: str) -> None:
+@pytest.mark.parametrize("solutions", [True, False])
+def test_runs_without_programs_or_answers_are_refused(tmp_path: Path, solutions: bool) -> None:
     tasks = make_tasks(2)
     ledger = new_run(tmp_path / "run", tasks, solutions)
     if solutions:
@@ -79,5 +79,5 @@ def test_runs_without_programs_or_answers_are_refused(tmp_path: Path, solutions:
     ledger.close()
     result = fit(tmp_path / "run", "--out", tmp_path / "ensemble.json")
     assert result.exit_code == 2
-    assert words in result.stderr
+    assert "no programs for test inputs" in result.stderr
     assert not (tmp_path / "ensemble.json").exists()

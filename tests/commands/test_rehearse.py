@@ -238,7 +238,7 @@ def test_a_rehearsal_needs_a_network() -> None:
 
 
 def test_program_search_is_rehearsed_with_its_faults() -> None:
-    """In hostile runs processes of program search crash and hang,."""
+    """In hostile runs processes of program search crash and hang, and the runs are in time and valid all the same."""
     both, alone = (scene(f"programs.enabled={on}", mix="hostile", tasks=30, budget=900.0) for on in ("true", "false"))
     runs, others = [one_run(both, number) for number in range(6)], [one_run(alone, number) for number in range(6)]
     assert not any(run.missed or run.invalid for run in runs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
@@ -61,9 +62,21 @@ def fresh(batch: Batch) -> Batch:
     )
 
 
-def arc_like(sides: Sequence[Grid], sparse: int) -> list[Grid]:
-    """The grids with most cells made 0, as grids of tasks are: those not divisible by `sparse`."""
-    return [np.where(np.arange(g.size).reshape(g.shape) % sparse == 0, g, 0).astype(np.uint8) for g in sides]
+def arc_like(dense: Sequence[Grid], sparse: int) -> list[Grid]:
+    """The grids with only every `sparse`-th cell kept and the others 0, as in grids of tasks most cells are."""
+    return [np.where(np.arange(g.size).reshape(g.shape) % sparse == 0, g, 0).astype(np.uint8) for g in dense]
+
+
+@dataclass
+class Ticks:
+    """A clock that goes on by some seconds whenever it is read, so that a search is cut at the same place each time."""
+
+    step: float
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
 
 
 def batches() -> st.SearchStrategy[Batch]:

@@ -17,7 +17,7 @@ from solver.programs.copies import copies
 from solver.programs.solve import MAX_ANSWERS, ProgramAnswer, solve
 from solver.types import Deadline
 from tests.arc_strategies import tasks
-from tests.programs.program_values import grid
+from tests.programs.program_values import Ticks, grid
 
 SECONDS = 1.0  # of the process's own time, so that a busy machine changes nothing
 
@@ -62,7 +62,7 @@ def test_copies_can_be_undone(task: Task) -> None:
 @given(tasks())
 def test_any_task_is_answered_by_valid_grids_without_a_look_at_the_outputs(task: Task) -> None:
     before = [(pair.input.copy(), None if pair.output is None else pair.output.copy()) for pair in task.train]
-    clock = _Ticks()
+    clock = Ticks(0.01)
     found = solve(task, Deadline(2.0, clock))
     clock.now = 0.0
     again = solve(task.without_answers(), Deadline(2.0, clock))
@@ -76,16 +76,6 @@ def test_any_task_is_answered_by_valid_grids_without_a_look_at_the_outputs(task:
         assert given_output is None or np.array_equal(pair.output, given_output)
 
 
-class _Ticks:
-    """A clock that goes on by 10 ms whenever it is read, so that a search is cut at the same place each time."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 0.01
-        return self.now
-
-
 def _check(cells: Grid) -> None:
     assert cells.dtype == np.uint8
     assert cells.ndim == 2
@@ -95,7 +85,7 @@ def _check(cells: Grid) -> None:
 
 
 def test_the_deadline_ends_everything() -> None:
-    clock = _Ticks()
+    clock = Ticks(0.01)
     pairs = tuple(Pair(grid("120/003/000"), grid(text)) for text in ("021/300/004", "021/300/000"))
     solve(Task("task", pairs, (Pair(grid("100/000/020"), None),)), Deadline(1.0, clock))
     assert clock.now < 1.2

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from run_helpers import grid, make_tasks
-from test_supervisor import LOAD, Clock, simulate
+from simulated_processes import Clock, SimulatedProcesses
+from test_supervisor import LOAD, simulate
 
 from solver.arc import selection
 from solver.arc.ensemble import PRIOR, Ensemble
@@ -29,26 +27,16 @@ def assumed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Programs:
+class Programs(SimulatedProcesses):
     """Processes that answer every task with grid(1) after `seconds[task]` (default `cost`), or commit `faults[task]`."""
 
-    clock: Clock
-    workers: int = 1
     cost: float = 0.2
     seconds: dict[str, float] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)  # "crash" or "hang"
     start_faults: list[str] = field(default_factory=list)
     submitted: list[tuple[float, ProgramWork]] = field(default_factory=list)
     killed: list[tuple[float, str]] = field(default_factory=list)
-    closed: bool = False
-    _queue: list[tuple[float, int, int, int, WorkResult | WorkerLost]] = field(default_factory=list)
-    _life: dict[int, int] = field(default_factory=dict)
     _free_at: dict[int, float] = field(default_factory=dict)
-    _count: Iterator[int] = field(default_factory=itertools.count)
-
-    def start(self) -> None:
-        for number in range(self.workers):
-            self._spawn(number, self.clock.now)
 
     def submit(self, worker: int, work: ProgramWork) -> None:
         self.submitted.append((self.clock.now, work))
@@ -57,43 +45,26 @@ class Programs:
         taken = min(self.seconds.get(work.task.id, self.cost), work.seconds)
         self._free_at[worker] = at = began + (taken if fault != "hang" else float("inf"))
         if fault == "crash":
-            self._say(at, worker, WorkerLost(worker, "it was ended by SIGSEGV"))
+            self._later(at, worker, WorkerLost(worker, "it was ended by SIGSEGV"))
         elif fault != "hang":
             answer = Candidate.of_program(grid(1), Program("one", 2.0, True, 1.0))
-            self._say(at, worker, WorkResult(worker, work.id, ProgramOutcome(work.task.id, "complete", ((answer,),), taken)))
-
-    def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
-        until = self.clock.now + timeout
-        while self._queue and self._queue[0][0] <= until:
-            at, _, worker, life, result = heapq.heappop(self._queue)
-            if self._life[worker] != life or self.closed:
-                continue
-            self.clock.now = max(self.clock.now, at)
-            if isinstance(result, WorkerLost):
-                self._spawn(worker, at)
-            yield result
-            return
-        self.clock.now = until
+            self._later(at, worker, WorkResult(worker, work.id, ProgramOutcome(work.task.id, "complete", ((answer,),), taken)))
 
     def kill(self, worker: int, reason: str) -> None:
         self.killed.append((self.clock.now, reason))
-        self._life[worker] += 1
-        self._say(self.clock.now + 0.1, worker, WorkerLost(worker, reason))
+        super().kill(worker, reason)
 
     def close(self, patience: float) -> None:
         self.closed = True
 
     def _spawn(self, worker: int, at: float) -> None:
-        self._life[worker] = self._life.get(worker, 0) + 1
+        super()._spawn(worker, at)
         self._free_at[worker] = at
         fault = self.start_faults.pop(0) if self.start_faults else ""
         if fault == "crash":
-            self._say(at + 0.1, worker, WorkerLost(worker, "it ended with exit code 1", "ImportError: no"))
+            self._later(at + 0.1, worker, WorkerLost(worker, "it ended with exit code 1", "ImportError: no"))
         elif fault != "hang":
-            self._say(at + 0.3, worker, WorkResult(worker, "", ProgramReady(0.3)))
-
-    def _say(self, at: float, worker: int, result: WorkResult | WorkerLost) -> None:
-        heapq.heappush(self._queue, (at, next(self._count), worker, self._life[worker], result))
+            self._later(at + 0.3, worker, WorkResult(worker, "", ProgramReady(0.3)))
 
 
 @dataclass

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from run_helpers import grid, make_tasks, outcome
+from simulated_processes import Clock, SimulatedProcesses
 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import Submission
@@ -39,19 +38,9 @@ BEAT = 1.0
 
 
 @dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class SimulatedExecutor:
+class SimulatedExecutor(SimulatedProcesses):
     """Workers that take `seconds[task]` a task (default `cost`) and commit `faults[task]` ("hang", "crash", "fail")."""
 
-    clock: Clock
-    workers: int = 1
     cost: float = 2.0
     agree: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
@@ -60,15 +49,7 @@ class SimulatedExecutor:
     silent: bool = False  # a hang that stops the heartbeat, too
     turns: Turns | None = None  # that workers report
     submitted: list[tuple[float, WorkItem]] = field(default_factory=list)
-    closed: bool = False
-    _queue: list[tuple[float, int, int, int, WorkResult | WorkerLost]] = field(default_factory=list)
-    _life: dict[int, int] = field(default_factory=dict)
     _mute: set[int] = field(default_factory=set)
-    _count: Iterator[int] = field(default_factory=itertools.count)
-
-    def start(self) -> None:
-        for worker in range(self.workers):
-            self._spawn(worker)
 
     def submit(self, worker: int, work: WorkItem) -> None:
         self.submitted.append((self.clock.now, work))
@@ -85,7 +66,7 @@ class SimulatedExecutor:
                     self._mute.add(worker)
                 return
             if fault == "crash":
-                self._later(at + 1, worker, WorkerLost(worker, "it was ended by SIGKILL"), spawn=True)
+                self._later(at + 1, worker, WorkerLost(worker, "it was ended by SIGKILL"))
                 return
             if fault == "fail":
                 self._say(at + 1, worker, work.id, ItemFailed("MemoryError"))
@@ -93,7 +74,7 @@ class SimulatedExecutor:
             if fault == "crash while scoring":
                 early = replace(outcome(one.task.id, work.wave, "cut", (grid(1), grid(1))), final=False)
                 self._say(at + 1, worker, work.id, early)
-                self._later(at + 2, worker, WorkerLost(worker, "it was ended by SIGKILL"), spawn=True)
+                self._later(at + 2, worker, WorkerLost(worker, "it was ended by SIGKILL"))
                 return
             needed = self.seconds.get(one.task.id, self.cost)
             taken = min(needed, max(work.deadline_at - at, 0.0))
@@ -103,32 +84,18 @@ class SimulatedExecutor:
             self._say(at, worker, work.id, replace(done, seconds={"fit": taken}))
         self._say(at, worker, work.id, ItemDone())
 
-    def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
-        until = self.clock.now + timeout
-        while self._queue and self._queue[0][0] <= until:
-            at, _, worker, life, result = heapq.heappop(self._queue)
-            if self._life[worker] != life or self.closed:
-                continue
-            self.clock.now = max(self.clock.now, at)
-            if isinstance(result, WorkerLost):
-                self._spawn(worker)
-            elif isinstance(result.message, Heartbeat):
-                if worker in self._mute:
-                    continue
-                self._say(at + BEAT, worker, "", result.message)
-            yield result
-            return
-        self.clock.now = until
-
-    def kill(self, worker: int, reason: str) -> None:
-        self._life[worker] += 1
-        self._later(self.clock.now + 0.1, worker, WorkerLost(worker, reason))
-
     def close(self) -> None:
         self.closed = True
 
-    def _spawn(self, worker: int) -> None:
-        self._life[worker] = self._life.get(worker, 0) + 1
+    def _sends(self, result: WorkResult, at: float) -> bool:
+        if isinstance(result.message, Heartbeat):
+            if result.worker in self._mute:
+                return False
+            self._say(at + BEAT, result.worker, "", result.message)
+        return True
+
+    def _spawn(self, worker: int, at: float) -> None:
+        super()._spawn(worker, at)
         self._mute.discard(worker)
         fault = self.start_faults.pop(0) if self.start_faults else ""
         if fault == "hang":
@@ -145,9 +112,6 @@ class SimulatedExecutor:
 
     def _say(self, at: float, worker: int, item: str, message: Message) -> None:
         self._later(at, worker, WorkResult(worker, item, message))
-
-    def _later(self, at: float, worker: int, result: WorkResult | WorkerLost, spawn: bool = False) -> None:
-        heapq.heappush(self._queue, (at, next(self._count), worker, self._life[worker], result))
 
 
 @dataclass
@@ -190,7 +154,7 @@ def simulate(
     name: str = "run.db",
     clock_set: Callable[[], str | None] = lambda: None,
     tasks: TaskSet | None = None,
-    programs: Callable[[Clock], ProgramResources] = lambda _: None,  # type: ignore[assignment, return-value]
+    programs: Callable[[Clock], ProgramResources | None] = lambda _: None,
     **executor: object,
 ) -> Run:
     clock = Clock(1000.0)

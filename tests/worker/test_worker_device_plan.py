@@ -173,6 +173,15 @@ def test_machines_and_models(machine: str, model: str, more: list[str], alternat
     assert min(wished, demand.shape.kv_bytes(2 * large.context, 2)) <= plan.cache <= wished
 
 
+def test_a_stack_may_fill_a_pass_with_the_sequences_of_all_its_tasks(base: Base) -> None:
+    base = replace(on_gpu(base), context=100)
+    for stack, tokens in ((1, 400), (3, 1200), (50, 16384)):
+        settings = load_settings(overrides=["train.batch_tokens=16384", "train.batch_sequences=4", f"train.stack={stack}"])
+        demand = demand_of(settings, base, apart=False)
+        assert (demand.stack, demand.batch_tokens) == (stack, tokens)
+        assert demand_of(settings, base, apart=True).batch_tokens == 400
+
+
 class StandInCore:
     """Starts at once; sleeps if it can."""
 

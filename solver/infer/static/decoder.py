@@ -19,7 +19,7 @@ import torch
 from solver.infer.cache import SharedPrefixCache
 from solver.infer.decoding import MIN_PROMPT_RATIO
 from solver.infer.forward import Forward
-from solver.infer.pace import Pace
+from solver.infer.pace import OutOfTime, Pace
 from solver.infer.static.batch import Report, StaticBatch
 from solver.infer.static.requests import Part, parts_of
 from solver.infer.static.shapes import BatchShape, choose_lanes, rounded, rounded_columns
@@ -52,10 +52,6 @@ class _Job:
     def result(self, status: Status) -> Result:
         best_first = tuple(sorted(self.done, key=lambda completion: -completion.logprob))
         return Result(self.id, status, best_first, self.error, self.prompt_tokens, self.new_tokens)
-
-
-class _OutOfTime(Exception):
-    """The deadline leaves too little time for the next pass."""
 
 
 class StaticDecoder:
@@ -104,7 +100,7 @@ class StaticDecoder:
             failure: Exception | None = None
             try:
                 yield from self._round(parts, shape)
-            except _OutOfTime:
+            except OutOfTime:
                 break
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
@@ -154,12 +150,12 @@ class StaticDecoder:
                 self._refill(batch, lanes, parts)
                 steps = self._steps(report)
                 kind = "burst" if batch.captured(steps) else "capture"
-                self._begin_pass(kind, steps)
+                self._pace.check(kind, steps, self._deadline)
                 with self._pace.measure(kind, steps, self._deadline.clock):
                     batch.run(steps)
                     report = batch.look()
                 yield from self._collect(batch, report, parts)
-        except _OutOfTime:
+        except OutOfTime:
             self._take(batch, batch.look(), list(self._running))
             raise
 
@@ -170,10 +166,6 @@ class StaticDecoder:
             for slot, part in self._running.items()
         ]
         return int(max(1, min(LOOK_EVERY, max(rest))))
-
-    def _begin_pass(self, kind: str, size: int) -> None:
-        if self._deadline.expired(self._pace.reach(kind, size)):
-            raise _OutOfTime
 
     def _collect(self, batch: StaticBatch, report: Report, parts: list[Part]) -> Iterator[Result]:
         """Take the completions of slots whose rows have ended."""
@@ -240,7 +232,7 @@ class StaticDecoder:
         asked = [part for part in parts if first[part.request] is part]
         place = {part.request: n for n, part in enumerate(asked)}
         tokens = len(asked) * len(parts[0].prompt)
-        self._begin_pass("prefill", tokens)
+        self._pace.check("prefill", tokens, self._deadline)
         with self._pace.measure("prefill", tokens, self._deadline.clock):
             cache = SharedPrefixCache(self._forward.device, 0)
             prompts, adapters = [part.prompt for part in asked], [part.adapter for part in asked]

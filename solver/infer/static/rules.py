@@ -7,8 +7,6 @@ from torch import Tensor
 
 from solver.codec import GridGrammar
 
-STATE = 3  # numbers per row: width of the grid (0 in its first line), column and line of the next token
-
 
 class TokenRules:
     """The tokens among which completions choose (`tokens`), and the state machine of `infer.grammar.GridMachine` over them.
@@ -34,7 +32,7 @@ class TokenRules:
         return everything if self._grammar is None else everything.index_select(-1, self.tokens)
 
     def allowed(self, state: Tensor) -> Tensor | None:
-        """(slots, width, choices) bool: what may come next in `state` (STATE, slots, width); None: everything."""
+        """(slots, width, choices) bool: what may come next in `state` (`grammar.STATE`, slots, width); None: everything."""
         if self._grammar is None:
             return None
         width, column, line = state
@@ -47,7 +45,7 @@ class TokenRules:
         return torch.stack([cell, newline, end], -1).index_select(-1, self._kind)
 
     def advance(self, state: Tensor, choice: Tensor) -> Tensor:
-        """The states, (STATE, slots, width), after the choices (slots, width), which are indices into `tokens`."""
+        """The states, (`grammar.STATE`, slots, width), after the choices (slots, width), which are indices into `tokens`."""
         if self._grammar is None:
             return state
         width, column, line = state

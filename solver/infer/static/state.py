@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solver.infer.grammar import STATE
 from solver.infer.static.one_token_pass import KeysValues, OneTokenPass
-from solver.infer.static.rules import STATE
 from solver.infer.static.shapes import BatchShape
 
 UNREAD = 8  # columns that are allocated after the last one; kernels of attention want multiples of this

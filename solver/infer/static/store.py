@@ -44,8 +44,8 @@ class BatchStore:
         """
         key = _Key(_weights(model), _lora(model), mode)
         self._kept = [(other, batch) for other, batch in self._kept if other.weights == key.weights]
+        most = min(SPARE * shape.positions, max(budget, shape.positions))
         for place, (other, batch) in enumerate(self._kept):
-            most = min(SPARE * shape.positions, max(budget, shape.positions))
             if other == key and batch.shape.covers(shape) and batch.shape.positions <= most:
                 self._kept.append(self._kept.pop(place))
                 batch.clear()

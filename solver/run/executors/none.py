@@ -1,4 +1,4 @@
-"""The executor of a run without a network: it has no workers."""
+"""The executor without processes: for a run without a network, and for one without program search."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import time
 from collections.abc import Iterator
 
 from solver.run.executors.base import WorkerLost, WorkResult
-from solver.types import WorkItem
+from solver.types import ProgramWork, WorkItem
 
 
 class NoWorkers:
-    """An Executor without workers."""
+    """An Executor, and a ProgramExecutor, without processes."""
 
     workers = 0
 
     def start(self) -> None:
         """Nothing to start."""
 
-    def submit(self, worker: int, work: WorkItem) -> None:
+    def submit(self, worker: int, work: WorkItem | ProgramWork) -> None:
         """Never called."""
         raise ValueError(f"there is no worker {worker} for {work.id}")
 
@@ -29,5 +29,5 @@ class NoWorkers:
     def kill(self, worker: int, reason: str) -> None:
         """Nothing to kill."""
 
-    def close(self) -> None:
+    def close(self, patience: float = 0.0) -> None:
         """Nothing to close."""
