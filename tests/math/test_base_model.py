@@ -12,7 +12,9 @@ from cpu_settings import CPU
 
 from solver.math.base_model import BaseOptions, BaseShape, ProblemBatches, make_base
 from solver.math.generator import load_generator
+from solver.math.tokens import MathTokenizer
 from solver.math.word_problems import Difficulty
+from solver.model.load import load_tokenizer
 from solver.model.value_head import reserved_token
 
 
@@ -31,12 +33,12 @@ def test_a_base_model_is_a_folder_with_a_tokenizer_and_a_reserved_token(tmp_path
     assert lines[-1] == f"{folder}: the model"
 
 
-def test_a_configuration_with_a_byte_order_mark_is_read(untrained: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_beside_a_configuration_with_a_byte_order_mark_is_read(untrained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "marked"
     shutil.copytree(untrained, folder)
     config = folder / "config.json"
     config.write_text("\ufeff" + config.read_text(encoding="utf-8"), encoding="utf-8")
-    tokenizer = load_generator(folder, CPU).tokenizer
+    tokenizer = MathTokenizer(load_tokenizer(folder), "marked")
     assert tokenizer.text(tokenizer.completion("5 apples")) == "5 apples"
 
 
