@@ -8,13 +8,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from solver.cli_options import print_json
+from solver.cli_options import SeedOption, print_json, print_progress, seconds_of
 
 ProblemsOption = Annotated[Path, typer.Option(help="Problems in GSM8K's format: JSON Lines of question and answer, also .xz.")]
+TemperatureOption = Annotated[float, typer.Option(min=0.01, help="Temperature of samples.")]
+MaxNewTokensOption = Annotated[int, typer.Option(min=1, help="Tokens of a solution at most.")]
+FirstOption = Annotated[int | None, typer.Option(min=1, help="Take the first N problems of --problems.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")]
 EngineOption = Annotated[Literal["auto", "hf", "vllm"], typer.Option(help="What draws solutions.")]
 DeviceOption = Annotated[str, typer.Option(help="Compute on this device: auto, cpu or cuda.")]
 TimeOption = Annotated[str | None, typer.Option(metavar="DURATION", help="Stop after this time, for example 90s or 2h.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +62,7 @@ def pretrain(
         difficulty=math.difficulty(people, shuffled, unneeded),
         seed=seed,
     )
-    typer.echo(math.pretrain(out, options, lambda line: typer.echo(line, err=True)))
+    typer.echo(math.pretrain(out, options, print_progress))
 
 
 def finetune(
@@ -71,22 +74,22 @@ def finetune(
     epochs: Annotated[int, typer.Option(min=1, help="Rounds over the problems.")] = 2,
     lora: Annotated[bool, typer.Option("--lora", help="Train LoRA weights and merge them, instead of all weights.")] = False,
     rank: Annotated[int, typer.Option(min=1, help="With --lora: the rank.")] = 32,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.  [default: by the size of the model]")] = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="Peak learning rate.  [default: by the size of the model]")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Problems in an optimizer step.")] = 32,
     answers_only: Annotated[
         bool, typer.Option("--answers-only", help="Learn final answers without the reasoning steps, to see what steps are worth.")
     ] = False,
     question_loss: Annotated[float, typer.Option(min=0, max=1, help="Loss weight of the tokens of questions.")] = 0.0,
     guesses: Annotated[int, typer.Option(min=0, help="Samples of a test problem, for test@1 and test@N. 0: greedy alone.")] = 10,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Temperature of these samples.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a solution at most.")] = 400,
-    first: Annotated[int | None, typer.Option(min=1, help="Train on the first N problems.")] = None,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: MaxNewTokensOption = 400,
+    first: FirstOption = None,
     test_problems: Annotated[int | None, typer.Option(min=1, help="Measure on the first N test problems.")] = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     time: TimeOption = None,
     seed: SeedOption = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fine-tune a model to write solutions, and measure it after every epoch.
 
@@ -101,7 +104,6 @@ def finetune(
       solver math finetune smollm2 --problems gsm8k/train.jsonl.xz --test gsm8k/test.jsonl.xz --out runs/smollm2 --lora
     """
     from solver.commands import math
-    from solver.config import parse_duration
     from solver.math.drawing import DrawOptions
     from solver.math.finetune import FinetuneOptions
 
@@ -116,7 +118,6 @@ def finetune(
         guesses=DrawOptions(samples=guesses, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed),
         seed=seed,
     )
-    seconds = None if time is None else parse_duration(time)
     done = math.finetune_generator(
         model,
         problems,
@@ -127,8 +128,8 @@ def finetune(
         test_problems,
         engine,
         device,
-        seconds,
-        lambda line: typer.echo(line, err=True),
+        seconds_of(time),
+        print_progress,
     )
     if as_json:
         print_json([asdict(epoch) for epoch in done])
@@ -144,7 +145,7 @@ def sample(
     problems: ProblemsOption,
     out: Annotated[Path, typer.Option(help="Append the samples to this file, .jsonl.")],
     samples: Annotated[int, typer.Option(min=1, help="Solutions of a problem to draw.")] = 100,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Temperature.")] = 0.7,
+    temperature: TemperatureOption = 0.7,
     keep_duplicates: Annotated[
         bool, typer.Option("--keep-duplicates", help="Keep equal solutions of a problem: votes over samples need them.")
     ] = False,
@@ -152,13 +153,13 @@ def sample(
         bool, typer.Option(help="Write the values of annotations, instead of leaving them to the model.")
     ] = True,
     redraws: Annotated[int, typer.Option(min=0, help="How often samples with ill-formed annotations are drawn again.")] = 3,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a solution at most.")] = 400,
-    first: Annotated[int | None, typer.Option(min=1, help="Take the first N problems.")] = None,
+    max_new_tokens: MaxNewTokensOption = 400,
+    first: FirstOption = None,
     engine: EngineOption = "auto",
     device: DeviceOption = "auto",
     time: TimeOption = None,
     seed: SeedOption = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Sample solutions of problems, labelled by their final answers, for verifiers. The same command goes on where it stopped.
 
@@ -169,14 +170,10 @@ def sample(
       solver math sample runs/generator/model --problems train.jsonl --out runs/samples.jsonl
     """
     from solver.commands import math
-    from solver.config import parse_duration
     from solver.math.drawing import DrawOptions
 
     options = DrawOptions(samples, temperature, max_new_tokens, redraws, calculator, seed)
-    seconds = None if time is None else parse_duration(time)
-    counts = math.sample(
-        model, problems, out, options, keep_duplicates, first, engine, device, seconds, lambda line: typer.echo(line, err=True)
-    )
+    counts = math.sample(model, problems, out, options, keep_duplicates, first, engine, device, seconds_of(time), print_progress)
     if as_json:
         print_json(asdict(counts))
         return
@@ -194,8 +191,8 @@ def solve(
     out: Annotated[Path, typer.Option(help="Write the answers to this file, .jsonl.")],
     budget: Annotated[str, typer.Option(metavar="DURATION", help="Time for all problems.")] = "10m",
     samples: Annotated[int, typer.Option(min=1, help="Solutions of a problem at most.")] = 100,
-    temperature: Annotated[float, typer.Option(min=0.01, help="Temperature.")] = 0.7,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a solution at most.")] = 400,
+    temperature: TemperatureOption = 0.7,
+    max_new_tokens: MaxNewTokensOption = 400,
     seed: SeedOption = 0,
 ) -> None:
     """Answer problems with a verifier: draw solutions, and let those with the highest scores vote.
@@ -212,8 +209,7 @@ def solve(
 
     options = DrawOptions(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
     seconds = parse_duration(budget)
-    report = lambda line: typer.echo(line, err=True)  # noqa: E731
-    for line in solve_problems(problems, generator, verifier, out, seconds, samples, options, report):
+    for line in solve_problems(problems, generator, verifier, out, seconds, samples, options, print_progress):
         typer.echo(line)
 
 
@@ -225,7 +221,9 @@ def demo(
     budget: Annotated[str, typer.Option(metavar="DURATION", help="Time for all stages.")] = "10m",
     ablations: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Then train more verifiers for this long, to compare them.  [default: none]"),
+        typer.Option(
+            metavar="DURATION", help="Then make two base models more, and train verifiers for this long.  [default: none]"
+        ),
     ] = None,
     model: Annotated[
         Path | None,
@@ -243,7 +241,8 @@ def demo(
 ) -> None:
     """Show verification at work: base model, generator, samples, verifier, and a comparison with votes and greedy answers.
 
-    Each stage has a share of the time. On a slow machine there is less training, and the results are worse.
+    Training and sampling have shares of the time. On a slow machine there is less of both, and the results are worse. Greedy
+    answers and scores have no limit.
 
     \b
     Examples:
@@ -267,6 +266,6 @@ def demo(
         ablations_seconds=0.0 if ablations is None else parse_duration(ablations),
         seed=seed,
     )
-    for line in run_demo(out, options, lambda line: typer.echo(line, err=True)).lines:
+    for line in run_demo(out, options, print_progress).lines:
         typer.echo(line)
     typer.echo(out / "report.md")

@@ -21,6 +21,20 @@ KnownAnswersOption = Annotated[
     ),
 ]
 
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")]
+
+
+def seconds_of(duration: str | None) -> float | None:
+    """The seconds of a text like 90s or 2h; None for None. Raises InputError."""
+    from solver.config import parse_duration
+
+    return None if duration is None else parse_duration(duration)
+
+
+def print_progress(line: str) -> None:
+    """Print a line of progress to standard error."""
+    typer.echo(line, err=True)
+
 
 def print_json(value: Any) -> None:
     """Print a value for machines, indented."""

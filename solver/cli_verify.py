@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from solver.cli_options import ModelOption
+from solver.cli_options import ModelOption, SeedOption, print_progress, seconds_of
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Learned verifiers: train them on samples, and measure them.")
 
@@ -40,10 +40,10 @@ def train(
     trainer: Annotated[Literal["full", "lora"], typer.Option(help="Train all weights, or a LoRA adapter.")] = "full",
     rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 32,
     epochs: Annotated[float, typer.Option(min=0, help="How often each sample is read.")] = 1.0,
-    lr: Annotated[float | None, typer.Option(min=0, help="Peak learning rate.  [default: by trainer and size]")] = None,
+    lr: Annotated[float | None, typer.Option(min=1e-9, help="Peak learning rate.  [default: by trainer and size]")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sequences of an optimizer step.")] = 32,
     budget: Annotated[str | None, typer.Option(help="Stop training after this time: 90s, 5m, 2h.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Train a verifier: a model that predicts after every token whether a solution will end with the right answer.
 
@@ -52,12 +52,10 @@ def train(
       solver verify train samples.jsonl --generator model --out verifier --dropout 0.2
     """
     from solver.commands.verify import train as train_verifier
-    from solver.config import parse_duration
     from solver.verify.training import VerifierOptions
 
     options = VerifierOptions(loss, level, joint, dropout, trainer, epochs, lr, batch, rank, seed)
-    seconds = None if budget is None else parse_duration(budget)
-    typer.echo(train_verifier(samples, generator, out, options, start, language, seconds, _progress))
+    typer.echo(train_verifier(samples, generator, out, options, start, language, seconds_of(budget), print_progress))
 
 
 @app.command()
@@ -79,10 +77,8 @@ def score(
       solver verify score test.jsonl --verifier verifier --out scores
     """
     from solver.commands.verify import score as score_samples
-    from solver.config import parse_duration
 
-    seconds = None if budget is None else parse_duration(budget)
-    for line in score_samples(samples, verifier, out, start, pool, seconds, _progress).lines:
+    for line in score_samples(samples, verifier, out, start, pool, seconds_of(budget), print_progress).lines:
         typer.echo(line)
 
 
@@ -125,9 +121,5 @@ def rules(
     """
     from solver.commands.verify_grids import compare_rules
 
-    for line in compare_rules(runs, solutions, verifier, views, _progress):
+    for line in compare_rules(runs, solutions, verifier, views, print_progress):
         typer.echo(line)
-
-
-def _progress(line: str) -> None:
-    typer.echo(line, err=True)

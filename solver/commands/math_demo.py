@@ -1,7 +1,8 @@
 """`solver math demo`: every stage from nothing to a verifier that ranks samples, with a small model on generated problems.
 
-Stages: problems, base model, generator, samples of training and test problems, verifier, scores, report. Each one has a share of
-the time and stops when it is used up, so the demo ends in time on a slow machine, with less training.
+Stages: problems, base model, generator, samples of training and test problems, verifier, scores, report. Training and sampling
+have shares of the time and stop when these are used up, so on a slow machine there is less training. Greedy answers, scores and
+pictures come after them without a limit, so the demo may take longer than its time.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from solver.math.sampling import sample_solutions
 from solver.math.word_problems import Difficulty
 from solver.model import threads
 from solver.report.paired import Paired
-from solver.report.scores import wilson
-from solver.types import Deadline
+from solver.report.scores import share_text
+from solver.types import NEVER, Deadline
 from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, table, usual_variants
 from solver.verify.compare import Point, over_samples, solved
 from solver.verify.pictures import plot, token_texts, write_page
-from solver.verify.ranking import best, majority
+from solver.verify.ranking import majority
 from solver.verify.samples import Sample, SampleSet, read_samples, write_samples
 from solver.verify.training import VerifierOptions
 
@@ -60,7 +61,7 @@ class DemoOptions:
     base_steps: int = 400  # of the base model; more would leave too little to verify
     shape: BaseShape = field(default_factory=lambda: BaseShape(64, 3, 2))
     verifier: VerifierOptions = field(default_factory=VerifierOptions)
-    ablations_seconds: float = 0.0  # for more verifiers, after the demo; 0: none
+    ablations_seconds: float = 0.0  # for more verifiers, after the demo and base models of two other sizes; 0: none
     seed: int = 0
 
 
@@ -96,12 +97,14 @@ def demo(out: Path, options: DemoOptions, report: Report) -> Measured:
     of_test = replace(drawn, samples=options.test_samples)
     sample_solutions(generator, infer, test, out / "test.jsonl", of_test, True, share(TEST_SAMPLES), report)
     labelled, asked = read_samples(out / "training.jsonl"), read_samples(out / "test.jsonl")
+    if not asked.samples:
+        raise InputError(f"{out}: the time is too short: no test problem was sampled in {TEST_SAMPLES * options.seconds:.0f} s")
     references = reference_samples(generator, training)
     write_samples(out / "references.jsonl", references)
     greedy = greedy_answers(generator, infer, test, longest, asked)
     main = Variant("main", options.verifier, folder)
     fitting = Deadline.after(max(1.0, end.remaining() - JUDGING * options.seconds))
-    outcome = run_variant(main, labelled, asked, references, out / "verifier", fitting, Deadline(float("inf")), report)
+    outcome = run_variant(main, labelled, asked, references, out / "verifier", fitting, NEVER, report)
     assert outcome is not None  # nothing cuts its scores
     run = DemoRun(out, options, generator, labelled, asked, references, greedy, report)
     return run.finish([outcome], time.monotonic() - began)
@@ -131,26 +134,27 @@ def greedy_answers(
     generator: Generator, infer: InferSettings, problems: Sequence[MathProblem], longest: int, asked: SampleSet
 ) -> dict[str, bool]:
     """Whether the greedy solution is right, by the id of every problem that has test samples."""
-    wanted = [problem for problem, group in zip(problems, asked.by_problem().values(), strict=False) if group]
+    groups = asked.by_problem()
+    wanted = [problem for problem in problems if groups.get(problem.id)]
     options = DrawOptions(samples=1, temperature=0.0, max_new_tokens=longest)
-    found = draw_solutions(generator.engine(infer), generator.tokenizer, wanted, options, Deadline(float("inf")))
+    found = draw_solutions(generator.engine(infer), generator.tokenizer, wanted, options, NEVER)
     return {one.problem.id: one.samples[0].correct for one in found}
 
 
 def _problems(out: Path, options: DemoOptions) -> tuple[list[MathProblem], list[MathProblem]]:
-    """Training and test problems, written to `out`; none is in both."""
+    """Training and test problems: those of the given files, or generated ones, of which none is in both, written to `out`."""
     if (options.train is None) != (options.test is None):
         raise InputError("give problems to train on and problems to test on, or neither")
     if options.train is not None and options.test is not None:
-        return list(read_problems(options.train)[: options.train_problems]), list(
-            read_problems(options.test)[: options.test_problems]
-        )
+        train, test = (list(read_problems(path)) for path in (options.train, options.test))
+        return train[: options.train_problems], test[: options.test_problems]
     training = mixed_problems([WORDS], options.train_problems, options.difficulty, options.seed)
     known = {problem.question for problem in training}
     test = mixed_problems([WORDS], options.test_problems, options.difficulty, options.seed + 1, known)
-    write_problems(out / "problems" / "train.jsonl", training)
-    write_problems(out / "problems" / "test.jsonl", test)
-    return list(read_problems(out / "problems" / "train.jsonl")), list(read_problems(out / "problems" / "test.jsonl"))
+    files = out / "problems" / "train.jsonl", out / "problems" / "test.jsonl"
+    for path, problems in zip(files, (training, test), strict=True):
+        write_problems(path, problems)
+    return list(read_problems(files[0])), list(read_problems(files[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,9 +176,8 @@ class DemoRun:
         measured = measure(main.scored)
         by_greedy = [self.greedy[one.problem.id] for one in main.scored]
         total, right = len(by_greedy), sum(by_greedy)
-        low, high = wilson(right, total)
         lines = (
-            f"greedy: {right} of {total}: {100 * right / total:.1f} % ({100 * low:.1f} to {100 * high:.1f})",
+            f"greedy: {right} of {total}: {share_text(right, total)}",
             *measured.lines,
             f"verifier against greedy: {Paired.of(main.solved, by_greedy).text()}",
             f"all stages: {seconds:.0f} s",
@@ -182,11 +185,12 @@ class DemoRun:
         draw(main.scored, "last", out, self.report)
         write_page(main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier")
         results = measured.results | {"greedy": right, "seconds": seconds}
-        self._write(outcomes, lines, results)
+        curves = _curves(main)
+        self._write(outcomes, lines, curves, results)
         if self.options.ablations_seconds:
             for outcome in self._ablations(main):
                 outcomes = [*outcomes, outcome]
-                self._write(outcomes, lines, results)
+                self._write(outcomes, lines, curves, results)
             _plot_data_sizes(outcomes, right, out, self.report)
         return Measured(results, lines)
 
@@ -199,18 +203,23 @@ class DemoRun:
             variants, self.labelled, self.asked, self.references, self.out / "ablations", deadline, self.report
         )
 
-    def _write(self, outcomes: Sequence[Outcome], lines: Sequence[str], results: dict[str, Any]) -> None:
+    def _write(self, outcomes: Sequence[Outcome], lines: Sequence[str], curves: Sequence[str], results: dict[str, Any]) -> None:
         variants = {
             one.variant.name: {"problems": one.problems, "samples": one.samples, "solved": sum(one.solved), "of": len(one.solved)}
             for one in outcomes
         }
         write_json(self.out / "results.json", results | {"variants": variants})
-        text = ["# Verification on word problems", "", *(f"- {line}" for line in lines), "", *table(outcomes), ""]
-        curves = over_samples([one.judged() for one in outcomes[0].scored])
-        text += ["| samples | " + " | ".join(curves) + " |", "| --- |" + " --- |" * len(curves)]
-        for points in zip(*curves.values(), strict=True):
-            text.append(f"| {points[0].at} | " + " | ".join(f"{100 * point.share:.1f} %" for point in points) + " |")
+        text = ["# Verification on word problems", "", *(f"- {line}" for line in lines), "", *table(outcomes), "", *curves]
         replace_file(self.out / "report.md", ("\n".join(text) + "\n").encode())
+
+
+def _curves(main: Outcome) -> list[str]:
+    """A Markdown table: the accuracy of every rule over the number of samples."""
+    curves = over_samples([one.judged() for one in main.scored])
+    lines = ["| samples | " + " | ".join(curves) + " |", "| --- |" + " --- |" * len(curves)]
+    for points in zip(*curves.values(), strict=True):
+        lines.append(f"| {points[0].at} | " + " | ".join(f"{100 * point.share:.1f} %" for point in points) + " |")
+    return lines
 
 
 def _other_sizes(out: Path, options: DemoOptions, report: Report) -> list[tuple[str, Path]]:
@@ -232,9 +241,8 @@ def _plot_data_sizes(outcomes: Sequence[Outcome], greedy: int, out: Path, report
     sizes = sorted(alike, key=lambda one: one.problems)
     total = len(main.solved)
     vote = sum(solved([scored.judged() for scored in main.scored], majority))
-    ranked = [Point(one.problems, sum(solved([s.judged() for s in one.scored], best)), total) for one in sizes]
     curves = {
-        "verifier": ranked,
+        "verifier": [Point(one.problems, sum(one.solved), total) for one in sizes],
         "majority vote": [Point(one.problems, vote, total) for one in sizes],
         "greedy": [Point(one.problems, greedy, total) for one in sizes],
     }

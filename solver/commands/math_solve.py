@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from solver.arc.jsonfile import compact_json, replace_file
+from solver.arc.jsonfile import compact_json
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.base import Engine
@@ -13,7 +14,7 @@ from solver.math.drawing import DrawOptions, as_problem, draw
 from solver.math.generator import Generator, load_generator
 from solver.math.problems import MathProblem, read_problems
 from solver.model import threads
-from solver.report.scores import wilson
+from solver.report.scores import share_text
 from solver.types import Deadline
 from solver.verify.ranking import Judged
 from solver.verify.samples import Problem
@@ -35,7 +36,7 @@ class Drawer:
 
     def __call__(self, problem: Problem, first: int, count: int, deadline: Deadline) -> list[Judged]:
         """Samples number `first` to `first + count - 1` with their scores; none if the deadline comes first."""
-        options = DrawOptions(**(self._options.__dict__ | {"samples": count, "seed": self._options.seed * 1_000_003 + first}))
+        options = replace(self._options, samples=count, seed=self._options.seed * 1_000_003 + first)
         for drawn in draw(self._engine, self._generator.tokenizer, [self._problems[problem.id]], options, deadline):
             scored = score_problem(self._verifier, problem, drawn.samples, deadline)
             return [] if scored is None else scored.judged()
@@ -45,7 +46,7 @@ class Drawer:
 def solve(
     problems: Path, generator: Path, verifier: Path, out: Path, seconds: float, samples: int, options: DrawOptions, report: Report
 ) -> list[str]:
-    """Answer every problem of a file in `seconds`, and write a line for each to `out`; gives lines to show.
+    """Answer every problem of a file in `seconds`, and write a line for each to `out` once it is known; gives lines to show.
 
     A problem gets `samples` samples, or as many as the time allows, and the best of them vote; see `solver.verify.search`. Raises
     InputError if a file or model cannot be used, or the verifier is one of another generator.
@@ -56,30 +57,28 @@ def solve(
     loaded = load_generator(generator, ModelSettings())
     judge = load_verifier(verifier, ModelSettings(), loaded.fingerprint, generator)
     drawer = Drawer(loaded.engine(InferSettings()), loaded, judge, asked, options)
-    lines, right, drawn = [], 0, []
-    for number, found in enumerate(search([as_problem(one, loaded.tokenizer) for one in asked], drawer, deadline, samples), 1):
-        chosen = found.chosen
-        right += chosen is not None and chosen.correct
-        drawn.append(found.samples)
-        lines.append(
-            compact_json(
-                {
-                    "problem": found.problem.id,
-                    "answer": None if chosen is None else chosen.answer,
-                    "correct": chosen is not None and chosen.correct,
-                    "samples": found.samples,
-                    "votes": found.votes,
-                }
-            )
-        )
-        if number % 20 == 0:
-            report(f"{number} of {len(asked)} problems, {right} right, {found.samples} samples of the last one")
+    right, drawn = 0, []
+    found = search([as_problem(one, loaded.tokenizer) for one in asked], drawer, deadline, samples)
     try:
-        replace_file(out, ("\n".join(lines) + "\n").encode())
+        with out.open("w", encoding="utf-8") as file:
+            for number, one in enumerate(found, 1):
+                correct = one.chosen is not None and one.chosen.correct
+                right += correct
+                drawn.append(one.samples)
+                line = {
+                    "problem": one.problem.id,
+                    "answer": None if one.chosen is None else one.chosen.answer,
+                    "correct": correct,
+                    "samples": one.samples,
+                    "votes": one.votes,
+                }
+                file.write(compact_json(line) + "\n")
+                file.flush()
+                if number % 20 == 0:
+                    report(f"{number} of {len(asked)} problems, {right} right, {one.samples} samples of the last one")
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}") from None
-    low, high = wilson(right, len(asked))
     return [
-        f"{right} of {len(asked)} right: {100 * right / len(asked):.1f} % ({100 * low:.1f} to {100 * high:.1f})",
+        f"{right} of {len(asked)} right: {share_text(right, len(asked))}",
         f"samples of a problem: {min(drawn)} to {max(drawn)}, {sum(drawn) / len(drawn):.1f} on average",
     ]

@@ -10,9 +10,10 @@ from typing import Any
 from solver.arc.jsonfile import write_json
 from solver.config import ModelSettings
 from solver.errors import InputError
-from solver.model.folder import folder_identity
+from solver.model.folder import check_folder, folder_identity
 from solver.model.value_head import check_same_tokens
 from solver.report.paired import Paired
+from solver.report.scores import share_text
 from solver.types import NEVER, Deadline
 from solver.verify.compare import RULES, Group, any_right, over_samples, over_votes, solved
 from solver.verify.pictures import plot, token_texts, write_page
@@ -43,11 +44,13 @@ def train(
     Raises InputError if another model sampled the samples, or a file or folder cannot be used.
     """
     deadline = NEVER if seconds is None else Deadline.after(seconds)
-    identity = folder_identity(_model_folder(generator))
+    for folder in (generator, start or generator):
+        check_folder(folder)
+    identity = folder_identity(generator)
     labelled = read_samples(samples, identity)
     written = None if language is None else read_samples(language, identity)
     if start is not None:
-        check_same_tokens(_model_folder(start), generator)
+        check_same_tokens(start, generator)
     base = load_model(start or generator, ModelSettings())
     right = sum(sample.correct for sample in labelled.samples)
     report(f"{len(labelled.samples)} samples of {len(labelled.problems)} problems, {right} right")
@@ -85,11 +88,11 @@ def score(
     deadline = NEVER if seconds is None else Deadline.after(seconds)
     given = read_samples(samples)
     loaded = load_verifier(verifier, ModelSettings(), given.generator, start)
+    _make(out)  # before the work: a folder that cannot be made costs nothing then
     total = sum(bool(group) for group in given.by_problem().values())
     scored = list(progress(score_samples(loaded, given, deadline), total, report))
     if not scored:
         raise InputError(f"{samples}: no problem was scored: there are no samples, or no time")
-    _make(out)
     write_values(out / "values.jsonl", given.generator, loaded.identity, scored)
     measured = measure(scored, pooling)
     write_json(out / "results.json", measured.results | {"problems_not_scored": total - len(scored)})
@@ -147,10 +150,7 @@ def draw(scored: Sequence[ScoredProblem], pooling: str, out: Path, report: Repor
 
 
 def _share(hits: Sequence[bool]) -> str:
-    from solver.report.scores import wilson
-
-    low, high = wilson(sum(hits), len(hits))
-    return f"{sum(hits)} of {len(hits)}: {_rate(sum(hits) / len(hits))} ({100 * low:.1f} to {100 * high:.1f})"
+    return f"{sum(hits)} of {len(hits)}: {share_text(sum(hits), len(hits))}"
 
 
 def _rate(share: float) -> str:
@@ -162,9 +162,3 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {error.strerror or error}") from None
-
-
-def _model_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such model folder")
-    return folder

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from solver.math.calculator import finite_decimals, with_decimals
+
 MARK = "####"  # what stands before the final answer
 MAX_LENGTH = 100  # characters of an answer
 _MAX_DECIMALS = 12  # a finite decimal with more is written as a fraction
@@ -39,11 +41,6 @@ def final_answer(solution: str) -> str | None:
         return None
     lines = rest.strip().splitlines()
     return normal_form(lines[0]) if lines else None
-
-
-def is_correct(solution: str, reference: str) -> bool:
-    """Whether the final answer of a solution has the normal form `reference`."""
-    return final_answer(solution) == reference
 
 
 def normal_form(text: str) -> str | None:
@@ -98,10 +95,7 @@ def _decimal(text: str) -> Fraction:
 
 
 def _written(value: Fraction) -> str:
-    for decimals in range(_MAX_DECIMALS + 1):
-        scaled = value * 10**decimals
-        if scaled.denominator == 1:
-            digits = str(abs(scaled.numerator)).rjust(decimals + 1, "0")
-            point = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
-            return ("-" if value < 0 else "") + point
-    return f"{value.numerator}/{value.denominator}"
+    decimals = finite_decimals(value.denominator)
+    if decimals is None or decimals > _MAX_DECIMALS:
+        return f"{value.numerator}/{value.denominator}"
+    return with_decimals(value, decimals)

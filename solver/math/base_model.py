@@ -13,7 +13,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,14 +22,14 @@ from solver.math.tokens import MathTokenizer, new_tokenizer
 from solver.math.word_problems import Difficulty, make_problems
 from solver.pretrain.loop import LoopSettings, train
 from solver.pretrain.optim import make_optimizers
-from solver.pretrain.sampler import Batch
+from solver.pretrain.sampler import Batch, Drawn, batches_by_length
 from solver.pretrain.target import Kind, Optimizers
-from solver.types import TokenSequence
 
 BLOCK = 512  # problems that are sorted by length into batches
 TOKENIZER_PROBLEMS = 2000  # that the tokenizer is made from
 VALIDATION_PROBLEMS = 200
 CONTEXT = 512  # tokens
+SOURCE = "problems"  # the name of what is read, in the metrics of the training
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def make_base(
 class ProblemBatches:
     """Endless batches of problems, as `pretrain.loop.train` takes them. Block n holds the same ones every time."""
 
-    sources = ("problems",)
+    sources = (SOURCE,)
 
     def __init__(self, tokenizer: MathTokenizer, difficulty: Difficulty, batch_tokens: int, seed: int) -> None:
         self._tokenizer, self._difficulty, self._batch_tokens, self._seed = tokenizer, difficulty, batch_tokens, seed
@@ -106,24 +105,8 @@ class ProblemBatches:
 
 def batches(tokenizer: MathTokenizer, problems: Sequence[MathProblem], tokens: int, question_weight: float = 0.0) -> list[Batch]:
     """Problems of similar length as batches of at most `tokens` tokens, padding included."""
-    sequences = sorted((tokenizer.sequence(p, question_weight=question_weight) for p in problems), key=len)
-    found: list[list[TokenSequence]] = []
-    for sequence in sequences:
-        if not found or (len(found[-1]) + 1) * len(sequence) > tokens:
-            found.append([])
-        found[-1].append(sequence)
-    return [_batch(rows, tokenizer.pad) for rows in found]
-
-
-def _batch(rows: Sequence[TokenSequence], pad: int) -> Batch:
-    width = max(map(len, rows))
-    ids = np.full((len(rows), width), pad, dtype=np.int64)
-    weights = np.zeros((len(rows), width), dtype=np.float32)
-    for row, sequence in enumerate(rows):
-        ids[row, : len(sequence)] = sequence.ids
-        weights[row, : len(sequence)] = sequence.weights
-    read = sum(map(len, rows))
-    return Batch(ids, weights, read, {"problems": read})
+    sequences = (tokenizer.sequence(problem, question_weight=question_weight) for problem in problems)
+    return batches_by_length([Drawn(SOURCE, sequence) for sequence in sequences], tokens, tokenizer.pad)
 
 
 def _new_model(shape: BaseShape, tokenizer: Any, seed: int) -> Any:

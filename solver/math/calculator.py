@@ -114,18 +114,25 @@ def written(value: Fraction) -> str:
     """
     if value.denominator == 1:
         return str(value.numerator)
-    decimals = _finite_decimals(value.denominator)
+    decimals = finite_decimals(value.denominator)
     if decimals is None or decimals > MAX_DECIMALS:
         decimals = DECIMALS
         while abs(value) * 10**decimals < 10:
             decimals += 1
+    whole, _, fraction = with_decimals(value, decimals).partition(".")
+    fraction = fraction.rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
+
+
+def with_decimals(value: Fraction, decimals: int) -> str:
+    """A value with exactly so many decimals, rounded half to even."""
     scaled = round(value * 10**decimals)
     digits = str(abs(scaled)).rjust(decimals + 1, "0")
-    fraction = digits[-decimals:].rstrip("0")
-    return ("-" if scaled < 0 else "") + digits[:-decimals] + ("." + fraction if fraction else "")
+    text = f"{digits[:-decimals]}.{digits[-decimals:]}" if decimals else digits
+    return f"-{text}" if scaled < 0 else text
 
 
-def _finite_decimals(denominator: int) -> int | None:
+def finite_decimals(denominator: int) -> int | None:
     """The number of decimals of a fraction in lowest terms with this denominator; None: there is no end of them."""
     counts = []
     for prime in (2, 5):

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from solver.config import InferSettings, ModelSettings, TrainSettings
 from solver.errors import InputError
 from solver.infer.base import EngineState
@@ -24,7 +22,7 @@ from solver.math.generator import Generator, load_generator
 from solver.math.problems import MathProblem
 from solver.model.load import Base
 from solver.model.lora import load_stack
-from solver.pretrain.target import write_model
+from solver.pretrain.target import merged_weights, write_model
 from solver.train.registry import make_trainer
 from solver.types import AdapterRef, Deadline, FitJob, TokenSequence
 
@@ -135,7 +133,6 @@ def _settings(options: FinetuneOptions) -> TrainSettings:
     )
 
 
-@torch.no_grad()
 def write_generator(base: Base, adapter: AdapterRef, folder: Path) -> None:
     """Write a model folder with the weights of the base under the adapter. Raises InputError for a quantised base."""
     if base.quantized:
@@ -145,11 +142,6 @@ def write_generator(base: Base, adapter: AdapterRef, folder: Path) -> None:
     if adapter.kind == "full":
         shutil.copytree(adapter.path, partial)
     else:
-        weights = dict(base.model.named_parameters())
-        for name, layer in load_stack(base, [adapter]).layers.items():
-            before = weights[f"{name}.weight"]
-            change = layer.shape.scaling * (layer.b[0] @ layer.a[0])
-            weights[f"{name}.weight"] = (before.float() + change).to(before.dtype)
-        write_model(base, weights, partial)
+        write_model(base, merged_weights(base, load_stack(base, [adapter])), partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

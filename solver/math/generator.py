@@ -8,9 +8,9 @@ from pathlib import Path
 from solver.config import InferSettings, ModelSettings
 from solver.infer.base import Engine, EngineState
 from solver.infer.registry import make_engine
-from solver.math.tokens import MathTokenizer, load_tokenizer
-from solver.model.folder import folder_identity
-from solver.model.load import Base, load_base
+from solver.math.tokens import MathTokenizer
+from solver.model.folder import check_folder, folder_identity
+from solver.model.load import Base, load_base, load_tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,5 +28,6 @@ class Generator:
 
 def load_generator(folder: Path, settings: ModelSettings) -> Generator:
     """The generator in a model folder. Raises InputError if it cannot be used."""
-    tokenizer = load_tokenizer(folder)
+    check_folder(folder)
+    tokenizer = MathTokenizer(load_tokenizer(folder), str(folder))
     return Generator(load_base(folder, settings, codec=tokenizer.codec), tokenizer, folder_identity(folder))

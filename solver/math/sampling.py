@@ -6,7 +6,6 @@ where answers are small numbers, and such false positives are labelled right: Co
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -63,14 +62,13 @@ def sample_solutions(
         missing = [problem for problem in problems if problem.id not in done or problem.id in last]
         if done:
             report(f"{out}: has {len(done)} problems, {len(missing) - len(last)} are missing")
-        counts = SamplingCounts()
+        counts = SamplingCounts(left=len(missing))
         engine = generator.engine(infer)
         for number, drawn in enumerate(draw(engine, generator.tokenizer, missing, options, deadline), 1):
             before = done.get(drawn.problem.id, ())
             samples = drawn.samples if keep_duplicates else distinct(drawn.samples)
-            new = samples[len(before) :]
-            if not keep_duplicates:  # rounding may have changed a sample since the first call
-                new = distinct((*before, *samples))[len(before) :]
+            # without duplicates: rounding may have changed a sample since the first call
+            new = (samples if keep_duplicates else distinct((*before, *samples)))[len(before) :]
             writer.add(drawn.problem, new)
             counts = SamplingCounts(
                 counts.problems + (drawn.problem.id not in done),
@@ -116,6 +114,6 @@ def _check_options(out: Path, options: DrawOptions, keep_duplicates: bool) -> No
 def _write_options(out: Path, options: DrawOptions, keep_duplicates: bool) -> None:
     file = _options_file(out)
     try:
-        write_json(file, json.loads(json.dumps(_as_json(options, keep_duplicates))))
+        write_json(file, _as_json(options, keep_duplicates))
     except OSError as error:
         raise InputError(f"{file}: cannot be written: {error.strerror or error}") from None

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from solver.codec import Codec, text_only_codec
-from solver.errors import InputError, one_line
 from solver.math.problems import MathProblem
+from solver.model.load import text_only_codec_of
 from solver.types import TokenIds, TokenSequence
 
 RESERVED = "<reserved>"  # a token of the tokenizers made here that no text has, for verifiers
@@ -26,20 +24,13 @@ class MathTokenizer:
 
     def __init__(self, tokenizer: Any, source: str) -> None:
         """`tokenizer` is a tokenizer of transformers; `source` names it in errors. Raises InputError if it has no end token."""
-        if tokenizer.eos_token_id is None:
-            raise InputError(f"{source}: the tokenizer has no end-of-sequence token")
         self._tokenizer = tokenizer
-        self.end = int(tokenizer.eos_token_id)
-        self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        self.codec = text_only_codec_of(tokenizer, source)  # what trainers and engines need to know
+        self.end, self.pad = self.codec.end, self.codec.pad
         self.begin = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
         self._equals = self._encode("=")
         self.piece = lru_cache(maxsize=None)(self._piece)
         self.after_equals = lru_cache(maxsize=4096)(self._after_equals)
-
-    @property
-    def codec(self) -> Codec:
-        """What trainers and engines need to know."""
-        return text_only_codec(self.end, self.pad)
 
     def prompt(self, question: str) -> TokenIds:
         """The ids after which a solution follows."""
@@ -78,17 +69,6 @@ class MathTokenizer:
         whole = self._encode("=" + text)
         cut = len(self._equals)
         return tuple(whole[cut:]) if whole[:cut] == self._equals else tuple(self._encode(text))
-
-
-def load_tokenizer(folder: Path) -> MathTokenizer:
-    """The tokenizer of a model folder. Raises InputError."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
-    return MathTokenizer(tokenizer, str(folder))
 
 
 def new_tokenizer(texts: Iterable[str]) -> Any:

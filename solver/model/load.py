@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from solver.arc.jsonfile import read_json
-from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec
+from solver.codec import GRID_VOCABULARY, Codec, grid_codec, text_codec, text_only_codec
 from solver.config import ModelSettings
 from solver.errors import InputError, one_line
 from solver.model.cell_folder import describe_cell_decoder, read_cell_decoder
@@ -151,14 +151,26 @@ def load_text_codec(folder: Path, format: str = "auto") -> Codec:
 
     Raises InputError if there is no tokenizer, or none that can write grids.
     """
+    return prove_tokenizer(load_tokenizer(folder), folder, format)[1]
+
+
+def text_only_codec_of(tokenizer: Any, source: str) -> Codec:
+    """The codec of a tokenizer for text without grids. `source` names it in errors. Raises InputError if it has no end token."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"{source}: the tokenizer has no end-of-sequence token")
+    end = int(tokenizer.eos_token_id)
+    return text_only_codec(end, end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id))
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, as transformers reads it. Raises InputError if there is none."""
     from transformers import AutoTokenizer
 
     try:
         config = {} if is_plain(folder / "config.json") else {"config": transformers_config(folder)}
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **config)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **config)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None
-    return prove_tokenizer(tokenizer, folder, format)[1]
 
 
 def prove_tokenizer(tokenizer: Any, folder: Path, format: str = "auto") -> tuple[Any, Codec]:

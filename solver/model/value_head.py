@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from solver.codec import grid_codec
-from solver.errors import InputError, one_line
+from solver.errors import InputError
 from solver.model.head import OutputHead
-from solver.model.load import Base, share
+from solver.model.load import Base, load_tokenizer, share
 
 Loss = Literal["mse", "bce"]
 
@@ -117,13 +117,3 @@ def check_same_tokens(one: Path, other: Path) -> None:
     if first != second:
         different = min(first.items() ^ second.items())[0]
         raise InputError(f"{one}: its tokens are not those of {other}, the first difference is {different!r}")
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder. Raises InputError if there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"{folder}: cannot load the tokenizer: {one_line(error)}") from None

@@ -233,16 +233,18 @@ class Sampler:
         while room > 0:
             drawn.append(self.draw(rng))
             room -= len(drawn[-1].sequence)
-        drawn.sort(key=lambda one: len(one.sequence))
-        batches: list[Batch] = []
-        group: list[Drawn] = []
-        for one in drawn:
-            if group and len(one.sequence) * (len(group) + 1) > self._settings.batch_tokens:
-                batches.append(_pad(group, self._codec.pad))
-                group = []
-            group.append(one)
-        batches.append(_pad(group, self._codec.pad))
+        batches = batches_by_length(drawn, self._settings.batch_tokens, self._codec.pad)
         return [batches[int(i)] for i in rng.permutation(len(batches))]
+
+
+def batches_by_length(drawn: Iterable[Drawn], batch_tokens: int, pad: int) -> list[Batch]:
+    """Batches of sequences of similar length, each of at most `batch_tokens` tokens, padding included, or of one sequence."""
+    groups: list[list[Drawn]] = []
+    for one in sorted(drawn, key=lambda one: len(one.sequence)):
+        if not groups or len(one.sequence) * (len(groups[-1]) + 1) > batch_tokens:
+            groups.append([])
+        groups[-1].append(one)
+    return [_pad(group, pad) for group in groups]
 
 
 def _pad(group: list[Drawn], pad: int) -> Batch:

@@ -17,7 +17,7 @@ from solver.config import ModelSettings
 from solver.model.build import save_model
 from solver.model.folder import folder_identity
 from solver.model.load import Base, load_base
-from solver.model.lora import LoraShape, attach
+from solver.model.lora import LoraShape, LoraStack, attach
 from solver.pretrain.optim import make_adamw, make_optimizers
 from solver.textfile import read_text
 
@@ -163,20 +163,21 @@ class LoraTarget:
         """Write the model with the adapter merged to `OUT/model`."""
         final, partial = out / "model", out / ".model.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        write_model(self._base, self.merged(), partial)
+        write_model(self._base, merged_weights(self._base, self._stack), partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
         report(f"{final}: the model with the adapter merged into its weights")
 
-    @torch.no_grad()
-    def merged(self) -> dict[str, Tensor]:
-        """The weights of the base model with the adapter merged, each in its present dtype."""
-        weights: dict[str, Tensor] = dict(self._base.model.named_parameters())
-        for name, layer in self._stack.layers.items():
-            before = weights[f"{name}.weight"]
-            change = layer.shape.scaling * (layer.b[0] @ layer.a[0])
-            weights[f"{name}.weight"] = (before.float() + change).to(before.dtype)
-        return weights
+
+@torch.no_grad()
+def merged_weights(base: Base, stack: LoraStack) -> dict[str, Tensor]:
+    """The weights of a base model with the first adapter of a stack merged into them, each in its present dtype."""
+    weights: dict[str, Tensor] = dict(base.model.named_parameters())
+    for name, layer in stack.layers.items():
+        before = weights[f"{name}.weight"]
+        change = layer.shape.scaling * (layer.b[0] @ layer.a[0])
+        weights[f"{name}.weight"] = (before.float() + change).to(before.dtype)
+    return weights
 
 
 def write_model(base: Base, weights: Mapping[str, Tensor], folder: Path) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from solver.arc.grid import Grid
 from solver.arc.task import Task
+from solver.report.html_page import html_page
 from solver.report.palette import Titled, grid_png, grids_in_rows
 from solver.types import Program
 
@@ -108,12 +109,8 @@ def as_page(title: str, head: Sequence[str], tasks: Iterable[ShownTask], candida
     contents = " ".join(
         f'<a href="#{escape(one.task.id, quote=True)}" class="{_class(one)}">{escape(one.task.id)}</a>' for one in shown
     )
-    lines = "".join(f"<p>{escape(line)}</p>" for line in head)
     body = "\n".join(_section(one, candidates) for one in shown)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>{lines}\n<nav>{contents}</nav>\n{body}\n</body></html>\n"
-    )
+    return html_page(title, _STYLE, head, f"<nav>{contents}</nav>\n{body}")
 
 
 _STYLE = (

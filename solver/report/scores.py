@@ -27,6 +27,12 @@ def wilson(hits: float, total: int) -> tuple[float, float]:
     return max(0.0, min(p, middle - reach)), min(1.0, max(p, middle + reach))
 
 
+def share_text(hits: float, total: int) -> str:
+    """A share and its 95 % interval, in percent: `52.5 % (45.6 to 59.3)`."""
+    low, high = wilson(hits, total)
+    return f"{100 * hits / max(1, total):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
 @dataclass(frozen=True)
 class TaskRow:
     """One run of a model over tasks whose answers are known. Counts are (solved, of)."""

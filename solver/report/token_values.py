@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from solver.report.html_page import html_page
+
 
 @dataclass(frozen=True)
 class ShownSolution:
@@ -30,14 +32,9 @@ class ShownProblem:
 
 def as_page(title: str, head: Sequence[str], problems: Sequence[ShownProblem]) -> str:
     """The page: lines about what is shown, a key of the colours, and every problem with its solutions."""
-    lines = "".join(f"<p>{escape(line)}</p>" for line in head)
     key = "".join(_token(f" {tenth / 10:g} ", tenth / 10) for tenth in range(11))
     body = "\n".join(_problem(problem) for problem in problems)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>{lines}"
-        f'<p>value: <span class="text">{key}</span></p>\n{body}\n</body></html>\n'
-    )
+    return html_page(title, _STYLE, head, f'<p>value: <span class="text">{key}</span></p>\n{body}')
 
 
 _STYLE = (

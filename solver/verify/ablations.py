@@ -28,7 +28,6 @@ class Variant:
     options: VerifierOptions
     start: Path  # folder of the model that it is initialised from
     problems: int | None = None  # train on the samples of the first problems alone; None: of all
-    samples: int | None = None  # samples of a problem at most; None: all
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ def run_variant(
 
     Raises InputError if it cannot be trained.
     """
-    chosen = part(training, variant.problems, variant.samples)
+    chosen = first_problems(training, variant.problems)
     fit = train_verifier(load_model(variant.start, ModelSettings()), chosen, variant.options, folder, fitting, language, report)
     wanted = sum(bool(group) for group in test.by_problem().values())
     scored = tuple(score_samples(load_verifier(folder, ModelSettings(), test.generator), test, deadline))
@@ -118,11 +117,11 @@ def run_variants(
         yield outcome
 
 
-def part(samples: SampleSet, problems: int | None, each: int | None) -> SampleSet:
-    """The first `problems` problems, and the first `each` samples of each of them."""
-    kept = samples.problems[:problems]
+def first_problems(samples: SampleSet, count: int | None) -> SampleSet:
+    """The first `count` problems with all their samples; None: all."""
+    kept = samples.problems[:count]
     groups = samples.by_problem()
-    return replace(samples, problems=kept, samples=tuple(one for problem in kept for one in groups[problem.id][:each]))
+    return replace(samples, problems=kept, samples=tuple(one for problem in kept for one in groups[problem.id]))
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:

@@ -26,14 +26,16 @@ def views(count: int) -> list[View]:
     return [View(transform) for transform in TRANSFORMS[:count]]
 
 
-def grid_problem(codec: Codec, context: int, task: Task, query: int, view: View, grids: Sequence[Grid]) -> Problem | None:
-    """A test input of a task under a view, without its answer; None if it does not fit the context with the longest grid."""
+def grid_problem(
+    codec: Codec, context: int, task: Task, query: int, view: View, grids: Sequence[Grid], reference: str = ""
+) -> Problem | None:
+    """A test input of a task under a view; None if it does not fit the context with the longest grid."""
     room = max(map(codec.answer_tokens, (view.apply_grid(grid) for grid in grids)))
     try:
         prompt = codec.prompt(view.apply(task.query(query)), 0, context, room)
     except TooLong:
         return None
-    return Problem(f"{task.id}/{query}/{view.transform}", tuple(int(id_) for id_ in prompt.ids), "")
+    return Problem(f"{task.id}/{query}/{view.transform}", tuple(int(id_) for id_ in prompt.ids), reference)
 
 
 def grid_samples(
@@ -44,11 +46,11 @@ def grid_samples(
     The log-probability of a sample is the highest with which the grid was found.
     """
     grids = [group.grid for group in tally.grids.values()]
+    reference = text_of(answer)
     for view in under:
-        problem = grid_problem(codec, context, task, query, view, grids)
+        problem = grid_problem(codec, context, task, query, view, grids, reference)
         if problem is None:
             continue
-        reference = text_of(answer)
         samples = [
             Sample(
                 problem.id,
@@ -60,7 +62,7 @@ def grid_samples(
             )
             for group in tally.grids.values()
         ]
-        yield Problem(problem.id, problem.prompt, reference), samples
+        yield problem, samples
 
 
 def text_of(grid: Grid) -> str:

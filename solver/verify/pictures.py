@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from solver.arc.jsonfile import replace_file
-from solver.model.value_head import load_tokenizer
+from solver.model.load import load_tokenizer
 from solver.report.curves import SharePoint, plot_shares
 from solver.report.token_values import ShownProblem, ShownSolution, as_page
 from solver.verify.compare import Point
@@ -17,14 +17,10 @@ Report = Callable[[str], None]
 TextOf = Callable[[Sequence[int]], tuple[str, ...]]  # token ids -> the text of each
 
 
-def shares(points: Sequence[Point]) -> list[SharePoint]:
-    """Points as a plot takes them."""
-    return [SharePoint(point.at, point.share, *point.interval) for point in points]
-
-
 def plot(curves: Mapping[str, Sequence[Point]], over: str, title: str, picture: Path, report: Report) -> None:
     """Accuracy over the number `over`, a line for each rule, as a PNG."""
-    plot_shares({name: shares(points) for name, points in curves.items()}, over, "problems solved, %", title, picture, report)
+    drawn = {name: [SharePoint(one.at, one.share, *one.interval) for one in points] for name, points in curves.items()}
+    plot_shares(drawn, over, "problems solved, %", title, picture, report)
 
 
 def token_texts(folder: Path) -> TextOf:

@@ -1,4 +1,4 @@
-"""Scores samples with a verifier, and keeps the values of all tokens in a file, from which everything else is computed.
+"""Scores samples with a verifier, and keeps the values of all tokens in a file, so that others can compute more from them.
 
 The file is JSON Lines: a header with the format and the fingerprints of generator and verifier, then a line for each problem with
 the values of its samples, in the order of the file of samples.

@@ -24,12 +24,12 @@ from solver.train.full import FullFitTarget
 from solver.train.loop import Loop
 from solver.train.lora import LoraFitTarget
 from solver.train.runs import FitTarget
+from solver.train.schedule import TINY
 from solver.types import Deadline, Fit, FitJob, TokenSequence
 from solver.verify.samples import Problem, Sample, SampleSet
 from solver.verify.verifier import Level, VerifierFacts, write_facts
 
-SMALL = 20_000_000  # weights; smaller models take a larger rate
-RATES = {"full": (1e-3, 1e-5), "lora": (2e-3, 1e-4)}  # peak rates by trainer: of small models, of others
+RATES = {"full": (1e-3, 1e-5), "lora": (2e-3, 1e-4)}  # peak rates by trainer: of models with less than TINY weights, of others
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,7 @@ class VerifierTarget:
     def save(self, slot: int, folder: Path) -> None:
         """Write the folder of a verifier."""
         self._inner.save(slot, folder)
-        numbers = {"gain": self._head.gain.item(), "bias": self._head.bias.item()}
-        write_facts(folder, VerifierFacts(**(asdict(self._facts) | numbers)))
+        write_facts(folder, replace(self._facts, gain=self._head.gain.item(), bias=self._head.bias.item()))
 
 
 def _without(samples: SampleSet, token: int, report: Callable[[str], None]) -> SampleSet:
@@ -182,7 +181,7 @@ def _settings(options: VerifierOptions, parameters: int) -> TrainSettings:
     return TrainSettings(
         trainer=options.trainer,
         rank=options.rank,
-        lr=options.lr or (small if parameters < SMALL else others),
+        lr=options.lr or (small if parameters < TINY else others),
         batch_sequences=options.batch_sequences,
         weight_decay=0.0,
     )

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from solver.arc.jsonfile import read_json
-from solver.codec import text_only_codec
 from solver.config import ModelSettings
 from solver.errors import InputError
 from solver.infer.forward import Forward
@@ -27,8 +26,8 @@ from solver.infer.values import LogitReader
 from solver.model.adapter_folder import adapter_identity
 from solver.model.adapters import apply_adapter
 from solver.model.folder import check_folder, folder_identity
-from solver.model.load import Base, load_base, load_codec, share
-from solver.model.value_head import Loss, ValueHead, load_tokenizer, with_mean_row
+from solver.model.load import Base, load_base, load_codec, load_tokenizer, share, text_only_codec_of
+from solver.model.value_head import Loss, ValueHead, with_mean_row
 from solver.types import AdapterRef, Deadline, TokenIds
 
 FORMAT = "solver-verifier-1"
@@ -83,11 +82,7 @@ def load_model(folder: Path, settings: ModelSettings) -> Base:
     try:
         codec = load_codec(folder)
     except InputError:
-        tokenizer = load_tokenizer(folder)
-        if tokenizer.eos_token_id is None:
-            raise InputError(f"{folder}: the tokenizer has no end-of-sequence token") from None
-        end = int(tokenizer.eos_token_id)
-        codec = text_only_codec(end, end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id))
+        codec = text_only_codec_of(load_tokenizer(folder), str(folder))
     return load_base(folder, settings, codec=codec)
 
 

@@ -85,6 +85,9 @@ def test_bad_input_is_refused_in_one_line(
     assert "a verifier of another generator" in refused("score", other, "--verifier", verifier, "--out", out)
     assert "unknown pooling 'first'" in refused("score", samples, "--verifier", verifier, "--out", out, "--pool", "first")
     assert "not a verifier" in refused("score", samples, "--verifier", tiny_base, "--out", out)
+    for rate in ("0", "-1"):
+        code, _, error = solver("train", samples, "--generator", tiny_base, "--out", out, "--lr", rate)
+        assert (code, "Invalid value for '--lr'" in error) == (2, True)
     other.write_text(text + "{\n")
     assert "line 68: not valid JSON" in refused("train", other, "--generator", tiny_base, "--out", out)
     assert not out.exists()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from cpu_settings import CPU
 
-from solver.config import InferSettings, ModelSettings
+from solver.config import InferSettings
 from solver.math import base_model
 from solver.math.base_model import BaseShape
 from solver.math.drawing import DrawOptions
@@ -17,8 +18,6 @@ from solver.math.problems import MathProblem, write_problems
 from solver.math.tokens import MathTokenizer, new_tokenizer
 from solver.math.word_problems import Difficulty, make_problems
 from solver.types import NEVER
-
-CPU = ModelSettings(device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

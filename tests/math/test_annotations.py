@@ -64,7 +64,10 @@ def test_an_expression_of_a_tokenizer_that_joins_signs_is_read_to_its_end() -> N
     for text in ("<<5-7=", "<<5-7=-", "<<5-7=-2", "<<5-7=-2>", "<<5-7=-2>>"):
         assert complete(joined, [text, "-2."])[0].startswith("<<5-7=-2>>")
     point = MathTokenizer(new_tokenizer(["<<1/4=.25>>"] * 100), "point")
-    assert [complete(point, [text, "."])[0][:12] for text in ("<<1/4=.", "<<1/4=")] == ["<<1/4=.25>>.", "<<1/4=0.25>>"]
+    written = [complete(point, [text, "."])[0] for text in ("<<1/4=.", "<<1/4=")]
+    assert [text[:12] for text in written] == ["<<1/4=.25>>.", "<<1/4=0.25>>"]
+    assert all(map(is_well_formed, written))  # what the calculator wrote is no reason to draw again
+    assert not is_well_formed("<<1/4=.26>>")
 
 
 @pytest.mark.parametrize("text", ["<<9**9=", "<<x=", "<<1/0=", "<<=", "<<5+5>>10", "<<5+5 apples and many more", "<<5+<<5="])

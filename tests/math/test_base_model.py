@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
-from conftest import CPU
+from cpu_settings import CPU
 
 from solver.math.base_model import BaseOptions, BaseShape, ProblemBatches, make_base
 from solver.math.generator import load_generator
+from solver.math.tokens import MathTokenizer
 from solver.math.word_problems import Difficulty
+from solver.model.load import load_tokenizer
 from solver.model.value_head import reserved_token
 
 
@@ -28,6 +31,15 @@ def test_a_base_model_is_a_folder_with_a_tokenizer_and_a_reserved_token(tmp_path
     assert metrics[-1]["step"] == 25
     assert metrics[-1]["held_out_loss"] < np.log(len(set(ids.tolist())) * 100)
     assert lines[-1] == f"{folder}: the model"
+
+
+def test_a_tokenizer_beside_a_configuration_with_a_byte_order_mark_is_read(untrained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "marked"
+    shutil.copytree(untrained, folder)
+    config = folder / "config.json"
+    config.write_text("\ufeff" + config.read_text(encoding="utf-8"), encoding="utf-8")
+    tokenizer = MathTokenizer(load_tokenizer(folder), "marked")
+    assert tokenizer.text(tokenizer.completion("5 apples")) == "5 apples"
 
 
 def test_blocks_depend_on_their_numbers_alone_and_batches_hold_whole_problems(untrained: Path) -> None:

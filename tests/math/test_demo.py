@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from solver.commands.math_demo import DemoOptions, demo, reference_samples
+from solver.commands.math_demo import DemoOptions, demo, greedy_answers, reference_samples
 from solver.commands.math_solve import solve
-from solver.config import ModelSettings
+from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.math.drawing import DrawOptions
 from solver.math.generator import load_generator
@@ -62,6 +63,16 @@ def test_every_stage_leaves_its_files(done: Path, problem_file: Path) -> None:
     known = read_problems(problem_file)
     assert references == reference_samples(generator, known)
     assert [one.answer for one in references.samples] == [problem.answer for problem in known]
+
+
+def test_greedy_answers_are_those_of_the_problems_that_were_sampled(done: Path) -> None:
+    """The time may end while a chunk of problems is drawn; those before a complete one may be missing then."""
+    generator = load_generator(done / "generator" / "model", ModelSettings())
+    asked = read_samples(done / "test.jsonl")
+    asked = replace(asked, problems=asked.problems[2:], samples=tuple(one for one in asked.samples if int(one.problem) > 2))
+    tested = read_problems(done.parent / "test.jsonl")
+    found = greedy_answers(generator, InferSettings(), tested, 60, asked)
+    assert found.keys() == {"3", "4", "5"}
 
 
 def test_problems_are_answered_in_the_time_that_is_given(done: Path, problem_file: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CPU
+from cpu_settings import CPU
 from typer.testing import CliRunner
 
 from solver.cli import app
@@ -170,7 +170,7 @@ def read_lines(path: Path) -> list[str]:
 def test_the_deadline_leaves_problems_for_later(generator: Generator, problems: Problems, tmp_path: Path) -> None:
     out = tmp_path / "samples.jsonl"
     counts = sample_solutions(generator, InferSettings(), problems, out, HOT, False, Deadline(0.0, lambda: 1.0), quiet)
-    assert (counts.problems, counts.samples) == (0, 0)
+    assert (counts.problems, counts.samples, counts.left) == (0, 0, 12)
     assert read_samples(out).problems == ()
 
 

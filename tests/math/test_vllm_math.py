@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CPU
+from cpu_settings import CPU
 
 from solver.config import InferSettings
 from solver.infer.base import EngineState
