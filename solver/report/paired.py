@@ -45,3 +45,40 @@ class Paired:
         low, high = self.interval()
         points = f"{100 * self.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
         return f"{points}, {self.better} better, {self.worse} worse, p = {self.p():.2g}, n = {self.total}"
+
+
+@dataclass(frozen=True)
+class PairedShares:
+    """How a first way compares with a second one on problems whose results are shares, 0 to 1: the means over several seeds, say.
+
+    With results of 0 and 1 it is the same as `Paired`. Every problem counts once, however many seeds it was tried with.
+    """
+
+    apart: tuple[float, ...]  # by problem: the share of the first way less that of the second
+
+    @staticmethod
+    def of(first: Sequence[float], second: Sequence[float]) -> PairedShares:
+        """From the shares of each way, problem by problem."""
+        return PairedShares(tuple(a - b for a, b in zip(first, second, strict=True)))
+
+    @property
+    def signs(self) -> Paired:
+        """The problems on which the first way is better or worse."""
+        return Paired(len(self.apart), sum(one > 0 for one in self.apart), sum(one < 0 for one in self.apart))
+
+    @property
+    def difference(self) -> float:
+        """The mean difference, -1 to 1; 0 without problems."""
+        return sum(self.apart) / len(self.apart) if self.apart else 0.0
+
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the difference over problems, by the normal approximation."""
+        if not self.apart:
+            return -1.0, 1.0
+        variance = sum(one * one for one in self.apart) / len(self.apart) - self.difference**2
+        reach = 1.96 * math.sqrt(max(0.0, variance) / len(self.apart))
+        return max(-1.0, self.difference - reach), min(1.0, self.difference + reach)
+
+    def p(self) -> float:
+        """The two-sided p of the exact sign test over problems."""
+        return self.signs.p()
