@@ -23,7 +23,8 @@ from solver.config import load_settings
 from solver.errors import InputError
 from solver.experiments.arms import ArmTable, Circumstances, Experiment
 from solver.experiments.compare import reports
-from solver.experiments.conduct import Conducted, StartRun, Subject, conduct
+from solver.experiments.conduct import Conducted, StartRun, conduct
+from solver.experiments.planned import Study, Subject
 from solver.experiments.rows import ResultFile
 from solver.experiments.seeds import EXPERIMENTS, Scale, sweep
 from solver.experiments.tasks import held_out_tasks, named_tasks
@@ -101,11 +102,7 @@ def reproduce(
         measured = options.experiment != PROFILED or profiled.exists()
         budget -= time.monotonic() - began + (0.0 if measured else PROFILE_SECONDS)
     done = conduct(
-        subjects,
-        tasks,
-        options.seeds,
-        circumstances,
-        options.out,
+        Study(tuple(subjects), tuple(tasks), options.seeds, circumstances, options.out),
         rows,
         budget,
         starter(make_executor),
@@ -132,7 +129,7 @@ def finish(
         if any(run.losses for run in done.runs):
             from solver.experiments.losses import measure_losses  # it needs torch
 
-            measure_losses(done.runs, options.out, rows, report)
+            measure_losses(done.runs, rows, report)
         if options.experiment == PROFILED:
             extra = step_times(options, subjects[0], profiled, report)
     tables = reports(experiment, subjects, done, rows, words)

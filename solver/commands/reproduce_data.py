@@ -24,6 +24,7 @@ from solver.experiments.compare import reports
 from solver.experiments.conduct import conduct
 from solver.experiments.estimate import duration_text
 from solver.experiments.losses import measure_losses
+from solver.experiments.planned import Study
 from solver.experiments.pretrainings import CORPUS, REFERENCE, DataArm, Training, data_arms, data_table, sources_of, train
 from solver.experiments.rows import ResultFile
 from solver.experiments.seeds import MIT
@@ -66,11 +67,7 @@ def reproduce_data(
     subjects = [subject_of(name, folder, (table,)) for name, folder in folders.items()]
     left = None if common.budget is None else max(common.budget - (time.monotonic() - began), 1.0)
     done = conduct(
-        subjects,
-        tasks,
-        common.seeds,
-        circumstances,
-        common.out,
+        Study(tuple(subjects), tuple(tasks), common.seeds, circumstances, common.out),
         rows,
         left,
         starter(make_executor),
@@ -78,7 +75,7 @@ def reproduce_data(
         report,
     )
     if done.exit_code == EXIT_DONE:
-        measure_losses(done.runs, common.out, rows, report)
+        measure_losses(done.runs, rows, report)
     experiment = Experiment("data", "What fine-tuning data is worth before test-time training", MIT, (table,))
     tables = reports(experiment, subjects, done, rows, words, REFERENCE)
     return Reproduced(tuple(tables), write_tables(common.out, experiment, tables, "", report), done.exit_code)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from solver.experiments.arms import Arm, ArmTable, Experiment
-from solver.experiments.conduct import Conducted, Subject
+from solver.experiments.conduct import Conducted
+from solver.experiments.planned import Subject
 from solver.experiments.rows import LossRow, ResultFile, ResultRow
 from solver.experiments.tasks import content_digest, count_facts
 from solver.report.arms_table import ArmComparison, ArmLine, ArmsReport, LossComparison, statements, verdict
@@ -38,13 +39,13 @@ class _Reader:
 
     def keys(self, arm: Arm) -> list[str]:
         """One for each seed."""
-        return [self.done.key(self.subject, self.table, arm, seed) for seed in self.done.seeds]
+        return [self.done.study.key(self.subject, self.table, arm, seed) for seed in self.done.study.seeds]
 
     def results(self, arm: Arm) -> Results:
         """The rows of an arm, by task, for the tasks that every seed has a row of."""
         keys = self.keys(arm)
         found: dict[str, list[ResultRow]] = {}
-        for task in self.done.tasks:
+        for task in self.done.study.tasks:
             content = content_digest([task])
             of_task = [row for key in keys if (row := self.rows.row(key, content)) is not None]
             if len(of_task) == len(keys):
@@ -55,7 +56,7 @@ class _Reader:
         """The losses of an arm, by task, for the tasks that every seed has a loss of; none in a table without losses."""
         keys = self.keys(arm) if self.table.losses else []
         found: dict[str, list[LossRow]] = {}
-        for content in map(content_digest, ([task] for task in self.done.tasks)):
+        for content in map(content_digest, ([task] for task in self.done.study.tasks)):
             of_task = [loss for key in keys if (loss := self.rows.loss(key, content)) is not None]
             if of_task and len(of_task) == len(keys):
                 found[content] = of_task
@@ -106,9 +107,9 @@ def _report(
         used += [row for one in found.values() for of_task in one.results.values() for row in of_task]
     table = subjects[0].tables[number]
     facts = (
-        f"{tasks}; seeds {', '.join(map(str, done.seeds))}; policy `fixed`, recipe `{table.recipe}`, one pass a task.",
+        f"{tasks}; seeds {', '.join(map(str, done.study.seeds))}; policy `fixed`, recipe `{table.recipe}`, one pass a task.",
         *(f"All arms of {', '.join(names)}: {' '.join(f'`{text}`' for text in base)}." for base, names in bases.items() if base),
-        count_facts(done.tasks),
+        count_facts(done.study.tasks),
         f"Hardware: {'; '.join(sorted({row.hardware for row in used})) or 'none'}. "
         f"Commit {', '.join(sorted({_short(row.commit) for row in used})) or 'none'}.",
         "Intervals of shares are 95 % (Wilson). Differences are paired by task; p is of the exact sign test.",
@@ -140,7 +141,7 @@ def _line(arm: Arm, reader: _Reader, found: _Arm, other: _Arm | None) -> ArmLine
         nats=None if losses is None else losses[0],
         nats_token=None if losses is None else losses[1],
         loss_compared=None if other is None else compare_losses(found.losses, other.losses),
-        failure=reader.failure(arm) if len(mine) < len(reader.done.tasks) else "",
+        failure=reader.failure(arm) if len(mine) < len(reader.done.study.tasks) else "",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +12,8 @@ from solver.budget.planner import full_plan
 from solver.codec import TooLong
 from solver.config import Settings
 from solver.errors import InputError
-from solver.experiments.conduct import PlannedRun, adapters_folder, run_folders
 from solver.experiments.harvest import adapters_of
+from solver.experiments.planned import PlannedRun
 from solver.experiments.rows import LossRow, ResultFile
 from solver.experiments.tasks import content_digest
 from solver.host import commit, hardware
@@ -29,7 +28,7 @@ Report = Callable[[str], None]
 REPORT_EVERY = 10  # tasks
 
 
-def measure_losses(runs: Iterable[PlannedRun], out: Path, rows: ResultFile, report: Report) -> None:
+def measure_losses(runs: Iterable[PlannedRun], rows: ResultFile, report: Report) -> None:
     """Write the losses that the file lacks, for the runs that ask for them, and delete adapters that are of no more use.
 
     A task whose adapter is gone has none. Raises InputError if a model cannot be loaded.
@@ -40,9 +39,9 @@ def measure_losses(runs: Iterable[PlannedRun], out: Path, rows: ResultFile, repo
     for run in runs:
         if not run.losses:
             continue
-        key = run.arms[0].key
+        key = run.key
         due = [task for task in run.tasks if rows.loss(key, content_digest([task])) is None]
-        adapters = {id_: ref for folder in run_folders(run, out) for id_, ref in adapters_of(folder, run.settings).items()}
+        adapters = {id_: ref for folder in run.folders() for id_, ref in adapters_of(folder, run.settings).items()}
         due = [task for task in due if task.id in adapters and _is_there(adapters[task.id], run.settings)]
         wanted = (run.subject.folder, run.settings.model, run.settings.infer)
         if due and (loaded is None or loaded[0] != wanted):
@@ -57,7 +56,7 @@ def measure_losses(runs: Iterable[PlannedRun], out: Path, rows: ResultFile, repo
             if number % REPORT_EVERY == 0 or number == len(due):
                 report(f"{run.name}: losses of {number} of {len(due)} tasks")
         if not run.lacking(rows):
-            shutil.rmtree(adapters_folder(run, out), ignore_errors=True)
+            shutil.rmtree(run.adapters, ignore_errors=True)
 
 
 def answer_losses(

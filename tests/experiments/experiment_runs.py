@@ -14,8 +14,8 @@ from solver.arc.datasets import load_solutions, load_tasks
 from solver.arc.grid import Grid
 from solver.config import Settings
 from solver.experiments.arms import Arm, ArmTable
-from solver.experiments.conduct import Subject
 from solver.experiments.estimate import RunEstimate
+from solver.experiments.planned import Subject
 from solver.model.folder import EMBEDDED
 from solver.run.identity import identity_of
 from solver.run.ledger import LEDGER, Ledger

@@ -11,7 +11,8 @@ from run_helpers import make_tasks
 
 from solver.experiments.arms import Circumstances, Experiment, Lowest
 from solver.experiments.compare import compare_losses, mean_loss, reports
-from solver.experiments.conduct import Conducted, Subject, conduct
+from solver.experiments.conduct import Conducted, conduct
+from solver.experiments.planned import Study, Subject
 from solver.experiments.rows import LossRow, ResultFile
 from solver.report.arms_table import AGREES, ArmLine, ArmsReport
 from solver.report.observer import SilentObserver
@@ -24,7 +25,8 @@ def conducted(
     out: Path, runs: FakeRuns, subjects: tuple[Subject, ...] = (SUBJECT,), seeds: tuple[int, ...] = (0,)
 ) -> tuple[Conducted, ResultFile]:
     rows = ResultFile(out)
-    done = conduct(subjects, TASKS, seeds, Circumstances(), out, rows, None, runs, SilentObserver, lambda line: None)
+    study = Study(subjects, tuple(TASKS), seeds, Circumstances(), out)
+    done = conduct(study, rows, None, runs, SilentObserver, lambda line: None)
     return done, rows
 
 

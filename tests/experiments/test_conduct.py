@@ -14,8 +14,9 @@ from solver.arc.task import Task
 from solver.errors import InputError
 from solver.experiments.arms import Arm, Circumstances, Experiment
 from solver.experiments.compare import reports
-from solver.experiments.conduct import Conducted, plan_runs
+from solver.experiments.conduct import Conducted
 from solver.experiments.conduct import conduct as conduct_with
+from solver.experiments.planned import Study, Subject
 from solver.experiments.rows import RESULTS, ResultFile
 from solver.experiments.tasks import content_digest
 from solver.report.observer import SilentObserver
@@ -25,22 +26,20 @@ SHARED = replace(TABLE, arms=(*TABLE.arms[:1], Arm("shared", "train.shared=true"
 
 
 def conduct(
-    out: Path, runs: Any, tasks: list[Task] = TASKS, budget: float | None = None, lines: list[str] | None = None, **changes: Any
+    out: Path,
+    runs: Any,
+    tasks: list[Task] = TASKS,
+    budget: float | None = None,
+    lines: list[str] | None = None,
+    subjects: tuple[Subject, ...] = (SUBJECT,),
+    seeds: tuple[int, ...] = (0,),
+    **changes: Any,
 ) -> tuple[Conducted, ResultFile]:
     rows = ResultFile(out)
-    given: dict[str, Any] = {"subjects": [SUBJECT], "seeds": (0,), "estimate": flat_estimate(), **changes}
-    done = conduct_with(
-        tasks=tasks,
-        circumstances=Circumstances(),
-        out=out,
-        rows=rows,
-        budget=budget,
-        start_run=runs,
-        observer=SilentObserver,
-        report=(lines if lines is not None else []).append,
-        **given,
-    )
-    return done, rows
+    study = Study(subjects, tuple(tasks), seeds, Circumstances(), out)
+    given: dict[str, Any] = {"estimate": flat_estimate(), **changes}
+    told = lines if lines is not None else []
+    return conduct_with(study, rows, budget, runs, SilentObserver, told.append, **given), rows
 
 
 def test_arms_that_only_choose_otherwise_share_a_run(tmp_path: Path) -> None:
@@ -89,18 +88,18 @@ def test_rows_survive_the_loss_of_the_runs_and_torn_lines(tmp_path: Path) -> Non
 
 def test_other_settings_seeds_or_models_are_other_rows(tmp_path: Path) -> None:
     conduct(tmp_path, FakeRuns())
-    for changes in ({"seeds": (1,)}, {"subjects": [replace(SUBJECT, identity="another")]}):
+    for changes in ({"seeds": (1,)}, {"subjects": (replace(SUBJECT, identity="another"),)}):
         runs = FakeRuns()
         conduct(tmp_path, runs, **changes)
         assert len(runs.asked) == 2 * len(TASKS)
     runs = FakeRuns()
     table = replace(TABLE, base=(*TABLE.base, "train.lr=1e-3"))
-    conduct(tmp_path, runs, subjects=[replace(SUBJECT, tables=(table,))])
+    conduct(tmp_path, runs, subjects=(replace(SUBJECT, tables=(table,)),))
     assert len(runs.asked) == 2 * len(TASKS)
 
 
 def test_a_shared_adapter_is_fitted_again_for_other_tasks(tmp_path: Path) -> None:
-    subjects = [replace(SUBJECT, tables=(SHARED,))]
+    subjects = (replace(SUBJECT, tables=(SHARED,)),)
     conduct(tmp_path, FakeRuns(), TASKS[:3], subjects=subjects)
     runs = FakeRuns()
     conduct(tmp_path, runs, TASKS, subjects=subjects)
@@ -113,7 +112,7 @@ def test_the_budget_takes_fewer_tasks_for_all_arms(tmp_path: Path) -> None:
     runs = FakeRuns(seconds=10.0)
     # 2 runs x (2 s + 10 s a task): 4 tasks are 84 s
     done, _ = conduct(tmp_path, runs, budget=100.0, lines=lines, estimate=flat_estimate(10.0), clock=lambda: runs.now)
-    assert list(done.tasks) == TASKS[:4]
+    assert list(done.study.tasks) == TASKS[:4]
     assert lines[0] == "5 arms over 6 tasks: 2 runs are needed, estimated 2 min"
     assert "the first 4 of 6 tasks" in lines[1]
     assert sorted(runs.asked) == [(rank, task.id) for rank in (4, 32) for task in TASKS[:4]]
@@ -123,7 +122,7 @@ def test_the_budget_takes_fewer_tasks_for_all_arms(tmp_path: Path) -> None:
 def test_rows_that_are_there_leave_room_in_the_budget(tmp_path: Path) -> None:
     conduct(tmp_path, FakeRuns(seconds=10.0), TASKS[:4])
     done, _ = conduct(tmp_path, FakeRuns(seconds=10.0), budget=50.0, estimate=flat_estimate(10.0))
-    assert len(done.tasks) == 6  # only two are left
+    assert len(done.study.tasks) == 6  # only two are left
 
 
 @pytest.mark.parametrize(("seconds", "tasks"), [(1.5, 6), (10.0, 4), (12.0, 3)])
@@ -131,7 +130,7 @@ def test_the_first_run_corrects_the_estimate(seconds: float, tasks: int, tmp_pat
     lines: list[str] = []
     runs = FakeRuns(seconds=seconds)
     done, rows = conduct(tmp_path, runs, budget=100.0, lines=lines, estimate=flat_estimate(10.0), clock=lambda: runs.now)
-    assert len(done.tasks) == tasks
+    assert len(done.study.tasks) == tasks
     assert all(not run.lacking(rows) for run in done.runs)
     assert len(runs.asked) == len(set(runs.asked))
     assert ("by the time that these took" in lines[3]) == (tasks != 4)
@@ -157,7 +156,7 @@ def test_a_signal_ends_the_experiment_and_keeps_its_rows(tmp_path: Path) -> None
     done, rows = conduct(tmp_path, runs)
     assert (done.exit_code, done.stopped) == (143, "the end")
     assert len(runs.options) == 1
-    assert rows.row(done.runs[0].arms[0].key, content_digest([TASKS[1]])) is not None
+    assert rows.row(done.runs[0].key, content_digest([TASKS[1]])) is not None
 
 
 def test_an_arm_that_cannot_be_run_leaves_the_others(tmp_path: Path) -> None:
@@ -190,6 +189,6 @@ def test_a_run_that_ends_early_is_told(tmp_path: Path) -> None:
 
 
 def test_every_seed_has_runs_of_its_own() -> None:
-    runs = plan_runs([SUBJECT], TASKS, (0, 1), Circumstances())
+    runs = Study((SUBJECT,), tuple(TASKS), (0, 1), Circumstances(), Path()).runs()
     assert [run.settings.seed for run in runs] == [0, 0, 1, 1]
     assert len({arm.key for run in runs for arm in run.arms}) == 10

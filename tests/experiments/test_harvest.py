@@ -15,6 +15,7 @@ from solver.config import Settings, load_settings
 from solver.experiments.arms import Circumstances
 from solver.experiments.conduct import conduct
 from solver.experiments.harvest import last_outcomes, serves, views_of
+from solver.experiments.planned import Study
 from solver.experiments.rows import ResultFile
 from solver.report.observer import SilentObserver
 from solver.worker.solve import inference_views
@@ -73,9 +74,10 @@ def test_rows_count_attempts_first_attempts_and_candidates(tmp_path: Path) -> No
     tasks = list(make_tasks(4, tests=2))
     runs = FakeRuns(right=lambda settings, id_: id_ < "task002" and settings.train.rank != 4)
     rows = ResultFile(tmp_path)
-    done = conduct([SUBJECT], tasks, (0,), Circumstances(), tmp_path, rows, None, runs, SilentObserver, lambda line: None)
+    study = Study((SUBJECT,), tuple(tasks), (0,), Circumstances(), tmp_path)
+    conduct(study, rows, None, runs, SilentObserver, lambda line: None)
     by_arm = {
-        arm.name: [rows.row(done.key(SUBJECT, TABLE, arm, 0), content) for content in contents(tasks)] for arm in TABLE.arms
+        arm.name: [rows.row(study.key(SUBJECT, TABLE, arm, 0), content) for content in contents(tasks)] for arm in TABLE.arms
     }
     solved = {name: [row.solved for row in found if row is not None] for name, found in by_arm.items()}
     assert solved["usual"] == [(True, True), (True, True), (False, False), (False, False)]
