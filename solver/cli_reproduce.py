@@ -29,7 +29,7 @@ TasksOption = Annotated[
     int | None, typer.Option(min=1, help="This many tasks for all arms.  [default: 100, with --small 10; with --on all]")
 ]
 TokensOption = Annotated[
-    int | None, typer.Option(min=30, help="Grid tokens of a held-out task at most.  [default: 600, with --small 200]")
+    int | None, typer.Option(min=60, help="Grid tokens of a held-out task at most.  [default: 600, with --small 200]")
 ]
 SmallOption = Annotated[bool, typer.Option("--small", help="Fewer and shorter tasks, fewer steps, and a budget of 15 minutes.")]
 BudgetOption = Annotated[

@@ -70,7 +70,7 @@ def answer_losses(
     nats, tokens = [], []
     for index, pair in enumerate(task.test):
         assert pair.output is not None
-        requests = []
+        requests: list[ScoreRequest] = []
         for view in inference_views(settings, task, 0)[: full_plan(settings).views]:
             try:
                 prompt = base.codec.prompt(view.apply(task.without_answers()), index, base.context).ids

@@ -26,8 +26,10 @@ from solver.arc.task import Pair, Task
 from solver.errors import InputError
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.procedural import Procedural
+from solver.pretrain.store import PairStore
 
 MAX_DRAWS_OF_FAMILY = 12  # of a stored family
+MAX_MISSES = 400  # families
 PROCEDURAL = "procedural"
 # names of the families of the ARC-AGI training sets (whose fresh pairs RE-ARC and ARC-GEN draw) and of ConceptARC: the most like
 # evaluation tasks
@@ -89,15 +91,16 @@ def draw_tasks(
 def drawn_tasks(
     tokens: int, rng: np.random.Generator, sources: Sequence[Source], tests: int = 1, again: bool = True
 ) -> Iterator[Task]:
-    """Tasks, drawn from the sources in turn until the sources end.
+    """Tasks, drawn from the sources in turn until the sources end, or give MAX_MISSES families in a row without a task.
 
     A task has three or four demonstrations and up to `tests` tests, but at least one. With its first test alone it has at most
     `tokens` grid tokens. A stored family gives several tasks only if `again` is true.
     """
     turns = list(sources)
-    given = 0
+    given = misses = 0
     used: set[str] = set()
-    while turns:
+    while turns and misses < MAX_MISSES:
+        misses += 1
         shown = int(rng.integers(3, 5))
         source = turns[given % len(turns)]
         family, pairs = next(source, ("", []))
@@ -109,7 +112,7 @@ def drawn_tasks(
         # a task whose demonstrations all have the same output does not show its rule
         shows_rule = len({grid_key(pair.output) for pair in task.train if pair.output is not None}) > 1
         if shows_rule and _tokens(task) <= tokens:
-            given += 1
+            given, misses = given + 1, 0
             used |= set() if again or family == PROCEDURAL else {family}
             yield task
 
@@ -137,7 +140,11 @@ def stored(
     from solver.pretrain.command import evaluation_guard, load_store
 
     store = load_store(corpus, cache, evaluation_guard(), report)
-    store = store.select([held_out(name) and re.fullmatch(families, name) is not None for name in store.names])
+    chosen = store.select([held_out(name) and re.fullmatch(families, name) is not None for name in store.names])
+    return _families(chosen, rng, pairs)
+
+
+def _families(store: PairStore, rng: np.random.Generator, pairs: int) -> Source:
     left = dict.fromkeys(range(len(store)), MAX_DRAWS_OF_FAMILY)
     while left:
         family = int(rng.choice(list(left)))

@@ -43,7 +43,7 @@ def tasks_file(tmp_path: Path) -> Path:
         (["sweep", "--arm", "train.rate=1e-3"], "train.rate"),
         (["sweep", "--arm", "train.lr=1e-3", "--recipe", "nobody"], "unknown recipe 'nobody'"),
         (["data", "--preset", "huge"], "unknown preset 'huge'"),
-        (["mit", "--tokens", "30", "--tasks", "1", "--corpus", "nowhere"], "nowhere"),
+        (["mit", "--tasks", "1", "--corpus", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_options_are_refused_before_anything_runs(options: list[str], wanted: str, tmp_path: Path) -> None:

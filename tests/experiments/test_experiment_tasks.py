@@ -46,8 +46,10 @@ def test_a_longer_list_begins_with_the_shorter_one() -> None:
     assert held_out_tasks(2, 900, 1) != few
 
 
-def test_no_task_is_so_short() -> None:
-    assert training_tasks(5) == []
+def test_no_task_is_so_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("solver.experiments.tasks.MAX_MISSES", 3)
+    with pytest.raises(InputError, match="at most 5 grid tokens"):
+        held_out_tasks(2, 5, 0)
 
 
 def test_sources_are_drawn_in_turn_and_a_family_once() -> None:
