@@ -85,26 +85,23 @@ def conduct(
         run = waiting.pop(0)
         left = UNLIMITED if end is None else end - clock()
         due = len(run.lacking(rows))
-        if not due:
-            continue
-        if left < MIN_RUN:
+        if due and left < MIN_RUN:
             run.failure = run.failure or "the budget is used up"
-            continue
-        report(f"{run.name}: {due} tasks")
-        seconds = left if end is None else max(MIN_RUN, costs.share(run, waiting, runs, left))
-        summary = _carry_out(run, rows, seconds, study, start_run, observer(), report)
-        if summary is not None and summary.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
-            return Conducted(chosen, tuple(runs), total, summary.exit_code, summary.reason)
-        if not learning or len(run.lacking(rows)) == due:
-            continue
-        learning = False
-        if end is None:
+        elif due:
+            report(f"{run.name}: {due} tasks")
+            seconds = left if end is None else max(MIN_RUN, costs.share(run, waiting, runs, left))
+            summary = _carry_out(run, rows, seconds, study, start_run, observer(), report)
+            if summary is not None and summary.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
+                return Conducted(chosen, tuple(runs), total, summary.exit_code, summary.reason)
+        learns = learning and len(run.lacking(rows)) < due
+        learning = learning and not learns
+        if learns and end is None:
             report(f"the other runs: estimated {duration_text(costs.total(waiting, runs))}")
-            continue
-        again, replanned = _fitting(study, rows, costs, end - clock())
-        if again != chosen:
-            report(f"by the time that these took, {len(again.tasks)} of {len(study.tasks)} tasks fit for all arms")
-            chosen, runs, waiting = again, replanned, list(replanned)
+        elif end is not None and (learns or (not waiting and chosen != study)):
+            again, replanned = _fitting(study, rows, costs, end - clock())
+            if (learns and again != chosen) or len(again.tasks) > len(chosen.tasks):
+                report(f"by the time that was used, {len(again.tasks)} of {len(study.tasks)} tasks fit for all arms")
+                chosen, runs, waiting = again, replanned, list(replanned)
     if runs and all(run.failure and not _has_rows(run, rows) for run in runs):
         raise InputError(runs[0].failure)
     return Conducted(chosen, tuple(runs), total)

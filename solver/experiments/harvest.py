@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from solver.arc.grid import Grid, grid_key
@@ -22,7 +22,7 @@ from solver.experiments.arms import differences
 from solver.experiments.rows import ResultRow
 from solver.experiments.tasks import content_digest
 from solver.run.ledger import LEDGER, Ledger
-from solver.types import AdapterRef, Candidate, TaskOutcome
+from solver.types import AdapterRef, Candidate, Fit, TaskOutcome
 from solver.worker.solve import inference_views
 
 _OF_VIEWS = {"infer.views.transforms", "infer.views.count", "infer.permutations"}
@@ -82,12 +82,24 @@ def rows_of(
 
     `tasks` are with answers, by id. A ledger that is damaged is passed over: the run will begin anew.
     """
+    fit = shared_fit(folder) if run.train.shared else None
     for outcome in last_outcomes(folder, run):
         task = tasks.get(outcome.task_id)
         if task is None or outcome.status == "cut":
             continue
         for arm in arms:
-            yield _row(outcome, run, arm, task, measured)
+            row = _row(outcome, run, arm, task, measured)
+            # of a fit for all tasks every task has its share
+            yield (
+                row
+                if fit is None
+                else replace(
+                    row,
+                    steps=round(fit.steps / len(tasks)),
+                    tokens=row.tokens + round(fit.tokens / len(tasks)),
+                    seconds=round(row.seconds + fit.seconds / len(tasks), 2),
+                )
+            )
 
 
 def last_outcomes(folder: Path, run: Settings) -> list[TaskOutcome]:
@@ -101,15 +113,19 @@ def last_outcomes(folder: Path, run: Settings) -> list[TaskOutcome]:
     return [outcome for outcome in outcomes if outcome.wave == last]
 
 
-def adapters_of(folder: Path, run: Settings) -> dict[str, AdapterRef | None]:
-    """The adapter that answered each finished task, by id; None: the base model."""
-    shared = None
+def shared_fit(folder: Path) -> Fit | None:
+    """The fit of the adapter that all tasks of a run share; None: there is none."""
     try:
         with closing(Ledger.read(folder / LEDGER)) as ledger:
-            fit = ledger.shared_fit()
-            shared = None if fit is None else fit.adapter
+            return ledger.shared_fit()
     except InputError:
-        pass
+        return None
+
+
+def adapters_of(folder: Path, run: Settings) -> dict[str, AdapterRef | None]:
+    """The adapter that answered each finished task, by id; None: the base model."""
+    fit = shared_fit(folder)
+    shared = None if fit is None else fit.adapter
     found = {}
     for outcome in last_outcomes(folder, run):
         if outcome.status != "cut":
@@ -127,7 +143,7 @@ def _row(outcome: TaskOutcome, run: Settings, arm: WantedArm, task: Task, measur
         ranked = select(arm.settings.select.rule, Tally.of(candidates), scores) if candidates else ()
         right = [grid_key(grid) == grid_key(pair.output) for grid in ranked]
         solved.append(_holds(candidates, pair.output) if arm.oracle else any(right))
-        first.append(bool(right[:1] == [True]))
+        first.append(solved[-1] if arm.oracle else right[:1] == [True])
         count += len(candidates)
     return ResultRow(
         key=arm.key,

@@ -35,7 +35,7 @@ class ResultRow:
     model: str
     seed: int
     solved: tuple[bool, ...]  # one of two attempts is right, or, for an oracle, any candidate
-    first: tuple[bool, ...]  # the first attempt is right
+    first: tuple[bool, ...]  # the first attempt is right; of an oracle, the same as `solved`
     candidates: int
     status: str  # of the pass: "complete" or "failed"
     steps: int  # optimizer steps

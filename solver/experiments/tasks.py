@@ -186,12 +186,17 @@ def count_facts(tasks: Sequence[Task]) -> str:
     several = sum(len(task.test) > 1 for task in tasks)
     inputs = sum(len(task.test) for task in tasks)
     if not several:
-        return f"{len(tasks)} tasks have one test input each, so both counts are the same."
+        return f"{_counted(len(tasks), 'task has', 'tasks have')} one test input each, so both counts are the same."
+    more = _counted(several, "has", "have") if several < len(tasks) else "all have"
     return (
-        f"{inputs} test inputs belong to {len(tasks)} tasks, because {several} task{'s have' if several > 1 else ' has'} more "
-        "than one. A test input counts as solved if one of two attempts is right, a task if all its test inputs are solved. So "
-        "the two shares differ, and a result has to say which one it is."
+        f"{inputs} test inputs belong to {_counted(len(tasks), 'task', 'tasks')}, of which {more} more than one. A test input "
+        "counts as solved if one of two attempts is right, a task if all its test inputs are solved. So the two shares differ, "
+        "and a result has to say which one it is."
     )
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number} {one if number == 1 else several}"
 
 
 def _tokens(task: Task) -> int:

@@ -51,7 +51,7 @@ class Paired:
 class PairedShares:
     """How a first way compares with a second one on problems whose results are shares, 0 to 1: the means over several seeds, say.
 
-    With results of 0 and 1 it is the same as `Paired`. Every problem counts once, however many seeds it was tried with.
+    Every problem counts once, however many seeds it was tried with.
     """
 
     apart: tuple[float, ...]  # by problem: the share of the first way less that of the second
@@ -72,12 +72,17 @@ class PairedShares:
         return sum(self.apart) / len(self.apart) if self.apart else 0.0
 
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the difference over problems, by the normal approximation."""
+        """The 95 % interval of the difference over problems, also for few of them (Agresti and Min 2005).
+
+        Half a problem is added to each of the four outcomes of two ways that solve a problem or do not.
+        """
         if not self.apart:
             return -1.0, 1.0
-        variance = sum(one * one for one in self.apart) / len(self.apart) - self.difference**2
-        reach = 1.96 * math.sqrt(max(0.0, variance) / len(self.apart))
-        return max(-1.0, self.difference - reach), min(1.0, self.difference + reach)
+        total = len(self.apart) + 2
+        middle = sum(self.apart) / total
+        variance = (sum(one * one for one in self.apart) + 1) / total - middle**2
+        reach = 1.96 * math.sqrt(variance / total)
+        return max(-1.0, middle - reach), min(1.0, middle + reach)
 
     def p(self) -> float:
         """The two-sided p of the exact sign test over problems."""

@@ -68,6 +68,9 @@ class FakeRuns:
         identity = identity_of(tasks, settings, options.model, options.recipe)
         done = 0
         with contextlib.closing(Ledger.open(options.out / LEDGER, identity, tasks)) as ledger:
+            if settings.train.shared:
+                adapter = AdapterRef("s", EMBEDDED, "lora")
+                ledger.record_shared(Fit("s", "complete", "steps", adapter, 12, 600, 6.0, 1.0, 1.0))
             known = {outcome.task_id for outcome in ledger.outcomes()}
             for task in tasks:
                 if task.id in known:
@@ -95,7 +98,7 @@ def answered(settings: Settings, task: Any, grids: Sequence[Grid], right: bool, 
             grid = truth if right or number + 1 == len(views) else wrong[number % 2]
             candidates.append(Candidate(np.asarray(grid, dtype=np.uint8), view.key, -1.0, "greedy", "a"))
         queries.append(QueryOutcome(index, tuple(candidates), (), len(views)))
-    steps = 0 if settings.budget.fixed_waves == (0,) else 5
+    steps = 0 if settings.budget.fixed_waves == (0,) or settings.train.shared else 5
     fit = Fit("a", "complete", "steps", AdapterRef("a", EMBEDDED, "lora"), steps, 70, 1.0, 1.0, 1.0) if steps else None
     return TaskOutcome(task.id, 0, "complete", fit, tuple(queries), {"fit": seconds - 0.5, "infer": 0.5}, tokens={"trained": 70})
 

@@ -102,9 +102,13 @@ def test_a_shared_adapter_is_fitted_again_for_other_tasks(tmp_path: Path) -> Non
     subjects = (replace(SUBJECT, tables=(SHARED,)),)
     conduct(tmp_path, FakeRuns(), TASKS[:3], subjects=subjects)
     runs = FakeRuns()
-    conduct(tmp_path, runs, TASKS, subjects=subjects)
+    done, rows = conduct(tmp_path, runs, TASKS, subjects=subjects)
+    study = done.study
     assert len([options for options in runs.options if options.settings.train.shared]) == 1
     assert len(runs.asked) == 3 + 6  # three new ones, and all of the shared adapter
+    row = rows.row(study.key(subjects[0], SHARED, SHARED.arms[1], 0), content_digest([TASKS[0]]))
+    assert row is not None
+    assert (row.steps, row.tokens, row.seconds) == (2, 170, 2.5)  # a sixth of the shared fit, and the pass itself
 
 
 def test_the_budget_takes_fewer_tasks_for_all_arms(tmp_path: Path) -> None:
@@ -133,7 +137,7 @@ def test_the_first_run_corrects_the_estimate(seconds: float, tasks: int, tmp_pat
     assert len(done.study.tasks) == tasks
     assert all(not run.lacking(rows) for run in done.runs)
     assert len(runs.asked) == len(set(runs.asked))
-    assert ("by the time that these took" in lines[3]) == (tasks != 4)
+    assert ("by the time that was used" in lines[3]) == (tasks != 4)
 
 
 def test_without_a_budget_the_first_run_tells_how_long_the_others_take(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_named_tasks_are_those_with_answers_in_a_fixed_order(tmp_path: Path) -> 
 
 def test_both_counts_are_explained() -> None:
     line = count_facts(list(load_tasks("arc1:evaluation")))
-    assert line.startswith("419 test inputs belong to 400 tasks, because 19 tasks have more than one.")
+    assert line.startswith("419 test inputs belong to 400 tasks, of which 19 have more than one.")
     assert "one test input each" in count_facts(list(make_tasks(3)))
 
 
