@@ -77,10 +77,10 @@ def make_corpus(
     engine: Annotated[Literal["auto", "hf", "vllm"], typer.Option(help="lm: what draws completions.")] = "auto",
     device: Annotated[str, typer.Option(help="lm: compute on this device: auto, cpu or cuda.")] = "auto",
     sandbox: Annotated[
-        Literal["full", "no-namespaces", "no-seccomp", "limits"],
+        Literal["full", "no-namespaces"],
         typer.Option(
-            help="lm: what holds the code that the model wrote. full has everything. A weaker form is for a system that does not "
-            "offer a layer; docs/pretraining.md says what each layer stops."
+            help="lm: what holds the code that the model wrote. no-namespaces is weaker, for containers that allow no new "
+            "namespaces; docs/pretraining.md says what each layer stops."
         ),
     ] = "full",
     problems: Annotated[int, typer.Option(min=1, help="math: number of problems.")] = 1000,

@@ -23,7 +23,7 @@ from solver.pretrain.lm_generators.sandbox.lockdown import LayerMissing
 from solver.pretrain.lm_generators.sandbox.process import LAYERS, Form, Sandbox, open_sandbox
 from solver.pretrain.lm_generators.verdicts import REASONS, Refused
 
-FORMS: tuple[Form, ...] = ("full", "no-namespaces", "no-seccomp", "limits")
+FORMS: tuple[Form, ...] = ("full", "no-namespaces")
 GOOD = """
 from random import Random
 def generate(rng):
@@ -158,31 +158,47 @@ def test_what_honest_code_may_do_does_not_harm(sandbox: Sandbox) -> None:
     assert len(sandbox.draw(textwrap.dedent(code), range(40), 10)) == 10
 
 
-# what would do harm, and what is expected of the forms with a filter; the other forms refuse it for some reason
+# what would do harm. The filter ends it; were there no filter, the other layers would stop it, too.
 ATTACKS = {
-    "open a file": (REACH + "os['open']('/etc/passwd', 0)", "system call"),
-    "write a file": (REACH + "os['open']('/tmp/x', 0o101)", "system call"),
-    "read /proc": (REACH + "os['open']('/proc/self/mem', 2)", "system call"),
-    "list a folder": (REACH + "os['listdir']('/home')", "system call"),
-    "fork": (REACH + "os['fork']()", "system call"),
-    "fork bomb": (REACH + "while True: os['fork']()", "system call"),
-    "a command": (REACH + "if os['system']('true') != 0: raise OSError", "system call"),
-    "another program": (REACH + "os['execv']('/bin/true', ['true'])", "system call"),
-    "a socket": (LIBC + "if libc.socket(2, 1, 0) < 0: raise OSError", "system call"),
-    "a Unix socket": (LIBC + "if libc.socket(1, 1, 0) < 0: raise OSError", "system call"),
-    "a pipe": (REACH + "os['pipe']()", "system call"),
-    "a thread": (REACH + "modules['_thread'].start_new_thread(print, ())", "system call"),
-    "more files": (REACH + "r = modules['resource']\nr.setrlimit(r.RLIMIT_NOFILE, (99, 99))", "system call"),
-    "become root": (LIBC + "if libc.setuid(0) != 0: raise OSError", "system call"),
-    "mount": (LIBC + "if libc.mount(b'/', b'/', b'tmpfs', 0, 0) != 0: raise OSError", "system call"),
+    "open a file": REACH + "os['open']('/etc/passwd', 0)",
+    "write a file": REACH + "os['open']('/tmp/x', 0o101)",
+    "read /proc": REACH + "os['open']('/proc/self/mem', 2)",
+    "list a folder": REACH + "os['listdir']('/home')",
+    "see a file": REACH + f"os['stat']({__file__!r})",
+    "delete a file": REACH + f"os['unlink']({__file__!r})",
+    "rename a file": REACH + f"os['rename']({__file__!r}, '/tmp/x')",
+    "cut a file": REACH + f"os['truncate']({__file__!r}, 0)",
+    "make a folder": REACH + "os['mkdir']('/x')",
+    "fork": REACH + "os['fork']()",
+    "fork bomb": REACH + "while True: os['fork']()",
+    "a command": REACH + "if os['system']('true') != 0: raise OSError",
+    "another program": REACH + "os['execv']('/bin/true', ['true'])",
+    "a socket": LIBC + "if libc.socket(2, 1, 0) < 0: raise OSError",
+    "a Unix socket": LIBC + "if libc.socket(1, 1, 0) < 0: raise OSError",
+    "a pipe": REACH + "os['pipe']()",
+    "a thread": REACH + "modules['_thread'].start_new_thread(print, ())",
+    "more files": REACH + "r = modules['resource']\nr.setrlimit(r.RLIMIT_NOFILE, (99, 99))",
+    "become root": LIBC + "if libc.setuid(0) != 0: raise OSError",
+    "mount": LIBC + "if libc.mount(b'/', b'/', b'tmpfs', 0, 0) != 0: raise OSError",
+    "another root": LIBC + "if libc.chroot(b'/') != 0: raise OSError",
+    "new namespaces": LIBC + "if libc.unshare(0x10000000) != 0: raise OSError",
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_are_stopped(name: str, sandbox: Sandbox) -> None:
-    code, reason = ATTACKS[name]
-    found = refusal(sandbox, code)
-    assert found == reason if "seccomp" in sandbox.layers else found in REASONS
+    assert refusal(sandbox, ATTACKS[name]) == "system call"
+
+
+@pytest.fixture(scope="module")
+def unfiltered() -> Iterator[Sandbox]:
+    with opened("full") as sandbox:
+        yield Sandbox(sandbox.layers - {"seccomp"}, sandbox.empty_folder)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_fail_without_the_filter(name: str, unfiltered: Sandbox) -> None:
+    assert refusal(unfiltered, ATTACKS[name]) in ("error", "crash")
 
 
 # these need the filter: without it a process of an ordinary user can reach others of that user, and wait as it likes
@@ -192,6 +208,7 @@ FILTERED = {
     "kill the parent": (REACH + f"os['kill']({os.getpid()}, 9)", "system call"),
     "interrupt the parent": (REACH + f"os['kill']({os.getpid()}, 2)", "system call"),
     "kill everything": (REACH + "os['kill'](-1, 9)", "system call"),
+    "shared memory": (LIBC + "libc.shmget(0, 4096, 0o1666)", "system call"),
     "handle a signal": (REACH + "modules['signal'].signal(24, print)", "system call"),
     "an alarm": (REACH + "modules['signal'].alarm(1)", "system call"),
     "abort": (REACH + "os['abort']()", "system call"),
@@ -282,13 +299,13 @@ def test_systems_without_a_layer_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         lockdown._filter_system_calls(None)  # type: ignore[arg-type]
     assert caught.value.args == ("seccomp", "no filter for the processor riscv64")
     monkeypatch.setattr(process.sys, "platform", "darwin")
-    with pytest.raises(InputError, match="Linux alone"), open_sandbox("limits"):
+    with pytest.raises(InputError, match="Linux alone"), open_sandbox("full"):
         pass
 
 
 def test_a_sandbox_that_holds_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_PROBE", GOOD)
-    with pytest.raises(InputError, match="the sandbox limits does not hold here"), open_sandbox("limits"):
+    with pytest.raises(InputError, match="the sandbox no-namespaces does not hold here"), open_sandbox("no-namespaces"):
         pass
 
 

@@ -34,8 +34,8 @@ grid has 1 to 30 rows and 1 to 30 columns. A puzzle is one rule that turns an in
 three pairs of input and output can find the rule.
 """
 _CODE = f"""\
-For every puzzle there is a Python program. Its function generate(rng) draws a new input with random.Random rng, and gives it
-together with its output. The rule is the same in every call. Programs import nothing but
+For every puzzle there is a Python program. Its function generate(rng), where rng is a random.Random, draws a new input and
+returns it with its output. The rule is the same in every call. Programs import nothing but
 {", ".join(name for name in MODULES if name != "__future__" and "." not in name)}.
 """
 

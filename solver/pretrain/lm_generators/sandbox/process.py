@@ -1,11 +1,10 @@
 """Starts locked processes, gives them code, and reads their answers within bounds of time and size.
 
-`Form` names what a locked process must have; `sandbox.lockdown` says what each layer is.
+`Form` names what a locked process must have; `sandbox.lockdown` says what each layer is. No form is without the system call
+filter, because the other layers leave too much to code that means harm.
 
 full            limits, namespaces and seccomp
-no-namespaces   without namespaces, for containers that do not allow new ones; the filter still stops files, network and processes
-no-seccomp      without the filter, for other processors
-limits          limits alone
+no-namespaces   limits and seccomp, for containers that allow no new namespaces
 """
 
 from __future__ import annotations
@@ -32,13 +31,11 @@ from solver.errors import InputError
 from solver.pretrain.lm_generators.sandbox.answers import read_answer
 from solver.pretrain.lm_generators.verdicts import Refused
 
-Form = Literal["full", "no-namespaces", "no-seccomp", "limits"]
+Form = Literal["full", "no-namespaces"]
 
 LAYERS: Mapping[Form, frozenset[str]] = {
     "full": frozenset(("limits", "namespaces", "seccomp")),
     "no-namespaces": frozenset(("limits", "seccomp")),
-    "no-seccomp": frozenset(("limits", "namespaces")),
-    "limits": frozenset(("limits",)),
 }
 MEMORY = 512 * 2**20  # bytes of address space
 MAX_CODE = 20_000  # characters
