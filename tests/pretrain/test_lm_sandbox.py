@@ -6,9 +6,13 @@ import json
 import os
 import platform
 import struct
+import subprocess
+import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -301,6 +305,53 @@ def test_systems_without_a_layer_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(process.sys, "platform", "darwin")
     with pytest.raises(InputError, match="Linux alone"), open_sandbox("full"):
         pass
+
+
+OPEN = """
+import sys
+from dataclasses import replace
+from solver.errors import InputError
+from solver.pretrain.lm_generators.sandbox.process import open_sandbox
+try:
+    with open_sandbox(sys.argv[1]) as sandbox:
+        print("opened", flush=True)
+        replace(sandbox, cpu_seconds=900).draw(sys.argv[2], range(1), 1)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_kernel_that_allows_no_namespaces_is_found_out() -> None:
+    """In a user namespace that allows no others, as in many containers. Its root cannot become another user."""
+    inside = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" -c "$1" "$2" "$3"'
+    code = "def generate(rng):\n    return [[1]], [[2]]"
+
+    def opened(form: Form) -> str:
+        command = ["unshare", "--user", "--map-root-user", "sh", "-c", inside, sys.executable, OPEN, form, code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            pytest.skip(f"no user namespace to try it in: {done.stderr.strip()[-80:]}")
+        return done.stdout.strip()
+
+    assert opened("no-namespaces") == "opened"
+    told = opened("full")
+    assert told.startswith("this system does not offer the sandbox its layer 'namespaces': unshare: ")
+    assert told.endswith("; a weaker form does without: --sandbox no-namespaces")
+
+
+def test_processes_end_with_the_command(filtered: Sandbox) -> None:
+    looping = [sys.executable, "-c", OPEN, "no-namespaces", "while True: pass"]
+    with subprocess.Popen(looping, stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == "opened\n"
+        while not (children := Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()):
+            time.sleep(0.01)
+        child = Path(f"/proc/{children[0]}/stat")
+        while "NoNewPrivs:\t1" not in child.with_name("status").read_text():
+            time.sleep(0.01)
+        command.kill()
+    while child.exists() and child.read_text().split()[2] != "Z":  # the test's time limit ends this if the process lives on
+        time.sleep(0.01)
 
 
 def test_a_sandbox_that_holds_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

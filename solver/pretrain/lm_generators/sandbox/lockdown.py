@@ -81,14 +81,16 @@ def lock(layers: Collection[str], limits: Limits, parent: int, empty_folder: str
 
 
 def _become_unprivileged() -> None:
-    """Leave root, whom several limits do not bind."""
+    """Leave root, whom not all limits bind.
+
+    A root who cannot change the user has no privilege to lose, like that of a container in which an ordinary user is called root.
+    """
     if os.geteuid() == 0:
-        try:
+        with contextlib.suppress(OSError):
             os.setgroups([])
             os.setresgid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
+        with contextlib.suppress(OSError):
             os.setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
-        except OSError as error:
-            raise LayerMissing(LIMITS, f"root cannot become another user: {error.strerror}") from None
 
 
 def _end_with(libc: ctypes.CDLL, parent: int) -> None:
