@@ -115,7 +115,7 @@ def ironbar(scale: Scale) -> Experiment:
     note += "bring nothing."
     ladder = ArmTable(
         name="ironbar-data",
-        title="Data for test-time training: each arm takes one thing away from the arm that it is compared with, or changes it",
+        title="Data for test-time training, one thing taken away or changed at a time",
         recipe="ironbar",
         base=_ironbar_base(scale),
         losses=True,
