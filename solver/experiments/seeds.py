@@ -140,11 +140,8 @@ def ironbar(scale: Scale) -> Experiment:
         note="The source compared both on its own validation set; its numbers are of another scale and are not stated here.",
         arms=(
             Arm(usual_name := f"batch of {usual}, rate {rate:g}"),
-            *(
-                Arm(f"batch of {size}", f"train.batch_sequences={size}", usual_name)
-                for size in (usual // 4, usual // 2, 2 * usual)
-            ),
-            *(Arm(f"rate {factor * rate:g}", f"train.lr={factor * rate:g}", usual_name) for factor in (0.25, 0.5, 2.0)),
+            *(Arm(f"batch of {size}", f"train.batch_sequences={size}", usual_name) for size in (usual // 2, 2 * usual)),
+            *(Arm(f"rate {factor * rate:g}", f"train.lr={factor * rate:g}", usual_name) for factor in (0.5, 2.0)),
         ),
     )
     return Experiment("ironbar", "Test-time fine-tuning on n-1 data", IRONBAR, (ladder, equal))
