@@ -130,7 +130,7 @@ def ironbar(scale: Scale) -> Experiment:
         ),
     )
     usual, rate = (4, peak_lr(None, scale.parameters)) if scale.tiny else (16, 1e-4)
-    sequences = SMALL_SEQUENCES if scale.small else (2 * USUAL_SEQUENCES if scale.tiny else 960)
+    sequences = max(SMALL_SEQUENCES, 4 * usual) if scale.small else (2 * USUAL_SEQUENCES if scale.tiny else 960)
     equal = ArmTable(
         name="ironbar-batch",
         title="Batch size and learning rate at equal tokens: one epoch over the same sequences",
