@@ -18,7 +18,7 @@ class Texts(HTMLParser):
         self._inside = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.depth += tag not in ("meta",)
+        self.depth += tag not in ("meta", "link")
         style = dict(attrs).get("style") or ""
         self._inside = style.startswith("background:")
         if self._inside:
