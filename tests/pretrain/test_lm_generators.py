@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from text_models import byte_level_tokenizer, write_folder
@@ -265,10 +266,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> CannedEngine:
 
     def load(folder: Path, settings: ModelSettings, read_tokenizer: Any) -> Any:
         tokenizer = read_tokenizer(byte_level_tokenizer(), str(folder))
-        return SimpleNamespace(tokenizer=tokenizer, engine=lambda _: engine, base=SimpleNamespace(path=folder))
+        return SimpleNamespace(
+            tokenizer=tokenizer, engine=lambda _: engine, base=SimpleNamespace(path=folder, device=torch.device("cpu"))
+        )
 
     monkeypatch.setattr(writing, "load_text_model", load)
-    monkeypatch.setattr(corpus, "PROMPTS_AT_A_TIME", 2)
+    monkeypatch.setattr(corpus, "CPU_PROMPTS", 2)
     return engine
 
 

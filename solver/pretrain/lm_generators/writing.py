@@ -82,6 +82,11 @@ class Writer:
         self._engine = self._model.engine(infer)
         self._options = options
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model computes on a GPU."""
+        return self._model.base.device.type == "cuda"
+
     def write(self, numbers: Sequence[int]) -> list[list[Written]]:
         """SAMPLES completions of each of the prompts with these numbers.
 
