@@ -49,7 +49,7 @@ def report(folders: Sequence[Path], solutions: str | None, html: Path, tell: Cal
     names = _names(folders)
     page = report_page([_reported(run, name, answers) for run, name in zip(runs, names, strict=True)])
     write_page(html, page)
-    return f"{html}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page.encode()) / 1e6:.1f} MB"
+    return f"{html}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page.encode()) / 1e6:.2f} MB"
 
 
 def write_page(path: Path, page: str) -> None:

@@ -97,7 +97,8 @@ def _scores(runs: Sequence[ReportedRun]) -> Iterator[Markup]:
                 rows.append([run.name, name, *numbers, interval, meaning])
     if rows:
         columns = ("run", "score", "solved", "total", "accuracy", "95 % interval", "counts")
-        yield HtmlTable("Scores, as solver score counts them", columns, rows, words=("score", "counts")).html()
+        caption = "Scores over the tasks of each run, counted as by solver score"
+        yield HtmlTable(caption, columns, rows, words=("score", "counts")).html()
     else:
         yield paragraph("No answers are known, so nothing can be scored. --solutions gives them.")
     scored = [run for run in runs if run.scores]

@@ -78,7 +78,7 @@ def test_every_number_is_that_of_solver_score(folder: Path) -> None:
     scored = CliRunner().invoke(app, ["score", str(folder / "submission.json"), str(folder.parent / "solutions.json"), "--json"])
     scores = json.loads(scored.stdout)
     root = page_of(folder)
-    shown = {row[1]: row[2:5] for row in rows(root, "Scores, as solver score counts them")}
+    shown = {row[1]: row[2:5] for row in rows(root, "Scores over the tasks of each run, counted as by solver score")}
     assert shown == {
         name: [f"{score['solved']:g}", f"{score['total']:g}", f"{score['accuracy']:.1%}"] for name, score in scores.items()
     }
