@@ -607,3 +607,5 @@ def test_identity_ignores_the_machine_and_the_budget(tiny_base: Path) -> None:
     same = load_settings("kaggle-t4x2", None, ["budget.policy=fixed", "select.rule=flat_vote", "train.batch_tokens=99"])
     assert one == identity_of(tasks, same, tiny_base, "default")
     assert one != identity_of(tasks, load_settings("cpu", None, ["infer.mode=search"]), tiny_base, None)
+    assert "data.augment" not in one.settings  # as in ledgers from before the setting was there
+    assert one != identity_of(tasks, load_settings("cpu", None, ["data.augment=false"]), tiny_base, None)
