@@ -131,7 +131,7 @@ def test_runs_are_compared_task_by_task() -> None:
     root = check_page(report_page([before, after]))
     compared = rows(root, "Against a, on what both runs answered")
     assert [row[:5] for row in compared] == [["b", "test inputs", "4", "1", "1"], ["b", "tasks", "4", "1", "1"]]
-    assert compared[0][5:] == ["+0.0 points (-69.3 to +69.3)", "1"]
+    assert compared[0][5:] == ["+0.0 points (-56.6 to +56.6)", "1"]
     assert rows(root, "Settings in which the runs differ") == [["train.lr", "0.001", "0.002"]]
     (section,) = [one for one in root.every("section") if one.attributes["aria-labelledby"] == "comparison"]
     said = [one for one in section.every("p") if one.text().startswith(("Tasks gained", "Tasks lost"))]
