@@ -199,7 +199,7 @@ class PassOptions:
         self._add(new, 1)
         self._summed = wanted
         first = table.pending & (table.waves == 0)
-        self.scale = np.count_nonzero(first) / max(1, np.count_nonzero(first & wanted))
+        self.scale = float(first.sum() / max(1, int((first & wanted).sum())))
 
     def _add(self, rows: Rows, sign: int) -> None:
         for group in (0, 1):

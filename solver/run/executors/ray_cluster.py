@@ -26,6 +26,7 @@ from solver.run.executors.ray_node import NodeHost
 
 LOCAL, AUTO = "local", "auto"
 THREADS = 4  # of an actor: one waits for news, the others serve calls
+REACH_SECONDS = 5.0  # for a connection to the address of a cluster
 INSTALL = "pip install 'solver[ray]'"
 MAX_SOCKET_PATH = 107  # bytes that Linux allows; Ray adds up to `SESSION_PATH` to its folder
 SESSION_PATH = 75
@@ -155,7 +156,7 @@ class RayCluster:
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "solver"}
         if address == LOCAL:
             common |= {"include_dashboard": False, "_temp_dir": str(self._folder)}
-        else:
+        elif address != AUTO:
             _check_reachable(address)
         try:
             self._ray.init(address=address, **common)
@@ -188,14 +189,10 @@ def _import_ray() -> Any:
 
 
 def _check_reachable(address: str) -> None:
-    """Raises InputError if nobody listens at a ray:// address: Ray itself would try for half a minute."""
-    if not address.startswith("ray://"):
-        return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon or not host or not port.isdecimal():
-        raise InputError(f"--address {address}: write it as ray://HOST:PORT")
+    """Raises InputError if nobody listens at ray://HOST:PORT or HOST:PORT: Ray itself would try for half a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5.0).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(_no_cluster(address, error)) from None
 
