@@ -109,6 +109,11 @@ def _report(
     facts = (
         f"{tasks}; seeds {', '.join(map(str, done.study.seeds))}; policy `fixed`, recipe `{table.recipe}`, one pass a task.",
         *(f"All arms of {', '.join(names)}: {' '.join(f'`{text}`' for text in base)}." for base, names in bases.items() if base),
+        *(
+            [f"Set by the user: {' '.join(f'`{text}`' for text in given)}."]
+            if (given := done.study.circumstances.overrides)
+            else []
+        ),
         count_facts(done.study.tasks),
         f"Hardware: {'; '.join(sorted({row.hardware for row in used})) or 'none'}. "
         f"Commit {', '.join(sorted({_short(row.commit) for row in used})) or 'none'}.",

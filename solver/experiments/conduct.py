@@ -89,7 +89,7 @@ def conduct(
             run.failure = run.failure or "the budget is used up"
         elif due:
             report(f"{run.name}: {due} tasks")
-            seconds = left if end is None else max(MIN_RUN, costs.share(run, waiting, runs, left))
+            seconds = left if end is None else max(MIN_RUN, costs.allotted(run, waiting, runs, left))
             summary = _carry_out(run, rows, seconds, study, start_run, observer(), report)
             if summary is not None and summary.exit_code in (EXIT_INTERRUPTED, EXIT_TERMINATED):
                 return Conducted(chosen, tuple(runs), total, summary.exit_code, summary.reason)

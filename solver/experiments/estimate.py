@@ -19,6 +19,7 @@ from solver.run.local_processes import local_placement
 from solver.run.types import RunOptions
 
 AROUND = 4.0  # seconds of a run besides the start of its worker and its passes: reading tasks, the end
+LEEWAY = 1.5  # times its estimate that a run may take
 USABLE = 0.9  # of a budget: estimates are wrong by more than a few percent
 
 
@@ -75,10 +76,17 @@ class RunCosts:
         """Of those that wait, among all runs."""
         return sum(self.of(run, runs).seconds() for run in waiting)
 
-    def share(self, run: PlannedRun, waiting: Sequence[PlannedRun], runs: Sequence[PlannedRun], left: float) -> float:
-        """The seconds of `left` for a run, while others wait: by the estimates, so that no arm is left out."""
+    def allotted(self, run: PlannedRun, waiting: Sequence[PlannedRun], runs: Sequence[PlannedRun], left: float) -> float:
+        """The seconds of `left` for a run, while others wait: its share by the estimates, or LEEWAY times its estimate.
+
+        What a run does not need stays for the others. The first run, which shows how fast the machine is, may take half of the
+        time, because a task that the end of a run cuts is lost.
+        """
         mine = self.of(run, runs).seconds()
-        return left * mine / max(mine + self.total(waiting, runs), 1e-9)
+        share = left * mine / max(mine + self.total(waiting, runs), 1e-9)
+        if waiting and not self._factor([one for one in runs if one.subject == run.subject]):
+            return max(share, left / 2)
+        return min(left, max(share, LEEWAY * mine))
 
     def _raw(self, run: PlannedRun) -> RunEstimate:
         key = run.key, content_digest(run.tasks)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from solver.arc.jsonfile import cut_incomplete_line
 from solver.arc.task import Task
 from solver.config import Settings
 from solver.errors import InputError
@@ -67,7 +68,8 @@ class ResultFile:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in (RESULTS, LOSSES):
-                _cut_torn_line(folder / name)
+                if (folder / name).exists():
+                    cut_incomplete_line(folder / name)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written: {error.strerror}") from None
         self._rows = {(row.key, row.content): row for row in read_rows(folder / RESULTS, ResultRow)}
@@ -107,13 +109,3 @@ def row_key(settings: Settings, model: str, oracle: bool, tasks: Sequence[Task])
         "together": content_digest(sorted(tasks, key=lambda task: task.id)) if known[_TOGETHER] else "",
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Remove what stands after the last line end of a file, if there is a file."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with path.open("r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)

@@ -115,7 +115,7 @@ def ironbar(scale: Scale) -> Experiment:
     note += "bring nothing."
     ladder = ArmTable(
         name="ironbar-data",
-        title="Data for test-time training: each arm takes one thing away from the arm that it is compared with, or changes it",
+        title="Data for test-time training, one thing taken away or changed at a time",
         recipe="ironbar",
         base=_ironbar_base(scale),
         losses=True,
@@ -130,7 +130,7 @@ def ironbar(scale: Scale) -> Experiment:
         ),
     )
     usual, rate = (4, peak_lr(None, scale.parameters)) if scale.tiny else (16, 1e-4)
-    sequences = SMALL_SEQUENCES if scale.small else (2 * USUAL_SEQUENCES if scale.tiny else 960)
+    sequences = max(SMALL_SEQUENCES, 4 * usual) if scale.small else (2 * USUAL_SEQUENCES if scale.tiny else 960)
     equal = ArmTable(
         name="ironbar-batch",
         title="Batch size and learning rate at equal tokens: one epoch over the same sequences",
@@ -140,11 +140,8 @@ def ironbar(scale: Scale) -> Experiment:
         note="The source compared both on its own validation set; its numbers are of another scale and are not stated here.",
         arms=(
             Arm(usual_name := f"batch of {usual}, rate {rate:g}"),
-            *(
-                Arm(f"batch of {size}", f"train.batch_sequences={size}", usual_name)
-                for size in (usual // 4, usual // 2, 2 * usual)
-            ),
-            *(Arm(f"rate {factor * rate:g}", f"train.lr={factor * rate:g}", usual_name) for factor in (0.25, 0.5, 2.0)),
+            *(Arm(f"batch of {size}", f"train.batch_sequences={size}", usual_name) for size in (usual // 2, 2 * usual)),
+            *(Arm(f"rate {factor * rate:g}", f"train.lr={factor * rate:g}", usual_name) for factor in (0.5, 2.0)),
         ),
     )
     return Experiment("ironbar", "Test-time fine-tuning on n-1 data", IRONBAR, (ladder, equal))

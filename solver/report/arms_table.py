@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -212,5 +213,5 @@ def _draw(figure: Any, report: ArmsReport) -> None:
         panel.axvline(shares[0], linestyle="--", color="black", linewidth=0.8)
     panel.set_xlim(left=0)
     panel.set_xlabel("tasks solved, %, with 95 % intervals")
-    panel.set_title(report.title, fontsize="medium")
+    figure.suptitle("\n".join(textwrap.wrap(report.title, 90)), fontsize="medium")
     panel.grid(axis="x", alpha=0.3)
