@@ -56,13 +56,13 @@ def make_corpus(
     ],
     *,
     pairs: Annotated[
-        int | None, typer.Option(min=2, help="rearc, lm: pairs of a family.  [default: 400 of each of rearc's 400; 40 for lm]")
+        int | None, typer.Option(min=2, help="rearc, lm: pairs of a family.  [default: 400 for rearc, 40 for lm]")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="lm: the model that writes: a folder of a causal model in Hugging Face format."),
     ] = None,
-    completions: Annotated[int, typer.Option(min=1, help="lm: how many generators it writes.")] = 200,
+    completions: Annotated[int, typer.Option(min=1, help="lm: how many generators it writes, in fours.")] = 200,
     prompts: Annotated[
         str,
         typer.Option(
@@ -105,10 +105,12 @@ def make_corpus(
 
     \b
     rearc  fresh pairs of the ARC-AGI-1 training tasks
-    lm     a language model is shown generators and writes others. Their code runs in a sandbox, on Linux alone; those that are
-           deterministic, varied, in bounds, new and no evaluation task are kept. The same command goes on where it stopped.
-           Trainings leave this corpus out unless --mixture names it: Akyurek et al. 2024 (arXiv 2411.07279) found that 6,426
-           such generators made their results 5 % worse.
+    lm     a language model is shown generators and writes others. Their code
+           runs in a sandbox, on Linux alone. What is deterministic, varied,
+           in bounds, new and no evaluation task is kept. The same command goes
+           on where it stopped. Trainings leave this corpus out unless
+           --mixture names it: Akyurek et al. 2024 (arXiv 2411.07279) found
+           that 6,426 such generators made their results 5 % worse.
     math   word problems
 
     \b

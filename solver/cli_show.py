@@ -23,7 +23,9 @@ def show(
     ] = None,
     *,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of a run: what it found for these tasks.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a page instead, which needs no other file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write a page of these tasks instead. solver report shows whole runs.")
+    ] = None,
 ) -> None:
     """Look at tasks, and at what a run made of them: its candidates, the views they came from, the two attempts.
 

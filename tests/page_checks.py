@@ -12,7 +12,7 @@ VOID = {"meta", "link", "input", "br", "hr", "img"}
 SHAPES = {"path"}  # of SVG, which close themselves
 
 
-@dataclass
+@dataclass(eq=False)
 class Element:
     tag: str
     attributes: dict[str, str]
@@ -116,3 +116,15 @@ def _check_alone(page: str, every: list[Element]) -> None:
     assert not re.search(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", page)
     assert not [name for one in every for name in one.attributes if name.startswith("on")]
     assert len([one for one in every if one.tag == "script"]) <= 1
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    """As WCAG 2.2 defines it."""
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

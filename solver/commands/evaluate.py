@@ -79,11 +79,12 @@ class TaskEvaluation:
     machine: str | None = None
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()  # overrides that say on which machines the runs work: rows do not differ by them
 
     def settings(self, budget: str, seed: int) -> Settings:
         """The settings of one run: without programs, unless the overrides ask for them. Raises InputError."""
         unfitted = UNFITTED if budget == "0" else ()
-        return load_settings(self.machine, self.recipe, [NETWORK_ALONE, *self.overrides, f"seed={seed}", *unfitted])
+        return load_settings(self.machine, self.recipe, [NETWORK_ALONE, *self.overrides, f"seed={seed}", *unfitted, *self.where])
 
 
 def evaluate_tasks(

@@ -6,6 +6,7 @@ solver report runs/before runs/after --html comparison.html
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,9 +19,9 @@ from solver.arc.jsonfile import compact_json, read_json, replace_file
 from solver.arc.selection import agreement
 from solver.arc.submission import Submission, load_submission
 from solver.arc.task import Task
-from solver.commands.shown_runs import ShownRun, read_shown_run, shown_tasks
+from solver.commands.shown_runs import ShownRun, damage_told, read_shown_run, shown_tasks
 from solver.errors import InputError
-from solver.report.results import Summary, summary_from_json, task_results
+from solver.report.results import summary_from_json, task_results
 from solver.report.run_report import ReportedRun, WaveAgreement, report_page
 from solver.report.scores import hardware_text
 from solver.report.tables import summary_facts, summary_head
@@ -32,7 +33,7 @@ from solver.types import TaskOutcome
 
 
 def report(folders: Sequence[Path], solutions: str | None, html: Path, tell: Callable[[str], None]) -> str:
-    """Write the page about the runs in `folders` to `html`. Gives a line to show; `tell` gets a line for each run that was read.
+    """Write the page about the runs in `folders` to `html`. Gives a line to show; of several runs `tell` gets a line each.
 
     The answers are those of `solutions`, else of the solutions or the task set that the runs were started with. Raises InputError
     if a run or `solutions` cannot be read, two runs hold different tasks of the same id, or the page cannot be written.
@@ -43,13 +44,14 @@ def report(folders: Sequence[Path], solutions: str | None, html: Path, tell: Cal
     runs = []
     for folder in folders:
         runs.append(read_shown_run(folder))
-        tell(f"{folder}: {len(runs[-1].past.tests)} tasks")
+        if len(folders) > 1:
+            tell(f"{folder}: {len(runs[-1].past.tests)} tasks")
     _check_same_tasks(runs)
-    answers = {id_: answer for run in reversed(runs) for id_, answer in run.answers.items()} | dict(given)
-    names = _names(folders)
-    page = report_page([_reported(run, name, answers) for run, name in zip(runs, names, strict=True)])
+    known = {id_: answer for run in reversed(runs) for id_, answer in run.answers.items()}
+    reported = [_reported(run, name, known, given) for run, name in zip(runs, _names(folders), strict=True)]
+    page = report_page(reported)
     write_page(html, page)
-    return f"{html}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page.encode()) / 1e6:.1f} MB"
+    return f"{html}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page.encode()) / 1e6:.2f} MB"
 
 
 def write_page(path: Path, page: str) -> None:
@@ -77,34 +79,34 @@ def _check_same_tasks(runs: Sequence[ShownRun]) -> None:
                 raise InputError(f"{run.past.folder}: task {id_}: differs from the task of this id in {folder}")
 
 
-def _reported(run: ShownRun, name: str, answers: Answers) -> ReportedRun:
+def _reported(run: ShownRun, name: str, known: Answers, given: Answers) -> ReportedRun:
+    """What the page shows of a run; `given` answers have to fit its tasks, `known` ones that do not are left out with a note."""
     folder, notes = run.past.folder, []
-    known = {id_: answers[id_] for id_ in run.past.tests if id_ in answers}
-    if strange := [id_ for id_, outputs in known.items() if len(outputs) != run.past.tests[id_]]:
-        raise InputError(f"{folder}: task {strange[0]}: the answers are for another number of test inputs")
+    answers, note = _answers(run, known, given)
+    notes += note
     submission, note = _submission(run)
     notes += note
-    summary, note = _summary(folder)
+    facts, note = _facts(folder)
     notes += note
-    run = replace(run, submission=submission, answers=known)
-    with closing(Ledger.read(folder / LEDGER)) as ledger:
-        phases, identity, facts = phase_seconds(ledger), ledger.identity(), ledger.facts()
+    run = replace(run, submission=submission, answers=answers)
+    with damage_told(folder), closing(Ledger.read(folder / LEDGER)) as ledger:
+        phases, identity, of_run = phase_seconds(ledger), ledger.identity(), ledger.facts()
         bad = sorted(id_ for id_, status in ledger.statuses().items() if status == "bad")
     if bad:
         notes.append(f"{len(bad)} tasks could not be read and got fallback answers: {', '.join(bad)}.")
     programs = {outcome.task_id: outcome for outcome in run.past.programs}
     return ReportedRun(
         name=name,
-        facts=[("folder", str(folder)), *(_facts(summary) if summary is not None else []), ("selected by", run.past.rule)],
+        facts=[("folder", str(folder)), *facts, ("selected by", run.past.rule)],
         settings={
             "model": identity.model,
             "recipe": identity.recipe,
-            "machine": facts.machine or "",
-            "budget": f"{facts.budget:g}" if facts.budget is not None else "",
-            **dict(_flat(facts.all_settings or {})),
+            "machine": of_run.machine or "",
+            "budget": f"{of_run.budget:g}" if of_run.budget is not None else "",
+            **dict(_flat(of_run.all_settings or {})),
         },
-        scores=known_scores(submission, known),
-        results=task_results(run.past.outcomes, submission, known, programs),
+        scores=known_scores(submission, answers),
+        results=task_results(run.past.outcomes, submission, answers, programs),
         phases=phases,
         passes=list(_pass_seconds(run)),
         waves=list(_waves(run.past.outcomes)),
@@ -112,6 +114,19 @@ def _reported(run: ShownRun, name: str, answers: Answers) -> ReportedRun:
         tasks=shown_tasks(run, run.past.tasks),
         notes=notes,
     )
+
+
+def _answers(run: ShownRun, known: Answers, given: Answers) -> tuple[Answers, list[str]]:
+    """The answers to the tasks of a run. Raises InputError if there are `given` ones for another number of test inputs."""
+    tests = run.past.tests
+    for id_ in tests:
+        if id_ in given and len(given[id_]) != tests[id_]:
+            raise InputError(f"{run.past.folder}: task {id_}: --solutions has answers for another number of test inputs")
+    answers = {id_: outputs for id_, outputs in {**known, **given}.items() if id_ in tests}
+    strange = [id_ for id_, outputs in answers.items() if len(outputs) != tests[id_]]
+    left = {id_: outputs for id_, outputs in answers.items() if id_ not in strange}
+    notes = [f"Answers for another number of test inputs are left out: {', '.join(strange)}."] if strange else []
+    return left, notes
 
 
 def _submission(run: ShownRun) -> tuple[Submission, list[str]]:
@@ -126,19 +141,20 @@ def _submission(run: ShownRun) -> tuple[Submission, list[str]]:
     return written, []
 
 
-def _summary(folder: Path) -> tuple[Summary | None, list[str]]:
+def _facts(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """What the summary of a run says, by name; none, with a note, if it cannot be read."""
+    path = folder / SUMMARY
+    if not path.exists():
+        return [], [f"There is no {SUMMARY}: the run has not ended, or it was killed. Its speed and memory are not known."]
     try:
-        return summary_from_json(read_json(folder / SUMMARY, "summary")), []
+        summary = summary_from_json(read_json(path, "summary"))
+        source = [("commit", summary.commit)] if summary.commit else []
+        machine = ("hardware", hardware_text(summary.hardware))
+        return [("result", summary_head(summary)), *summary_facts(summary), machine, *source], []
     except InputError as error:
-        return None, [f"{error}: the run has not ended, or it was killed; speed and memory are not known."]
-    except (TypeError, ValueError) as error:
-        return None, [f"{folder / SUMMARY}: not a summary of this version ({error}); speed and memory are not known."]
-
-
-def _facts(summary: Summary) -> list[tuple[str, str]]:
-    machine = f"{hardware_text(summary.hardware)}"
-    source = [("commit", summary.commit)] if summary.commit else []
-    return [("result", summary_head(summary)), *summary_facts(summary), ("hardware", machine), *source]
+        return [], [f"{error}."]
+    except (TypeError, ValueError, LookupError, AttributeError) as error:
+        return [], [f"{path}: is no summary of this version: {error}."]
 
 
 def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -153,7 +169,7 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 def _pass_seconds(run: ShownRun) -> Iterator[tuple[float, float]]:
     """Planned and used seconds of every pass that had a prediction."""
     for key, planned in run.plans.items():
-        if key in run.seconds:
+        if key in run.seconds and 0 < planned.seconds < math.inf:
             yield planned.seconds, sum(run.seconds[key].values())
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,7 +45,7 @@ class ShownRun:
 
 def read_shown_run(folder: Path) -> ShownRun:
     """A run from its output folder, with attempts that are selected anew. Raises InputError if there is no sound ledger."""
-    try:
+    with damage_told(folder):
         past = read_run(folder)
         with closing(Ledger.read(folder / LEDGER)) as ledger:
             facts, plans, events, work_log = ledger.facts(), ledger.plans(), ledger.events(), ledger.work_log()
@@ -61,6 +61,13 @@ def read_shown_run(folder: Path) -> ShownRun:
             seconds=seconds,
             starts=_starts(events, work_log, seconds, processes),
         )
+
+
+@contextmanager
+def damage_told(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong inside, where rows of a ledger make no sense, into an InputError that names the ledger."""
+    try:
+        yield
     except (ValueError, LookupError, TypeError, sqlite3.Error) as error:
         raise InputError(f"{folder / LEDGER}: the ledger is damaged: {type(error).__name__}: {error}") from None
 

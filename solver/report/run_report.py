@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from solver.report.charts import Axis, Curve, xy_chart
 from solver.report.html_page import HtmlTable, Section, chart, html_page, paragraph, render, subheading
-from solver.report.paired import Paired
+from solver.report.paired import PairedShares
 from solver.report.results import TaskResult
 from solver.report.scores import wilson
 from solver.report.shown import ShownQuery, ShownTask, same
@@ -97,7 +97,8 @@ def _scores(runs: Sequence[ReportedRun]) -> Iterator[Markup]:
                 rows.append([run.name, name, *numbers, interval, meaning])
     if rows:
         columns = ("run", "score", "solved", "total", "accuracy", "95 % interval", "counts")
-        yield HtmlTable("Scores, as solver score counts them", columns, rows, words=("score", "counts")).html()
+        caption = "Scores over the tasks of each run, counted as by solver score"
+        yield HtmlTable(caption, columns, rows, words=("score", "counts")).html()
     else:
         yield paragraph("No answers are known, so nothing can be scored. --solutions gives them.")
     scored = [run for run in runs if run.scores]
@@ -145,14 +146,13 @@ def _comparison(runs: Sequence[ReportedRun], links: Mapping[str, str]) -> Iterat
         ids = list(dict.fromkeys(id_ for id_, _, _ in pairs))
         before = {id_: all(theirs for one, theirs, _ in pairs if one == id_) for id_ in ids}
         after = {id_: all(ours for one, _, ours in pairs if one == id_) for id_ in ids}
-        of_tests = Paired.of([ours for _, _, ours in pairs], [theirs for _, theirs, _ in pairs])
-        of_tasks = Paired.of(list(map(bool, after.values())), list(map(bool, before.values())))
+        of_tests = PairedShares.of([ours for _, _, ours in pairs], [theirs for _, theirs, _ in pairs])
+        of_tasks = PairedShares.of([after[id_] for id_ in ids], [before[id_] for id_ in ids])
         for what, paired in (("test inputs", of_tests), ("tasks", of_tasks)):
-            low, high = paired.interval()
+            signs, (low, high) = paired.signs, paired.interval()
             difference = f"{100 * paired.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-            rows.append(
-                [other.name, what, str(paired.total), str(paired.better), str(paired.worse), difference, f"{paired.p():.2g}"]
-            )
+            counts = [str(signs.total), str(signs.better), str(signs.worse)]
+            rows.append([other.name, what, *counts, difference, f"{paired.p():.2g}"])
         lists.append(subheading(f"{other.name} against {first.name}"))
         gained = [id_ for id_ in ids if after[id_] and not before[id_]]
         lost = [id_ for id_ in ids if before[id_] and not after[id_]]
@@ -172,7 +172,8 @@ def _comparison(runs: Sequence[ReportedRun], links: Mapping[str, str]) -> Iterat
     else:
         yield paragraph("The runs have the same model, budget and settings.")
     several = f" The {len(others)} comparisons are not corrected for each other." if len(others) > 1 else ""
-    yield paragraph(f"p: exact sign test over pairs (McNemar's test in its exact form), two-sided.{several}")
+    test = "p: exact sign test over pairs (McNemar's test in its exact form), two-sided. Interval: Agresti and Min 2005."
+    yield paragraph(test + several)
     yield from lists
 
 

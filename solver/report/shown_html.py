@@ -14,6 +14,7 @@ from solver.report.shown import ShownPass, ShownQuery, ShownTask, ViewAnswers, s
 
 CANDIDATES = 8  # drawn of a test input
 VIEWS = 64  # listed of a test input
+ANSWERS = 6  # listed of a view, the candidates with most votes first
 
 Entry = Sequence[tuple[str, ShownTask]]  # a task in one or several runs: the name of each run, and what it made of the task
 
@@ -188,9 +189,9 @@ def _view_lines(views: Sequence[ViewAnswers]) -> str:
     rows = [("wave", "view", "colours", "order", "candidates")]
     for one in views:
         transform, colours, order = (*one.view.split("/"), "", "")[:3]
-        answers = (
-            f"{place + 1}{f' x{times}' if times > 1 else ''} (nll {-logprob:.2f})" for place, times, logprob in one.answers
-        )
+        first = one.answers[:ANSWERS]
+        answers = [f"{place + 1}{f' x{times}' if times > 1 else ''} (nll {-logprob:.2f})" for place, times, logprob in first]
+        answers += [f"{len(one.answers) - ANSWERS} more"] if len(one.answers) > ANSWERS else []
         kept = "as shown" if colours in ("", "0123456789") else colours
         rows.append((f"{one.wave + 1}", transform, kept, order or "as shown", ", ".join(answers)))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -78,7 +78,7 @@ def test_every_number_is_that_of_solver_score(folder: Path) -> None:
     scored = CliRunner().invoke(app, ["score", str(folder / "submission.json"), str(folder.parent / "solutions.json"), "--json"])
     scores = json.loads(scored.stdout)
     root = page_of(folder)
-    shown = {row[1]: row[2:5] for row in rows(root, "Scores, as solver score counts them")}
+    shown = {row[1]: row[2:5] for row in rows(root, "Scores over the tasks of each run, counted as by solver score")}
     assert shown == {
         name: [f"{score['solved']:g}", f"{score['total']:g}", f"{score['accuracy']:.1%}"] for name, score in scores.items()
     }
@@ -98,7 +98,18 @@ def test_the_summary_of_the_run_is_shown(folder: Path) -> None:
     assert facts["hardware"] == "2 of 4 cores, some cpu"
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"results": [], "tasks": 1}', '{"results": [{"id": 1}]}'])
+BAD_SUMMARIES = [
+    "{",
+    "[]",
+    "{}",
+    '{"results": [], "tasks": 1}',
+    '{"results": [{"id": 1}]}',
+    json.dumps(summary(steps="many").to_json()),
+    json.dumps(summary(settings=3).to_json()),
+]
+
+
+@pytest.mark.parametrize("text", BAD_SUMMARIES)
 def test_a_summary_that_cannot_be_read_costs_its_facts_alone(folder: Path, text: str) -> None:
     (folder / "summary.json").write_text(text)
     assert "summary.json" in page_of(folder).text()
@@ -220,7 +231,7 @@ def test_what_cannot_be_reported_is_refused(folder: Path, arguments: tuple[str, 
     assert not (folder / "out.html").exists()
 
 
-@pytest.mark.parametrize("damage", ["torn", "rows", "table", "unbegun"])
+@pytest.mark.parametrize("damage", ["torn", "rows", "table", "identity", "unbegun"])
 def test_a_damaged_ledger_is_refused_in_one_line(folder: Path, damage: str) -> None:
     path = folder / "run.db"
     if damage == "torn":
@@ -229,6 +240,7 @@ def test_a_damaged_ledger_is_refused_in_one_line(folder: Path, damage: str) -> N
         statements = {
             "rows": "UPDATE outcomes SET seconds = '{'",
             "table": "DROP TABLE plans",
+            "identity": "DELETE FROM run WHERE key = 'recipe'",
             "unbegun": "DELETE FROM run WHERE key = 'all_settings'",
         }
         with sqlite3.connect(path) as db:
@@ -236,7 +248,7 @@ def test_a_damaged_ledger_is_refused_in_one_line(folder: Path, damage: str) -> N
     result = run(folder, "--html", folder / "page.html")
     assert result.exit_code == 2, result.output
     assert len(result.stderr.splitlines()) == 1
-    assert "run.db: " in result.stderr
+    assert result.stderr.startswith(f"solver: {path}: ")
 
 
 def test_runs_with_different_tasks_of_one_id_are_refused(folder: Path) -> None:
@@ -250,12 +262,17 @@ def test_runs_with_different_tasks_of_one_id_are_refused(folder: Path) -> None:
     assert "task task000: differs from the task of this id in" in result.stderr
 
 
-def test_answers_for_another_number_of_test_inputs_are_refused(folder: Path) -> None:
+def test_answers_for_another_number_of_test_inputs_are_refused_if_given_and_else_left_out(folder: Path) -> None:
     answers = folder.parent / "more.json"
     answers.write_text(json.dumps({"task000": [[[1]], [[2]]]}))
     result = run(folder, "--html", folder / "page.html", "--solutions", answers)
     assert result.exit_code == 2
     assert "another number of test inputs" in result.stderr
+    known = json.loads((folder.parent / "solutions.json").read_text())
+    (folder.parent / "solutions.json").write_text(json.dumps({**known, "task000": [[[1]], [[2]]]}))
+    root = page_of(folder)
+    assert "2 of 2 test inputs solved" in root.every("header")[0].text()
+    assert "another number of test inputs are left out: task000" in root.text()
 
 
 @pytest.mark.slow

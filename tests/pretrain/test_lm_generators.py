@@ -11,13 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from text_models import byte_level_tokenizer, write_folder
+from text_models import (
+    architects_tokenizer,
+    byte_level_tokenizer,
+    nvarc_tokenizer,
+    prefixing_tokenizer,
+    write_folder,
+)
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from solver.arc.task import Pair, Task
 from solver.cli import app
+from solver.codec import cut_tokenizer, text_codec
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.text_model import load_text_model
@@ -30,7 +39,7 @@ from solver.pretrain.lm_generators.filters import Known, judge
 from solver.pretrain.lm_generators.sandbox.process import Sandbox, open_sandbox
 from solver.pretrain.lm_generators.seeds import Seed, load_seeds
 from solver.pretrain.lm_generators.verdicts import KEPT, REASONS, STAGES, Funnel, Refused
-from solver.pretrain.lm_generators.writing import Writer, WritingOptions
+from solver.pretrain.lm_generators.writing import Writer, WritingOptions, program_tokenizer
 from solver.types import Completion, Deadline, Result, SampleRequest
 
 NOBODY = Guard.against([])
@@ -117,6 +126,25 @@ def test_what_ended_a_completion_is_all_that_is_read(text: str, finished: bool) 
     ):
         if ended(text):
             assert read(function, text + "more\n```\nText.") == read(function, text)
+
+
+@pytest.mark.parametrize("name", ["bytes", "SentencePiece", "grid vocabulary", "NVARC", "ARChitects"])
+def test_models_whose_vocabulary_is_that_of_grids_are_refused(name: str, tmp_path: Path) -> None:
+    nvarc_tokenizer(tmp_path / "nvarc")
+    architects_tokenizer(tmp_path / "architects")
+    whole = byte_level_tokenizer()
+    tokenizer = {
+        "bytes": whole,
+        "SentencePiece": prefixing_tokenizer(),
+        "grid vocabulary": cut_tokenizer(whole, text_codec(whole).vocabulary),
+        "NVARC": PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "nvarc" / "tokenizer.json"), eos_token="<|im_end|>"),
+        "ARChitects": PreTrainedTokenizerFast.from_pretrained(tmp_path / "architects"),
+    }[name]
+    if name in ("bytes", "SentencePiece"):
+        assert program_tokenizer(tokenizer, name).end == tokenizer.eos_token_id
+        return
+    with pytest.raises(InputError, match=f"^{name}: its vocabulary cannot write programs; give a model that writes text$"):
+        program_tokenizer(tokenizer, name)
 
 
 def test_ways_are_named() -> None:
@@ -265,10 +293,12 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> CannedEngine:
 
     def load(folder: Path, settings: ModelSettings, read_tokenizer: Any) -> Any:
         tokenizer = read_tokenizer(byte_level_tokenizer(), str(folder))
-        return SimpleNamespace(tokenizer=tokenizer, engine=lambda _: engine, base=SimpleNamespace(path=folder))
+        return SimpleNamespace(
+            tokenizer=tokenizer, engine=lambda _: engine, base=SimpleNamespace(path=folder, device=torch.device("cpu"))
+        )
 
     monkeypatch.setattr(writing, "load_text_model", load)
-    monkeypatch.setattr(corpus, "PROMPTS_AT_A_TIME", 2)
+    monkeypatch.setattr(corpus, "CPU_PROMPTS", 2)
     return engine
 
 

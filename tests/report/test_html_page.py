@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from markupsafe import Markup
-from page_checks import check_page, parsed
+from page_checks import check_page, contrast, parsed
 
 import solver.report
 from solver.report.charts import Axis, Curve, xy_chart
@@ -58,18 +58,6 @@ def test_the_policy_of_a_page_allows_its_own_script_and_nothing_else() -> None:
 def test_an_id_of_a_section_is_a_name() -> None:
     with pytest.raises(ValueError, match="not an id of a section"):
         Section("two words", "h", ())
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: str, other: str) -> float:
-    """As WCAG 2.2 defines it."""
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
 
 
 def test_colours_of_both_themes_have_contrast() -> None:

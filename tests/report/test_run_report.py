@@ -20,7 +20,7 @@ from solver.arc.task import Task
 from solver.report.results import TaskResult
 from solver.report.run_report import FATES, ReportedRun, WaveAgreement, fates, report_page
 from solver.report.shown import ShownCandidate, ShownPass, ShownQuery, ShownTask, ViewAnswers
-from solver.report.shown_html import CANDIDATES, VIEWS, tasks_page
+from solver.report.shown_html import ANSWERS, CANDIDATES, VIEWS, tasks_page
 from solver.report.time_line import Mark, TimeLine, Work
 from solver.types import Program
 
@@ -91,7 +91,7 @@ def view_lines(root: Element) -> list[str]:
 
 def test_scores_and_what_became_of_the_test_inputs() -> None:
     root = check_page(report_page([run_of("a", four_tasks())]))
-    table = rows(root, "Scores, as solver score counts them")
+    table = rows(root, "Scores over the tasks of each run, counted as by solver score")
     assert [row[1:5] for row in table] == [
         ["per_prediction", "2", "4", "50.0%"],
         ["per_task_strict", "2", "4", "50.0%"],
@@ -131,7 +131,7 @@ def test_runs_are_compared_task_by_task() -> None:
     root = check_page(report_page([before, after]))
     compared = rows(root, "Against a, on what both runs answered")
     assert [row[:5] for row in compared] == [["b", "test inputs", "4", "1", "1"], ["b", "tasks", "4", "1", "1"]]
-    assert compared[0][5:] == ["+0.0 points (-69.3 to +69.3)", "1"]
+    assert compared[0][5:] == ["+0.0 points (-56.6 to +56.6)", "1"]
     assert rows(root, "Settings in which the runs differ") == [["train.lr", "0.001", "0.002"]]
     (section,) = [one for one in root.every("section") if one.attributes["aria-labelledby"] == "comparison"]
     said = [one for one in section.every("p") if one.text().startswith(("Tasks gained", "Tasks lost"))]
@@ -227,12 +227,14 @@ def test_what_is_left_out_of_a_task_is_said_and_the_right_candidate_is_drawn() -
     right = task.test[0].output
     assert right is not None
     found = [*(candidate(wrong(number)) for number in range(20)), candidate(right)]
-    views = tuple(ViewAnswers(wave, VIEW, ((0, 1, -1.0),)) for wave in range(VIEWS + 5))
+    answers = tuple((place, 1, -1.0) for place in range(ANSWERS + 3))
+    views = tuple(ViewAnswers(wave, VIEW, answers) for wave in range(VIEWS + 5))
     query = ShownQuery(tuple(found), (wrong(0), wrong(1)), views)
     root = check_page(tasks_page("t", [], [ShownTask(task, (query,))]))
     assert f"21 different, {CANDIDATES + 1} of them drawn" in root.text()
     assert "candidate 21: network, ✓ right" in root.text()
     assert len(view_lines(root)) == 1 + VIEWS
+    assert view_lines(root)[1].endswith("(nll 1.00), 3 more")
     assert "5 more views are not listed" in root.text()
 
 

@@ -35,7 +35,8 @@ from solver.pretrain.lm_generators.seeds import load_seeds
 from solver.pretrain.lm_generators.verdicts import KEPT, Funnel, Refused
 from solver.pretrain.lm_generators.writing import SAMPLES, Writer, WritingOptions, Written
 
-PROMPTS_AT_A_TIME = 16  # a call that is killed loses these
+# prompts that are written together: a call that is killed loses these, and shows no progress before they are written
+GPU_PROMPTS, CPU_PROMPTS = 16, 4
 
 Report = Callable[[str], None]
 
@@ -106,8 +107,9 @@ def _write_missing(
 ) -> None:
     """Have the model write the completions of the missing prompts, and record what becomes of them."""
     verdicts: list[str] = []
-    for first in range(0, len(missing), PROMPTS_AT_A_TIME):
-        numbers = missing[first : first + PROMPTS_AT_A_TIME]
+    together = GPU_PROMPTS if writer.on_gpu else CPU_PROMPTS
+    for first in range(0, len(missing), together):
+        numbers = missing[first : first + together]
         report(f"prompts {first + 1} to {first + len(numbers)} of {len(missing)}: the model writes")
         written = writer.write(numbers)
         report(f"prompts {first + 1} to {first + len(numbers)} of {len(missing)}: what it wrote runs")

@@ -13,7 +13,7 @@ import numpy as np
 
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
-from solver.infer.text_model import TextModel, load_text_model
+from solver.infer.text_model import load_text_model
 from solver.model.text_tokenizer import TextTokenizer
 from solver.pretrain.lm_generators import prompts
 from solver.pretrain.lm_generators.prompts import Way
@@ -78,9 +78,14 @@ class Writer:
     def __init__(self, folder: Path, model: ModelSettings, infer: InferSettings, options: WritingOptions) -> None:
         """Raises InputError if the model cannot be used, or cannot write programs."""
         self._seeds = load_seeds()
-        self._model: TextModel[TextTokenizer] = load_text_model(folder, model, self._read_tokenizer)
+        self._model = load_text_model(folder, model, program_tokenizer)
         self._engine = self._model.engine(infer)
         self._options = options
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the model computes on a GPU."""
+        return self._model.base.device.type == "cuda"
 
     def write(self, numbers: Sequence[int]) -> list[list[Written]]:
         """SAMPLES completions of each of the prompts with these numbers.
@@ -147,17 +152,21 @@ class Writer:
             drawn[result.request] = [(tokenizer.text(one.ids), one.finished) for one in result.completions]
         return drawn
 
-    def _read_tokenizer(self, tokenizer: Any, source: str) -> TextTokenizer:
-        """Raises InputError if the tokenizer cannot write programs, like that of a model whose vocabulary is that of grids."""
-        text = prompts.joint_prompt(self._seeds)
-        try:
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            kept = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        except Exception:  # tokenizers raises a plain Exception for a text that a small vocabulary has no token for
-            kept = ""
-        if kept.strip() != text.strip():
-            raise InputError(f"{source}: its vocabulary cannot write programs; give a model that writes text")
-        return TextTokenizer(tokenizer, source)
+
+def program_tokenizer(tokenizer: Any, source: str) -> TextTokenizer:
+    """A tokenizer of transformers as one that writes programs. `source` names it in errors.
+
+    Raises InputError if it cannot write what prompts hold, like the tokenizer of a model whose vocabulary is that of grids.
+    """
+    text = prompts.joint_prompt(load_seeds())
+    try:
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        kept = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    except Exception:  # tokenizers raises a plain Exception for a text that a small vocabulary has no token for
+        kept = ""
+    if kept.strip() != text.strip():
+        raise InputError(f"{source}: its vocabulary cannot write programs; give a model that writes text")
+    return TextTokenizer(tokenizer, source)
 
 
 def _written(
