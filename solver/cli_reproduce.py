@@ -215,16 +215,11 @@ def data(
     """
     from rich.console import Console
 
-    from solver.commands.reproduce import SMALL_BUDGET
     from solver.commands.reproduce_data import SMALL_STEPS, USUAL_STEPS, DataOptions, reproduce_data
     from solver.experiments.pretrainings import Training
     from solver.report.live import observer_for
 
     common = _options("data", ["embedded"], **_common(locals()))
-    if common.small and common.budget is None:
-        from dataclasses import replace
-
-        common = replace(common, budget=SMALL_BUDGET)
     training = Training(
         preset, steps or (SMALL_STEPS if small else USUAL_STEPS), corpus=corpus, device=device, seed=common.seeds[0]
     )
