@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from solver.cli_options import print_json, print_progress, seconds_of
+from solver.cli_options import AddressOption, ExecutorOption, executor_settings, print_json, print_progress, seconds_of
 
 if TYPE_CHECKING:
     from solver.commands.reproduce import Reproduced
@@ -73,6 +73,8 @@ def mit(
     corpus: CorpusOption = None,
     cache: CacheOption = Path("runs/pretrain"),
     machine: MachineOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -102,6 +104,8 @@ def report(
     corpus: CorpusOption = None,
     cache: CacheOption = Path("runs/pretrain"),
     machine: MachineOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -130,6 +134,8 @@ def ironbar(
     corpus: CorpusOption = None,
     cache: CacheOption = Path("runs/pretrain"),
     machine: MachineOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -160,6 +166,8 @@ def sweep(
     corpus: CorpusOption = None,
     cache: CacheOption = Path("runs/pretrain"),
     machine: MachineOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -192,6 +200,8 @@ def data(
     ] = None,
     cache: CacheOption = Path("runs/pretrain"),
     machine: MachineOption = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -205,16 +215,11 @@ def data(
     """
     from rich.console import Console
 
-    from solver.commands.reproduce import SMALL_BUDGET
     from solver.commands.reproduce_data import SMALL_STEPS, USUAL_STEPS, DataOptions, reproduce_data
     from solver.experiments.pretrainings import Training
     from solver.report.live import observer_for
 
     common = _options("data", ["embedded"], **_common(locals()))
-    if common.small and common.budget is None:
-        from dataclasses import replace
-
-        common = replace(common, budget=SMALL_BUDGET)
     training = Training(
         preset, steps or (SMALL_STEPS if small else USUAL_STEPS), corpus=corpus, device=device, seed=common.seeds[0]
     )
@@ -224,7 +229,8 @@ def data(
 def _common(given: dict[str, Any]) -> dict[str, Any]:
     """The options that all verbs share, out of the arguments of one."""
     names = ("out", "on", "tasks", "tokens", "small", "budget", "seed", "corpus", "cache", "machine", "set_")
-    return {name: given[name] for name in names}
+    executor = executor_settings(given["executor"], given["address"])
+    return {name: given[name] for name in names} | {"executor": executor}
 
 
 def _options(experiment: str, models: list[str], recipe: str | None = None, arms: tuple[str, ...] = (), **given: Any) -> Any:
@@ -244,7 +250,7 @@ def _options(experiment: str, models: list[str], recipe: str | None = None, arms
         corpus=given["corpus"],
         cache=given["cache"],
         machine=given["machine"],
-        overrides=tuple(given["set_"] or ()),
+        overrides=(*(given["set_"] or ()), *given["executor"]),
         recipe=recipe,
         arms=arms,
     )

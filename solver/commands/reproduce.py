@@ -69,6 +69,11 @@ class ReproduceOptions:
     recipe: str | None = None  # of a sweep
     arms: tuple[str, ...] = ()  # of a sweep, as key=value
 
+    @property
+    def seconds(self) -> float | None:
+        """The time for everything; None: no limit."""
+        return SMALL_BUDGET if self.small and self.budget is None else self.budget
+
 
 @dataclass(frozen=True)
 class Reproduced:
@@ -96,7 +101,7 @@ def reproduce(
                 circumstances.settings(table, arm, options.seeds[0])  # refuse bad settings before any work
     tasks, words = chosen_tasks(options)
     rows = ResultFile(options.out)
-    budget = options.budget if options.budget is not None else SMALL_BUDGET if options.small else None
+    budget = options.seconds
     profiled = options.out / f"step-times-{subjects[0].identity[:8]}.json"
     if budget is not None:
         measured = options.experiment != PROFILED or profiled.exists()

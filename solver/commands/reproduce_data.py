@@ -65,7 +65,7 @@ def reproduce_data(
     arms = data_arms(sources_of(training.corpus, common.out / CORPUS, report))
     folders = _trained(arms, options, report, began)
     subjects = [subject_of(name, folder, (table,)) for name, folder in folders.items()]
-    left = None if common.budget is None else max(common.budget - (time.monotonic() - began), 1.0)
+    left = None if common.seconds is None else max(common.seconds - (time.monotonic() - began), 1.0)
     done = conduct(
         Study(tuple(subjects), tuple(tasks), common.seeds, circumstances, common.out),
         rows,
@@ -83,7 +83,7 @@ def reproduce_data(
 
 def _trained(arms: Sequence[DataArm], options: DataOptions, report: Report, began: float) -> dict[str, Path]:
     """The model of each arm, by name. Arms whose training does not fit a budget are left out, but not the reference."""
-    budget = options.common.budget
+    budget = options.common.seconds
     room = math.inf if budget is None else TRAINING_SHARE * budget
     found: dict[str, Path] = {}
     longest = 0.0

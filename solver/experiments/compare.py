@@ -108,12 +108,8 @@ def _report(
     table = subjects[0].tables[number]
     facts = (
         f"{tasks}; seeds {', '.join(map(str, done.study.seeds))}; policy `fixed`, recipe `{table.recipe}`, one pass a task.",
-        *(f"All arms of {', '.join(names)}: {' '.join(f'`{text}`' for text in base)}." for base, names in bases.items() if base),
-        *(
-            [f"Set by the user: {' '.join(f'`{text}`' for text in given)}."]
-            if (given := done.study.circumstances.overrides)
-            else []
-        ),
+        *(f"All arms of {', '.join(names)}: {_settings(base)}." for base, names in bases.items() if base),
+        *([f"Set by the user: {_settings(given)}."] if (given := done.study.circumstances.overrides) else []),
         count_facts(done.study.tasks),
         f"Hardware: {'; '.join(sorted({row.hardware for row in used})) or 'none'}. "
         f"Commit {', '.join(sorted({_short(row.commit) for row in used})) or 'none'}.",
@@ -148,6 +144,11 @@ def _line(arm: Arm, reader: _Reader, found: _Arm, other: _Arm | None) -> ArmLine
         loss_compared=None if other is None else compare_losses(found.losses, other.losses),
         failure=reader.failure(arm) if len(mine) < len(reader.done.study.tasks) else "",
     )
+
+
+def _settings(given: Sequence[str]) -> str:
+    """Settings as key=value in the order in which they were first given; of several values of a key the last counts."""
+    return " ".join(f"`{text}`" for text in {text.partition("=")[0]: text for text in given}.values())
 
 
 def _compare(first: Results, second: Results, against: str) -> ArmComparison:

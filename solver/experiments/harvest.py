@@ -123,13 +123,18 @@ def shared_fit(folder: Path) -> Fit | None:
 
 
 def adapters_of(folder: Path, run: Settings) -> dict[str, AdapterRef | None]:
-    """The adapter that answered each finished task, by id; None: the base model."""
+    """The adapter that answered each finished task, by id; None: the base model.
+
+    Runs give their adapters the same names, and an engine keeps what it has loaded by name. So the names get the run's in front.
+    """
     fit = shared_fit(folder)
     shared = None if fit is None else fit.adapter
-    found = {}
+    found: dict[str, AdapterRef | None] = {}
     for outcome in last_outcomes(folder, run):
         if outcome.status != "cut":
-            found[outcome.task_id] = (outcome.fit.adapter if outcome.fit is not None else None) or shared
+            adapter = (outcome.fit.adapter if outcome.fit is not None else None) or shared
+            name = f"{folder.parent.name}-{folder.name}"
+            found[outcome.task_id] = None if adapter is None else replace(adapter, id=f"{name}-{adapter.id}")
     return found
 
 

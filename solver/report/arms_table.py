@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -40,13 +41,14 @@ class LossComparison:
 
     total: int  # tasks
     mean: float
-    error: float  # standard error of the mean
+    error: float  # standard error of the mean; infinite for a single task
     median: float
     fewer: int  # tasks with fewer nats
 
     def text(self) -> str:
         """The mean with its standard error, the median, and on how many tasks there are fewer."""
-        return f"{self.mean:+.2f} ± {self.error:.2f}, median {self.median:+.2f}, fewer on {self.fewer} of {self.total}"
+        error = f" ± {self.error:.2f}" if math.isfinite(self.error) else ""
+        return f"{self.mean:+.2f}{error}, median {self.median:+.2f}, fewer on {self.fewer} of {self.total}"
 
 
 @dataclass(frozen=True)

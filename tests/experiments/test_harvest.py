@@ -14,9 +14,10 @@ from solver.arc.view import TRANSFORMS
 from solver.config import Settings, load_settings
 from solver.experiments.arms import Circumstances
 from solver.experiments.conduct import conduct
-from solver.experiments.harvest import last_outcomes, serves, views_of
+from solver.experiments.harvest import adapters_of, last_outcomes, serves, views_of
 from solver.experiments.planned import Study
 from solver.experiments.rows import ResultFile
+from solver.model.folder import EMBEDDED
 from solver.report.observer import SilentObserver
 from solver.worker.solve import inference_views
 
@@ -96,6 +97,18 @@ def contents(tasks: list) -> list[str]:
     from solver.experiments.tasks import content_digest
 
     return [content_digest([task]) for task in tasks]
+
+
+def test_adapters_of_several_runs_have_different_names(tmp_path: Path) -> None:
+    """An engine keeps what it has loaded by the name of the adapter, and every run calls its first one the same."""
+    rows = ResultFile(tmp_path)
+    study = Study((SUBJECT,), tuple(make_tasks(2)), (0,), Circumstances(), tmp_path)
+    done = conduct(study, rows, None, FakeRuns(), SilentObserver, lambda line: None)
+    names = [ref.id for run in done.runs for ref in adapters_of(run.folders()[0], run.settings).values() if ref is not None]
+    assert len(names) == 4
+    assert len({name.rpartition("-")[0] for name in names}) == 2  # one for each run
+    paths = {ref.path for run in done.runs for ref in adapters_of(run.folders()[0], run.settings).values() if ref is not None}
+    assert paths == {EMBEDDED}  # as the run has it
 
 
 def test_no_ledger_and_a_damaged_one_hold_nothing(tmp_path: Path) -> None:
