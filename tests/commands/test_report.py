@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from solver.cli import app
 from solver.commands.shown_runs import read_shown_run, shown_tasks
 from solver.config import Settings
 from solver.run.ledger import BEFORE, ENDED, RESUMED, SHARED, TOTAL, Event, Ledger
+from solver.run.ledger_work import WorkDone
 from solver.run.run_facts import Identity, RunFacts
 from solver.types import TaskPlan
 
@@ -60,11 +62,11 @@ def folder(tmp_path: Path) -> Path:
     assert right[1] is not None
     ledger.plan("task000", 0, TaskPlan(5, 8, 1), 2.0, "all at once")
     ledger.record(outcome("task000", grids=(WRONG, WRONG, right[0]), nlls=(3.0, 2.0, 1.0), views=4))
-    ledger.worked("task000", 0, 1, "r1i1")
+    ledger.worked(WorkDone("task000", 0, 1, "r1i1", time.time()))
     ledger.record(outcome("task000", 1, grids=(WRONG, right[0])))
-    ledger.worked("task000", 1, 0, "r1i2")
+    ledger.worked(WorkDone("task000", 1, 0, "r1i2", time.time()))
     ledger.record_programs(program_outcome("task001", right[1]))
-    ledger.worked("task001", BEFORE, 0, "")
+    ledger.worked(WorkDone("task001", BEFORE, 0, "", time.time()))
     ledger.event(Event("oom", "backed off", SHARED))
     ledger.close()
     return out
@@ -167,8 +169,7 @@ def test_each_process_of_a_resumed_run_has_a_time_line(folder: Path) -> None:
     ledger.event(Event(ENDED, "stopped", at=now + 1))
     ledger.event(Event(RESUMED, "process 2 of this run begins", at=now + 3600))
     ledger.record_programs(program_outcome("task002", WRONG))
-    with sqlite3.connect(folder / "run.db") as db:
-        db.execute("INSERT INTO work_log VALUES ('task002', ?, 0, '', ?)", (BEFORE, now + 3605))
+    ledger.worked(WorkDone("task002", BEFORE, 0, "", now + 3605))
     ledger.close()
     run_ = read_shown_run(folder)
     assert run_.starts == pytest.approx([now + 1 - 42, now + 3600])
