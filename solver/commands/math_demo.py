@@ -32,7 +32,7 @@ from solver.report.scores import share_text
 from solver.types import NEVER, Deadline
 from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, table, usual_variants
 from solver.verify.compare import Point, over_samples, solved
-from solver.verify.pictures import plot, token_texts, write_page
+from solver.verify.pictures import plot, token_texts, write_solutions
 from solver.verify.ranking import majority
 from solver.verify.samples import Sample, SampleSet, read_samples, write_samples
 from solver.verify.training import VerifierOptions
@@ -183,7 +183,9 @@ class DemoRun:
             f"all stages: {seconds:.0f} s",
         )
         draw(main.scored, "last", out, self.report)
-        write_page(main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier")
+        write_solutions(
+            main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier"
+        )
         results = measured.results | {"greedy": right, "seconds": seconds}
         curves = _curves(main)
         self._write(outcomes, lines, curves, results)

@@ -100,6 +100,14 @@ def test_the_summary_of_the_run_is_shown(folder: Path) -> None:
     assert facts["hardware"] == "2 of 4 cores, some cpu"
 
 
+def test_names_that_utf_8_cannot_hold_are_written_in_another_way(folder: Path) -> None:
+    strange = folder.rename(folder.parent / "run\udcff")
+    (strange / "summary.json").write_text(json.dumps(summary(reason="\ud800").to_json()))
+    text = page_of(strange).text()
+    assert "run\\udcff" in text
+    assert "\\ud800" in text
+
+
 BAD_SUMMARIES = [
     "{",
     "[]",
@@ -108,6 +116,7 @@ BAD_SUMMARIES = [
     '{"results": [{"id": 1}]}',
     json.dumps(summary(steps="many").to_json()),
     json.dumps(summary(settings=3).to_json()),
+    json.dumps(summary(seconds=float("inf")).to_json()),
 ]
 
 

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from solver.arc.task import Pair, Task
 from solver.cli import app
 from solver.codec import cut_tokenizer, text_codec
+from solver.commands import lm_corpus
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.text_model import load_text_model
@@ -63,11 +64,22 @@ def sandbox() -> Iterator[Sandbox]:
     manager.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    """The guard that the command makes, once for all tests."""
+    return evaluation_guard()
+
+
+@pytest.fixture
+def shared_guard(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_corpus, "evaluation_guard", lambda: guard)
+
+
 # --- examples
 
 
-def test_the_examples_pass_the_filters_and_differ(sandbox: Sandbox) -> None:
-    seeds, known, guard = load_seeds(), Known(), evaluation_guard()
+def test_the_examples_pass_the_filters_and_differ(sandbox: Sandbox, guard: Guard) -> None:
+    seeds, known = load_seeds(), Known()
     assert len(seeds) >= 12
     assert len({seed.description for seed in seeds}) == len(seeds)
     for seed in seeds:
@@ -376,7 +388,7 @@ def invoke(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.usefixtures("sandbox", "few_examples")
+@pytest.mark.usefixtures("sandbox", "few_examples", "shared_guard")
 def test_a_random_model_writes_no_generator_and_the_command_says_so(random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "lm.json"
     few = ["--completions", 12, "--shots", 1, "--max-new-tokens", 12, "--device", "cpu", "--pairs", 3]
@@ -414,7 +426,7 @@ def test_the_same_prompt_gives_the_same_completions(random_model: Path) -> None:
         (["there.json/lm.json", "--model", "MODEL"], "lm.completions.ndjson: cannot be written: "),
     ],
 )
-@pytest.mark.usefixtures("sandbox")
+@pytest.mark.usefixtures("sandbox", "shared_guard")
 def test_bad_input_is_one_line(
     arguments: list[str], told: str, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
