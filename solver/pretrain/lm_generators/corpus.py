@@ -28,10 +28,10 @@ from solver.model.folder import check_folder, folder_identity
 from solver.pretrain.corpora import LM_FAMILY
 from solver.pretrain.corpus_file import Pairs, check_name, write_families, writing
 from solver.pretrain.guard import Guard
+from solver.pretrain.lm_generators.examples import load_examples
 from solver.pretrain.lm_generators.filters import Known, judge
 from solver.pretrain.lm_generators.record import Judged, Record, pairs_json
 from solver.pretrain.lm_generators.sandbox.process import Form, Sandbox, open_sandbox
-from solver.pretrain.lm_generators.seeds import load_seeds
 from solver.pretrain.lm_generators.verdicts import KEPT, Funnel, Refused
 from solver.pretrain.lm_generators.writing import SAMPLES, Writer, WritingOptions, Written
 
@@ -82,7 +82,7 @@ def make_lm_corpus(out: Path, model: Path, options: LmCorpusOptions, make_guard:
 
         if writer is not None:
             _write_missing(missing, writer, judged, record, report)
-        examples = judged(Written("code", (), code=seed.code) for seed in load_seeds())
+        examples = judged(Written("code", (), code=example.code) for example in load_examples())
         return _finish(out, record, prompts, examples, report)
 
 
@@ -99,7 +99,7 @@ def summary_file(out: Path) -> Path:
 def _identity(options: LmCorpusOptions) -> dict[str, Any]:
     """The options on which the completions of a prompt, and their pairs, depend."""
     chosen = asdict(options.writing) | {"ways": list(options.writing.ways), "pairs": options.pairs}
-    return chosen | {"examples": [seed.name for seed in load_seeds()]}
+    return chosen | {"examples": [example.name for example in load_examples()]}
 
 
 def _write_missing(
