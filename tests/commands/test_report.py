@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_checks import Element, check_page
+from page_checks import Element, check_page, rows
 from report_helpers import summary
 from run_helpers import make_tasks, outcome, program_outcome, write_challenges, write_solutions
 from simulated_run import simulated_run
@@ -38,11 +38,6 @@ def page_of(*arguments: str | Path) -> Element:
     result = run(*arguments, "--html", out)
     assert result.exit_code == 0, result.output
     return check_page(out.read_text(encoding="utf-8"))
-
-
-def rows(root: Element, caption: str) -> list[list[str]]:
-    (table,) = [one for one in root.every("table") if one.children[0].text() == caption]
-    return [[cell.text() for cell in row.children] for row in table.every("tbody")[0].every("tr")]
 
 
 @pytest.fixture

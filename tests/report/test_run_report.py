@@ -11,7 +11,7 @@ from arc_strategies import grids
 from arc_strategies import tasks as any_task
 from hypothesis import given
 from hypothesis import strategies as st
-from page_checks import Element, check_page
+from page_checks import Element, check_page, rows
 from run_helpers import grid, make_task
 
 from solver.arc.grid import Grid
@@ -86,12 +86,6 @@ def four_tasks(second: bool = False) -> list[ShownTask]:
         shown(made[2], (wrong(4), wrong(5)), candidate(wrong(4), 3), candidate(right[2])),
         shown(made[3], last, candidate(wrong(6))),
     ]
-
-
-def rows(root: Element, caption: str) -> list[list[str]]:
-    """The cells of the table with this caption."""
-    (table,) = [one for one in root.every("table") if one.children[0].text() == caption]
-    return [[cell.text() for cell in row.children] for row in table.every("tbody")[0].every("tr")]
 
 
 def view_lines(root: Element) -> list[str]:
