@@ -12,7 +12,6 @@ written by a language model made their results 5 % worse.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -24,6 +23,7 @@ from solver.arc.layouts import stem
 from solver.arc.task import Pair
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
+from solver.host import cores
 from solver.model.folder import check_folder, folder_identity
 from solver.pretrain.corpora import LM_FAMILY
 from solver.pretrain.corpus_file import Pairs, check_name, write_families, writing
@@ -69,7 +69,7 @@ def make_lm_corpus(out: Path, model: Path, options: LmCorpusOptions, make_guard:
     with (
         open_sandbox(options.form) as sandbox,
         Record(record_file(out), folder_identity(model), _identity(options)) as record,
-        ThreadPoolExecutor(options.processes or os.cpu_count() or 1) as threads,
+        ThreadPoolExecutor(options.processes or cores()) as threads,
     ):
         missing = [number for number in range(prompts) if number not in record.done]
         if record.done:
