@@ -74,11 +74,11 @@ def _reported(run: ShownRun, name: str, known: Answers, given: Answers) -> Repor
     notes += note
     submission, note = _submission(run)
     notes += note
-    facts, note = _facts(folder)
-    notes += note
     run = replace(run, submission=submission, answers=answers)
     with damage_told(folder), closing(Ledger.read(folder / LEDGER)) as ledger:
         phases, identity, of_run = phase_seconds(ledger), ledger.identity(), ledger.facts()
+        facts, note = _facts(folder, of_run.starts in ledger.processes())
+        notes += note
         bad = sorted(id_ for id_, status in ledger.statuses().items() if status == "bad")
     if bad:
         notes.append(f"Tasks that could not be read and got fallback answers: {', '.join(bad)}.")
@@ -129,8 +129,11 @@ def _submission(run: ShownRun) -> tuple[Submission, list[str]]:
     return written, []
 
 
-def _facts(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """What the summary of a run says, by name; none, with a note, if it cannot be read."""
+def _facts(folder: Path, ended: bool) -> tuple[list[tuple[str, str]], list[str]]:
+    """What the summary of a run says, by name; none, with a note, if it cannot be read.
+
+    `ended`: the latest process of the run came to its end by itself, so the summary is its own.
+    """
     path = folder / SUMMARY
     if not path.exists():
         return [], [f"There is no {SUMMARY}: the run has not ended, or it was killed. Its speed and memory are not known."]
@@ -138,7 +141,8 @@ def _facts(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
         summary = summary_from_json(read_json(path, "summary"))
         source = [("commit", summary.commit)] if summary.commit else []
         machine = ("hardware", hardware_text(summary.hardware))
-        return [("result", summary_head(summary)), *summary_facts(summary), machine, *source], []
+        stale = [] if ended else [f"{SUMMARY} is of an earlier process: the latest one has not ended, or it was killed."]
+        return [("result", summary_head(summary)), *summary_facts(summary), machine, *source], stale
     except InputError as error:
         return [], [f"{error}."]
     except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:

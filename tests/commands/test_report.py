@@ -95,6 +95,17 @@ def test_the_summary_of_the_run_is_shown(folder: Path) -> None:
     assert facts["hardware"] == "2 of 4 cores, some cpu"
 
 
+def test_a_summary_of_an_earlier_process_is_told(folder: Path) -> None:
+    (folder / "summary.json").write_text(json.dumps(summary().to_json()))
+    told = "summary.json is of an earlier process"
+    assert told in page_of(folder).text()
+    tasks = make_tasks(3)
+    ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "m", 0, "default", {}), tasks)
+    ledger.timing(TOTAL, 60.0, 42.0, 1)
+    ledger.close()
+    assert told not in page_of(folder).text()
+
+
 def test_names_that_utf_8_cannot_hold_are_written_in_another_way(folder: Path) -> None:
     strange = folder.rename(folder.parent / "run\udcff")
     (strange / "summary.json").write_text(json.dumps(summary(reason="\ud800").to_json()))
