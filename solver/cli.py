@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from solver import cli_budget, cli_math, cli_model, cli_pretrain, cli_show, cli_verify
+from solver import cli_budget, cli_math, cli_model, cli_pretrain, cli_reproduce, cli_show, cli_verify
 from solver.cli_options import AddressOption, ExecutorOption, KnownAnswersOption, ModelOption, executor_settings, print_json
 from solver.errors import InputError
 
@@ -395,5 +395,6 @@ cli_budget.register(app)
 cli_math.register(app)
 cli_model.register(app)
 cli_pretrain.register(app)
+cli_reproduce.register(app)
 cli_show.register(app)
 cli_verify.register(app)

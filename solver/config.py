@@ -51,6 +51,8 @@ class DataSettings(_Settings):
     colours: ColourMode = "permute_nonzero"
     shuffle: bool = True  # whether the demonstrations are permuted
     augmenters: tuple[str, ...] = ()  # names in arc.augment.AUGMENTERS, or chains of them joined by "+"; added to the transforms
+    augment: bool = True  # false: grids as they are, without transforms, colours or augmenters. For comparisons
+    original_colours: float = Field(0.0, ge=0, le=1)  # share of the examples with permuted colours that keep theirs
     loss_on_demonstrations: bool = True  # whether outputs of demonstrations count, except the first, which cannot be inferred
     loss_on_answer: bool = True  # whether the output that the example asks for counts
 

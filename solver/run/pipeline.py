@@ -40,7 +40,7 @@ from solver.run.executors.none import NoWorkers
 from solver.run.executors.ray import RayExecutor
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
-from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
+from solver.run.ledger import ENDED, LEDGER, RESUMED, TOTAL, Event, Ledger, LedgerError
 from solver.run.ledger_file import DamagedLedger
 from solver.run.local_processes import local_executor, local_placement, local_programs, program_processes_beside
 from solver.run.placement import Placement, gpus_in_use, visible_gpus
@@ -169,7 +169,7 @@ def _run(
         ended = _verdict(ending, signals, supervisor, run_state, options, started, end)
         _final_check(options.out / SUBMISSION, inputs.tasks, log)
         with contextlib.suppress(LedgerError):
-            ledger.timing("total", ended.budget, ended.seconds, start)
+            ledger.timing(TOTAL, ended.budget, ended.seconds, start)
             ledger.event(Event(ENDED, ended.reason))
         summary = summarise(options, ended, run_state, ledger, supervisor, str(inputs.model), inputs.answers, source)
         try:
@@ -321,7 +321,7 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
         if start > 1:
             events = ledger.events()
             how = "came to its end" if events and events[-1].kind == ENDED else "was broken off"
-            ledger.event(Event("resumed", f"process {start} of this run begins; the one before it {how}"))
+            ledger.event(Event(RESUMED, f"process {start} of this run begins; the one before it {how}"))
     except LedgerError as error:  # the submission is written: from here on a full disk costs only records
         log.note(str(error))
     return start

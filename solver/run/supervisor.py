@@ -285,7 +285,7 @@ class Supervisor:
             return
         worker.heard = self._now()
         if worker.item is not None and result.item == worker.item.id:
-            self._take_work(worker, result.message)
+            self._take_work(result.worker, worker, result.message)
         match result.message:
             case Heartbeat(activity, peak_memory):
                 if worker.state == "away":
@@ -317,12 +317,14 @@ class Supervisor:
                 if bad_input and self.facts is None:  # once a worker was ready the input is good, and the machine is in trouble
                     worker.state, worker.refused = "given up", True
 
-    def _take_work(self, worker: WorkerState, message: Message) -> None:
+    def _take_work(self, number: int, worker: WorkerState, message: Message) -> None:
+        assert worker.item is not None
         match message:
             case TaskOutcome() as outcome:
                 if outcome.final:  # a worker that is lost while it scores is charged to the task
                     worker.reported |= {outcome.task_id}
                 self._take_outcome(worker, outcome)
+                self._writer.worked(number, worker.item.id, outcome.task_id, outcome.wave)
             case SharedFit(fit, events):
                 worker.reported |= {SHARED}
                 self._shared = fit.adapter
@@ -332,9 +334,9 @@ class Supervisor:
                 for kind, detail in events:
                     self._writer.event(kind, detail)
                 self._writer.save(lambda: self._ledger.record_shared(fit))
+                self._writer.worked(number, worker.item.id)
                 self._writer.note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
             case Warned(kind, detail):
-                assert worker.item is not None
                 (task,) = [work.task.id for work in worker.item.tasks] if len(worker.item.tasks) == 1 else [SHARED]
                 self._writer.event(kind, detail, task, worker.item.wave)
             case ItemDone():
@@ -352,10 +354,11 @@ class Supervisor:
         for kind, detail in outcome.events:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
-    def _take_programs(self, outcome: ProgramOutcome) -> None:
+    def _take_programs(self, outcome: ProgramOutcome, process: int) -> None:
         self._run_state.add_programs(outcome)
         self._writer.outdate()
         self._writer.save(lambda: self._ledger.record_programs(outcome))
+        self._writer.worked(process, "", outcome.task_id)
         self._writer.note(describe_programs(outcome))
         if self._workers:
             self._tidy_adapters([outcome.task_id])  # the network's answers may be confirmed

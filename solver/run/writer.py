@@ -76,6 +76,10 @@ class Writer:
         if task != SHARED:
             self.note(f"{task}: {kind}: {detail}")
 
+    def worked(self, process: int, item: str, task: str = SHARED, wave: int = BEFORE) -> None:
+        """Record which process ended a pass, a program search (of no item) or the shared fit just now."""
+        self.save(partial(self._ledger.worked, task, wave, process, item))
+
     def note(self, line: str) -> None:
         """Show a line to people."""
         with contextlib.suppress(OSError, ValueError):  # an output that is closed or full must not stop the run
