@@ -7,11 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 from run_helpers import grid, make_tasks, outcome
 from simulated_processes import Clock, SimulatedProcesses
 
+from solver.budget import adaptive, pass_options
 from solver.budget.costs import START
 from solver.budget.registry import make_policy
+from solver.budget.task_table import TaskTable
 from solver.config import load_settings
 from solver.messages import ClusterChanged, Heartbeat, ItemDone, Message, Ready, WorkerFacts
 from solver.report.observer import SilentObserver
@@ -219,3 +223,24 @@ def test_a_cluster_without_a_place_is_waited_for_a_tenth_of_the_budget(tmp_path:
     assert run.ending.stop == "no worker"
     assert run.ending.detail == "there was no worker for 30 s, a tenth of the budget: no node has a place for it"
     assert 30.0 <= run.seconds < 32.0
+
+
+def test_of_many_tasks_a_sample_is_priced_and_all_get_their_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled: list[int] = []
+    refresh = pass_options.PassOptions.refresh
+
+    def counted(options: pass_options.PassOptions, table: TaskTable) -> None:
+        refresh(options, table)
+        sampled.append(int(options._is_priced[table.pending & ~table.busy & table.first].sum()))
+        both = table.pending & options._is_priced
+        expected = [options.cost[both & some].sum(axis=0) for some in (table.first, ~table.first)]
+        np.testing.assert_allclose(options._totals, expected, rtol=1e-6, atol=1e-6)
+
+    monkeypatch.setattr(pass_options, "AT_ONCE", 16)
+    monkeypatch.setattr(adaptive, "MANY", 16)
+    monkeypatch.setattr(pass_options.PassOptions, "refresh", counted)
+    run = simulate(tmp_path, [1.0, 1.0, 2.0], "budget.policy=adaptive", count=80, budget=300.0, agree=False)
+    assert set(run.ledger.statuses().values()) == {"complete"}
+    assert {work.task.id for _, _, item in run.nodes.submitted for work in item.tasks} == set(run.ledger.statuses())
+    assert max(sampled) == 16
+    assert run.ending.stop == "deadline"
