@@ -200,10 +200,6 @@ class Supervisor:
             return None
         return Ending("no worker", f"there was no worker for {waited:.0f} s, a tenth of the budget: {away[0].error}")
 
-    def _kind(self, number: int, facts: WorkerFacts) -> str:
-        """The kind of a worker's device: costs are kept for each. On one machine all processors are alike."""
-        return facts.kind if self._disk.node_of(number) else facts.device
-
     def _pending(self, id_: str) -> bool:
         return self._policy.pending(self._run_state.state(id_))
 
@@ -297,7 +293,9 @@ class Supervisor:
                 self._writer.event("cluster", detail)
                 self._writer.note(f"cluster: {detail}")
             case Ready(parts, facts) if worker.state in ("starting", "given up"):  # a late start is welcome too
-                worker.state, worker.failed_starts, worker.activity, worker.kind = "idle", 0, "", self._kind(result.worker, facts)
+                worker.state, worker.failed_starts, worker.activity = "idle", 0, ""
+                # of one machine all processors are alike, however many threads a worker has at the moment
+                worker.kind = facts.kind if self._disk.node_of(result.worker) else facts.device
                 self.facts = facts
                 self._chunks.meet(facts.turns or Turns())
                 costs = self._dealer.costs.of(worker.kind)
