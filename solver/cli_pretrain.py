@@ -54,7 +54,7 @@ def pretrain(
         typer.Option(
             metavar="SOURCE=SHARE,...",
             help="Shares of the sequences by source. A source is a corpus, arc1, arc2 or procedural. Sources that are not named "
-            "keep their usual share.",
+            "keep their usual share, which is 0 for generators that a language model wrote.",
         ),
     ] = None,
     cooldown: Annotated[

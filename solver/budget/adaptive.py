@@ -37,7 +37,7 @@ MEASURED_FIRST = 2  # tasks whose first pass measures costs: the shortest, and t
 MAX_MEASURING = 4  # passes after which plans are made even if a phase was never measured, because no pass has come so far
 MEASURING = 0.25  # of the steps of the settings, in a pass that measures costs
 LONGEST_SHARE = 0.05  # of the time left that measuring costs on a long task may take
-MANY, FEW = 4096, 64  # tasks: of more than MANY, a plan looks at the best FEW
+MANY, FEW = 4096, 16  # tasks: of more than MANY, a plan looks at the best FEW
 SLACK = 1.1  # times the median: the shortest deadline of a pass, where its upper quantile is hardly above its median
 
 

@@ -29,7 +29,7 @@ LATER_VIEWS = 0.5  # of the views of the settings, at least, in a later pass
 LATER_SHARES = np.array([0.0, 0.5, 1.0, 2.0, 4.0])  # of the settings' steps, in the second pass that a first one is priced with
 PRICES = np.geomspace(1e-8, 10.0, 96)  # of a second, in expected solved tasks
 AT_ONCE = 1024  # tasks without a pass that are priced
-BATCH = 8  # rows that are priced anew with a plan, where there are more
+BATCH = 4  # rows that are priced anew with a plan, where there are more
 
 
 class PassOptions:

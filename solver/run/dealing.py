@@ -21,6 +21,8 @@ from solver.config import Settings
 from solver.run.state import RunState
 from solver.run.worker_state import WorkerState
 
+MANY, RECOUNT = 32, 16  # of more than MANY workers, the kinds are counted once in RECOUNT items
+
 
 @dataclass(frozen=True)
 class Dealt:
@@ -47,24 +49,28 @@ class Dealer:
         self._policy, self._run_state, self._chunks = policy, run_state, chunks
         self._node_of, self._event = node_of, event
         self._nothing: dict[str, int] = {}  # by kinds that got nothing: how many changes of tasks there had been
+        self._there: Counter[str] = Counter()  # workers by kind
+        self._deals = 0
         self.costs = DeviceCosts(settings, policy.costs)
-
-    def nothing_for(self, worker: WorkerState) -> bool:
-        """Whether `next` gave nothing to a worker of this kind, and no task has changed since."""
-        return not self._endless and self._nothing.get(worker.kind) == len(self._run_state.states().replaced)
 
     def next(self, number: int, workers: Sequence[WorkerState], left: float) -> Dealt | None:
         """The next item of worker `number`, with `left` seconds of work left; None: nothing is for it now."""
+        kind, changes = workers[number].kind, len(self._run_state.states().replaced)
+        if not self._endless and self._nothing.get(kind) == changes:
+            return None  # nothing was there for such a worker, and no task has changed since
         dealt = self._next(number, workers, left)
         if dealt is None:
-            self._nothing[workers[number].kind] = len(self._run_state.states().replaced)
+            self._nothing[kind] = changes
         return dealt
 
     def _next(self, number: int, workers: Sequence[WorkerState], left: float) -> Dealt | None:
         states, kind = self._run_state.states(), workers[number].kind
         if not self._policy.count_pending(states, free=True):
             return None
-        there = Counter(worker.kind for worker in workers if worker.counts)
+        if len(workers) <= MANY or not self._deals % RECOUNT:
+            self._there = Counter(worker.kind for worker in workers if worker.counts)
+        self._deals += 1
+        there = self._there
         kinds = [one for one in there if one]  # those that have not been ready are of no kind yet
         slowness, strength, count = self.costs.slowness(kind), float(there.total()), there.total()
         if len(kinds) > 1:

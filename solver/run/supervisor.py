@@ -125,6 +125,7 @@ class Supervisor:
         self._dealer = Dealer(settings, policy, run_state, self._chunks, disk.node_of, self._writer.event)
         self._shared: AdapterRef | None = None
         self._shared_losses = 0
+        self._endless = settings.budget.policy == "fixed"  # whether items have no deadline of their own
         self._nothing_more = False
         self._told: set[int] = set()  # workers that the last messages came from
         self._round_at = 0.0  # when all workers are looked at again, where they are many
@@ -213,6 +214,7 @@ class Supervisor:
         """Hand an item to every idle worker, as long as the policy has one for the time left."""
         if self._end.work.expired():
             return
+        idle = False
         for number, worker in enumerate(self._workers):
             if worker.state != "idle" or worker.dying:
                 continue
@@ -220,13 +222,12 @@ class Supervisor:
                 if not any(other.item is not None and other.item.kind == "shared" for other in self._workers):
                     self._submit_shared(number)
                 continue
-            if not self._dealer.nothing_for(worker):
-                dealt = self._dealer.next(number, self._workers, self._end.work.remaining())
-                if dealt is not None:
-                    self._submit(number, dealt)
+            if (dealt := self._dealer.next(number, self._workers, self._end.work.remaining())) is not None:
+                self._submit(number, dealt)
+            else:
+                idle = True
         # an item that does not fit the time left now will not fit later; one without a deadline may be for a worker that starts
-        idle = any(worker.state == "idle" and not worker.dying for worker in self._workers) and not self._needs_shared_fit()
-        waits = self._settings.budget.policy == "fixed" and any(worker.state == "starting" for worker in self._workers)
+        waits = idle and self._endless and any(worker.state == "starting" for worker in self._workers)
         self._nothing_more = idle and not waits and not any(worker.item is not None for worker in self._workers)
 
     def _submit(self, number: int, dealt: Dealt) -> None:
@@ -254,7 +255,7 @@ class Supervisor:
             self._shared = fit.adapter
 
     def _submit_shared(self, number: int) -> None:
-        share = 1.0 if self._settings.budget.policy == "fixed" else SHARED_FIT_SHARE
+        share = 1.0 if self._endless else SHARED_FIT_SHARE
         self._hand_over(number, self._items.shared(self._end.work.remaining() * share, self._shared_losses), ItemForecast())
 
     # -- taking in

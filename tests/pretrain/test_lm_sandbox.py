@@ -360,9 +360,11 @@ def test_a_kernel_that_allows_no_namespaces_is_found_out() -> None:
     assert told.endswith("; a weaker form does without: --sandbox no-namespaces")
 
 
-def test_processes_end_with_the_command(filtered: Sandbox) -> None:
+@pytest.mark.usefixtures("filtered")
+def test_processes_end_with_the_command(tmp_path: Path) -> None:
     looping = [sys.executable, "-c", OPEN, "no-namespaces", "while True: pass"]
-    with subprocess.Popen(looping, stdout=subprocess.PIPE, text=True) as command:
+    here = {**os.environ, "TMPDIR": str(tmp_path)}  # a kill leaves the empty folder there
+    with subprocess.Popen(looping, stdout=subprocess.PIPE, text=True, env=here) as command:
         assert command.stdout is not None
         assert command.stdout.readline() == "opened\n"
         while not (children := Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text().split()):

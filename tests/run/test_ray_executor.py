@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from run_helpers import make_task
+from run_helpers import assert_valid, make_task, make_tasks, write_challenges
 
 from solver.config import load_settings
 from solver.errors import InputError
 from solver.messages import ClusterChanged, Heartbeat, ItemDone, Message, Ready, StartFailed, WorkerFacts
+from solver.report.observer import SilentObserver
 from solver.run.executors import ray as ray_module
 from solver.run.executors.base import News, WorkerAway, WorkerLost, WorkResult
 from solver.run.executors.ray import RayExecutor, blocks_of
 from solver.run.executors.ray_cluster import Actor, CallFailed, ClusterNode, Share
 from solver.run.executors.ray_node import NodeFacts, NodeHost, NodeNews, SharedFolder, differences, node_versions
 from solver.run.executors.ray_shares import Shares
+from solver.run.pipeline import run
+from solver.run.types import RunOptions
 from solver.types import TaskPlan, TaskWork, WorkItem
 
 MODEL = SharedFolder(Path("/models/m"), "abc", "model")
@@ -293,6 +297,17 @@ def test_a_host_takes_in_what_it_was_sent(tmp_path: Path, tiny_base: Path) -> No
 def test_a_gpu_that_nobody_has(overrides: list[str], gpus: int, error: str) -> None:
     with pytest.raises(InputError, match=error):
         play([node("a", gpus=gpus)], *overrides, start=False)
+
+
+def test_without_ray_a_run_ends_with_a_fallback(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    tasks = make_tasks(2)
+    challenges = write_challenges(tmp_path / "challenges.json", tasks)
+    settings = load_settings(overrides=["workers.executor=ray", "programs.enabled=false"])
+    options = RunOptions(str(challenges), tmp_path / "out", 60.0, settings=settings, model=tiny_base, scratch=tmp_path)
+    with pytest.raises(InputError, match=r"needs the package Ray, which cannot be imported .*pip install 'solver\[ray\]'"):
+        run(options, SilentObserver())
+    assert_valid(tmp_path / "out", challenges)
 
 
 def test_shares_of_nodes() -> None:

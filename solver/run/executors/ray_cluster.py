@@ -26,6 +26,8 @@ from solver.run.executors.ray_node import NodeHost
 
 LOCAL, AUTO = "local", "auto"
 THREADS = 4  # of an actor: one waits for news, the others serve calls
+LEAVE_SECONDS = 1.5  # for leaving a cluster, or ending one
+LEAVING = "leaving Ray"  # the name of threads
 REACH_SECONDS = 5.0  # for a connection to the address of a cluster
 INSTALL = "pip install 'solver[ray]'"
 MAX_SOCKET_PATH = 107  # bytes that Linux allows; Ray adds up to `SESSION_PATH` to its folder
@@ -142,16 +144,25 @@ class RayCluster:
             remove_placement_group(actor.group)
 
     def close(self) -> None:
-        """Leave the cluster; end it if it was started here. Idempotent."""
+        """Leave the cluster; end it if it was started here. Waits for `LEAVE_SECONDS` at most. Idempotent."""
+        leaving = threading.Thread(target=self._leave, daemon=True, name=LEAVING)
+        leaving.start()
+        leaving.join(LEAVE_SECONDS)  # if it takes longer, Ray's processes end with this one
+
+    # -- inside
+
+    def _leave(self) -> None:
         with contextlib.suppress(Exception):
             self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    # -- inside
-
     def _connect(self, address: str) -> None:
+        for thread in threading.enumerate():
+            if thread.name == LEAVING:  # of an earlier run in this process
+                thread.join()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what its core prints to the standard error of this process
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it, Ray warns about workers without a GPU
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "solver"}
         if address == LOCAL:
