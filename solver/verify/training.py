@@ -21,6 +21,7 @@ from solver.model.folder import folder_identity
 from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.value_head import Loss, ValueHead, reserved_token, with_mean_row
+from solver.train.batches import value_places
 from solver.train.full import FullFitTarget
 from solver.train.loop import Loop
 from solver.train.lora import LoraFitTarget
@@ -103,7 +104,7 @@ def train_verifier(
         base.dtype if full_in_16_bits else None,
         value_loss=watched,
         residual_dropout=options.residual_dropout,
-        on_step=_progress(report, watched),
+        on_step=_progress(report, watched, _loss_of_constant(sequences, options.loss)),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     fit = loop.fit([FitJob(out.name, sequences, steps, options.seed)], deadline)[0]
@@ -228,11 +229,21 @@ class _MeanLoss:
         return found
 
 
-def _progress(report: Callable[[str], None], watched: _MeanLoss) -> Callable[[int, int, float], None]:
+def _loss_of_constant(sequences: Sequence[TokenSequence], loss: Loss) -> float:
+    """The mean loss of the best value that is the same for all tokens, which a verifier that learns something stays below."""
+    targets = np.concatenate([one.values[value_places(one)] for one in sequences if one.values is not None])
+    mean = float(targets.mean())
+    if loss == "mse":
+        return mean * (1 - mean)
+    return -sum(share * math.log(share) for share in (mean, 1 - mean) if share)
+
+
+def _progress(report: Callable[[str], None], watched: _MeanLoss, constant: float) -> Callable[[int, int, float], None]:
     """A report every tenth of the steps."""
 
     def on_step(step: int, steps: int, loss: float) -> None:
         if step == steps or step % max(1, steps // 10) == 0:
-            report(f"verifier: {step} of {steps} steps, loss {loss:.4f}, of values {watched.mean():.4f}")
+            values = f"of values {watched.mean():.4f}, of a constant value {constant:.4f}"
+            report(f"verifier: {step} of {steps} steps, loss {loss:.4f}; {values}")
 
     return on_step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -39,7 +40,9 @@ def trained(base: Base, generator: str, tmp_path_factory: pytest.TempPathFactory
     lines: list[str] = []
     fit = train_verifier(base, digit_samples(generator, 100, 8), QUICK, folder, NEVER, report=lines.append)
     assert (fit.status, fit.steps) == ("complete", 200)
-    assert lines[-1].startswith("verifier: 200 of 200 steps, loss ")
+    found = re.fullmatch(r"verifier: 200 of 200 steps, loss \S+; of values (\S+), of a constant value (\S+)", lines[-1])
+    assert found is not None
+    assert float(found[1]) < 0.1 < float(found[2]) <= 0.25
     return load_verifier(folder, FP32, generator)
 
 
