@@ -42,7 +42,7 @@ def trained(base: Base, generator: str, tmp_path_factory: pytest.TempPathFactory
     assert (fit.status, fit.steps) == ("complete", 200)
     found = re.fullmatch(r"verifier: 200 of 200 steps, loss \S+; of values (\S+), of a constant value (\S+)", lines[-1])
     assert found is not None
-    assert float(found[1]) < 0.1 < float(found[2]) <= 0.25
+    assert float(found[1]) < 0.2 < float(found[2]) <= 0.25
     return load_verifier(folder, FP32, generator)
 
 
