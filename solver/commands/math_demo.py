@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,15 @@ from solver.model import threads
 from solver.report.paired import Paired
 from solver.report.scores import share_text
 from solver.types import NEVER, Deadline
-from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, table, usual_variants
+from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, split_problems, table, usual_variants
+from solver.verify.choice import Procedure, best_procedure
 from solver.verify.compare import Point, over_samples, over_votes, solved
 from solver.verify.pictures import plot, token_texts, write_page
 from solver.verify.ranking import majority
 from solver.verify.samples import SampleSet, read_samples
+from solver.verify.scoring import score_samples
 from solver.verify.training import VerifierOptions
+from solver.verify.verifier import load_verifier
 
 Report = Callable[[str], None]
 
@@ -47,6 +50,7 @@ Report = Callable[[str], None]
 BASE, GENERATOR, TRAINING_SAMPLES, TEST_SAMPLES = 0.3, 0.05, 0.2, 0.15
 JUDGING = 0.1  # for scores, curves and the report
 SOLUTIONS = 100
+HELD_OUT = 300  # sampled training problems, at most a fifth, on which the way to choose answers is chosen
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,14 @@ def demo(out: Path, options: DemoOptions, report: Report) -> Measured:
     if not asked.samples:
         raise InputError(f"{out}: the time is too short: no test problem was sampled in {TEST_SAMPLES * options.seconds:.0f} s")
     greedy = greedy_answers(generator, infer, test, longest, asked)
+    labelled, held_out = split_problems(labelled, min(HELD_OUT, len(labelled.problems) // 5))
     main = Variant("main", options.verifier, folder)
     fitting = Deadline.after(max(1.0, end.remaining() - JUDGING * options.seconds))
     outcome = run_variant(main, labelled, asked, out / "verifier", fitting, NEVER, report)
     assert outcome is not None  # nothing cuts its scores
-    run = DemoRun(out, options, generator, labelled, asked, greedy, report)
+    verifier = load_verifier(out / "verifier", ModelSettings(), generator.fingerprint)
+    procedure = best_procedure(tuple(score_samples(verifier, held_out, NEVER)))
+    run = DemoRun(out, options, generator, labelled, len(held_out.problems), procedure, asked, greedy, report)
     return run.finish([outcome], time.monotonic() - began)
 
 
@@ -163,6 +170,8 @@ class DemoRun:
     options: DemoOptions
     generator: Generator
     labelled: SampleSet
+    held_out: int  # problems
+    procedure: Procedure  # that was best on them
     asked: SampleSet
     greedy: dict[str, bool]  # by the id of a test problem
     report: Report
@@ -173,7 +182,14 @@ class DemoRun:
         measured = measure(main.scored)
         by_greedy = [self.greedy[one.problem.id] for one in main.scored]
         total, right = len(by_greedy), sum(by_greedy)
+        by_vote = solved([one.judged() for one in main.scored], majority)
+        by_procedure = self.procedure.solved(main.scored)
+        chosen = sum(by_procedure)
         lines = (
+            f"best on {self.held_out} held-out training problems: {self.procedure.text()}",
+            f"that on the test problems: {chosen} of {total}: {share_text(chosen, total)}",
+            f"that against majority vote: {Paired.of(by_procedure, by_vote).text()}",
+            f"that against greedy: {Paired.of(by_procedure, by_greedy).text()}",
             f"greedy: {right} of {total}: {share_text(right, total)}",
             *measured.lines,
             f"verifier against greedy: {Paired.of(main.solved, by_greedy).text()}",
@@ -181,7 +197,8 @@ class DemoRun:
         )
         draw(main.scored, "last", out, self.report)
         write_page(main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier")
-        results = measured.results | {"greedy": right, "seconds": seconds}
+        procedure = asdict(self.procedure) | {"right": chosen}
+        results = measured.results | {"procedure": procedure, "greedy": right, "seconds": seconds}
         curves = _curves(main)
         self._write(outcomes, lines, curves, results)
         if self.options.ablations_seconds:

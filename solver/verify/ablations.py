@@ -123,6 +123,14 @@ def first_problems(samples: SampleSet, count: int | None) -> SampleSet:
     return replace(samples, problems=kept, samples=tuple(one for problem in kept for one in groups[problem.id]))
 
 
+def split_problems(samples: SampleSet, last: int) -> tuple[SampleSet, SampleSet]:
+    """All problems but the `last` ones, and the `last` ones, with all their samples."""
+    first = first_problems(samples, len(samples.problems) - last)
+    ids = {problem.id for problem in first.problems}
+    rest = tuple(one for one in samples.samples if one.problem not in ids)
+    return first, replace(samples, problems=samples.problems[len(ids) :], samples=rest)
+
+
 def table(outcomes: Sequence[Outcome]) -> list[str]:
     """A Markdown table: every variant with n, its interval, and its comparison with the reference and the majority vote."""
     reference = next((one for one in outcomes if one.variant.name == REFERENCE), None)
