@@ -73,7 +73,7 @@ class DemoOptions:
     base_difficulty: Difficulty = field(default_factory=lambda: Difficulty(2, 4, 0.3, 0.3))  # of what the base model reads
     base_steps: int = 700  # of the base model
     shape: BaseShape = field(default_factory=lambda: BaseShape(64, 4, 2))
-    verifier: VerifierOptions = field(default_factory=lambda: VerifierOptions(joint=False, epochs=2.0, batch_sequences=16))
+    verifier: VerifierOptions = field(default_factory=lambda: VerifierOptions(joint=False, epochs=4.0, batch_sequences=16))
     ablations_seconds: float = 0.0  # for more verifiers, after the demo and base models of two other sizes; 0: none
     seed: int = 0
 
