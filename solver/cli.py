@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from solver import cli_budget, cli_math, cli_model, cli_pretrain, cli_show, cli_verify
-from solver.cli_options import KnownAnswersOption, ModelOption, print_json
+from solver import cli_budget, cli_math, cli_model, cli_pretrain, cli_reproduce, cli_show, cli_verify
+from solver.cli_options import AddressOption, ExecutorOption, KnownAnswersOption, ModelOption, executor_settings, print_json
 from solver.errors import InputError
 
 
@@ -98,6 +98,8 @@ def run(
     keep_adapters: Annotated[
         bool, typer.Option("--keep-adapters", help="Do not delete the adapters when the run ends. They lie below --scratch.")
     ] = False,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting. May be repeated.")
     ] = None,
@@ -114,6 +116,7 @@ def run(
       solver run arc1:evaluation --out runs/eval --budget 1h --tasks 40
       solver run arc-agi_test_challenges.json --out out --budget 11h30m --machine kaggle-l4x4
       solver run task.json --out runs/one --budget 90s --set train.rank=32 --set infer.mode=search
+      solver run arc1:evaluation --out runs/cluster --budget 1h --executor ray --address auto
     """
     from rich.console import Console
 
@@ -123,7 +126,7 @@ def run(
     from solver.run.pipeline import run as run_pipeline
     from solver.run.types import RunOptions
 
-    overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ())]
+    overrides = [*(set_ or ()), *([f"seed={seed}"] if seed is not None else ()), *executor_settings(executor, address)]
     options = RunOptions(
         challenges=challenges,
         out=out,
@@ -392,5 +395,6 @@ cli_budget.register(app)
 cli_math.register(app)
 cli_model.register(app)
 cli_pretrain.register(app)
+cli_reproduce.register(app)
 cli_show.register(app)
 cli_verify.register(app)

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from solver.cli_options import print_progress
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
@@ -43,15 +45,44 @@ def convert(
 
 def make_corpus(
     source: Annotated[
-        Literal["rearc", "math"],
+        Literal["rearc", "lm", "math"],
         typer.Argument(
-            help="rearc: pairs of grids by the generators of RE-ARC, from the package reasoning-gym. math: word problems with "
-            "calculator annotations."
+            help="rearc: pairs of grids by the generators of RE-ARC, from the package reasoning-gym. lm: pairs of grids by "
+            "generators that a language model writes. math: word problems with calculator annotations."
         ),
     ],
-    out: Annotated[Path, typer.Argument(help="Write the corpus to this file: .json for rearc, .jsonl for math, or with .xz.")],
+    out: Annotated[
+        Path, typer.Argument(help="Write the corpus to this file: .json for rearc and lm, .jsonl for math, or with .xz.")
+    ],
     *,
-    pairs: Annotated[int, typer.Option(min=2, help="rearc: pairs of each of the 400 families.")] = 400,
+    pairs: Annotated[
+        int | None, typer.Option(min=2, help="rearc, lm: pairs of a family.  [default: 400 for rearc, 40 for lm]")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="lm: the model that writes: a folder of a causal model in Hugging Face format."),
+    ] = None,
+    completions: Annotated[int, typer.Option(min=1, help="lm: how many generators it writes, in fours.")] = 200,
+    prompts: Annotated[
+        str,
+        typer.Option(
+            metavar="WAY,...",
+            help="lm: how it is asked, in turn. code: examples are code alone. joint: a description, then code, in one "
+            "completion. two-stage: a description, then code for it in a completion of its own.",
+        ),
+    ] = "code,joint,two-stage",
+    shots: Annotated[int, typer.Option(min=1, help="lm: examples in a prompt.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0.01, help="lm: temperature of completions.")] = 0.8,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="lm: tokens of a completion at most.")] = 768,
+    engine: Annotated[Literal["auto", "hf", "vllm"], typer.Option(help="lm: what draws completions.")] = "auto",
+    device: Annotated[str, typer.Option(help="lm: compute on this device: auto, cpu or cuda.")] = "auto",
+    sandbox: Annotated[
+        Literal["full", "no-namespaces"],
+        typer.Option(
+            help="lm: what holds the code that the model wrote. no-namespaces is weaker, for containers that allow no new "
+            "namespaces; docs/pretraining.md says what each layer stops."
+        ),
+    ] = "full",
     problems: Annotated[int, typer.Option(min=1, help="math: number of problems.")] = 1000,
     kinds: Annotated[
         str,
@@ -66,15 +97,29 @@ def make_corpus(
         list[Path] | None, typer.Option(metavar="FILE", help="math: leave out the problems of this file. May be repeated.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")] = 0,
-    processes: Annotated[int, typer.Option(min=0, help="rearc: number of processes that make pairs. 0: one for each core.")] = 0,
+    processes: Annotated[
+        int, typer.Option(min=0, help="rearc, lm: number of processes that make pairs. 0: one for each core.")
+    ] = 0,
 ) -> None:
-    """Make a corpus: fresh pairs of the ARC-AGI-1 training tasks for `solver pretrain`, or word problems for `solver math`.
+    """Make a corpus: pairs of grids for `solver pretrain`, or word problems for `solver math`.
+
+    \b
+    rearc  fresh pairs of the ARC-AGI-1 training tasks
+    lm     a language model is shown generators and writes others. Their code
+           runs in a sandbox, on Linux alone. What is deterministic, varied,
+           in bounds, new and no evaluation task is kept. The same command goes
+           on where it stopped. Trainings leave this corpus out unless
+           --mixture names it: Akyurek et al. 2024 (arXiv 2411.07279) found
+           that 6,426 such generators made their results 5 % worse.
+    math   word problems
 
     \b
     Examples:
       pip install --no-deps reasoning-gym==0.1.25
       solver make-corpus rearc corpora/rearc.json.xz --pairs 400
       solver pretrain --corpus corpora --minutes 60 --out runs/pretrain
+      solver make-corpus lm corpora/lm.json.xz --model Qwen3-4B --completions 2000
+      solver pretrain --corpus corpora --mixture lm=0.1 --minutes 60 --out runs/with-lm
       solver make-corpus math train.jsonl --problems 1000
       solver make-corpus math test.jsonl --problems 500 --seed 1 --without train.jsonl
       solver make-corpus math symbolic.jsonl --kinds gsm_symbolic,leg_counting --problems 5000
@@ -85,7 +130,29 @@ def make_corpus(
         count = make_math_corpus(out, problems, kinds, people, without or (), seed)
         typer.echo(f"{out}: {count:,} problems")
         return
+    if source == "lm":
+        from solver.commands.lm_corpus import make_corpus as make_lm_corpus
+
+        typer.echo(
+            make_lm_corpus(
+                out,
+                model,
+                completions,
+                pairs or 40,
+                prompts,
+                shots,
+                temperature,
+                max_new_tokens,
+                engine,
+                device,
+                sandbox,
+                seed,
+                processes,
+                print_progress,
+            )
+        )
+        return
     from solver.pretrain.rearc import make_rearc
 
-    made = make_rearc(out, pairs, seed, processes, lambda line: typer.echo(line, err=True))
+    made = make_rearc(out, pairs or 400, seed, processes, print_progress)
     typer.echo(f"{out}: {made:,} pairs")

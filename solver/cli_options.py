@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,26 @@ KnownAnswersOption = Annotated[
 ]
 
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed for everything that is drawn at random.")]
+
+
+ExecutorOption = Annotated[
+    Literal["local", "ray"] | None,
+    typer.Option(help="Where the workers run: on this machine, or on the nodes of a Ray cluster.  [default: local]"),
+]
+
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The cluster for --executor ray: auto (the one that this machine belongs to), local (one that is started here), or "
+        "ray://HOST:PORT.  [default: auto]"
+    ),
+]
+
+
+def executor_settings(executor: str | None, address: str | None) -> list[str]:
+    """What --executor and --address set, as for --set."""
+    chosen = {"workers.executor": executor, "workers.address": address}
+    return [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
 
 
 def seconds_of(duration: str | None) -> float | None:

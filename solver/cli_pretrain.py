@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from solver.cli_options import print_json
+from solver.cli_options import AddressOption, ExecutorOption, executor_settings, print_json
 from solver.errors import InputError
 
 
@@ -54,7 +54,7 @@ def pretrain(
         typer.Option(
             metavar="SOURCE=SHARE,...",
             help="Shares of the sequences by source. A source is a corpus, arc1, arc2 or procedural. Sources that are not named "
-            "keep their usual share.",
+            "keep their usual share, which is 0 for generators that a language model wrote.",
         ),
     ] = None,
     cooldown: Annotated[
@@ -135,6 +135,8 @@ def evaluate(
     ] = None,
     machine: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: use this machine preset.")] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="With --on: use this recipe preset.")] = None,
+    executor: ExecutorOption = None,
+    address: AddressOption = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="With --on: change one setting. May be repeated.")
     ] = None,
@@ -179,7 +181,8 @@ def evaluate(
         if out is None:
             raise InputError("--on needs a folder for the runs: add --out DIR")
         choices = tuple(TaskChoice(source, tasks, shortest) for source in on)
-        plan = TaskEvaluation(choices, tuple(budgets.split(",")), seeds, machine, recipe, tuple(set_ or ()))
+        where = tuple(executor_settings(executor, address))
+        plan = TaskEvaluation(choices, tuple(budgets.split(",")), seeds, machine, recipe, tuple(set_ or ()), where)
         rows = evaluate_tasks(folders, plan, out, lambda: observer_for(Console(stderr=True)), report)
         print_json([asdict(row) for row in rows]) if as_json else typer.echo(task_table(rows), nl=False)
         return

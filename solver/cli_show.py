@@ -1,4 +1,4 @@
-"""The verb of the command line that shows tasks and answers."""
+"""The verbs of the command line that show tasks, answers and runs to people."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from solver.cli_options import KnownAnswersOption, print_progress
+
 
 def register(app: typer.Typer) -> None:
-    """Add the verb to the command line."""
+    """Add the verbs to the command line."""
     app.command()(show)
+    app.command()(report)
 
 
 def show(
@@ -20,7 +23,9 @@ def show(
     ] = None,
     *,
     run: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder of a run: what it found for these tasks.")] = None,
-    html: Annotated[Path | None, typer.Option(metavar="OUT", help="Write a page instead, which needs no other file.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="OUT", help="Write a page of these tasks instead. solver report shows whole runs.")
+    ] = None,
 ) -> None:
     """Look at tasks, and at what a run made of them: its candidates, the views they came from, the two attempts.
 
@@ -38,4 +43,28 @@ def show(
 
     from solver.commands.show import show as show_tasks
 
-    show_tasks(tasks or (), run, html, Console(), lambda line: typer.echo(line, err=True))
+    show_tasks(tasks or (), run, html, Console(), print_progress)
+
+
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs. Later ones are compared with the first.")
+    ],
+    *,
+    html: Annotated[Path, typer.Option(metavar="OUT", help="Write the page to this file, which needs no other file.")],
+    solutions: KnownAnswersOption = None,
+) -> None:
+    """Write a page about a run, or about several runs and where they differ.
+
+    The page shows the scores and what became of every test input, planned and used seconds, the agreement over waves, what each
+    process did when, and every task with its grids, candidates, answers by view, passes and attempts. With several runs it shows
+    the tasks gained and lost, with a paired test. The runs need not have ended.
+
+    \b
+    Examples:
+      solver report runs/eval --html eval.html
+      solver report runs/before runs/after --html comparison.html
+    """
+    from solver.commands.report import report as write_report
+
+    typer.echo(write_report(runs, solutions, html, print_progress))

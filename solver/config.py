@@ -51,6 +51,8 @@ class DataSettings(_Settings):
     colours: ColourMode = "permute_nonzero"
     shuffle: bool = True  # whether the demonstrations are permuted
     augmenters: tuple[str, ...] = ()  # names in arc.augment.AUGMENTERS, or chains of them joined by "+"; added to the transforms
+    augment: bool = True  # false: grids as they are, without transforms, colours or augmenters. For comparisons
+    original_colours: float = Field(0.0, ge=0, le=1)  # share of the examples with permuted colours that keep theirs
     loss_on_demonstrations: bool = True  # whether outputs of demonstrations count, except the first, which cannot be inferred
     loss_on_answer: bool = True  # whether the output that the example asks for counts
 
@@ -161,12 +163,21 @@ class BudgetSettings(_Settings):
 class WorkerSettings(_Settings):
     """The processes that do the work: `per_device` for each device."""
 
+    executor: Literal["local", "ray"] = "local"  # this machine, or the nodes of a Ray cluster
+    # of the cluster: auto (the one that this machine belongs to), local (one that is started here), ray://HOST:PORT or HOST:PORT
+    address: str = Field("auto", pattern=r"^(auto|local|(ray://)?[^/\s]+:\d+)$")
     devices: int | None = Field(None, ge=1)  # GPUs to use; none: all. On a machine without a GPU, the CPU is the only device
     per_device: int = Field(1, ge=1)
     memory: float | None = Field(None, gt=0)  # bytes of host memory that a worker needs; none: estimated from the model's files
     # the next two: for fits and an engine with weights of its own (vllm) on one GPU, see `model.device`
     alternate: bool | None = None  # whether they take turns with the memory; none: they do if it does not hold both
     fit_share: float | None = Field(None, gt=0, lt=1)  # of a worker's memory, for fits; none: what model and batches need
+
+    @model_validator(mode="after")
+    def _has_a_cluster(self) -> Self:
+        if self.address != "auto" and self.executor != "ray":
+            raise ValueError("workers.address (--address) is that of a cluster: it needs workers.executor = ray (--executor ray)")
+        return self
 
 
 class ProgramSettings(_Settings):

@@ -47,6 +47,11 @@ class WorkerFacts:
     turns: Turns | None = None  # None: nothing asks for items of several tasks
     memory: str = ""  # how trainer and engine divide the memory of the device, in words
 
+    @property
+    def kind(self) -> str:
+        """The kind of its device: costs are kept for each kind."""
+        return self.device if self.device != "cpu" else f"cpu, {self.threads} threads"
+
     def to_json(self) -> dict[str, str | int | float]:
         """Everything that the worker says, flat."""
         turns: dict[str, str | int | float] = {}
@@ -98,6 +103,13 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class ClusterChanged:
+    """From an executor on a cluster: nodes have joined or left, or there is no place for a worker."""
+
+    detail: str  # a line for people
+
+
+@dataclass(frozen=True)
 class SharedFit:
     """The outcome of a work item of kind "shared"."""
 
@@ -135,5 +147,16 @@ class Warned:
 
 OfPrograms = ProgramReady | ProgramOutcome  # the messages of processes that search for programs
 Message = (
-    Ready | Changed | VllmLost | Heartbeat | SharedFit | TaskOutcome | ItemDone | ItemFailed | StartFailed | Warned | OfPrograms
+    Ready
+    | Changed
+    | VllmLost
+    | Heartbeat
+    | ClusterChanged
+    | SharedFit
+    | TaskOutcome
+    | ItemDone
+    | ItemFailed
+    | StartFailed
+    | Warned
+    | OfPrograms
 )

@@ -16,6 +16,7 @@ from solver.run.executors.base import Executor
 from solver.run.executors.local import LocalExecutor
 from solver.run.pipeline import run
 from solver.run.program_search import ProgramResources
+from solver.run.ray_processes import ray_executor
 from solver.run.types import RunOptions
 from solver.types import ProgramConfig
 
@@ -58,6 +59,8 @@ def main() -> int:
     def executor(options: RunOptions, scratch: Path) -> Executor:
         config = WorkerConfig(options.settings, options.model, scratch)
         command = [sys.executable, str(HERE / "faulty_worker.py"), faults]
+        if options.settings.workers.executor == "ray":
+            return ray_executor(options, scratch, lambda: options.keep_adapters, command)
         return LocalExecutor(config, options.out / "worker.log", command=command)
 
     def programs(options: RunOptions) -> ProgramResources | None:

@@ -15,10 +15,10 @@ ROOT = Path(solver.__file__).parent
 # From the top down. A room imports from those below it; of two on one line neither imports the other.
 LEVELS = (
     ("__main__",),
-    ("cli", "cli_budget", "cli_math", "cli_model", "cli_pretrain", "cli_show", "cli_verify"),
+    ("cli", "cli_budget", "cli_math", "cli_model", "cli_pretrain", "cli_reproduce", "cli_show", "cli_verify"),
     ("cli_options",),
     ("commands",),
-    ("math",),
+    ("math", "experiments"),
     ("run", "worker", "pretrain"),
     ("verify",),
     ("report",),

@@ -60,6 +60,22 @@ def read_json_lines(path: Path, what: str) -> Iterator[tuple[int, Any]]:
                 raise InputError(f"{path}: line {number}: not usable JSON: {error}") from None
 
 
+def cut_incomplete_line(path: Path) -> bool:
+    """Cut off what follows the last line break, which a kill left. False: no complete line is there. Raises OSError."""
+    with path.open("r+b") as file:
+        end = size = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - 2**16)
+            file.seek(start)
+            if (found := file.read(end - start).rfind(b"\n")) >= 0:
+                end = start + found + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+    return end > 0
+
+
 def _parsed(text: str) -> Any:
     # ValueError and RecursionError: a number of thousands of digits, thousands of nested lists
     return json.loads(text, object_pairs_hook=_object)

@@ -19,7 +19,7 @@ import numpy as np
 from solver.arc.augment import augment
 from solver.arc.seeding import generator
 from solver.arc.task import Pair, Task
-from solver.arc.view import Transform, View, random_view
+from solver.arc.view import ColourMode, Transform, View, random_view
 from solver.config import DataSettings
 
 T = TypeVar("T")
@@ -49,8 +49,11 @@ def example_stream(task: Task, settings: DataSettings, seed: int) -> Iterator[Ta
     - "n-1", "n-2": random views of the splits that leave one (two) out to predict one of them.
     - "e2e": random views of each pair alone, without demonstrations.
 
-    A split that would show no demonstration is used only if there is no other.
+    A split that would show no demonstration is used only if there is no other. Without `augment` every grid stays as it is, so
+    that examples differ in their split and the order of demonstrations alone.
     """
+    if not settings.augment:
+        settings = settings.model_copy(update={"transforms": ("identity",), "colours": "keep", "augmenters": ()})
     rng = generator(seed, task.id, "ttt")
     one, two = _leave_out(task, 1), _leave_out(task, 2)
     alone = [Task(task.id, (), (pair,)) for pair in task.train]
@@ -81,7 +84,9 @@ class _Recipe:
             return None
         if not self.permuted:
             return View(self.transform).apply(shown)
-        return random_view(rng, len(shown.train), (self.transform,), settings.colours, settings.shuffle).apply(shown)
+        kept = settings.original_colours > 0 and rng.random() < settings.original_colours
+        colours: ColourMode = "keep" if kept else settings.colours
+        return random_view(rng, len(shown.train), (self.transform,), colours, settings.shuffle).apply(shown)
 
 
 def _leave_out(task: Task, leave: int) -> list[Task]:

@@ -26,7 +26,7 @@ from solver.budget.costs import CostModel
 from solver.budget.gains import Gains, shipped_gains, trusted
 from solver.budget.pass_options import PRICES, Numbers, PassOptions
 from solver.budget.planner import Assignment, TaskState, full_plan
-from solver.budget.task_table import Rows, TaskTable
+from solver.budget.task_table import ANYONE, Receiver, Rows, TaskTable
 from solver.config import Settings
 from solver.types import TaskPlan
 
@@ -37,6 +37,7 @@ MEASURED_FIRST = 2  # tasks whose first pass measures costs: the shortest, and t
 MAX_MEASURING = 4  # passes after which plans are made even if a phase was never measured, because no pass has come so far
 MEASURING = 0.25  # of the steps of the settings, in a pass that measures costs
 LONGEST_SHARE = 0.05  # of the time left that measuring costs on a long task may take
+MANY, FEW = 4096, 16  # tasks: of more than MANY, a plan looks at the best FEW
 SLACK = 1.1  # times the median: the shortest deadline of a pass, where its upper quantile is hardly above its median
 
 
@@ -68,10 +69,16 @@ class AdaptivePolicy:
         agreed = trusted(task.agreement, task.views, task.steps, full.views, full.steps, self._unfitted)
         return task.waves == 0 or agreed < 1 or (task.steps == 0 and full.steps > 0)
 
-    def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
+    def count_pending(self, tasks: Sequence[TaskState], free: bool = False) -> int:
+        """How many tasks are pending, or pending and not busy."""
+        self._pass_options.note(self._task_table, self._task_table.see(tasks))
+        return self._task_table.count(free)
+
+    def next(self, tasks: Sequence[TaskState], left: float, workers: float, receiver: Receiver = ANYONE) -> Assignment | None:
         """The next item; first passes come before later ones. None if nothing fits the time left."""
         table, pass_options = self._task_table, self._pass_options
         pass_options.note(table, table.see(tasks))
+        table.receiver = receiver
         free = np.flatnonzero(table.free)
         if not len(free) or left <= 0:
             return None
@@ -79,8 +86,9 @@ class AdaptivePolicy:
         if len(firsts) and self._measures():
             return self._unmeasured(firsts, left, workers)
         pass_options.refresh(table)
+        firsts = pass_options.priced(firsts)
         price = pass_options.price(np.flatnonzero(table.pending), left * workers)
-        later = free[table.waves[free] > 0]
+        later = pass_options.priced(free[table.waves[free] > 0])
         if price is None:
             return self._too_little(firsts, left, workers) if len(firsts) else self._later_pass(later, 0, left)
         if len(worthwhile := firsts[pass_options.choice[firsts, price] >= 0]):
@@ -95,16 +103,18 @@ class AdaptivePolicy:
         """Whether the next item has to measure before plans are made."""
         return self.costs.guesses or (not self.costs.measured and self.costs.tasks < MAX_MEASURING)
 
-    def _unmeasured(self, firsts: Rows, left: float, workers: int) -> Assignment:
+    def _unmeasured(self, firsts: Rows, left: float, workers: float) -> Assignment:
         """A first pass over the shortest task, to measure costs: some steps, all views, within its share of the time."""
         task = self._task_table.tasks[firsts[self._task_table.place[firsts].argmin()]]
         share = left * workers / len(firsts)
         seconds = min(left, max(share, self._floor))
         return _assignment(task, self._measuring(), seconds, f"measure costs on the shortest of {len(firsts)} tasks")
 
-    def _first_pass(self, firsts: Rows, others: Rows, price: int, left: float, workers: int) -> Assignment:
-        """A first pass over the shortest task that fits; if none fits, a later pass over one of the `others`."""
+    def _first_pass(self, firsts: Rows, others: Rows, price: int, left: float, workers: float) -> Assignment:
+        """A first pass over the first task that fits, by length; if none fits, a later pass over one of the `others`."""
         table, pass_options = self._task_table, self._pass_options
+        if len(firsts) > MANY and (fits := pass_options.least_seconds(firsts) <= left).any():
+            firsts = firsts[fits]  # because only some are looked at
         least = pass_options.least_seconds(firsts)
         if self.costs.tasks < MEASURED_FIRST:
             by_length = firsts[np.argsort(-table.place[firsts])]
@@ -114,8 +124,8 @@ class AdaptivePolicy:
                 seconds = self._measuring_seconds(longest)
                 reason = f"measure costs on the longest task that takes less than {LONGEST_SHARE:.0%} of the time left"
                 return _assignment(longest, self._measuring(), seconds, reason)
-        total = sum(least.tolist())
-        for at in np.lexsort((table.place[firsts], table.losses[firsts])):
+        total = sum(least.tolist()) * self._pass_options.scale
+        for at in in_order(table.ranks(firsts), table.losses[firsts]):
             row, own = int(firsts[at]), float(least[at])
             option = int(pass_options.choice[row, price])
             room = min(left, max(left - (total - own) / workers, own))
@@ -127,16 +137,17 @@ class AdaptivePolicy:
             if assignment is not None and table.pending.sum() == 1:
                 return self._stretched(assignment, table.tasks[row], left)
             if assignment is not None:
-                return self._joined(assignment, firsts[np.argsort(table.place[firsts])], price, left)
+                return self._joined(assignment, firsts[in_order(table.ranks(firsts))], price, left)
         later = self._later_pass(others, price, left)
         return self._tried(firsts, least, left, "nothing is predicted to fit") if later is None else later
 
-    def _too_little(self, firsts: Rows, left: float, workers: int) -> Assignment:
+    def _too_little(self, firsts: Rows, left: float, workers: float) -> Assignment:
         """For too little time for the shortest pass of every task: the task with the largest gain per second that fits."""
         table, pass_options = self._task_table, self._pass_options
         least, options = pass_options.least_seconds(firsts), pass_options.least[firsts]
-        ranked = np.lexsort((table.place[firsts], -pass_options.rates(firsts, options), table.losses[firsts]))
-        fitting = int((np.cumsum(least[ranked]) <= left * workers).sum())
+        ranked = in_order(table.place[firsts], -pass_options.rates(firsts, options), table.losses[firsts])
+        in_turn = least[ranked] if len(ranked) == len(firsts) else np.sort(least)
+        fitting = int((np.cumsum(in_turn) <= left * workers).sum() * self._pass_options.scale)
         why = f"there is time for the shortest pass of {fitting} of {len(firsts)} tasks"
         for at in ranked:
             assignment = self._fit(table.tasks[firsts[at]], pass_options.plans[options[at]], left, left, why)
@@ -164,7 +175,7 @@ class AdaptivePolicy:
         """A further pass over the task in doubt with the largest gain per second that fits; None if none fits."""
         table, pass_options = self._task_table, self._pass_options
         options = self._later_options(free, place)
-        ranked = np.lexsort((table.place[free], -pass_options.rates(free, options), table.losses[free]))
+        ranked = in_order(table.place[free], -pass_options.rates(free, options), table.losses[free])
         for at in ranked:
             task, option = table.tasks[free[at]], int(options[at])
             doubt = f"agreement {task.agreement:.0%} of {task.views} views after {task.steps} steps"
@@ -263,6 +274,19 @@ class AdaptivePolicy:
 
     def _measuring_seconds(self, task: TaskState) -> float:
         return self.costs.forecast(task.shape, self._measuring()).most
+
+
+def in_order(*keys: Numbers | Rows) -> Rows:
+    """The places of rows sorted by the last key, then by the one before it, and so on.
+
+    Of thousands of rows only the first `FEW` or a few more are given: sorting all would take longer than the rest of a plan.
+    """
+    if len(keys[-1]) <= MANY:
+        return np.lexsort(keys)
+    few = np.arange(len(keys[-1]))
+    for key in reversed(keys):  # those that are not worse in this key than the FEW best
+        few = few[key[few] <= np.partition(key[few], FEW)[FEW]] if len(few) > FEW else few
+    return few[np.lexsort([key[few] for key in keys])]
 
 
 def _scaled(full: int, shares: Sequence[float]) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from solver.budget.costs import CostModel
-from solver.budget.task_table import TaskTable
+from solver.budget.task_table import ANYONE, Receiver, TaskTable
 from solver.budget.workload import TaskShape
 from solver.config import Settings
 from solver.types import Status, TaskPlan
@@ -35,6 +35,7 @@ class TaskState:
     losses: int = 0  # failed passes, whether a worker was lost with them or not
     killed: int = 0  # workers lost while on it
     busy: bool = False
+    node: str = ""  # of the adapter that its next pass starts from, where that lies on one node of a cluster
     by_programs: float = 0.0  # the chance that an answer of a program solves its least likely query
     confirmed: bool = False  # whether programs and the network put the same answers first, so that no further pass is needed
 
@@ -66,8 +67,15 @@ class Policy(Protocol):
 
     chunk: int  # the most tasks of an item; the caller may change it between two items
 
-    def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
-        """The next item, given `left` seconds and `workers` workers; None if nothing is worth starting."""
+    def next(self, tasks: Sequence[TaskState], left: float, workers: float, receiver: Receiver = ANYONE) -> Assignment | None:
+        """The next item, given `left` seconds and `workers` workers; None if nothing is worth starting.
+
+        `workers` is not a whole number where some are slower than the receiver, or faster.
+        """
+        ...
+
+    def count_pending(self, tasks: Sequence[TaskState], free: bool = False) -> int:
+        """How many tasks are `pending`, or with `free` those of them that are not busy. It is fast, also for many tasks."""
         ...
 
     def pending(self, task: TaskState) -> bool:
@@ -102,10 +110,17 @@ class FixedPolicy:
         self._plans = tuple(replace(plan, steps=steps) for steps in settings.budget.fixed_waves) or (plan,)
         self._task_table = TaskTable(self.pending)
 
-    def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:  # noqa: ARG002
-        """The next tasks, the shortest first. A pass that was cut is done again."""
+    def next(
+        self,
+        tasks: Sequence[TaskState],
+        left: float,
+        workers: float,  # noqa: ARG002
+        receiver: Receiver = ANYONE,
+    ) -> Assignment | None:
+        """The next tasks, in the order of the receiver: usually the shortest first. A pass that was cut is done again."""
         table = self._task_table
         table.see(tasks)
+        table.receiver = receiver
         due = table.waves - table.cut  # the pass that is due: the last one again if it was cut
         waiting = table.free
         begun = waiting & (due > 0)
@@ -122,6 +137,11 @@ class FixedPolicy:
             reason=f"fixed plan{which}",
             halvings=int(table.losses[chosen[0]]),
         )
+
+    def count_pending(self, tasks: Sequence[TaskState], free: bool = False) -> int:
+        """How many tasks are pending, or pending and not busy."""
+        self._task_table.see(tasks)
+        return self._task_table.count(free)
 
     def pending(self, task: TaskState) -> bool:
         """Whether it lacks one of its passes, or its last one was cut."""
@@ -144,17 +164,18 @@ class UniformPolicy:
         self._plan = full_plan(settings)
         self._task_table = TaskTable(self.pending)
 
-    def next(self, tasks: Sequence[TaskState], left: float, workers: int) -> Assignment | None:
-        """The shortest of the tasks with the fewest passes, with an even share of the time left."""
+    def next(self, tasks: Sequence[TaskState], left: float, workers: float, receiver: Receiver = ANYONE) -> Assignment | None:
+        """The first of the tasks with the fewest passes, usually the shortest, with an even share of the time left."""
         if left <= 0:
             return None
         table = self._task_table
         table.see(tasks)
+        table.receiver = receiver
         if not table.pending.any():
             return None
         wave = int(table.waves[table.pending].min())
         due = table.pending & (table.waves == wave)
-        chosen = table.chunk(due & ~table.busy, self.chunk)
+        chosen = table.chunk(due & table.free, self.chunk)
         if not len(chosen):  # workers are busy with the rest of this wave: go on with the next one
             due = table.pending
             chosen = table.chunk(table.free, self.chunk)
@@ -175,6 +196,11 @@ class UniformPolicy:
             reason=f"even share of {left:.1f} s over {due.sum()} tasks in wave {wave}",
             halvings=int(table.losses[chosen[0]]),
         )
+
+    def count_pending(self, tasks: Sequence[TaskState], free: bool = False) -> int:
+        """How many tasks are pending, or pending and not busy."""
+        self._task_table.see(tasks)
+        return self._task_table.count(free)
 
     def pending(self, task: TaskState) -> bool:
         """Whether its candidates disagree and programs do not confirm them, or its last pass was cut.

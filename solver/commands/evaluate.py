@@ -22,8 +22,8 @@ from solver.arc.datasets import TaskSet, load_tasks, sample_tasks, shortest_task
 from solver.config import Settings, load_settings, parse_duration
 from solver.errors import InputError
 from solver.host import commit, hardware
-from solver.model.folder import SHIPPED, check_folder, folder_identity
-from solver.model.shipped import name_of, shipped_model
+from solver.model.folder import check_folder, folder_identity
+from solver.model.shipped import label_of, shipped_model
 from solver.report.curves import plot_held_out
 from solver.report.observer import Observer
 from solver.report.scores import (
@@ -79,11 +79,12 @@ class TaskEvaluation:
     machine: str | None = None
     recipe: str | None = None
     overrides: tuple[str, ...] = ()
+    where: tuple[str, ...] = ()  # overrides that say on which machines the runs work: rows do not differ by them
 
     def settings(self, budget: str, seed: int) -> Settings:
         """The settings of one run: without programs, unless the overrides ask for them. Raises InputError."""
         unfitted = UNFITTED if budget == "0" else ()
-        return load_settings(self.machine, self.recipe, [NETWORK_ALONE, *self.overrides, f"seed={seed}", *unfitted])
+        return load_settings(self.machine, self.recipe, [NETWORK_ALONE, *self.overrides, f"seed={seed}", *unfitted, *self.where])
 
 
 def evaluate_tasks(
@@ -240,8 +241,7 @@ def _folder(model: Path | None) -> Path:
 
 
 def _name(model: Path | None) -> str:
-    folder = _folder(model)
-    return name_of(folder) if folder in SHIPPED.values() else "/".join(folder.resolve().parts[-2:])
+    return label_of(_folder(model))
 
 
 def _write(path: Path, text: str) -> None:

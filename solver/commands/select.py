@@ -152,9 +152,9 @@ def ranking(
     tally = Tally.of(candidates)
     if judge is None or task is None:
         return select(rule, tally, scores)
-    from solver.verify.grids import by_scores
+    from solver.verify.grids import all_grids, by_scores
 
-    return by_scores(tally, judge.scores(task, index, [group.grid for group in tally.grids.values()], NEVER))
+    return by_scores(tally, judge.scores(task, index, list(all_grids(tally).values()), NEVER))
 
 
 def merged(ranked: Sequence[Grid], others: Sequence[Sequence[Grid]]) -> list[Grid]:

@@ -7,35 +7,19 @@ solver show --run runs/eval --html eval.html
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from solver.arc.datasets import NAMED_SETS, Answers, load_solutions, load_tasks
-from solver.arc.grid import Grid, grid_from_key, grid_key
-from solver.arc.selection import newest_scores
-from solver.arc.submission import Submission
-from solver.arc.task import Pair, Task
-from solver.commands.select import PastRun, pooled_submission, read_run
+from solver.arc.datasets import NAMED_SETS, load_tasks
+from solver.arc.task import Task
+from solver.commands.shown_runs import ShownRun, read_shown_run, shown_tasks
 from solver.errors import InputError
-from solver.report.gallery import ShownCandidate, ShownQuery, ShownTask, as_page, in_terminal
-from solver.run.ledger import LEDGER, Ledger
-from solver.types import Candidate, ProgramOutcome, Score, TaskOutcome
+from solver.report.gallery import in_terminal
+from solver.report.shown import ShownTask
 
-CANDIDATES = 8  # shown of a test input
-
-
-@dataclass(frozen=True)
-class ShownRun:
-    """A run, its submission, and the answers that its ledger leads to."""
-
-    past: PastRun
-    submission: Submission
-    answers: Answers  # from the solutions or the tasks that the run was started with; empty if they cannot be read
+CANDIDATES = 8  # shown of a test input in the terminal
 
 
 def show(names: Sequence[str], run: Path | None, html: Path | None, console: Console, tell: Callable[[str], None]) -> None:
@@ -46,18 +30,19 @@ def show(names: Sequence[str], run: Path | None, html: Path | None, console: Con
     """
     if not names and run is None:
         raise InputError("nothing to show: give a task (a file, a named set or an id), or --run")
-    known = None if run is None else _read(run)
-    tasks = find_tasks(names, known, tell) if names else list(known.past.tasks.values()) if known is not None else []
-    shown = [_shown(task, known) for task in tasks]
+    known = None if run is None else read_shown_run(run)
+    tasks = find_tasks(names, known, tell) if names else [] if known is None else list(known.past.tasks.values())
+    of_run = {} if known is None else shown_tasks(known, {task.id for task in tasks} & known.past.tasks.keys())
+    shown = [_shown(task, known, of_run) for task in tasks]
     if html is None:
         for one in shown:
             console.print(in_terminal(one, console.width, CANDIDATES))
         return
+    from solver.commands.report import write_page
+    from solver.report.shown_html import tasks_page
+
     title = f"solver: {run.name or run}" if run is not None else "solver: tasks"
-    try:
-        html.write_text(as_page(title, _head(shown, known), shown, CANDIDATES), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--html {html}: cannot be written: {error.strerror}") from None
+    write_page(html, tasks_page(title, _head(shown, known), shown))
     tell(f"{html}: {len(shown)} tasks")
 
 
@@ -86,75 +71,11 @@ def _by_id(id_: str, run: ShownRun | None) -> Task:
     raise InputError(f"{id_}: is no file, no named set, and no task of {', '.join(NAMED_SETS)}")
 
 
-def _read(folder: Path) -> ShownRun:
-    past = read_run(folder)
-    with closing(Ledger.read(folder / LEDGER)) as ledger:
-        facts = ledger.facts()
-    return ShownRun(past, pooled_submission([past], past.rule), _answers(facts.solutions, facts.challenges))
-
-
-def _answers(*sources: str | None) -> Answers:
-    """The answers of the first source that can be read; empty if none can, as a run can be shown without answers."""
-    for source in filter(None, sources):
-        try:
-            return load_solutions(source)
-        except InputError:
-            continue
-    return {}
-
-
-def _shown(task: Task, run: ShownRun | None) -> ShownTask:
-    if run is None or task.id not in run.past.tasks or run.past.tasks[task.id] != task.without_answers():
+def _shown(task: Task, run: ShownRun | None, of_run: Mapping[str, ShownTask]) -> ShownTask:
+    """What the run made of a task; the task alone if the run has none of this id or another one."""
+    if run is None or task.id not in of_run or run.past.tasks[task.id] != task.without_answers():
         return ShownTask(task)
-    answers: Sequence[Grid | None] = run.answers.get(task.id, ())
-    if len(answers) == len(task.test):
-        pairs = zip(task.test, answers, strict=True)
-        task = replace(task, test=tuple(Pair(pair.input, pair.output if answer is None else answer) for pair, answer in pairs))
-    mine = [outcome for outcome in run.past.outcomes if outcome.task_id == task.id]
-    searched = next((outcome for outcome in run.past.programs if outcome.task_id == task.id), None)
-    attempts = run.submission[task.id]
-    queries = tuple(
-        ShownQuery(_candidates(mine, index, searched.answers[index] if searched else ()), attempts[index])
-        for index in range(len(task.test))
-    )
-    return ShownTask(task, queries, _spent(mine, searched))
-
-
-def _candidates(outcomes: Sequence[TaskOutcome], index: int, programs: Sequence[Candidate]) -> tuple[ShownCandidate, ...]:
-    """The distinct candidates of a query: those of exact programs first, then by votes, then by probability."""
-    found: dict[bytes, list[Candidate]] = {}
-    scores: list[Score] = []
-    for outcome in sorted(outcomes, key=lambda outcome: outcome.wave):
-        for query in outcome.queries:
-            if query.index == index:
-                scores += query.scores
-                for candidate in query.candidates:
-                    found.setdefault(grid_key(candidate.grid), []).append(candidate)
-    by_program = {grid_key(one.grid): one.program for one in reversed(programs)}
-    for one in programs:
-        found.setdefault(grid_key(one.grid), [])
-    nlls: dict[bytes, list[float]] = {}
-    for score in newest_scores(scores):
-        nlls.setdefault(grid_key(score.grid), []).append(score.nll)
-    shown = [
-        ShownCandidate(
-            grid_from_key(key),
-            tuple(candidate.view for candidate in group),
-            max((candidate.logprob for candidate in group), default=-math.inf),
-            sum(nlls[key]) / len(nlls[key]) if key in nlls else None,
-            by_program.get(key),
-        )
-        for key, group in found.items()
-    ]
-    return tuple(sorted(shown, key=lambda one: (one.program is None or not one.program.exact, -len(one.views), -one.logprob)))
-
-
-def _spent(outcomes: Sequence[TaskOutcome], searched: ProgramOutcome | None) -> str:
-    steps = sum(outcome.fit.steps for outcome in outcomes if outcome.fit is not None)
-    seconds = sum(sum(outcome.seconds.values()) for outcome in outcomes)
-    passes = [f"{len(outcomes)} passes, {steps} steps, {seconds:.1f} s"] if outcomes else []
-    programs = [f"programs searched for {searched.seconds:.1f} s"] if searched is not None else []
-    return "; ".join([*passes, *programs]) or "no pass: the fallback answer"
+    return of_run[task.id]
 
 
 def _head(shown: Sequence[ShownTask], run: ShownRun | None) -> list[str]:

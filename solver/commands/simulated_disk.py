@@ -125,6 +125,10 @@ class SimulatedLedger:
         """Nothing to count."""
         self._write()
 
+    def worked(self, task: str, wave: int, process: int, item: str) -> None:
+        """Nothing to count."""
+        self._write()
+
     def _write(self) -> None:
         if self._disk.full:
             raise LedgerError("cannot write the ledger: the disk is full (simulated)")

@@ -22,6 +22,7 @@ from solver.infer.scoring import Scorer
 from solver.infer.token_choice import SMALL_VOCABULARY, Chooser, Searcher, TokenSampler
 from solver.infer.trial import check_model
 from solver.model.adapters import apply_adapter
+from solver.model.device import ModelShape, affordable_positions
 from solver.model.load import Base, share
 from solver.model.lora import load_stack, read_shape
 from solver.model.memory import broken, is_out_of_memory, out_of_memory_line
@@ -54,7 +55,8 @@ class _Batch(Generic[R]):
 class HFEngine:
     """Completions and log-probabilities from `base` and adapters of it. The requests under one adapter run as one batch.
 
-    Memory: keys and values of at most `settings.batch_tokens` positions at once (but one sequence always runs, however long).
+    Memory: keys and values of at most `settings.batch_tokens` positions at once, on CUDA fewer if the device is too small for
+    them (but one sequence always runs, however long).
     Besides, as many positions of the prompts that were sampled or searched last are kept, so that scoring with the same adapter
     need not read them again. If memory runs out, the engine goes on with half of that. A request that cannot be served gives a
     "failed" result, not an exception. On STATIC_DEVICES static batches decode (`solver.infer.static`) if they can compute the
@@ -68,7 +70,8 @@ class HFEngine:
         self._state = state or EngineState()
         self._base, self._settings = base, settings
         self._pace = Pace()
-        self._forward = Forward(share(base.model), base.device, None, settings.batch_tokens)
+        self._max_positions = _max_positions(base, settings.batch_tokens)
+        self._forward = Forward(share(base.model), base.device, None, self._max_positions)
         self._adapted: tuple[tuple[str, ...], Forward] | None = None  # ids of the adapters used last, and their model
         self._machine = GridMachine(base.codec.grammar, self._forward.vocabulary) if settings.grammar else None
         self._static = self._static_batches() if base.device.type in STATIC_DEVICES else None
@@ -102,7 +105,7 @@ class HFEngine:
         """The given completions with their log-probabilities; no grammar applies."""
 
         def run(group: _Batch[ScoreRequest]) -> Iterator[Result]:
-            end, budget = self._base.codec.end, self._settings.batch_tokens
+            end, budget = self._base.codec.end, self._max_positions
             return Scorer(group.forward, group.number, end, budget, self._pace, deadline).run(group.requests)
 
         return self._run(requests, run, deadline)
@@ -118,7 +121,7 @@ class HFEngine:
         requests = [
             DecodeRequest(r.id, r.prompt, min(r.max_new_tokens, room - len(r.prompt)), group.number(r)) for r in left.values()
         ]
-        end, budget, choose = self._base.codec.end, self._settings.batch_tokens, chooser(list(left.values()))
+        end, budget, choose = self._base.codec.end, self._max_positions, chooser(list(left.values()))
         yield from Decoder(group.forward, choose, self._machine, end, requests, budget, self._pace, deadline).run()
 
     def _static_batches(self) -> BatchStore | None:
@@ -142,7 +145,7 @@ class HFEngine:
         requests = [request for request in group.requests if servable(request)]
         if not requests:
             return
-        numbers, budget = [group.number(request) for request in requests], self._settings.batch_tokens
+        numbers, budget = [group.number(request) for request in requests], self._max_positions
         try:
             yield from StaticDecoder(
                 group.forward, self._static, requests, numbers, self._base.context, budget, self._pace, deadline
@@ -222,9 +225,17 @@ class HFEngine:
 
     def _adapt(self, adapters: Sequence[AdapterRef]) -> Forward:
         if len(adapters) == 1:
-            return Forward(apply_adapter(self._base, adapters[0]), self._base.device, None, self._settings.batch_tokens)
+            return Forward(apply_adapter(self._base, adapters[0]), self._base.device, None, self._max_positions)
         stack = load_stack(self._base, adapters)
-        return Forward(stack.model, self._base.device, stack, self._settings.batch_tokens)
+        return Forward(stack.model, self._base.device, stack, self._max_positions)
+
+
+def _max_positions(base: Base, wanted: int) -> int:
+    """Of keys and values, in a batch: `wanted`, or as many as the memory of the device allows."""
+    if base.device.type != "cuda":
+        return wanted
+    free, _ = torch.cuda.mem_get_info(base.device)
+    return affordable_positions(ModelShape.of(base.model.config.get_text_config()), base.dtype.itemsize, wanted, free)
 
 
 def _failed(request: Request, error: str) -> Result:

@@ -5,45 +5,36 @@ A sequence is: begin (if the tokenizer has such a token), the question and a lin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from solver.math.problems import MathProblem
-from solver.model.load import text_only_codec_of
+from solver.model.text_tokenizer import TextTokenizer
 from solver.types import TokenIds, TokenSequence
 
 RESERVED = "<reserved>"  # a token of the tokenizers made here that no text has, for verifiers
 VOCABULARY = 512  # tokens of a new tokenizer
 
 
-class MathTokenizer:
+class MathTokenizer(TextTokenizer):
     """Writes problems as token ids and reads solutions from them."""
 
     def __init__(self, tokenizer: Any, source: str) -> None:
-        """`tokenizer` is a tokenizer of transformers; `source` names it in errors. Raises InputError if it has no end token."""
-        self._tokenizer = tokenizer
-        self.codec = text_only_codec_of(tokenizer, source)  # what trainers and engines need to know
-        self.end, self.pad = self.codec.end, self.codec.pad
-        self.begin = () if tokenizer.bos_token_id is None else (int(tokenizer.bos_token_id),)
-        self._equals = self._encode("=")
-        self.piece = lru_cache(maxsize=None)(self._piece)
+        """As `TextTokenizer`. Raises InputError if the tokenizer has no end token."""
+        super().__init__(tokenizer, source)
+        self._equals = self.encode("=")
         self.after_equals = lru_cache(maxsize=4096)(self._after_equals)
 
     def prompt(self, question: str) -> TokenIds:
         """The ids after which a solution follows."""
-        return np.array([*self.begin, *self._encode(question + "\n")], dtype=np.int32)
+        return np.array([*self.begin, *self.encode(question + "\n")], dtype=np.int32)
 
     def completion(self, text: str) -> TokenIds:
         """The ids of a solution, end included."""
-        return np.array([*self._encode(text), self.end], dtype=np.int32)
-
-    def text(self, ids: Sequence[int] | TokenIds) -> str:
-        """The text of a solution without the end token."""
-        kept = [int(id_) for id_ in ids if id_ != self.end]
-        return str(self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        return np.array([*self.encode(text), self.end], dtype=np.int32)
 
     def sequence(self, problem: MathProblem, steps: bool = True, question_weight: float = 0.0) -> TokenSequence:
         """A training sequence. The loss weights are 1 on the solution, end included, and `question_weight` on the question."""
@@ -53,22 +44,11 @@ class MathTokenizer:
         weights[0] = 0.0
         return TokenSequence(np.concatenate([prompt, completion]), weights)
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def _piece(self, id_: int) -> str:
-        """The text that a token adds inside a text. Tokenizers may drop a space at the beginning of a text."""
-        before, whole = (
-            str(self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
-            for ids in (self._equals, [*self._equals, id_])
-        )
-        return whole.removeprefix(before)
-
     def _after_equals(self, text: str) -> tuple[int, ...]:
         """The ids of `text` after an equals sign."""
-        whole = self._encode("=" + text)
+        whole = self.encode("=" + text)
         cut = len(self._equals)
-        return tuple(whole[cut:]) if whole[:cut] == self._equals else tuple(self._encode(text))
+        return tuple(whole[cut:]) if whole[:cut] == self._equals else tuple(self.encode(text))
 
 
 def new_tokenizer(texts: Iterable[str]) -> Any:

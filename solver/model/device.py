@@ -15,6 +15,7 @@ NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, an 8-bit scale fo
 ADAPTER_COPIES = 6 * 4  # bytes a trained weight: value, gradient, two moments, snapshot and update, in fp32
 ENOUGH_SEQUENCES = 4  # of full length: an engine with keys and values for these works well beside fits; assumed
 FAIR_SHARE = 0.5  # of the memory: keys and values get more of it only where fits leave it free; assumed
+KV_SHARE = 0.2  # of the memory that is free when an engine starts, for the keys and values of one batch; assumed
 LOGITS = 2**26 * 4 * 3  # bytes, estimate: the logits of one chunk of the loss (see `train.loss`), their gradients, and a copy
 
 
@@ -104,6 +105,14 @@ class Demand:
     sequences: int  # that the engine decodes at once
     slots: int  # adapters that the engine wants in one batch
     separate_process: bool  # whether fits run in a process of their own
+
+
+def affordable_positions(shape: ModelShape, itemsize: int, wanted: int, free: int) -> int:
+    """How many positions of keys and values a batch may have: `wanted`, or fewer if they took more than KV_SHARE of `free` bytes.
+
+    The engine keeps as many positions of prompts besides, and fits want the rest.
+    """
+    return max(1, min(wanted, int(KV_SHARE * free) // shape.kv_bytes(1, itemsize)))
 
 
 Served = Literal["dequantised", "quantised", "as loaded"]

@@ -24,6 +24,11 @@ def shipped_model(on_gpu: bool) -> Path:
     return SHIPPED["embedded-mid" if on_gpu else "embedded-base"]
 
 
+def label_of(folder: Path) -> str:
+    """The name of a shipped model, else the last two parts of a folder's path: checkpoints are often all called `latest`."""
+    return name_of(folder) if folder in SHIPPED.values() else "/".join(folder.resolve().parts[-2:])
+
+
 def name_of(folder: Path) -> str:
     """The name of a model folder for people: that of a shipped model, else the name of the folder."""
     return next((name for name, shipped in SHIPPED.items() if shipped == folder), folder.name)

@@ -27,7 +27,7 @@ from solver.errors import InputError
 from solver.model.build import Shape, new_model
 from solver.model.dtype import pick_device
 from solver.pretrain.checkpoint import Position, load_model, read_position, read_state
-from solver.pretrain.corpora import READER_VERSION, build_store
+from solver.pretrain.corpora import READER_VERSION, build_store, lm_written
 from solver.pretrain.group import Group, joined_group
 from solver.pretrain.guard import Guard, held_out
 from solver.pretrain.loop import LoopSettings, train
@@ -106,8 +106,9 @@ def _pretrain(options: PretrainOptions, report: Callable[[str], None], group: Gr
         group.wait()
     kept_out = [held_out(name) for name in store.names]
     training_store, endless = store.select([not out for out in kept_out]), {"procedural": Procedural(guard)}
-    _check_mixture(options.mixture, {*training_store.sources, *endless})
-    sampler = Sampler(training_store, options.mixture, codec, options.sampler, seed, endless)
+    mixture = with_usual_shares(options.mixture, training_store, report)
+    _check_mixture(mixture, {*training_store.sources, *endless})
+    sampler = Sampler(training_store, mixture, codec, options.sampler, seed, endless)
     validation = validation_batches(store.select(kept_out), guard, options.sampler, codec)
     trained = sum(p.numel() for p in target.parameters().values())
     devices = options.device if group.size == 1 else f"{options.device}, {group.size} processes"
@@ -137,6 +138,17 @@ def _data_seed(options: PretrainOptions, report: Callable[[str], None]) -> int:
         return options.seed
     report(f"the data goes on from the position of {options.resume}, with its seed {position.seed}")
     return position.seed
+
+
+def with_usual_shares(mixture: Mapping[str, float], store: PairStore, report: Callable[[str], None]) -> Mapping[str, float]:
+    """The mixture, in which LM-written sources that it does not name have the share 0.
+
+    Akyurek et al. 2024 (arXiv 2411.07279) found that such generators made their results worse.
+    """
+    off = sorted(lm_written(store) - mixture.keys())
+    for source in off:
+        report(f"{source}: a language model wrote its generators; none is drawn unless --mixture {source}=SHARE says so")
+    return {**mixture, **dict.fromkeys(off, 0.0)}
 
 
 def _check_mixture(mixture: Mapping[str, float], sources: set[str]) -> None:

@@ -25,6 +25,7 @@ from solver.textfile import open_text
 Report = Callable[[str], None]
 
 READER_VERSION = 2  # raise it when the same files would give other families: cached ones are then made again
+LM_FAMILY = "lm-written-"  # how the ids of families begin whose generators a language model wrote
 MAX_NAMED = 5  # families named in a line of the report
 MAX_PARSED_BYTES = 2**20  # a larger file is not parsed to see whether it is a single family: its beginning decides
 _FAMILY = re.compile(r'\s*\[\s*\{\s*"(input|output)"\s*:')  # the beginning of a file that is a list of pairs
@@ -62,6 +63,12 @@ def build_store(
     for error in others:
         report(f"passed over: {error}")
     return store
+
+
+def lm_written(store: PairStore) -> set[str]:
+    """The sources of which every family has a generator that a language model wrote."""
+    others = {source for name, source in zip(store.names, store.sources, strict=True) if not name.startswith(LM_FAMILY)}
+    return set(store.sources) - others
 
 
 def _guarded(

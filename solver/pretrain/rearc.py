@@ -10,11 +10,8 @@ Source: Hodel 2024, "Addressing the Abstraction and Reasoning Corpus via Procedu
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import json
-import lzma
 import multiprocessing
 import os
 import sys
@@ -27,8 +24,8 @@ from typing import Any
 from solver.arc.grid import Grid, GridJson, grid_json, grid_key, parse_grid
 from solver.child_process import die_with
 from solver.errors import InputError
+from solver.pretrain.corpus_file import Pairs, check_name, write_families, writing
 
-Pairs = list[dict[str, GridJson]]
 # from a source of randomness and the lowest and highest difficulty (0 to 1) to a pair
 Generate = Callable[[Random, float, float], Mapping[str, Any]]
 Verify = Callable[[Any], Any]  # a program that solves the task: from an input to its output
@@ -45,36 +42,18 @@ def make_rearc(out: Path, pairs: int, seed: int, processes: int, report: Callabl
     seed gives the same pairs, whatever the number of `processes` (0: one for each core). Raises InputError if reasoning-gym is
     not installed, or if `out` cannot be written.
     """
-    if out.is_dir() or not out.name.endswith((".json", ".json.xz")):
-        raise InputError(f"{out}: a corpus is a file, .json or .json.xz")
+    check_name(out)
     names = sorted(load_generators())
     made: dict[str, Pairs] = {}
-    with _writing(out) as partial:
+    with writing(out) as partial:
         for name, family in _families(names, pairs, seed, processes):
             made[name] = family
             if len(made) % 20 == 0 or len(made) == len(names):
                 report(f"{len(made)} of {len(names)} families, {sum(map(len, made.values()))} pairs")
             if len(family) < pairs:
                 report(f"{name}: only {len(family)} of {pairs} pairs in {TRIES * pairs} tries")
-        text = json.dumps({name: family for name, family in made.items() if family}, separators=(",", ":")).encode()
-        partial.write_bytes(lzma.compress(text) if out.suffix == ".xz" else text)
+        write_families(partial, out, made)
     return sum(map(len, made.values()))
-
-
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[Path]:
-    """A temporary file that becomes `out` at the end. Raises InputError, already at the start, if it cannot be written."""
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        yield partial
-        partial.replace(out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _families(names: list[str], pairs: int, seed: int, processes: int) -> Iterator[tuple[str, Pairs]]:

@@ -23,7 +23,7 @@ def plot_curves(metrics: Path, picture: Path, report: Report) -> None:
 
     Lines that are incomplete because of a full disk or a kill are left out.
     """
-    _save(picture, (8, 12), report, lambda figure: _draw_curves(figure, metrics))
+    save_picture(picture, (8, 12), report, lambda figure: _draw_curves(figure, metrics))
 
 
 def _draw_curves(figure: Any, metrics: Path) -> None:
@@ -58,7 +58,7 @@ def _entries(text: str) -> Iterator[dict[str, float]]:
 
 def plot_held_out(rows: Iterable[HeldOutRow], picture: Path, report: Report) -> None:
     """Share of exact answers on held-out families over the tokens trained on, with 95 % intervals, as a PNG. A line per seed."""
-    _save(picture, (7, 4), report, lambda figure: _draw_held_out(figure, rows))
+    save_picture(picture, (7, 4), report, lambda figure: _draw_held_out(figure, rows))
 
 
 def _draw_held_out(figure: Any, rows: Iterable[HeldOutRow]) -> None:
@@ -82,7 +82,7 @@ def _draw_held_out(figure: Any, rows: Iterable[HeldOutRow]) -> None:
 
 def plot_throughput(curves: Mapping[str, Sequence[tuple[int, float]]], title: str, picture: Path, report: Report) -> None:
     """Steps a task over tokens a sequence, a line for each name, both axes logarithmic, as a PNG."""
-    _save(picture, (7, 4), report, lambda figure: _draw_throughput(figure, curves, title))
+    save_picture(picture, (7, 4), report, lambda figure: _draw_throughput(figure, curves, title))
 
 
 def _draw_throughput(figure: Any, curves: Mapping[str, Sequence[tuple[int, float]]], title: str) -> None:
@@ -114,7 +114,7 @@ def plot_shares(
     curves: Mapping[str, Sequence[SharePoint]], x_label: str, y_label: str, title: str, picture: Path, report: Report
 ) -> None:
     """Shares in percent with 95 % intervals over a number on a logarithmic axis, a line for each name, as a PNG."""
-    _save(picture, (7, 4.5), report, lambda figure: _draw_shares(figure, curves, x_label, y_label, title))
+    save_picture(picture, (7, 4.5), report, lambda figure: _draw_shares(figure, curves, x_label, y_label, title))
 
 
 def _draw_shares(figure: Any, curves: Mapping[str, Sequence[SharePoint]], x_label: str, y_label: str, title: str) -> None:
@@ -139,7 +139,7 @@ def _draw_shares(figure: Any, curves: Mapping[str, Sequence[SharePoint]], x_labe
         panel.legend(fontsize="small")
 
 
-def _save(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:
+def save_picture(picture: Path, inches: tuple[float, float], report: Report, draw: Callable[[Any], None]) -> None:
     """Draw a figure and write it as a PNG. Any error becomes one line of `report`."""
     try:
         with _without_backend():

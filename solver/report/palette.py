@@ -1,12 +1,9 @@
-"""Grids in colour: for a terminal, and as images that a page can hold."""
+"""Grids in colour: the colours, and grids in a terminal."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.table import Table
@@ -55,21 +52,3 @@ def _side_by_side(grids: Iterable[Titled], cell: int) -> Table:
     table = Table.grid(padding=(0, _GAP, 0, 0))
     table.add_row(*(Group(Text(title, style="dim", no_wrap=True), grid_text(grid, cell)) for title, grid in grids))
     return table
-
-
-def grid_png(grid: Grid, cell: int = 12) -> bytes:
-    """The grid as a PNG, `cell` pixels a cell with a line between them."""
-    rows, columns = grid.shape
-    pixels = np.full((rows * cell + 1, columns * cell + 1), len(COLOURS), dtype=np.uint8)
-    for row in range(1, cell):
-        for column in range(1, cell):
-            pixels[row::cell, column::cell][:rows, :columns] = grid
-    lines = np.hstack([np.zeros((len(pixels), 1), dtype=np.uint8), pixels])  # each begins with the number of its filter
-    palette = b"".join(bytes.fromhex(colour[1:]) for colour in (*COLOURS, LINES))
-    size = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 3, 0, 0, 0)
-    chunks = ((b"IHDR", size), (b"PLTE", palette), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,15 @@ class Summary:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
+
+
+def summary_from_json(value: Any) -> Summary:
+    """The summary from the parsed `summary.json`. Raises TypeError or ValueError if it is none of this version."""
+    if not isinstance(value, dict) or not isinstance(results := value.get("results"), list):
+        raise ValueError("its results are missing")
+    names = {field.name for field in fields(Summary)} - {"results"}
+    plain = {name: one for name, one in value.items() if name in names}
+    return Summary(**plain, results=tuple(TaskResult(**result) for result in results))
 
 
 def task_results(

@@ -35,12 +35,7 @@ STATE_STYLES = {"ok": "green", "missing": "yellow", "refused": "red"}
 
 def summary_view(summary: Summary) -> list[RenderableType]:
     """The summary on the screen: why the run stopped, how its seconds were used, how fast it was, and its scores."""
-    failed = f", {summary.failed} failed" if summary.failed else ""
-    head = (
-        f"{summary.done} of {summary.tasks} tasks{failed} in {clock_text(summary.seconds)} of {clock_text(summary.budget)}"
-        f" - {summary.reason}"
-    )
-    views: list[RenderableType] = [Text(head, style="bold"), _facts_table(summary)]
+    views: list[RenderableType] = [Text(summary_head(summary), style="bold"), _facts_table(summary)]
     if summary.phases:
         views.append(phases_table(summary.phases))
     if summary.results:
@@ -53,21 +48,38 @@ def summary_view(summary: Summary) -> list[RenderableType]:
     return views
 
 
+def summary_head(summary: Summary) -> str:
+    """How much of a run is done, in what time, and why it ended."""
+    failed = f", {summary.failed} failed" if summary.failed else ""
+    return (
+        f"{summary.done} of {summary.tasks} tasks{failed} in {clock_text(summary.seconds)} of {clock_text(summary.budget)}"
+        f" - {summary.reason}"
+    )
+
+
+def summary_facts(summary: Summary) -> list[tuple[str, str]]:
+    """What a run worked with, what it did, and how fast: names and values for people."""
+    facts = []
+    worker, supervisor = summary.peak_memory_worker / 2**20, summary.peak_memory_supervisor / 2**20
+    if summary.settings.get("train", {}).get("trainer") != "none":
+        facts.append(("model", f"{Path(summary.model).name}, {summary.dtype} on {summary.device}"))
+        trained = f"{summary.steps:,} steps, {summary.trained_tokens:,} tokens, {rate(summary.trained_rate)}"
+        facts.append(("trainer", f"{summary.trainer}: {trained}"))
+        facts.append(("engine", f"{summary.engine}: {summary.sampled_tokens:,} tokens sampled, {rate(summary.sampled_rate)}"))
+        facts.append(("peak memory", f"{worker:,.0f} MiB worker, {supervisor:,.0f} MiB supervisor"))
+        facts.append(("agreement", f"{summary.agreement:.0%}"))
+    if summary.programs_searched:
+        exact = f"{summary.programs_exact} with programs that reproduce every demonstration"
+        facts.append(("programs", f"{summary.programs_searched} tasks searched in {summary.programs_seconds:.1f} s, {exact}"))
+    return facts
+
+
 def _facts_table(summary: Summary) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right", no_wrap=True)
     table.add_column()
-    worker, supervisor = summary.peak_memory_worker / 2**20, summary.peak_memory_supervisor / 2**20
-    if summary.settings.get("train", {}).get("trainer") != "none":
-        table.add_row("model", escape(f"{Path(summary.model).name}, {summary.dtype} on {summary.device}"))
-        trained = f"{summary.steps:,} steps, {summary.trained_tokens:,} tokens, {rate(summary.trained_rate)}"
-        table.add_row("trainer", f"{summary.trainer}: {trained}")
-        table.add_row("engine", f"{summary.engine}: {summary.sampled_tokens:,} tokens sampled, {rate(summary.sampled_rate)}")
-        table.add_row("peak memory", f"{worker:,.0f} MiB worker, {supervisor:,.0f} MiB supervisor")
-        table.add_row("agreement", f"{summary.agreement:.0%}")
-    if summary.programs_searched:
-        exact = f"{summary.programs_exact} with programs that reproduce every demonstration"
-        table.add_row("programs", f"{summary.programs_searched} tasks searched in {summary.programs_seconds:.1f} s, {exact}")
+    for name, value in summary_facts(summary):
+        table.add_row(name, escape(value))
     return table
 
 

@@ -27,6 +27,9 @@ _FREE = {
     "infer.batch_tokens",
 }
 
+# Settings that ledgers of earlier versions lack. They are left out at these defaults, so that such runs can be resumed.
+_ADDED = {"data.augment": True, "data.original_colours": 0.0}
+
 
 def identity_of(tasks: TaskSet, settings: Settings, model: Path, recipe: str | None, adapter: Path | None = None) -> Identity:
     """The identity of a run. Raises InputError if the model's files, or those of its adapter, cannot be read."""
@@ -48,5 +51,5 @@ def answer_settings(settings: Settings) -> dict[str, Any]:
         for room, values in tree.items()
         if room not in _FREE_ROOMS
         for name, value in ((f"{room}.{key}", value) for key, value in values.items())
-        if name not in _FREE
+        if name not in _FREE and not (name in _ADDED and value == _ADDED[name])
     }

@@ -20,8 +20,9 @@ from solver.arc.grid import grid_from_key, grid_key
 from solver.arc.task import Task
 from solver.budget.costs import Timing
 from solver.errors import InputError
-from solver.run import ledger_programs
+from solver.run import ledger_programs, ledger_work
 from solver.run.ledger_file import LEDGER_VERSION, DamagedLedger, check_sound, connect, version_of
+from solver.run.ledger_work import WorkDone
 from solver.run.run_facts import Identity, RunFacts
 from solver.types import AdapterRef, Candidate, Fit, ProgramOutcome, QueryOutcome, Score, TaskOutcome, TaskPlan
 
@@ -49,6 +50,7 @@ CREATE TABLE events (id INTEGER PRIMARY KEY, at REAL NOT NULL, task TEXT NOT NUL
     kind TEXT NOT NULL, detail TEXT NOT NULL, of_outcome INTEGER NOT NULL);
 CREATE INDEX events_task ON events (task, wave);
 """
+_LATER_TABLES = ledger_programs.SCHEMA + ledger_work.SCHEMA  # that the first ledgers of this version lack
 _OF_VIEWS = ("infer", "score")  # phases whose work grows with the views
 _UNFIT = (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, OverflowError, UnicodeEncodeError)
 _OF_AN_OUTCOME = ("outcomes", "fits", "candidates", "scores", "timings")
@@ -56,8 +58,10 @@ SHARED = ""  # in the task column, of rows about the whole run: the shared fit, 
 # Kinds of events that the program itself looks for; all other kinds, and all details, are for people alone.
 SHORTENED = "shortened"  # a pass that has no time for all demonstrations at once
 ENDED = "end"  # a process of the run came to its end by itself
+RESUMED = "resumed"  # a later process of the run began
 BEFORE = -1  # in the wave column, of rows that belong to no wave: shared fit, program search, events of the whole run
 PROGRAMS = "programs"  # the phase of program search
+TOTAL = "total"  # the phase that is a whole process of the run
 
 
 class LedgerError(Exception):
@@ -113,6 +117,9 @@ class Records(Protocol):
         ...
 
     def timing(self, phase: str, planned: float | None, used: float, start: int) -> None:  # noqa: D102
+        ...
+
+    def worked(self, task: str, wave: int, process: int, item: str) -> None:  # noqa: D102
         ...
 
 
@@ -240,6 +247,11 @@ class Ledger:
         with self._transaction():
             self._put("timings", ("task", "wave", "phase", "planned", "used"), [(SHARED, start, phase, planned, used)])
 
+    def worked(self, task: str, wave: int, process: int, item: str) -> None:
+        """Record which process ended a pass, a program search (wave `BEFORE`) or the shared fit (task `SHARED`) just now."""
+        with self._transaction():
+            ledger_work.write(self._db, task, wave, process, item)
+
     # -- reading
 
     def check_rows(self) -> None:
@@ -316,6 +328,10 @@ class Ledger:
         """Every recorded program search, by task; none in a ledger that was made before there were any."""
         return ledger_programs.read(self._db, self.test_counts(), BEFORE)
 
+    def work_log(self) -> list[WorkDone]:
+        """What each process ended, in the order of time; nothing in a ledger that was made before this was recorded."""
+        return ledger_work.read(self._db)
+
     def shared_fit(self) -> Fit | None:
         """The fit of the shared adapter, if it was done."""
         row = self._db.execute(f"SELECT {_FIT_COLUMNS} FROM fits WHERE task = ? AND wave = ?", (SHARED, BEFORE)).fetchone()
@@ -352,6 +368,11 @@ class Ledger:
             timings.append(Timing(phase, None if cut else planned, used))
         return timings
 
+    def processes(self) -> dict[int, float]:
+        """Seconds of every process of the run that came to its end by itself, by its number from 1."""
+        rows = self._db.execute("SELECT wave, used FROM timings WHERE task = ? AND phase = ? ORDER BY wave", (SHARED, TOTAL))
+        return dict(rows.fetchall())
+
     def timings(self) -> dict[str, tuple[float, float]]:
         """phase -> (planned, used) seconds summed over the run; planned counts only where there was a plan."""
         rows = self._db.execute("SELECT phase, total(planned), total(used) FROM timings GROUP BY phase")
@@ -361,7 +382,7 @@ class Ledger:
 
     def _create(self, identity: Identity, tasks: TaskSet) -> None:
         with self._transaction():
-            for statement in (_SCHEMA + ledger_programs.SCHEMA).split(";"):
+            for statement in (_SCHEMA + _LATER_TABLES).split(";"):
                 self._db.execute(statement)
             self._put("run", ("key", "value"), identity.rows().items())
             rows = []
@@ -375,9 +396,9 @@ class Ledger:
             self._db.execute(f"PRAGMA user_version = {LEDGER_VERSION}")
 
     def _add_tables(self) -> None:
-        """Add those that the first ledgers of this version lack."""
+        """Add those that this ledger lacks."""
         with self._transaction():
-            for statement in ledger_programs.SCHEMA.split(";"):
+            for statement in _LATER_TABLES.split(";"):
                 self._db.execute(statement)
 
     def _delete_outcome(self, task: str, wave: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from solver.budget.program_share import ProcessCount, ProgramTime, program_processes
@@ -20,8 +21,17 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 
 
 def local_placement(options: RunOptions) -> Placement:
-    """Where the workers run. Raises InputError if more devices are asked for than there are."""
+    """Where the workers run on this machine. Raises InputError if more devices are asked for than there are.
+
+    For a run on a cluster: where they would run here, for this machine may be one of its nodes.
+    """
     assert options.model is not None
+    if options.settings.workers.executor == "ray":
+        free = {"model": {"device": "auto"}, "workers": {"devices": None}}
+        settings = options.settings.model_copy(
+            update={room: getattr(options.settings, room).model_copy(update=keys) for room, keys in free.items()}
+        )
+        return replace(place(settings, visible_gpus(), cores(), free_memory(), weight_bytes(options.model)), notes=())
     return place(options.settings, visible_gpus(), cores(), free_memory(), weight_bytes(options.model))
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from solver.messages import WorkerFacts
+from solver.report.observer import Progress
 from solver.report.results import exact_queries
+from solver.run.state import RunState
 from solver.types import ProgramOutcome, TaskOutcome
+
+MANY = 16  # workers
 
 
 def describe_ready(worker: int, seconds: float, facts: WorkerFacts) -> str:
@@ -36,8 +41,32 @@ def describe_programs(outcome: ProgramOutcome) -> str:
     )
 
 
+def progress_of(run_state: RunState, searched: bool, wave: int, seconds_left: float, activity: str) -> Progress:
+    """How far a run is; with `searched`, a task is done once programs were searched for it."""
+    totals = run_state.totals()
+    return Progress(
+        tasks=len(run_state.states()),
+        done=len(run_state.program_outcomes()) if searched else run_state.done(),
+        failed=run_state.failed(),
+        wave=wave,
+        steps=totals.steps,
+        trained_rate=totals.trained_rate,
+        sampled_rate=totals.sampled_rate,
+        agreement=run_state.agreement(),
+        seconds_left=seconds_left,
+        activity=activity,
+    )
+
+
 def activities(workers: Sequence[str], programs: str) -> Iterator[str]:
-    """What is going on: the activity of each worker and that of program search, where they are not empty."""
+    """What is going on: the activity of each worker and that of program search, where they are not empty.
+
+    Of more than `MANY` workers, how many do each kind of work.
+    """
+    if len(workers) > MANY:
+        counts = Counter(activity.split()[0] for activity in workers if activity)
+        yield from (f"{count} {kind}" for kind, count in counts.most_common())
+        workers = ()
     for number, activity in enumerate(workers):
         if activity:
             yield activity if len(workers) == 1 else f"{number}: {activity}"

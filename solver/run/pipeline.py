@@ -37,13 +37,15 @@ from solver.run.clock import WallClock, end_of_budget, process_start
 from solver.run.executors.base import Executor
 from solver.run.executors.local import EarlyWorkers
 from solver.run.executors.none import NoWorkers
+from solver.run.executors.ray import RayExecutor
 from solver.run.identity import identity_of
 from solver.run.initial_costs import initial_costs, remember
-from solver.run.ledger import ENDED, LEDGER, Event, Ledger, LedgerError
+from solver.run.ledger import ENDED, LEDGER, RESUMED, TOTAL, Event, Ledger, LedgerError
 from solver.run.ledger_file import DamagedLedger
 from solver.run.local_processes import local_executor, local_placement, local_programs, program_processes_beside
 from solver.run.placement import Placement, gpus_in_use, visible_gpus
 from solver.run.program_search import ProgramResources
+from solver.run.ray_processes import ray_executor
 from solver.run.run_facts import Identity, RunFacts
 from solver.run.state import RunState
 from solver.run.summary import Ended, summarise
@@ -73,7 +75,8 @@ def run(
 
     Raises InputError (exit code 2) if the options cannot be used. If the budget or the model proves unusable only later, the
     fallback submission has been written by then. Every other end, a signal included, returns a Summary with the `exit_code` for
-    the process. `make_executor` replaces the local worker processes, `make_programs` those that search for programs.
+    the process. `make_executor` replaces the workers that the settings ask for, `make_programs` the processes that search for
+    programs.
 
     If this process hangs (a pipe that nobody reads, a dead disk), a watchdog ends it just before the end of the budget. With
     `options.started` there is no watchdog, because the process belongs to the caller.
@@ -82,7 +85,9 @@ def run(
     with _signals() as signals, contextlib.ExitStack() as stack:
         options = replace(options, model=options.model or _shipped(options))
         placement = _check_options(options)
-        if make_executor is None:
+        if make_executor is None and options.settings.workers.executor == "ray":
+            make_executor = partial(ray_executor, keep=lambda: options.keep_adapters or bool(signals.received))
+        elif make_executor is None:
             early = stack.enter_context(contextlib.closing(_early_workers(placement)))
             make_executor = partial(local_executor, early=early)
         programs_note = program_processes_beside(placement, options).note
@@ -154,6 +159,7 @@ def _run(
             submission_file.write,
             log,
             programs=programs,
+            disk=executor if isinstance(executor, RayExecutor) else None,
             start=start,
             interrupted=signals.reason,
             clock_set=WallClock(),
@@ -163,7 +169,7 @@ def _run(
         ended = _verdict(ending, signals, supervisor, run_state, options, started, end)
         _final_check(options.out / SUBMISSION, inputs.tasks, log)
         with contextlib.suppress(LedgerError):
-            ledger.timing("total", ended.budget, ended.seconds, start)
+            ledger.timing(TOTAL, ended.budget, ended.seconds, start)
             ledger.event(Event(ENDED, ended.reason))
         summary = summarise(options, ended, run_state, ledger, supervisor, str(inputs.model), inputs.answers, source)
         try:
@@ -229,6 +235,8 @@ def _shipped(options: RunOptions) -> Path:
         for folder in SHIPPED.values():
             if folder_identity(folder) == begun:
                 return folder
+    if options.settings.workers.executor == "ray":  # the cluster is not known yet
+        return shipped_model(options.settings.model.device.startswith("cuda") or bool(visible_gpus()))
     return shipped_model(bool(gpus_in_use(options.settings, visible_gpus())))
 
 
@@ -313,7 +321,7 @@ def _note_start(options: RunOptions, ledger: Ledger, end: Deadline, seconds: flo
         if start > 1:
             events = ledger.events()
             how = "came to its end" if events and events[-1].kind == ENDED else "was broken off"
-            ledger.event(Event("resumed", f"process {start} of this run begins; the one before it {how}"))
+            ledger.event(Event(RESUMED, f"process {start} of this run begins; the one before it {how}"))
     except LedgerError as error:  # the submission is written: from here on a full disk costs only records
         log.note(str(error))
     return start

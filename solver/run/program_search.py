@@ -47,11 +47,12 @@ class ProgramSearch:
         self,
         resources: ProgramResources,
         tasks: Sequence[Task],
-        take: Callable[[ProgramOutcome], None],
+        take: Callable[[ProgramOutcome, int], None],
         event: Callable[[str, str, str], None],
         wanted: Callable[[str], bool],
     ) -> None:
-        """`tasks` are those without a search so far. `take` gets every outcome, `event` the kind, detail and task of events.
+        """`tasks` are those without a search so far. `take` gets every outcome and the number of its process, `event` the
+        kind, detail and task of events.
 
         Tasks that are not `wanted` any more, by id, are searched after all others.
         """
@@ -129,13 +130,13 @@ class ProgramSearch:
             case ProgramOutcome() as outcome if process.works and process.works[0].id == result.item:
                 process.works.pop(0)
                 process.due = self._due(process, now)
-                self._finish(outcome)
+                self._finish(outcome, result.worker)
 
-    def _finish(self, outcome: ProgramOutcome) -> None:
+    def _finish(self, outcome: ProgramOutcome, number: int) -> None:
         self._time.used += outcome.seconds
         if outcome.error:
             self._event("program search failed", outcome.error, outcome.task_id)
-        self._take(outcome)
+        self._take(outcome, number)
 
     def _lose(self, process: _Process, loss: WorkerLost, now: float) -> None:
         """Note the loss of a process. Its first task has failed, and the others wait again; a new process is starting."""
@@ -154,7 +155,8 @@ class ProgramSearch:
         if works:
             answers = ((),) * len(works[0].task.test)
             reason = f"its process was lost: {loss.reason}"
-            self._finish(ProgramOutcome(works[0].task.id, "failed", answers, works[0].seconds, works[0].seconds, reason))
+            lost = ProgramOutcome(works[0].task.id, "failed", answers, works[0].seconds, works[0].seconds, reason)
+            self._finish(lost, loss.worker)
 
     def _hand_out(self, end: Deadline) -> None:
         for ahead in range(AHEAD):

@@ -22,13 +22,15 @@ defaults: `busy`, because no worker runs, and `losses` and `killed`, so a task t
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from solver.arc.datasets import TaskSet
 from solver.arc.submission import Submission, fallback_submission
 from solver.budget.planner import TaskState
+from solver.budget.task_table import TaskStates
 from solver.budget.workload import shape_of
 from solver.run.task_passes import TaskPasses
 from solver.types import AdapterRef, KnownGrid, ProgramOutcome, TaskOutcome
@@ -54,9 +56,10 @@ class RunState:
     ) -> None:
         self._rule = rule
         self._passes = {task.id: TaskPasses(task) for task in tasks}
-        self._states = {task.id: TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks}
+        self._states = TaskStates(TaskState(task.id, task.grid_tokens(), shape_of(task)) for task in tasks)
+        self._rows = {state.id: row for row, state in enumerate(self._states)}
         self._agreements: dict[str, tuple[float, ...]] = {}  # of a task's queries that have candidates
-        self._agreement: float | None = 0.0  # their mean; None: to be computed
+        self._shares: Counter[float] = Counter()  # how often each agreement occurs among them
         self._done: set[str] = set()
         self._failed: set[str] = set()
         self._sums: dict[str, float] = defaultdict(float)
@@ -77,14 +80,15 @@ class RunState:
         self._count(outcome, 1)
         results = passes.results
         agreements = [query.agreement for query in results.queries]
+        self._shares.subtract(self._agreements.get(id_, ()))
         self._agreements[id_] = tuple(share for share in agreements if share is not None)
-        self._agreement = None
+        self._shares.update(self._agreements[id_])
         if results.done:
             self._done.add(id_)
         else:
             self._done.discard(id_)
-        self._states[id_] = replace(
-            self._states[id_],
+        self._change(
+            id_,
             waves=results.waves,
             steps=results.steps,
             status=results.status,
@@ -105,31 +109,36 @@ class RunState:
         choices = passes.choices(self._rule)
         self.submission[id_] = passes.attempts(choices)
         if any(passes.programs):
-            self._states[id_] = replace(
-                self._states[id_],
+            self._change(
+                id_,
                 by_programs=min(choice.by_programs for choice in choices),
                 confirmed=all(choice.confirmed for choice in choices),
             )
 
-    def states(self) -> list[TaskState]:
-        """The state of every readable task, in file order."""
-        return list(self._states.values())
+    def states(self) -> TaskStates:
+        """The state of every readable task, in file order. The list follows later changes, and is not to be changed by others."""
+        return self._states
 
     def state(self, id_: str) -> TaskState:
         """The state of one task."""
-        return self._states[id_]
+        return self._states[self._rows[id_]]
 
     def mark(self, ids: Iterable[str], busy: bool) -> None:
         """Note that tasks are being worked on, or no longer."""
         for id_ in ids:
-            self._states[id_] = replace(self._states[id_], busy=busy)
+            self._change(id_, busy=busy)
+
+    def locate(self, id_: str, node: str) -> None:
+        """Note on which node the adapter lies that the next pass of a task starts from; empty: on none, or on this machine."""
+        if self.state(id_).node != node:
+            self._change(id_, node=node)
 
     def lose(self, id_: str, killed: bool) -> TaskState:
         """Note that a pass over a task failed, and whether a worker was lost with it."""
-        state = self._states[id_]
-        self._states[id_] = replace(state, losses=state.losses + 1, killed=state.killed + killed)
+        state = self.state(id_)
+        self._change(id_, losses=state.losses + 1, killed=state.killed + killed)
         self._note_failure(id_)
-        return self._states[id_]
+        return self.state(id_)
 
     def outcomes(self) -> list[TaskOutcome]:
         """Every pass."""
@@ -149,10 +158,8 @@ class RunState:
 
     def agreement(self) -> float:
         """Mean agreement over the queries with candidates, each in the latest pass that found some; 0 without any."""
-        if self._agreement is None:
-            shares = [share for of_task in self._agreements.values() for share in of_task]
-            self._agreement = sum(shares) / len(shares) if shares else 0.0
-        return self._agreement
+        count = self._shares.total()
+        return sum(share * times for share, times in self._shares.items()) / count if count else 0.0
 
     def totals(self) -> Totals:
         """Sums over all passes."""
@@ -182,8 +189,12 @@ class RunState:
         """Tasks whose last pass failed, or that are set aside."""
         return len(self._failed)
 
+    def _change(self, id_: str, **fields: Any) -> None:
+        row = self._rows[id_]
+        self._states[row] = replace(self._states[row], **fields)
+
     def _note_failure(self, id_: str) -> None:
-        state = self._states[id_]
+        state = self.state(id_)
         if state.status == "failed" or state.set_aside:
             self._failed.add(id_)
         else:

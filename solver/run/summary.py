@@ -67,7 +67,7 @@ def summarise(
         sampled_rate=totals.sampled_rate,
         peak_memory_worker=supervisor.peak_memory,
         peak_memory_supervisor=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        phases=_phases(ledger),
+        phases=phase_seconds(ledger),
         agreement=run_state.agreement(),
         events=dict(Counter(event.kind for event in ledger.events())),
         scores=known_scores(run_state.submission, answers),
@@ -85,7 +85,7 @@ def summarise(
     )
 
 
-def _phases(ledger: Ledger) -> dict[str, dict[str, float]]:
+def phase_seconds(ledger: Ledger) -> dict[str, dict[str, float]]:
     """Planned and used seconds by phase, and the median error of the predictions without the first tasks (`LEARNING`)."""
     phases = {phase: {"planned": planned, "used": used} for phase, (planned, used) in ledger.timings().items()}
     for phase, error in prediction_errors(ledger.forecasts(), skip=LEARNING).items():

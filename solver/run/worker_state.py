@@ -14,7 +14,7 @@ from solver.types import WorkItem
 class WorkerState:
     """What the supervisor knows of one worker. Times are seconds on the clock of the run."""
 
-    state: Literal["starting", "idle", "busy", "given up"]
+    state: Literal["starting", "idle", "busy", "away", "given up"]  # away: nobody works under its number now
     heard: float  # when it last gave a sign of life
     dying: bool = False  # killed, and not yet reported lost
     item: WorkItem | None = None
@@ -25,6 +25,23 @@ class WorkerState:
     error: str = ""  # of its last failed start
     refused: bool = False  # whether it cannot start because of the input: no other worker will
     activity: str = "starting"
+    kind: str = ""  # of its device; empty before it was ready
+
+    @property
+    def counts(self) -> bool:
+        """Whether it works, or may soon."""
+        return self.state not in ("away", "given up")
+
+    @property
+    def watched(self) -> bool:
+        """Whether it has to give signs of life."""
+        return self.counts and not self.dying
+
+    def leave(self, reason: str) -> WorkItem | None:
+        """Note that nobody works under its number any more. Gives the item that it had in hand."""
+        item, self.item, self.dying = self.item, None, False
+        self.state, self.error, self.activity, self.failed_starts = "away", reason, "", 0
+        return item
 
     def begin(self, item: WorkItem, forecast: ItemForecast, due: float, now: float) -> None:
         """Note that the worker was handed an item at `now`."""

@@ -14,6 +14,8 @@ from solver.arc.submission import Submission
 from solver.report.observer import Observer
 from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
 
+SHARE = 0.05  # of the time that writing the submission may take: that of 100,000 tasks takes a second
+
 
 class Writer:
     """Writes for one run. A write that fails never raises."""
@@ -29,21 +31,26 @@ class Writer:
         self._unsaved: list[Callable[[], None]] = []
         self._complaints: set[str] = set()
         self._stale = False
+        self._next_write = float("-inf")  # not before that time, except for the last one
         self._starts: dict[str, tuple[float, float]] = {}  # part of a worker's start -> planned and used seconds of all workers
 
     def outdate(self) -> None:
         """Note that the submission on disk may be out of date, so that `flush` writes it."""
         self._stale = True
 
-    def flush(self, submission: Submission) -> float | None:
-        """Write everything that waits. Gives the seconds that the submission took, written or not; None if it was up to date."""
+    def flush(self, submission: Submission, last: bool = False) -> float | None:
+        """Write everything that waits. Gives the seconds that the submission took, written or not; None if it was not its turn.
+
+        `last`: the submission is not put off.
+        """
         self._flush_ledger()
-        if not self._stale:
-            return None
         began = self._now()
+        if not self._stale or (began < self._next_write and not last):
+            return None
         try:
             self._publish(submission)
             self._stale = False
+            self._next_write = began + (self._now() - began) / SHARE
         except OSError as error:
             self._complain(f"cannot write the submission; the earlier one stays on disk: {error}")
         return self._now() - began
@@ -68,6 +75,10 @@ class Writer:
         self.save(lambda: self._ledger.event(Event(kind, detail, task, wave)))
         if task != SHARED:
             self.note(f"{task}: {kind}: {detail}")
+
+    def worked(self, process: int, item: str, task: str = SHARED, wave: int = BEFORE) -> None:
+        """Record which process ended a pass, a program search (of no item) or the shared fit just now."""
+        self.save(partial(self._ledger.worked, task, wave, process, item))
 
     def note(self, line: str) -> None:
         """Show a line to people."""

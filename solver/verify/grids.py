@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from solver.arc.grid import Grid, grid_key
-from solver.arc.tally import Tally
+from solver.arc.grid import Grid, grid_from_key, grid_key
+from solver.arc.tally import Tally, program_rank
 from solver.arc.task import Task
 from solver.arc.view import TRANSFORMS, View
 from solver.codec import Codec, TooLong
@@ -97,7 +97,13 @@ class GridJudge:
 
 
 def by_scores(tally: Tally, scores: Mapping[bytes, float]) -> list[Grid]:
-    """The candidates by falling score, ties by votes; grids without a score follow by votes."""
-    order = [key for *_, key in tally.ranks]
-    ranked = sorted(order, key=lambda key: -scores.get(key, float("-inf")))  # stable: votes break ties
-    return [tally.grids[key].grid for key in ranked]
+    """The candidates by falling score. Ties and grids without a score: those of the network by votes, then those of programs."""
+    ranked = sorted(all_grids(tally).items(), key=lambda item: -scores.get(item[0], float("-inf")))  # stable: keeps the order
+    return [grid for _, grid in ranked]
+
+
+def all_grids(tally: Tally) -> dict[bytes, Grid]:
+    """Every distinct grid by its key: those of the network by falling votes, then those that programs alone gave, best first."""
+    programs = sorted(tally.programs, key=lambda key: program_rank(tally.programs[key]))
+    of_network = {key: tally.grids[key].grid for *_, key in tally.ranks}
+    return of_network | {key: grid_from_key(key) for key in programs if key not in of_network}

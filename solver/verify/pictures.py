@@ -36,7 +36,7 @@ def write_page(
     shown = [_shown(one, texts, pooling, solutions) for one in scored[:problems]]
     head = (
         "Every token is coloured by the verifier's value after it: the chance, as the verifier sees it, that the solution ends "
-        "with the right answer. The bar beside a solution is green if its answer is right.",
+        "with the right answer. The bar beside a solution is green if its answer is right, and dashed and red if it is not.",
         f"Score of a solution: {pooling}. Of each problem the solutions with the highest and the lowest scores are shown.",
     )
     replace_file(path, as_page(title, head, shown).encode())

@@ -6,14 +6,13 @@ a problem that an earlier line has. A file grows at its end, so that sampling wh
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from solver.arc.jsonfile import compact_json, read_json_lines
+from solver.arc.jsonfile import compact_json, cut_incomplete_line, read_json_lines
 from solver.errors import InputError
 
 FORMAT = "solver-samples-1"
@@ -66,7 +65,7 @@ class SamplesWriter:
         self.done = SampleSet(generator, (), ())
         self._file: BinaryIO
         try:
-            if path.exists() and _cut_incomplete_line(path):
+            if path.exists() and cut_incomplete_line(path):
                 self.done = read_samples(path, generator)
                 self._file = path.open("ab")
             else:
@@ -176,19 +175,3 @@ def _checked(value: Any, cls: type, where: str) -> dict[str, Any]:
             raise InputError(f"{where}: field {key!r} of the {name} has the wrong type")
         checked[key] = float(value[key]) if kind == "float" else given
     return checked
-
-
-def _cut_incomplete_line(path: Path) -> bool:
-    """Cut off what follows the last line break. False: the file has no complete line."""
-    with path.open("r+b") as file:
-        end = size = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - 2**16)
-            file.seek(start)
-            if (found := file.read(end - start).rfind(b"\n")) >= 0:
-                end = start + found + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)
-    return end > 0

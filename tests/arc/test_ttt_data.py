@@ -125,6 +125,31 @@ def test_promises_of_every_stream(task: Task, scheme: str, seed: int, augmenters
     assert found == list(islice(example_stream(task, data, seed), 30))
 
 
+def test_without_augmentation_grids_stay_as_they_are() -> None:
+    data = DataSettings(augment=False, augmenters=("translate",))
+    shown_pairs = {pair for example in ttt_examples(task_of(4), data, seed=0) for pair in (*example.train, *example.test)}
+    assert shown_pairs == set(task_of(4).train)
+    orders = {shown(example) for example in ttt_examples(task_of(4), data, seed=0)}
+    assert len(orders) == 4 * 6  # the order of demonstrations still varies
+    same = replace_scheme(PLAIN, "loo").model_copy(update={"augment": False})
+    assert plain("loo", 4) == [shown(example) for example in ttt_examples(task_of(4), same, seed=0)]
+
+
+def test_a_share_of_the_examples_keeps_its_colours() -> None:
+    task = task_of(4)
+    colours = set(task.train[0].input.ravel()) | set(task.train[0].output.ravel())
+
+    def kept(share: float) -> int:
+        data = DataSettings(transforms=("identity",), colours="permute", original_colours=share)
+        found = ttt_examples(task, data, seed=0, count=100)
+        return sum(all(pair in task.train for pair in example.train) for example in found)
+
+    assert colours == {1, 2}
+    assert kept(0.0) < 5
+    assert 10 <= kept(0.2) <= 24  # of the 24 orders at most, as no two examples are equal
+    assert ttt_examples(task, DataSettings(), 0, 50) == ttt_examples(task, DataSettings(original_colours=0.0), 0, 50)
+
+
 @settings(max_examples=15, deadline=None)
 @given(task=tasks(max_side=3, max_train=3), other=tasks(max_side=3))
 def test_test_pairs_are_never_looked_at(task: Task, other: Task) -> None:

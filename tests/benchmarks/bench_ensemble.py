@@ -4,8 +4,8 @@
 
 The runs may be one of both engines, or runs of the network and of program search over the same tasks; candidates are pooled. Only
 tasks that were searched count. One Markdown table counts test inputs that two attempts solve: of the network by the rule of its
-run, of programs by the shipped ensemble, and of both by that. Another says how often candidates were right, by what the ensemble
-had promised.
+run, of programs by the shipped ensemble, and of both by that. It also counts tasks with all of their test inputs solved. Another
+table says how often candidates were right, by what the ensemble had promised.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def print_solved(stages: list[Stage]) -> None:
     network = np.array([stage.by_network() for stage in stages])
     programs = np.array([stage.by_programs(ensemble) for stage in stages])
     chosen = np.array([stage.by_both(ensemble) for stage in stages])
-    print("| solved at two attempts | test inputs | share |\n| --- | --- | --- |")
+    tasks = np.array([stage.task for stage in stages])
+    count = len(set(tasks))
+    print("| solved at two attempts | test inputs | share | tasks |\n| --- | --- | --- | --- |")
     rows = {
         "by the network": network,
         "by programs": programs,
@@ -39,7 +41,8 @@ def print_solved(stages: list[Stage]) -> None:
         "by the two attempts of the ensemble": chosen,
     }
     for name, right in rows.items():
-        print(f"| {name} | {right.sum()} of {len(right)} | {right.mean():.1%} |")
+        solved = count - len(set(tasks[~right]))
+        print(f"| {name} | {right.sum()} of {len(right)} | {right.mean():.1%} | {solved} of {count} |")
 
 
 def print_chances(stages: list[Stage]) -> None:

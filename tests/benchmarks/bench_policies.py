@@ -26,7 +26,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from held_out_tasks import LIKE_EVALUATION, draw_tasks, procedural, stored
 
 from solver.budget.adaptive import AdaptivePolicy
 from solver.budget.costs import CostModel, prior_of
@@ -36,6 +35,7 @@ from solver.budget.prior import stored as stored_profiles
 from solver.budget.replay import RecordedTask, evidence, replay
 from solver.commands.record import read_record
 from solver.config import Settings
+from solver.experiments.tasks import LIKE_EVALUATION, draw_tasks, procedural, stored
 from solver.types import TaskPlan
 
 

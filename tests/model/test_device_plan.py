@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solver.config import ModelSettings
-from solver.model.device import CUDA_CONTEXT, USABLE_SHARE, Demand, ModelShape, plan_device
+from solver.model.device import CUDA_CONTEXT, USABLE_SHARE, Demand, ModelShape, affordable_positions, plan_device
 from solver.model.load import load_base
 
 T4, L4, H200 = int(15.8e9), int(22.3e9), 139 * 2**30
@@ -165,3 +165,11 @@ def test_a_larger_device_never_takes_away(total: int, shape: ModelShape, quantiz
     if (less.served, less.alternates, less.slots) == (more.served, more.alternates, more.slots):
         assert more.cache >= less.cache
     assert (less.served == "quantised") >= (more.served == "quantised")
+
+
+def test_a_batch_of_keys_and_values_leaves_most_of_the_free_memory() -> None:
+    free = 14 * 10**9
+    assert affordable_positions(HALF, 2, 131072, free) == 131072
+    large = affordable_positions(FOUR, 2, 131072, free)
+    assert FOUR.kv_bytes(large, 2) <= 0.2 * free < FOUR.kv_bytes(large + 1, 2)
+    assert affordable_positions(FOUR, 2, 131072, 0) == 1

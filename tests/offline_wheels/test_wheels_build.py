@@ -275,6 +275,8 @@ def test_this_packages_wheel_holds_the_models_and_presets(tmp_path: Path) -> Non
     models = targets.PROJECT / "solver" / "model" / "embedded"
     assert {f"solver/model/embedded/{file.relative_to(models)}" for file in models.rglob("*.safetensors")} <= names
     assert {"solver/machines/kaggle-l4x4.toml", "solver/recipes/default.toml", "solver/cli.py"} <= names
+    templates = targets.PROJECT / "solver" / "report" / "templates"
+    assert {f"solver/report/templates/{file.name}" for file in templates.iterdir()} <= names
     assert not [name for name in names if name.startswith(("tests", "offline_wheels", "kaggle"))]
 
 

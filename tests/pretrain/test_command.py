@@ -21,6 +21,7 @@ from solver.model.load import load_base
 from solver.pretrain import command
 from solver.pretrain.checkpoint import Position, save_checkpoint
 from solver.pretrain.command import MIXTURE, PRESETS, PretrainOptions, load_store, pretrain, validation_batches
+from solver.pretrain.corpora import LM_FAMILY
 from solver.pretrain.guard import Guard
 from solver.pretrain.loop import LoopSettings
 from solver.pretrain.sampler import Sampler, SamplerSettings, parse_mixture
@@ -132,6 +133,22 @@ def test_the_data_goes_on_with_the_seed_of_the_checkpoint(tmp_path: Path, monkey
     assert [any("with its seed 5" in line for line in lines) for lines in said] == [False, True, False, False]
     assert asked[0] == asked[1] == asked[2] != asked[3]
     assert [seed for _, seed in asked] == [5, 5, 5, 0]
+
+
+def test_generators_that_a_language_model_wrote_are_drawn_only_if_the_mixture_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[str]] = []
+    monkeypatch.setattr(command, "evaluation_guard", lambda: Guard.against([]))
+    monkeypatch.setattr(command, "validation_batches", lambda *_: [])
+    monkeypatch.setattr(command, "train", lambda target, sampler, *rest, **others: drawn.append(sampler.sources))
+    tasks = load_tasks("arc1:training").tasks[:60]
+    families = [(f"{LM_FAMILY}{n}", "written", [*t.train, *t.test]) for n, t in enumerate(tasks[:30])]
+    mixed = [(f"{LM_FAMILY}{n}" if n else "mine", "mixed", [*t.train, *t.test]) for n, t in enumerate(tasks[30:])]
+    monkeypatch.setattr(command, "load_store", lambda *_: pack([*families, *mixed]))
+    for mixture in (MIXTURE, {**MIXTURE, "written": 0.1}):
+        pretrain(PretrainOptions(tmp_path, None, LoopSettings(0), "tiny", mixture=mixture), lambda _: None)
+    assert drawn == [["mixed", "procedural"], ["mixed", "procedural", "written"]]
 
 
 def test_a_mixture_changes_the_shares_it_names_and_no_others() -> None:

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 from hypothesis import given
 from hypothesis import strategies as st
+from page_checks import check_page, contrast
 
 from solver.report.token_values import ShownProblem, ShownSolution, as_page, colour
 
@@ -18,7 +19,7 @@ class Texts(HTMLParser):
         self._inside = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.depth += tag not in ("meta",)
+        self.depth += tag not in ("meta", "link")
         style = dict(attrs).get("style") or ""
         self._inside = style.startswith("background:")
         if self._inside:
@@ -42,6 +43,7 @@ class Texts(HTMLParser):
 def test_every_token_has_the_colour_of_its_value(tokens: list[tuple[str, float]]) -> None:
     solution = ShownSolution(tuple(text for text, _ in tokens), tuple(value for _, value in tokens), 0.5, True, "<3>")
     page = as_page("<values>", ["a & b"], [ShownProblem("p0", "1 < 2?", "3", (solution,))])
+    check_page(page)
     parser = Texts()
     parser.feed(page)
     shown = parser.tokens[11:]  # behind the key of the colours
@@ -53,3 +55,8 @@ def test_every_token_has_the_colour_of_its_value(tokens: list[tuple[str, float]]
 def test_colours_go_from_red_over_white_to_green() -> None:
     assert (colour(0.0), colour(0.5), colour(1.0)) == ("#d63c3c", "#ffffff", "#3caa50")
     assert (colour(-3.0), colour(7.0), colour(float("nan"))) == ("#d63c3c", "#3caa50", "#ffffff")
+
+
+def test_tokens_can_be_read_on_their_colours() -> None:
+    """WCAG 2.2: 4.5 for text, which is black on every colour."""
+    assert min(contrast("#000000", colour(tenth / 10)) for tenth in range(11)) >= 4.5

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from solver.run.adapter_store import AdapterStore
+from solver.run.adapter_store import AdapterStore, LocalDisk
 from solver.types import AdapterRef
 
 SIZE = 1000  # bytes of an adapter
@@ -30,7 +30,7 @@ def adapter(folder: Path, name: str) -> AdapterRef:
 
 def disk(folder: Path, room: int) -> AdapterStore:
     """A store on a disk that holds `room` adapters."""
-    return AdapterStore(False, lambda _: SIZE * (room - len(list(folder.iterdir()))))
+    return AdapterStore(False, LocalDisk(lambda _: SIZE * (room - len(list(folder.iterdir())))))
 
 
 def left(folder: Path) -> set[str]:
@@ -87,7 +87,7 @@ def test_nothing_is_deleted_that_a_user_wants_to_keep_or_of_a_disk_that_cannot_b
     def gone(_: Path) -> int:
         raise OSError(5, "Input/output error")
 
-    for number, store in enumerate((AdapterStore(True, lambda _: 0), AdapterStore(False, gone))):
+    for number, store in enumerate((AdapterStore(True, LocalDisk(lambda _: 0)), AdapterStore(False, LocalDisk(gone)))):
         kept = adapter(scratch, f"a{number}")
         store.sort("a", [kept], False, None)
         assert store.make_room(4, lambda _: False) == []

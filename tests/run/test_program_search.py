@@ -15,7 +15,7 @@ from solver.arc import selection
 from solver.arc.ensemble import PRIOR, Ensemble
 from solver.budget.program_share import ProgramTime
 from solver.run.executors.base import WorkerLost, WorkResult
-from solver.run.ledger import Ledger
+from solver.run.ledger import BEFORE, Ledger
 from solver.run.program_search import GRACE, MAX_FAILED_STARTS, START_SECONDS, ProgramResources
 from solver.types import Candidate, Program, ProgramOutcome, ProgramReady, ProgramWork
 
@@ -112,6 +112,9 @@ def test_the_shortest_tasks_are_searched_first_and_each_once(tmp_path: Path) -> 
     assert len({work.task.id for _, work in search.made.submitted}) == len(sizes) == 9
     assert all(pair.output is None for _, work in search.made.submitted for pair in work.task.test)
     assert len(run.ledger.program_outcomes()) == 9
+    searched = {done.task: done for done in run.ledger.work_log() if done.wave == BEFORE}
+    assert len(searched) == 9
+    assert {(done.process, done.item) for done in searched.values()} == {(0, ""), (1, "")}
     again = made()
     run.ledger.close()
     simulate(tmp_path, 9, 60, programs=again)

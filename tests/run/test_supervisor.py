@@ -24,7 +24,7 @@ from solver.messages import Heartbeat, ItemDone, ItemFailed, Message, Ready, Sha
 from solver.report.observer import Progress
 from solver.run.executors.base import WorkerLost, WorkResult
 from solver.run.identity import identity_of
-from solver.run.ledger import Ledger
+from solver.run.ledger import BEFORE, SHARED, Ledger
 from solver.run.program_search import ProgramResources
 from solver.run.run_facts import Identity
 from solver.run.state import RunState
@@ -380,8 +380,18 @@ def test_a_worker_lost_while_it_scores_is_lost_over_the_task(tmp_path: Path) -> 
     assert run.finished()["task001"] == "skipped"
 
 
+def test_the_ledger_tells_which_worker_made_each_pass_in_which_item(tmp_path: Path) -> None:
+    run = simulate(tmp_path, 6, 300, workers=2)
+    items = {work.task.id: item.id for _, item in run.executor.submitted for work in item.tasks}
+    done = {one.task: one for one in run.ledger.work_log()}
+    assert {id_: one.item for id_, one in done.items()} == items
+    assert {one.process for one in done.values()} == {0, 1}
+    assert {(one.task, one.wave) for one in run.ledger.work_log()} == set(run.ledger.order())
+
+
 def test_a_failed_shared_fit_counts_once(tmp_path: Path) -> None:
     run = simulate(tmp_path, 2, 300, "train.shared=true")
+    assert [(one.task, one.wave) for one in run.ledger.work_log() if one.task == SHARED] == [(SHARED, BEFORE)]
     assert sum(item.kind == "shared" for _, item in run.executor.submitted) == MAX_LOSSES
     assert [event.kind for event in run.ledger.events()].count("shared fit failed") == MAX_LOSSES
     assert run.ending.stop == "finished"
@@ -597,3 +607,5 @@ def test_identity_ignores_the_machine_and_the_budget(tiny_base: Path) -> None:
     same = load_settings("kaggle-t4x2", None, ["budget.policy=fixed", "select.rule=flat_vote", "train.batch_tokens=99"])
     assert one == identity_of(tasks, same, tiny_base, "default")
     assert one != identity_of(tasks, load_settings("cpu", None, ["infer.mode=search"]), tiny_base, None)
+    assert "data.augment" not in one.settings  # as in ledgers from before the setting was there
+    assert one != identity_of(tasks, load_settings("cpu", None, ["data.augment=false"]), tiny_base, None)

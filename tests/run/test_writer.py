@@ -61,6 +61,20 @@ def test_a_submission_is_written_when_it_is_outdated_and_timed() -> None:
     assert disk.submissions == 1
 
 
+def test_writing_takes_a_twentieth_of_the_time_but_the_last_one_is_not_put_off() -> None:
+    disk = Disk()
+    writer = writer_on(disk)
+    written = []
+    for now in range(0, 100, 10):
+        disk.now = float(now)
+        writer.outdate()
+        if writer.flush({}) is not None:
+            written.append(now)
+    assert written == [0, 60]
+    assert writer.flush({}, last=True) == 3.0
+    assert disk.submissions == 3
+
+
 def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_again() -> None:
     disk, listener = Disk(), Listener()
     writer = writer_on(disk, listener)

@@ -10,7 +10,7 @@ from solver.arc.grid import grid_key
 from solver.arc.tally import Tally
 from solver.arc.task import Pair, Task
 from solver.config import ModelSettings
-from solver.types import NEVER, Candidate, Deadline
+from solver.types import NEVER, Candidate, Deadline, Program
 from solver.verify.grids import GridJudge, by_scores, grid_samples, text_of, views
 from solver.verify.samples import SampleSet
 from solver.verify.training import VerifierOptions, train_verifier
@@ -78,3 +78,15 @@ def test_the_rule_ranks_by_score_then_votes(verifier: Verifier) -> None:
     assert [text_of(one) for one in by_scores(TALLY, {})] == ["56/12", "65"]
     assert [text_of(one) for one in by_scores(TALLY, {grid_key(RIGHT): -1.0})] == ["65", "56/12"]
     assert [text_of(one) for one in by_scores(TALLY, dict.fromkeys(TALLY.grids, 0.5))] == ["56/12", "65"]
+
+
+def test_the_rule_ranks_grids_that_programs_alone_gave(verifier: Verifier) -> None:
+    def found(cells: np.ndarray, exact: bool) -> Candidate:
+        return Candidate.of_program(cells, Program("p", 1.0, exact, 0.5))
+
+    mirrored = grid([6], [5])
+    tally = Tally.of([candidate(WRONG), found(mirrored, False), found(RIGHT, True), found(WRONG, True)])
+    assert [text_of(one) for one in by_scores(tally, {})] == ["56/12", "65", "6/5"]
+    scores = GridJudge(verifier, 4).scores(TASK, 0, [WRONG, RIGHT, mirrored], NEVER)
+    assert set(scores) == {grid_key(one) for one in (WRONG, RIGHT, mirrored)}
+    assert [grid_key(one) for one in by_scores(tally, scores)] == sorted(scores, key=lambda key: -scores[key])

@@ -1,4 +1,4 @@
-"""The contracts of executors, which run the supervisor's work: in processes of this machine, or simulated."""
+"""The contracts of executors, which run the supervisor's work: on this machine, on the nodes of a cluster, or simulated."""
 
 from __future__ import annotations
 
@@ -28,20 +28,27 @@ class WorkerLost:
     output: str = field(default="", compare=False)  # the last lines it wrote
 
 
+@dataclass(frozen=True)
+class WorkerAway:
+    """Nobody works under this number now: its node has left the cluster, or no node has a place for it yet.
+
+    What it had in hand goes back without blame. Its next message, if one comes, is of a new worker.
+    """
+
+    worker: int
+    reason: str
+
+
 class Processes(Protocol):
     """Numbered processes that work. Every method returns soon, whatever they do."""
 
     @property
     def workers(self) -> int:
-        """How many there are; they are numbered from 0."""
+        """How many there are; they are numbered from 0. The number may grow, where nodes join a cluster."""
         ...
 
     def start(self) -> None:
         """Start all of them; each says when it is ready."""
-        ...
-
-    def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
-        """The messages that have arrived, waiting at most `timeout` seconds for the first."""
         ...
 
     def kill(self, worker: int, reason: str) -> None:
@@ -49,11 +56,18 @@ class Processes(Protocol):
         ...
 
 
+News = WorkResult | WorkerLost | WorkerAway
+
+
 class Executor(Processes, Protocol):
     """Runs work items on workers. Each sends Ready or StartFailed first."""
 
     def close(self) -> None:
         """Kill every worker and wait for them to be gone. Idempotent."""
+        ...
+
+    def results(self, timeout: float) -> Iterator[News]:
+        """The messages that have arrived, waiting at most `timeout` seconds for the first."""
         ...
 
     def submit(self, worker: int, work: WorkItem) -> None:
@@ -66,6 +80,10 @@ class ProgramExecutor(Processes, Protocol):
 
     def close(self, patience: float) -> None:
         """Kill every process and wait at most `patience` seconds for them to be gone. Idempotent."""
+        ...
+
+    def results(self, timeout: float) -> Iterator[WorkResult | WorkerLost]:
+        """The messages that have arrived, waiting at most `timeout` seconds for the first."""
         ...
 
     def submit(self, worker: int, work: ProgramWork) -> None:

@@ -1,0 +1,1 @@
+"""Experiments of published work: arms that differ in one setting, the same tasks for all of them, and what they are worth."""
