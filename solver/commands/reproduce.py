@@ -25,8 +25,8 @@ from solver.experiments.arms import ArmTable, Circumstances, Experiment
 from solver.experiments.compare import reports
 from solver.experiments.conduct import Conducted, StartRun, conduct
 from solver.experiments.planned import Study, Subject
+from solver.experiments.published import EXPERIMENTS, Scale, sweep
 from solver.experiments.rows import ResultFile
-from solver.experiments.seeds import EXPERIMENTS, Scale, sweep
 from solver.experiments.tasks import held_out_tasks, named_tasks
 from solver.model.folder import check_folder, folder_identity
 from solver.model.shipped import label_of, shipped_model

@@ -26,8 +26,8 @@ from solver.experiments.estimate import duration_text
 from solver.experiments.losses import measure_losses
 from solver.experiments.planned import Study
 from solver.experiments.pretrainings import CORPUS, REFERENCE, DataArm, Training, data_arms, data_table, sources_of, train
+from solver.experiments.published import MIT
 from solver.experiments.rows import ResultFile
-from solver.experiments.seeds import MIT
 from solver.pretrain.command import PRESETS
 from solver.report.observer import Observer
 from solver.run.types import EXIT_DONE

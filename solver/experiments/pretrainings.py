@@ -16,7 +16,7 @@ from pathlib import Path
 from solver.child_process import die_with
 from solver.errors import InputError
 from solver.experiments.arms import Arm, ArmTable
-from solver.experiments.seeds import MIT, NO_TTT, TTT
+from solver.experiments.published import MIT, NO_TTT, TTT
 
 Report = Callable[[str], None]
 REFERENCE = "all data, transforms of both sides"

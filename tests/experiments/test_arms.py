@@ -7,7 +7,7 @@ import pytest
 from solver.errors import InputError
 from solver.experiments.arms import Arm, ArmTable, Circumstances, Experiment, differences
 from solver.experiments.pretrainings import REFERENCE, DataArm, data_arms, data_table
-from solver.experiments.seeds import EXPERIMENTS, NO_TTT, TTT, Scale, sweep
+from solver.experiments.published import EXPERIMENTS, NO_TTT, TTT, Scale, sweep
 
 SCALES = [Scale(parameters, small) for parameters in (6_800_000, 19_000_000, 1_200_000_000) for small in (False, True)]
 EVERY = [experiment(scale) for experiment in EXPERIMENTS.values() for scale in SCALES]
