@@ -221,9 +221,7 @@ def demo(
     budget: Annotated[str, typer.Option(metavar="DURATION", help="Time for all stages.")] = "10m",
     ablations: Annotated[
         str | None,
-        typer.Option(
-            metavar="DURATION", help="Then make two base models more, and train verifiers for this long.  [default: none]"
-        ),
+        typer.Option(metavar="DURATION", help="Then train other verifiers for this long, to compare them.  [default: none]"),
     ] = None,
     model: Annotated[
         Path | None,
@@ -233,10 +231,18 @@ def demo(
         Path | None, typer.Option(help="Problems to train on, as GSM8K has them.  [default: generated ones]")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="Problems to measure on.  [default: generated ones]")] = None,
-    train_problems: Annotated[int, typer.Option(min=1, help="Number of problems to train on.")] = 600,
+    train_problems: Annotated[int, typer.Option(min=1, help="Number of problems to train on.")] = 3000,
+    solutions: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training problems whose solutions the generator learns from; of the others the answers alone are used.  "
+            "[default: 100 of generated ones, all of given ones]",
+        ),
+    ] = None,
     test_problems: Annotated[int, typer.Option(min=1, help="Number of problems to measure on.")] = 500,
-    samples: Annotated[int, typer.Option(min=1, help="Solutions of every training problem to draw.")] = 20,
-    test_samples: Annotated[int, typer.Option(min=1, help="Solutions of every test problem to draw.")] = 100,
+    samples: Annotated[int, typer.Option(min=1, help="Solutions of every training problem to draw.")] = 8,
+    test_samples: Annotated[int, typer.Option(min=1, help="Solutions of every test problem to draw.")] = 25,
     seed: SeedOption = 0,
 ) -> None:
     """Show verification at work: base model, generator, samples, verifier, and a comparison with votes and greedy answers.
@@ -260,6 +266,7 @@ def demo(
         train=train,
         test=test,
         train_problems=train_problems,
+        solutions=solutions,
         test_problems=test_problems,
         samples=samples,
         test_samples=test_samples,

@@ -36,6 +36,7 @@ def train(
     ] = "token",
     loss: Annotated[Literal["mse", "bce"], typer.Option(help="Squared error, or binary cross-entropy.")] = "mse",
     joint: Annotated[bool, typer.Option(help="Learn to write right solutions at the same time.")] = True,
+    balance: Annotated[bool, typer.Option(help="Learn from as many right as wrong samples of every problem.")] = True,
     dropout: Annotated[float, typer.Option(min=0, max=0.9, help="Residual dropout; the paper uses 0.2.")] = 0.0,
     trainer: Annotated[Literal["full", "lora"], typer.Option(help="Train all weights, or a LoRA adapter.")] = "full",
     rank: Annotated[int, typer.Option(min=1, help="Rank of LoRA.")] = 32,
@@ -54,7 +55,7 @@ def train(
     from solver.commands.verify import train as train_verifier
     from solver.verify.training import VerifierOptions
 
-    options = VerifierOptions(loss, level, joint, dropout, trainer, epochs, lr, batch, rank, seed)
+    options = VerifierOptions(loss, level, joint, dropout, trainer, epochs, lr, batch, rank, seed, balance)
     typer.echo(train_verifier(samples, generator, out, options, start, language, seconds_of(budget), print_progress))
 
 

@@ -3,13 +3,17 @@
 Stages: problems, base model, generator, samples of training and test problems, verifier, scores, report. Training and sampling
 have shares of the time and stop when these are used up, so on a slow machine there is less training. Greedy answers, scores and
 pictures come after them without a limit, so the demo may take longer than its time.
+
+Generated problems need every person of their story, and a part of those that the base model has read do not. So the generator
+tends to stop too early, which the solutions of few problems do not cure. Many of its samples make the same mistake, and a vote
+does not repair that. The verifier learns from the final answers of many problems, without their solutions.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.math.base_model import BaseOptions, BaseShape, make_base
 from solver.math.corpus import WORDS, mixed_problems
-from solver.math.drawing import DrawOptions, as_problem
+from solver.math.drawing import DrawOptions
 from solver.math.drawing import draw as draw_solutions
 from solver.math.finetune import FinetuneOptions, finetune
 from solver.math.generator import Generator, load_generator
@@ -30,18 +34,23 @@ from solver.model import threads
 from solver.report.paired import Paired
 from solver.report.scores import share_text
 from solver.types import NEVER, Deadline
-from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, table, usual_variants
-from solver.verify.compare import Point, over_samples, solved
-from solver.verify.pictures import plot, token_texts, write_page
+from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, split_problems, table, usual_variants
+from solver.verify.choice import Procedure, best_procedure
+from solver.verify.compare import Point, over_samples, over_votes, solved
+from solver.verify.pictures import plot, token_texts, write_solutions
 from solver.verify.ranking import majority
-from solver.verify.samples import Sample, SampleSet, read_samples, write_samples
+from solver.verify.samples import SampleSet, read_samples
+from solver.verify.scoring import score_samples
 from solver.verify.training import VerifierOptions
+from solver.verify.verifier import load_verifier
 
 Report = Callable[[str], None]
 
 # shares of the time, in order; what a stage does not use is left to the later ones
-BASE, GENERATOR, TRAINING_SAMPLES, TEST_SAMPLES = 0.36, 0.1, 0.14, 0.14
+BASE, GENERATOR, TRAINING_SAMPLES, TEST_SAMPLES = 0.3, 0.05, 0.2, 0.15
 JUDGING = 0.1  # for scores, curves and the report
+SOLUTIONS = 100
+HELD_OUT = 300  # sampled training problems, at most a fifth, on which the way to choose answers is chosen
 
 
 @dataclass(frozen=True)
@@ -52,15 +61,19 @@ class DemoOptions:
     model: Path | None = None  # a base model to fine-tune; None: a small one is made
     train: Path | None = None  # problems to train on; None: generated ones
     test: Path | None = None  # problems to measure on; None: generated ones
-    train_problems: int = 600
+    train_problems: int = 3000
+    # training problems whose solutions the generator learns from; of the others the answers alone are used. None: SOLUTIONS of
+    # generated problems, all of given ones
+    solutions: int | None = None
     test_problems: int = 500
-    samples: int = 20  # of a training problem
-    test_samples: int = 100
+    samples: int = 8  # of a training problem
+    test_samples: int = 25
     temperature: float = 0.7
-    difficulty: Difficulty = field(default_factory=lambda: Difficulty(2, 4, 0.3, 0.3))
-    base_steps: int = 400  # of the base model; more would leave too little to verify
-    shape: BaseShape = field(default_factory=lambda: BaseShape(64, 3, 2))
-    verifier: VerifierOptions = field(default_factory=VerifierOptions)
+    difficulty: Difficulty = field(default_factory=lambda: Difficulty(3, 3, 0.0, 0.0))
+    base_difficulty: Difficulty = field(default_factory=lambda: Difficulty(2, 4, 0.3, 0.3))  # of what the base model reads
+    base_steps: int = 700  # of the base model
+    shape: BaseShape = field(default_factory=lambda: BaseShape(64, 4, 2))
+    verifier: VerifierOptions = field(default_factory=lambda: VerifierOptions(joint=False, epochs=4.0, batch_sequences=16))
     ablations_seconds: float = 0.0  # for more verifiers, after the demo and base models of two other sizes; 0: none
     seed: int = 0
 
@@ -83,8 +96,9 @@ def demo(out: Path, options: DemoOptions, report: Report) -> Measured:
         return Deadline.after(min(end.remaining(), of * options.seconds))
 
     infer = InferSettings()
-    epochs = FinetuneOptions(guesses=DrawOptions(samples=0), seed=options.seed)
-    finetune(base, ModelSettings(), infer, training, test[:100], out / "generator", epochs, share(GENERATOR), report)
+    learnt = training[: options.solutions or (SOLUTIONS if options.train is None else None)]
+    epochs = _finetune_options(options)
+    finetune(base, ModelSettings(), infer, learnt, test[:100], out / "generator", epochs, share(GENERATOR), report)
     folder = out / "generator" / "model"
     if not folder.is_dir():
         raise InputError(f"{out}: the time is too short: no generator was trained in {GENERATOR * options.seconds:.0f} s")
@@ -99,35 +113,26 @@ def demo(out: Path, options: DemoOptions, report: Report) -> Measured:
     labelled, asked = read_samples(out / "training.jsonl"), read_samples(out / "test.jsonl")
     if not asked.samples:
         raise InputError(f"{out}: the time is too short: no test problem was sampled in {TEST_SAMPLES * options.seconds:.0f} s")
-    references = reference_samples(generator, training)
-    write_samples(out / "references.jsonl", references)
     greedy = greedy_answers(generator, infer, test, longest, asked)
+    labelled, held_out = split_problems(labelled, min(HELD_OUT, len(labelled.problems) // 5))
     main = Variant("main", options.verifier, folder)
     fitting = Deadline.after(max(1.0, end.remaining() - JUDGING * options.seconds))
-    outcome = run_variant(main, labelled, asked, references, out / "verifier", fitting, NEVER, report)
+    outcome = run_variant(main, labelled, asked, out / "verifier", fitting, NEVER, report)
     assert outcome is not None  # nothing cuts its scores
-    run = DemoRun(out, options, generator, labelled, asked, references, greedy, report)
+    verifier = load_verifier(out / "verifier", ModelSettings(), generator.fingerprint)
+    procedure = best_procedure(tuple(score_samples(verifier, held_out, NEVER)))
+    run = DemoRun(out, options, generator, labelled, len(held_out.problems), procedure, asked, greedy, report)
     return run.finish([outcome], time.monotonic() - began)
 
 
+def _finetune_options(options: DemoOptions) -> FinetuneOptions:
+    """The usual options; a model made here gets a lower rate and smaller batches, because it takes few steps."""
+    usual = FinetuneOptions(guesses=DrawOptions(samples=0), seed=options.seed)
+    return usual if options.model is not None else replace(usual, lr=1e-3, batch_sequences=16)
+
+
 def _base_options(options: DemoOptions, shape: BaseShape, minutes: float) -> BaseOptions:
-    return BaseOptions(minutes, options.base_steps, shape, options.difficulty, seed=options.seed)
-
-
-def reference_samples(generator: Generator, problems: Sequence[MathProblem]) -> SampleSet:
-    """The reference solutions as samples, for the joint loss."""
-    samples = tuple(
-        Sample(
-            problem=problem.id,
-            text=problem.completion(),
-            ids=tuple(generator.tokenizer.completion(problem.completion()).tolist()),
-            logprob=0.0,
-            answer=problem.answer,
-            correct=True,
-        )
-        for problem in problems
-    )
-    return SampleSet(generator.fingerprint, tuple(as_problem(problem, generator.tokenizer) for problem in problems), samples)
+    return BaseOptions(minutes, options.base_steps, shape, options.base_difficulty, seed=options.seed)
 
 
 def greedy_answers(
@@ -165,8 +170,9 @@ class DemoRun:
     options: DemoOptions
     generator: Generator
     labelled: SampleSet
+    held_out: int  # problems
+    procedure: Procedure  # that was best on them
     asked: SampleSet
-    references: SampleSet
     greedy: dict[str, bool]  # by the id of a test problem
     report: Report
 
@@ -176,15 +182,25 @@ class DemoRun:
         measured = measure(main.scored)
         by_greedy = [self.greedy[one.problem.id] for one in main.scored]
         total, right = len(by_greedy), sum(by_greedy)
+        by_vote = solved([one.judged() for one in main.scored], majority)
+        by_procedure = self.procedure.solved(main.scored)
+        chosen = sum(by_procedure)
         lines = (
+            f"best on {self.held_out} held-out training problems: {self.procedure.text()}",
+            f"that on the test problems: {chosen} of {total}: {share_text(chosen, total)}",
+            f"that against majority vote: {Paired.of(by_procedure, by_vote).text()}",
+            f"that against greedy: {Paired.of(by_procedure, by_greedy).text()}",
             f"greedy: {right} of {total}: {share_text(right, total)}",
             *measured.lines,
             f"verifier against greedy: {Paired.of(main.solved, by_greedy).text()}",
             f"all stages: {seconds:.0f} s",
         )
         draw(main.scored, "last", out, self.report)
-        write_page(main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier")
-        results = measured.results | {"greedy": right, "seconds": seconds}
+        write_solutions(
+            main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier"
+        )
+        procedure = asdict(self.procedure) | {"right": chosen}
+        results = measured.results | {"procedure": procedure, "greedy": right, "seconds": seconds}
         curves = _curves(main)
         self._write(outcomes, lines, curves, results)
         if self.options.ablations_seconds:
@@ -195,13 +211,13 @@ class DemoRun:
         return Measured(results, lines)
 
     def _ablations(self, main: Outcome) -> Iterator[Outcome]:
-        others = _other_sizes(self.out, self.options, self.report)
-        folder = self.generator.base.path
-        variants = usual_variants(main.variant.options, folder, others, len(self.labelled.problems))
+        variants = usual_variants(main.variant.options, self.generator.base.path, len(self.labelled.problems))
         deadline = Deadline.after(self.options.ablations_seconds)
-        yield from run_variants(
-            variants, self.labelled, self.asked, self.references, self.out / "ablations", deadline, self.report
-        )
+        folder = self.out / "ablations"
+        yield from run_variants(variants, self.labelled, self.asked, folder, deadline, self.report)
+        if self.options.model is None and not deadline.expired():
+            others = _other_sizes(variants[0], self.out, self.options, self.report)
+            yield from run_variants(others, self.labelled, self.asked, folder / "sizes", deadline, self.report)
 
     def _write(self, outcomes: Sequence[Outcome], lines: Sequence[str], curves: Sequence[str], results: dict[str, Any]) -> None:
         variants = {
@@ -214,23 +230,27 @@ class DemoRun:
 
 
 def _curves(main: Outcome) -> list[str]:
-    """A Markdown table: the accuracy of every rule over the number of samples."""
-    curves = over_samples([one.judged() for one in main.scored])
+    """Two Markdown tables: the accuracy of every rule over the number of samples, and over the number of samples that vote."""
+    groups = [one.judged() for one in main.scored]
+    curves = over_samples(groups)
     lines = ["| samples | " + " | ".join(curves) + " |", "| --- |" + " --- |" * len(curves)]
     for points in zip(*curves.values(), strict=True):
         lines.append(f"| {points[0].at} | " + " | ".join(f"{100 * point.share:.1f} %" for point in points) + " |")
+    lines += ["", "| best samples that vote | solved | 95 % |", "| --- | --- | --- |"]
+    for point in over_votes(groups):
+        low, high = point.interval
+        lines.append(f"| {point.at} | {point.hits:.0f} of {point.total} | {100 * low:.1f} to {100 * high:.1f} |")
     return lines
 
 
-def _other_sizes(out: Path, options: DemoOptions, report: Report) -> list[tuple[str, Path]]:
-    """A smaller and a larger base model over the same tokens, made in as much time as the base; none if the base is given."""
-    if options.model is not None:
-        return []
+def _other_sizes(reference: Variant, out: Path, options: DemoOptions, report: Report) -> list[Variant]:
+    """`reference` from a smaller and from a larger base model over the same tokens, each made in as much time as the base."""
     made = []
     for name, factor in (("half the width", 0.5), ("twice the width", 2.0)):
         shape = BaseShape(int(options.shape.hidden * factor), options.shape.layers, options.shape.heads)
         minutes = BASE * options.seconds / 60
-        made.append((name, make_base(out / f"base-{shape.hidden}", _base_options(options, shape, minutes), report)))
+        start = make_base(out / f"base-{shape.hidden}", _base_options(options, shape, minutes), report)
+        made.append(replace(reference, name=name, start=start))
     return made
 
 

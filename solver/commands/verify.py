@@ -15,8 +15,8 @@ from solver.model.value_head import check_same_tokens
 from solver.report.paired import Paired
 from solver.report.scores import share_text
 from solver.types import NEVER, Deadline
-from solver.verify.compare import RULES, Group, any_right, over_samples, over_votes, solved
-from solver.verify.pictures import plot, token_texts, write_page
+from solver.verify.compare import RULES, Group, any_right, over_samples, over_votes, pair_order, solved
+from solver.verify.pictures import plot, token_texts, write_solutions
 from solver.verify.pooling import POOLINGS
 from solver.verify.ranking import best
 from solver.verify.samples import read_samples
@@ -97,7 +97,7 @@ def score(
     measured = measure(scored, pooling)
     write_json(out / "results.json", measured.results | {"problems_not_scored": total - len(scored)})
     draw(scored, pooling, out, report)
-    write_page(scored, token_texts(loaded.base.path), pooling, out / "solutions.html", f"Values by {verifier.name}")
+    write_solutions(scored, token_texts(loaded.base.path), pooling, out / "solutions.html", f"Values by {verifier.name}")
     return measured
 
 
@@ -117,6 +117,12 @@ def measure(scored: Sequence[ScoredProblem], pooling: str = "last") -> Measured:
     lines = [f"{len(groups)} problems, up to {most} samples each; score of a solution: {pooling}"]
     lines += [f"{name}: {_share(hits)}" for name, hits in right.items()]
     lines += [f"one sample: {_rate(any_right(groups, 1).share)}, any sample right: {_rate(any_right(groups, most).share)}"]
+    order, by_logprob = pair_order(groups), pair_order(groups, lambda one: one.logprob)
+    if order.share is not None and by_logprob.share is not None:
+        lines.append(
+            f"right above wrong in pairs of one problem: by the verifier {_rate(order.share)}, by log-probability "
+            f"{_rate(by_logprob.share)} ({order.problems} problems with both; 50 %: no ranking learnt)"
+        )
     lines += [f"pooling {name}: {_share(hits)}" for name, hits in poolings.items()]
     lines += [f"{name}: {pair.text()}" for name, pair in paired.items()]
     results = {
@@ -125,6 +131,7 @@ def measure(scored: Sequence[ScoredProblem], pooling: str = "last") -> Measured:
         "pooling": pooling,
         "right": {name: sum(hits) for name, hits in right.items()},
         "poolings": {name: sum(hits) for name, hits in poolings.items()},
+        "pairs_in_order": {"verifier": order.share, "log-probability": by_logprob.share, "problems": order.problems},
         "paired": {
             name: {
                 "better": pair.better,

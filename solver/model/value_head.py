@@ -36,14 +36,15 @@ class ValueHead(nn.Module):
     def __init__(self, token: int, loss: Loss, gain: float = 1.0, bias: float = 0.0) -> None:
         super().__init__()
         self.token, self.loss = token, loss
+        self._start = gain, bias
         self.gain = nn.Parameter(torch.tensor(gain))
         self.bias = nn.Parameter(torch.tensor(bias))
 
     def reset(self) -> None:
-        """Set gain and bias to 1 and 0."""
+        """Set gain and bias to what they began as."""
         with torch.no_grad():
-            self.gain.fill_(1.0)
-            self.bias.fill_(0.0)
+            self.gain.fill_(self._start[0])
+            self.bias.fill_(self._start[1])
 
     def losses(self, head: OutputHead, states: Tensor, targets: Tensor) -> Tensor:
         """(values,) fp32: squared errors, or binary cross-entropies, for final states (values, hidden) and `targets` 0 to 1."""

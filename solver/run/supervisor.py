@@ -321,9 +321,10 @@ class Supervisor:
             case TaskOutcome() as outcome:
                 if outcome.final:  # a worker that is lost while it scores is charged to the task
                     worker.reported |= {outcome.task_id}
-                self._take_outcome(worker, outcome)
                 self._writer.worked(number, worker.item.id, outcome.task_id, outcome.wave)
+                self._take_outcome(worker, outcome)
             case SharedFit(fit, events):
+                self._writer.worked(number, worker.item.id)
                 worker.reported |= {SHARED}
                 self._shared = fit.adapter
                 if fit.adapter is None:
@@ -332,7 +333,6 @@ class Supervisor:
                 for kind, detail in events:
                     self._writer.event(kind, detail)
                 self._writer.save(lambda: self._ledger.record_shared(fit))
-                self._writer.worked(number, worker.item.id)
                 self._writer.note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
             case Warned(kind, detail):
                 (task,) = [work.task.id for work in worker.item.tasks] if len(worker.item.tasks) == 1 else [SHARED]
@@ -353,10 +353,10 @@ class Supervisor:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _take_programs(self, outcome: ProgramOutcome, process: int) -> None:
+        self._writer.worked(process, "", outcome.task_id)
         self._run_state.add_programs(outcome)
         self._writer.outdate()
         self._writer.save(lambda: self._ledger.record_programs(outcome))
-        self._writer.worked(process, "", outcome.task_id)
         self._writer.note(describe_programs(outcome))
         if self._workers:
             self._tidy_adapters([outcome.task_id])  # the network's answers may be confirmed

@@ -44,23 +44,24 @@ class Outcome:
     solved: tuple[bool, ...]  # by test problem: the answer of the highest scored sample
 
 
-def usual_variants(options: VerifierOptions, start: Path, others: Sequence[tuple[str, Path]], problems: int) -> list[Variant]:
-    """A verifier trained on half of the problems, then one change of it at a time, then other amounts of data.
+def usual_variants(options: VerifierOptions, start: Path, problems: int) -> list[Variant]:
+    """A verifier trained on half of the problems, then one change of it at a time, and other amounts of data.
 
-    Half, because that takes half the time. `others` are models of other sizes, with their names.
+    Half, because that takes half the time.
     """
     half = max(1, problems // 2)
     reference = Variant(REFERENCE, options, start, half)
     other_level: Level = "solution" if options.level == "token" else "token"
+    samples = "all samples" if options.balance else "balanced samples"
     joint = "without joint loss" if options.joint else "joint loss"
     return [
         reference,
         replace(reference, name=f"{other_level} level", options=replace(options, level=other_level)),
         replace(reference, name=joint, options=replace(options, joint=not options.joint)),
+        replace(reference, name=samples, options=replace(options, balance=not options.balance)),
         replace(reference, name="residual dropout 0.2", options=replace(options, residual_dropout=0.2)),
         *(replace(reference, name=f"{size} problems", problems=size) for size in _smaller(half)),
         replace(reference, name="binary cross-entropy", options=replace(options, loss="bce")),
-        *(replace(reference, name=name, start=folder) for name, folder in others),
     ]
 
 
@@ -76,7 +77,6 @@ def run_variant(
     variant: Variant,
     training: SampleSet,
     test: SampleSet,
-    language: SampleSet | None,
     folder: Path,
     fitting: Deadline,
     deadline: Deadline,
@@ -87,7 +87,7 @@ def run_variant(
     Raises InputError if it cannot be trained.
     """
     chosen = first_problems(training, variant.problems)
-    fit = train_verifier(load_model(variant.start, ModelSettings()), chosen, variant.options, folder, fitting, language, report)
+    fit = train_verifier(load_model(variant.start, ModelSettings()), chosen, variant.options, folder, fitting, None, report)
     wanted = sum(bool(group) for group in test.by_problem().values())
     scored = tuple(score_samples(load_verifier(folder, ModelSettings(), test.generator), test, deadline))
     if len(scored) < wanted:
@@ -102,7 +102,6 @@ def run_variants(
     variants: Sequence[Variant],
     training: SampleSet,
     test: SampleSet,
-    language: SampleSet | None,
     folder: Path,
     deadline: Deadline,
     report: Callable[[str], None],
@@ -111,7 +110,7 @@ def run_variants(
     for number, variant in enumerate(variants):
         if deadline.expired():
             return
-        outcome = run_variant(variant, training, test, language, folder / str(number), deadline, deadline, report)
+        outcome = run_variant(variant, training, test, folder / str(number), deadline, deadline, report)
         if outcome is None or outcome.cut:
             return
         yield outcome
@@ -122,6 +121,14 @@ def first_problems(samples: SampleSet, count: int | None) -> SampleSet:
     kept = samples.problems[:count]
     groups = samples.by_problem()
     return replace(samples, problems=kept, samples=tuple(one for problem in kept for one in groups[problem.id]))
+
+
+def split_problems(samples: SampleSet, last: int) -> tuple[SampleSet, SampleSet]:
+    """All problems but the `last` ones, and the `last` ones, with all their samples."""
+    first = first_problems(samples, len(samples.problems) - last)
+    ids = {problem.id for problem in first.problems}
+    rest = tuple(one for one in samples.samples if one.problem not in ids)
+    return first, replace(samples, problems=samples.problems[len(ids) :], samples=rest)
 
 
 def table(outcomes: Sequence[Outcome]) -> list[str]:

@@ -56,6 +56,28 @@ def any_right(groups: Sequence[Group], size: int, draws: int = 8, seed: int = 0)
     return _at(groups, size, draws, seed, lambda samples: next((one for one in samples if one.correct), None))
 
 
+@dataclass(frozen=True)
+class PairOrder:
+    """How often a right sample has a higher score than a wrong one of the same problem: the mean over problems that have both.
+
+    1/2 means that scores say nothing about which sample is right, however well they tell hard problems from easy ones.
+    """
+
+    share: float | None  # 0 to 1; None without such problems
+    problems: int
+
+
+def pair_order(groups: Sequence[Group], score: Callable[[Judged], float] = lambda one: one.score) -> PairOrder:
+    """The order of right and wrong samples by `score`. Equal scores count half; samples without an answer do not count."""
+    shares = []
+    for group in groups:
+        right, wrong = (np.array([score(one) for one in group if one.answer and one.correct is label]) for label in (True, False))
+        if len(right) and len(wrong):
+            above = np.sign(right[:, None] - wrong)
+            shares.append(float(above.mean()) / 2 + 0.5)
+    return PairOrder(float(np.mean(shares)) if shares else None, len(shares))
+
+
 def over_samples(
     groups: Sequence[Group], rules: Mapping[str, Rule] = RULES, sizes: Sequence[int] = SIZES, draws: int = 8, seed: int = 0
 ) -> dict[str, list[Point]]:

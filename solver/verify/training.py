@@ -13,19 +13,23 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from solver.config import TrainSettings
 from solver.errors import InputError
 from solver.model.folder import folder_identity
+from solver.model.head import OutputHead
 from solver.model.load import Base
 from solver.model.value_head import Loss, ValueHead, reserved_token, with_mean_row
+from solver.train.batches import value_places
 from solver.train.full import FullFitTarget
 from solver.train.loop import Loop
 from solver.train.lora import LoraFitTarget
 from solver.train.runs import FitTarget
 from solver.train.schedule import TINY
 from solver.types import Deadline, Fit, FitJob, TokenSequence
+from solver.verify.balance import balanced
+from solver.verify.calibration import starting_scale
 from solver.verify.samples import Problem, Sample, SampleSet
 from solver.verify.verifier import Level, VerifierFacts, write_facts
 
@@ -46,6 +50,7 @@ class VerifierOptions:
     batch_sequences: int = 32
     rank: int = 32  # of LoRA
     seed: int = 0
+    balance: bool = True  # learn from as many right as wrong samples of every problem
 
 
 def train_verifier(
@@ -64,28 +69,17 @@ def train_verifier(
     the model has no reserved token, and if all samples have the same label.
     """
     token = reserved_token(start)
-    samples = _without(samples, token, report)
-    judged = tuple(value_sequence(problem, sample, options.level) for problem, sample in _pairs(samples))
-    written = tuple(language_sequence(problem, sample) for problem, sample in _pairs(language or samples) if sample.correct)
-    if options.joint and not written:
-        raise InputError("the joint loss needs solutions to write, and none is right: give some, or train without it")
-    # in turn, so that every part of an epoch has both kinds
-    sequences = [
-        one for n, value in enumerate(judged) for one in ((value, written[n % len(written)]) if options.joint else (value,))
-    ]
-    fitting = tuple(one for one in sequences if len(one) <= start.context)
-    if dropped := len(sequences) - len(fitting):
-        report(f"{dropped} of {len(sequences)} sequences are left out: longer than the context of {start.context} tokens")
-    if not fitting:
-        raise InputError(f"every sample is longer than the context of {start.context} tokens")
-    steps = max(1, math.ceil(options.epochs * len(fitting) / options.batch_sequences))
-    head = ValueHead(token, options.loss).to(start.device)
+    given = _without(samples, token, report)
+    sequences = _sequences(given, language or given, options, start.context, report)
+    steps = max(1, math.ceil(options.epochs * len(sequences) / options.batch_sequences))
     training: dict[str, Any] = asdict(options) | {
-        "problems": len(samples.problems),
-        "samples": len(samples.samples),
-        "right": sum(sample.correct for sample in samples.samples),
+        "problems": len(given.problems),
+        "samples": len(given.samples),
+        "right": sum(sample.correct for sample in given.samples),
         "steps": steps,
     }
+    base = with_mean_row(start, token)
+    gain, bias = starting_scale(base, token, options.loss, sequences)
     facts = VerifierFacts(
         generator=samples.generator,
         start=folder_identity(start.path),
@@ -93,11 +87,12 @@ def train_verifier(
         token=token,
         loss=options.loss,
         level=options.level,
-        gain=1.0,
-        bias=0.0,
+        gain=gain,
+        bias=bias,
         training=training,
     )
-    base = with_mean_row(start, token)
+    head = ValueHead(token, options.loss, gain, bias).to(start.device)
+    watched = _MeanLoss(head)
     settings = _settings(options, start.parameters)
     inner: FitTarget = FullFitTarget(base) if options.trainer == "full" else LoraFitTarget(base, settings, 1)
     full_in_16_bits = options.trainer == "full" and base.dtype != torch.float32
@@ -107,15 +102,41 @@ def train_verifier(
         settings,
         out.parent,
         base.dtype if full_in_16_bits else None,
-        value_loss=head,
+        value_loss=watched,
         residual_dropout=options.residual_dropout,
-        on_step=_progress(report),
+        on_step=_progress(report, watched, _loss_of_constant(sequences, options.loss)),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    fit = loop.fit([FitJob(out.name, fitting, steps, options.seed)], deadline)[0]
+    fit = loop.fit([FitJob(out.name, sequences, steps, options.seed)], deadline)[0]
     if fit.adapter is None:
         raise InputError(f"{out}: no verifier was trained: {fit.reason}")
     return fit
+
+
+def _sequences(
+    samples: SampleSet, language: SampleSet, options: VerifierOptions, context: int, report: Callable[[str], None]
+) -> tuple[TokenSequence, ...]:
+    """What a verifier reads in an epoch: samples to judge, and with the joint loss as many solutions to write.
+
+    Raises InputError if there is nothing to judge, or nothing to write.
+    """
+    if options.balance:
+        samples = balanced(samples, options.seed)
+        report(f"{len(samples.samples)} samples of {len(samples.problems)} problems, each with as many right as wrong ones")
+    judged = [value_sequence(problem, sample, options.level) for problem, sample in _pairs(samples)]
+    written = [language_sequence(problem, sample) for problem, sample in _pairs(language) if sample.correct]
+    if options.joint and not written:
+        raise InputError("the joint loss needs solutions to write, and none is right: give some, or train without it")
+    # in turn, so that every part of an epoch has both kinds
+    sequences = [
+        one for n, value in enumerate(judged) for one in ((value, written[n % len(written)]) if options.joint else (value,))
+    ]
+    fitting = tuple(one for one in sequences if len(one) <= context)
+    if dropped := len(sequences) - len(fitting):
+        report(f"{dropped} of {len(sequences)} sequences are left out: longer than the context of {context} tokens")
+    if not any(one.values is not None for one in fitting):
+        raise InputError(f"every sample is longer than the context of {context} tokens")
+    return fitting
 
 
 def value_sequence(problem: Problem, sample: Sample, level: Level) -> TokenSequence:
@@ -147,7 +168,7 @@ class VerifierTarget:
         return [*self._inner.parameters(), self._head.gain, self._head.bias]
 
     def begin(self, slot: int, seed: int, start: Path | None) -> None:
-        """Initialise the model, and gain and bias as 1 and 0."""
+        """Initialise the model, and gain and bias."""
         self._inner.begin(slot, seed, start)
         self._head.reset()
 
@@ -187,11 +208,42 @@ def _settings(options: VerifierOptions, parameters: int) -> TrainSettings:
     )
 
 
-def _progress(report: Callable[[str], None]) -> Callable[[int, int, float], None]:
+class _MeanLoss:
+    """The losses of a value head, and their mean."""
+
+    def __init__(self, head: ValueHead) -> None:
+        self._head = head
+        self._sum, self._count = torch.zeros(()), 0
+
+    def losses(self, head: OutputHead, states: Tensor, targets: Tensor) -> Tensor:
+        """Those of the value head."""
+        losses = self._head.losses(head, states, targets)
+        self._sum = self._sum.to(losses.device) + losses.detach().sum()
+        self._count += len(losses)
+        return losses
+
+    def mean(self) -> float:
+        """The mean since the last call."""
+        found = float(self._sum) / max(1, self._count)
+        self._sum, self._count = torch.zeros(()), 0
+        return found
+
+
+def _loss_of_constant(sequences: Sequence[TokenSequence], loss: Loss) -> float:
+    """The mean loss of the best value that is the same for all tokens, which a verifier that learns something stays below."""
+    targets = np.concatenate([one.values[value_places(one)] for one in sequences if one.values is not None])
+    mean = float(targets.mean())
+    if loss == "mse":
+        return mean * (1 - mean)
+    return -sum(share * math.log(share) for share in (mean, 1 - mean) if share)
+
+
+def _progress(report: Callable[[str], None], watched: _MeanLoss, constant: float) -> Callable[[int, int, float], None]:
     """A report every tenth of the steps."""
 
     def on_step(step: int, steps: int, loss: float) -> None:
         if step == steps or step % max(1, steps // 10) == 0:
-            report(f"verifier: {step} of {steps} steps, loss {loss:.4f}")
+            values = f"of values {watched.mean():.4f}, of a constant value {constant:.4f}"
+            report(f"verifier: {step} of {steps} steps, loss {loss:.4f}; {values}")
 
     return on_step

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solver.verify.compare import RULES, Point, any_right, over_samples, over_votes, solved
+from solver.verify.compare import RULES, PairOrder, Point, any_right, over_samples, over_votes, pair_order, solved
 from solver.verify.ranking import Judged, best, majority
 
 RIGHT_LOW = Judged("1", True, 0.2, -3.0)
@@ -39,6 +41,16 @@ def test_sizes_that_a_problem_does_not_have_are_left_out() -> None:
     }
     assert [point.at for point in over_votes(GROUPS)] == [1, 2, 3]
     assert over_samples([]) == {name: [] for name in RULES}
+
+
+def test_pairs_of_a_right_and_a_wrong_sample_are_counted_within_problems() -> None:
+    assert pair_order(GROUPS) == PairOrder(0.5, 2)  # the first problem's pairs are in order, the second's are not
+    assert pair_order(GROUPS, lambda one: one.logprob) == PairOrder(0.0, 2)
+    assert pair_order(GROUPS, lambda _: 0.0) == PairOrder(0.5, 2)
+    easier = [[replace(one, score=one.score + 1) for one in GROUPS[0]], GROUPS[1]]
+    assert pair_order(easier) == pair_order(GROUPS)
+    without_answer = replace(WRONG, answer=None)
+    assert pair_order([[RIGHT_LOW, without_answer], [RIGHT_LOW], [WRONG]]) == PairOrder(None, 0)
 
 
 @given(

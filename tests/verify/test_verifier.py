@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -23,7 +26,7 @@ from solver.verify.training import VerifierOptions, language_sequence, train_ver
 from solver.verify.verifier import FILE, Verifier, load_verifier
 
 FP32 = ModelSettings(dtype="float32", device="cpu")
-QUICK = VerifierOptions(lr=1e-2, batch_sequences=8)
+QUICK = VerifierOptions(lr=1e-2, batch_sequences=8, balance=False)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,9 @@ def trained(base: Base, generator: str, tmp_path_factory: pytest.TempPathFactory
     lines: list[str] = []
     fit = train_verifier(base, digit_samples(generator, 100, 8), QUICK, folder, NEVER, report=lines.append)
     assert (fit.status, fit.steps) == ("complete", 200)
-    assert lines[-1].startswith("verifier: 200 of 200 steps, loss ")
+    found = re.fullmatch(r"verifier: 200 of 200 steps, loss \S+; of values (\S+), of a constant value (\S+)", lines[-1])
+    assert found is not None
+    assert float(found[1]) < 0.2 < float(found[2]) <= 0.25
     return load_verifier(folder, FP32, generator)
 
 
@@ -156,20 +161,50 @@ def test_the_joint_loss_takes_as_many_sequences_to_write_as_to_judge(
     assert jobs[0].steps == 6
 
 
-def test_gain_and_bias_begin_as_one_and_zero(base: Base, generator: str, tmp_path: Path) -> None:
-    """At a rate of almost 0 the values stay the mean logit of all other tokens."""
-    samples = digit_samples(generator, 1, 8)
-    train_verifier(base, samples, replace(QUICK, lr=1e-12), tmp_path / "verifier", NEVER)
+def test_balanced_samples_are_as_often_right_as_wrong(
+    base: Base, generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from solver.verify import training
+
+    jobs = []
+    real = training.Loop.fit
+    monkeypatch.setattr(training.Loop, "fit", lambda self, given, deadline: jobs.extend(given) or real(self, given, deadline))
+    samples = digit_samples(generator, 5, 6)
+    lines: list[str] = []
+    options = replace(QUICK, balance=True, joint=False)
+    train_verifier(base, samples, options, tmp_path / "verifier", NEVER, report=lines.append)
+    labels = [float(one.values[-1]) for one in jobs[0].sequences if one.values is not None]
+    both = sum({one.correct for one in mine} == {True, False} for mine in samples.by_problem().values())
+    assert (len(labels), sum(labels)) == (6 * both, 3 * both)
+    assert lines[0] == f"{6 * both} samples of {both} problems, each with as many right as wrong ones"
+
+
+@pytest.mark.parametrize(("loss", "spread"), [("mse", 0.2), ("bce", 1.0)])
+def test_values_begin_at_the_mean_of_the_labels(
+    base: Base, generator: str, tmp_path: Path, loss: Literal["mse", "bce"], spread: float
+) -> None:
+    """At a rate of almost 0 the values stay a function of the mean logit of all other tokens."""
+    samples = digit_samples(generator, 8, 8)
+    train_verifier(base, samples, replace(QUICK, loss=loss, lr=1e-12), tmp_path / "verifier", NEVER)
     verifier = load_verifier(tmp_path / "verifier", FP32, generator)
-    assert (verifier.facts.gain, verifier.facts.bias) == (pytest.approx(1.0), pytest.approx(0.0, abs=1e-9))
-    prompt, ids = samples.problems[0].prompt, samples.samples[0].ids
-    values = verifier.values(np.array(prompt), [np.array(ids)], NEVER)
-    assert values is not None
     prepared = with_mean_row(base, CODEC.pad)
-    with torch.no_grad():
-        logits = prepared.model(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, len(prompt) :]
     others = [token for token in range(16) if token != CODEC.pad]
-    torch.testing.assert_close(torch.from_numpy(values[0]), logits[:, others].mean(-1), atol=1e-4, rtol=1e-4)
+    found = []
+    for problem in samples.problems:
+        solutions = [np.array(one.ids) for one in samples.by_problem()[problem.id]]
+        values = verifier.values(np.array(problem.prompt), solutions, NEVER)
+        assert values is not None
+        for ids, mine in zip(solutions, values, strict=True):
+            with torch.no_grad():
+                logits = prepared.model(input_ids=torch.tensor([[*problem.prompt, *ids]])).logits[0, len(problem.prompt) :]
+            scaled = verifier.facts.gain * logits[:, others].mean(-1) + verifier.facts.bias
+            expected = scaled if loss == "mse" else scaled.sigmoid()
+            torch.testing.assert_close(torch.from_numpy(mine), expected, atol=1e-4, rtol=1e-4)
+            found.append(scaled)
+    scaled = torch.cat(found)
+    labels = float(np.mean([one.correct for one in samples.samples]))
+    assert float(scaled.mean()) == pytest.approx(labels if loss == "mse" else math.log(labels / (1 - labels)), abs=1e-3)
+    assert float(scaled.std(unbiased=False)) == pytest.approx(spread, rel=1e-3)
 
 
 def test_samples_with_the_reserved_token_are_left_out_of_training_and_read_all_the_same(
