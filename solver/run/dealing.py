@@ -53,17 +53,21 @@ class Dealer:
         self._deals = 0
         self.costs = DeviceCosts(settings, policy.costs)
 
-    def next(self, number: int, workers: Sequence[WorkerState], left: float) -> Dealt | None:
-        """The next item of worker `number`, with `left` seconds of work left; None: nothing is for it now."""
+    def next(self, number: int, workers: Sequence[WorkerState], left: float, anew: bool = False) -> Dealt | None:
+        """The next item of worker `number`, with `left` seconds of work left; None: nothing is for it now.
+
+        Passes without a deadline are left to the node of their adapter, and by slow workers to faster ones. With `anew` they are
+        not, because nobody else works on anything.
+        """
         kind, changes = workers[number].kind, len(self._run_state.states().replaced)
         if not self._endless and self._nothing.get(kind) == changes:
             return None  # nothing was there for such a worker, and no task has changed since
-        dealt = self._next(number, workers, left)
+        dealt = self._next(number, workers, left, anew or not self._endless)
         if dealt is None:
             self._nothing[kind] = changes
         return dealt
 
-    def _next(self, number: int, workers: Sequence[WorkerState], left: float) -> Dealt | None:
+    def _next(self, number: int, workers: Sequence[WorkerState], left: float, anew: bool) -> Dealt | None:
         states, kind = self._run_state.states(), workers[number].kind
         if not self._policy.count_pending(states, free=True):
             return None
@@ -80,13 +84,12 @@ class Dealer:
         slow = len(kinds) > 1 and self.costs.slow(kind, kinds)
         receiver = Receiver(node, longest_first=count > 1 and not slow) if node else ANYONE
         assignment = self._policy.next(states, left / slowness, strength, receiver)
-        alone = not any(worker.item is not None or worker.state == "starting" for worker in workers)
-        if assignment is None and node and (alone or not self._endless):  # rather begin a task anew than do nothing
+        if assignment is None and node and anew:  # rather begin a task anew than do nothing
             assignment = self._policy.next(states, left / slowness, strength, replace(receiver, node=""))
         if assignment is None:
             return None
         costs = self.costs.of(kind)
-        if slow and self._endless and not alone and self._policy.count_pending(states) < strength * len(assignment.tasks):
+        if slow and not anew and self._policy.count_pending(states) < strength * len(assignment.tasks):
             return None  # the others finish everything else before this worker would finish its own
         return Dealt(replace(assignment, seconds=self._own_seconds(assignment, costs)), costs)
 

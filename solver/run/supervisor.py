@@ -178,7 +178,7 @@ class Supervisor:
             return Ending("bad input", refused.error)
         busy = any(worker.item is not None for worker in self._workers)
         searching = self._programs.active
-        if not busy and not searching and not self._work_left():
+        if not busy and not searching and not (self._workers and self._policy.count_pending(self._run_state.states())):
             return Ending("finished", "all work is done")
         if self._nothing_more and not searching:
             return Ending("deadline", "the time left is too short for another pass")
@@ -194,22 +194,26 @@ class Supervisor:
         away = [worker for worker in self._workers if worker.state == "away"]
         if not away:
             return Ending("no worker", f"no worker could be started: {self._workers[0].error}")
-        now = self._now()
-        self._deserted_at = now if self._deserted_at is None else self._deserted_at
-        if (waited := now - self._deserted_at) < self._hopeful:
+        self._deserted_at = self._now() if self._deserted_at is None else self._deserted_at
+        if (waited := self._now() - self._deserted_at) < self._hopeful:
             return None
         return Ending("no worker", f"there was no worker for {waited:.0f} s, a tenth of the budget: {away[0].error}")
 
     def _pending(self, id_: str) -> bool:
         return self._policy.pending(self._run_state.state(id_))
 
-    def _work_left(self) -> bool:
-        return bool(self._workers) and self._policy.count_pending(self._run_state.states()) > 0
-
     def _assign(self) -> None:
         """Hand an item to every idle worker, as long as the policy has one for the time left."""
         if self._end.work.expired():
             return
+        idle = self._deal(anew=False)
+        busy = any(worker.item is not None or (self._endless and worker.state == "starting") for worker in self._workers)
+        if idle and not busy and self._endless:
+            idle, busy = self._deal(anew=True), any(worker.item is not None for worker in self._workers)
+        self._nothing_more = idle and not busy  # an item that does not fit the time left now will not fit later
+
+    def _deal(self, anew: bool) -> bool:
+        """Hand out items. Gives whether an idle worker got none. `anew`: see `Dealer.next`."""
         idle = False
         for number, worker in enumerate(self._workers):
             if worker.state != "idle" or worker.dying:
@@ -217,18 +221,14 @@ class Supervisor:
             if self._needs_shared_fit():
                 if not any(other.item is not None and other.item.kind == "shared" for other in self._workers):
                     self._submit_shared(number)
-                continue
-            if (dealt := self._dealer.next(number, self._workers, self._end.work.remaining())) is not None:
+            elif (dealt := self._dealer.next(number, self._workers, self._end.work.remaining(), anew)) is not None:
                 self._submit(number, dealt)
             else:
                 idle = True
-        # an item that does not fit the time left now will not fit later; one without a deadline may be for a worker that starts
-        waits = idle and self._endless and any(worker.state == "starting" for worker in self._workers)
-        self._nothing_more = idle and not waits and not any(worker.item is not None for worker in self._workers)
+        return idle
 
     def _submit(self, number: int, dealt: Dealt) -> None:
-        assignment = dealt.assignment
-        self._wave = assignment.wave
+        assignment, self._wave = dealt.assignment, dealt.assignment.wave
         item, forecast = self._items.make(dealt, number, self._end.work.remaining(), self._shared)
         self._run_state.mark(assignment.tasks, busy=True)
         self._hand_over(number, item, forecast, endless=math.isinf(assignment.seconds))

@@ -4,7 +4,7 @@
 
 The real supervisor, policy, run state, ledger and submission serve simulated workers on nodes of two kinds on a simulated clock.
 The run ends after `--passes` passes; the share is that of the time between the first and the last of them. What the simulation
-itself takes is subtracted. Nodes are simulated, so messages arrive for free: `--ray` measures what Ray adds for each.
+itself takes is subtracted. Nodes are simulated, so messages arrive for free: `bench_ray.py` measures Ray.
 """
 
 from __future__ import annotations

@@ -184,6 +184,12 @@ def test_later_passes_go_where_the_adapter_is(tmp_path: Path) -> None:
     assert all(len(workers) == 1 for workers in where.values())
 
 
+def test_an_idle_worker_leaves_a_pass_to_the_node_of_its_adapter(tmp_path: Path) -> None:
+    run = simulate(tmp_path, [1.0, 1.0], "budget.policy=fixed", "budget.fixed_waves=[3,2,2]", count=3)
+    assert {id_: (run.of(0) + run.of(1)).count(id_) for id_ in run.ledger.statuses()} == dict.fromkeys(run.ledger.statuses(), 3)
+    assert not set(run.of(0)) & set(run.of(1))
+
+
 def test_a_node_that_leaves_costs_what_it_had_in_hand_and_its_adapters(tmp_path: Path) -> None:
     gone: list[float] = []
 

@@ -334,6 +334,8 @@ def test_a_cluster_without_a_node_for_workers_is_waited_for() -> None:
     run = play([node("a", cpus=0)])
     assert run.executor.workers == 1
     assert run.heard[-1] == WorkerAway(0, "no node of the cluster has a place for it yet")
+    run.listen(ray_module.CHECK_SECONDS)
+    assert run.lines()[-1] == "no node has a place for a worker yet; the run waits for one"
     run.cluster.there.append(B)
     run.listen(ray_module.LOOK_SECONDS)
     assert run.executor.node_of(0) == B.id

@@ -400,9 +400,11 @@ class RayExecutor:
         if self._refused:
             return  # the run is about to end
         self._begun = True
-        for slot in self._slots:
-            if slot.facts is not None:
-                self._prepare(slot)
+        ready = [slot for slot in self._slots if slot.facts is not None]
+        if not ready:
+            self._say(0, ClusterChanged("no node has a place for a worker yet; the run waits for one"))
+        for slot in ready:
+            self._prepare(slot)
 
     def _prepare(self, slot: _Slot) -> None:
         """Find or send what the node needs, one folder after the other, and then start the worker."""
