@@ -133,24 +133,23 @@ def make_corpus(
     if source == "lm":
         from solver.commands.lm_corpus import make_corpus as make_lm_corpus
 
-        typer.echo(
-            make_lm_corpus(
-                out,
-                model,
-                completions,
-                pairs or 40,
-                prompts,
-                shots,
-                temperature,
-                max_new_tokens,
-                engine,
-                device,
-                sandbox,
-                seed,
-                processes,
-                print_progress,
-            )
+        line = make_lm_corpus(
+            out,
+            model=model,
+            completions=completions,
+            pairs=pairs or 40,
+            prompts=prompts,
+            shots=shots,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            engine=engine,
+            device=device,
+            sandbox=sandbox,
+            seed=seed,
+            processes=processes,
+            report=print_progress,
         )
+        typer.echo(line)
         return
     from solver.pretrain.rearc import make_rearc
 

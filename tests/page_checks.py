@@ -109,6 +109,12 @@ def check_page(page: str) -> Element:
     return root
 
 
+def rows(root: Element, caption: str) -> list[list[str]]:
+    """The cells of the table with this caption."""
+    (table,) = [one for one in root.every("table") if one.children[0].text() == caption]
+    return [[cell.text() for cell in row.children] for row in table.every("tbody")[0].every("tr")]
+
+
 def _check_alone(page: str, every: list[Element]) -> None:
     assert all(one.tag not in ("img", "iframe", "object", "embed", "base") for one in every)
     assert not [one.attributes["src"] for one in every if "src" in one.attributes]

@@ -79,16 +79,14 @@ class AdaptivePolicy:
         table, pass_options = self._task_table, self._pass_options
         pass_options.note(table, table.see(tasks))
         table.receiver = receiver
-        free = np.flatnonzero(table.free)
-        if not len(free) or left <= 0:
+        free = table.free
+        if not free.any() or left <= 0:
             return None
-        firsts = free[table.waves[free] == 0]
-        if len(firsts) and self._measures():
+        if self._measures() and len(firsts := np.flatnonzero(free & table.first)):
             return self._unmeasured(firsts, left, workers)
         pass_options.refresh(table)
-        firsts = pass_options.priced(firsts)
-        price = pass_options.price(np.flatnonzero(table.pending), left * workers)
-        later = pass_options.priced(free[table.waves[free] > 0])
+        firsts, later = (np.flatnonzero(pass_options.priced(free & some)) for some in (table.first, ~table.first))
+        price = pass_options.price(table.pending, left * workers)
         if price is None:
             return self._too_little(firsts, left, workers) if len(firsts) else self._later_pass(later, 0, left)
         if len(worthwhile := firsts[pass_options.choice[firsts, price] >= 0]):
@@ -134,7 +132,7 @@ class AdaptivePolicy:
             if others_left:
                 reason += f"; time is kept for the shortest pass of {others_left} other task{'s' * (others_left > 1)}"
             assignment = self._fit(table.tasks[row], pass_options.plans[option], room, left, reason)
-            if assignment is not None and table.pending.sum() == 1:
+            if assignment is not None and table.count(free=False) == 1:
                 return self._stretched(assignment, table.tasks[row], left)
             if assignment is not None:
                 return self._joined(assignment, firsts[in_order(table.ranks(firsts))], price, left)
@@ -230,7 +228,7 @@ class AdaptivePolicy:
             reason += f"; shrunk to {plan.steps} steps and {plan.views} views in {room:.1f} s"
         forecast = self.costs.forecast(task.shape, plan, task.waves)
         # with much time left, a pass that takes unusually long is not cut
-        fair = left / max(1, int(self._task_table.pending.sum()))
+        fair = left / max(1, self._task_table.count(free=False))
         deadline = min(left, max(min(forecast.most, room), SLACK * forecast.seconds, fair))
         return _assignment(task, plan, deadline, reason)
 

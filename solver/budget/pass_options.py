@@ -70,26 +70,23 @@ class PassOptions:
         stale = self._due(table.pending & (self._version != self._costs.version), table)
         for row in np.flatnonzero(stale & ~self._gained):
             self._gain(row, table.tasks[row])
-        if len(rows := np.flatnonzero(stale & (table.waves == 0))):
+        if len(rows := np.flatnonzero(stale & table.first)):
             self._price_first(rows, table)
-        if len(rows := np.flatnonzero(stale & (table.waves > 0))):
+        if len(rows := np.flatnonzero(stale & ~table.first)):
             self._price_later(rows, table)
         self._version[stale] = self._costs.version
         if self._many:
             self._sum_up(table)
 
-    def price(self, rows: Rows, seconds: float) -> int | None:
-        """Index of the lowest price at which the choices of all these tasks take at most `seconds`; None if there is none.
-
-        `rows` are all pending tasks.
-        """
-        costs = self._totals[0] * self.scale + self._totals[1] if self._many else self.cost[rows].sum(axis=0)
+    def price(self, pending: Mask, seconds: float) -> int | None:
+        """Index of the lowest price at which the choices of all pending tasks take at most `seconds`; None if there is none."""
+        costs = self._totals[0] * self.scale + self._totals[1] if self._many else self.cost[pending].sum(axis=0)
         fitting = np.flatnonzero(costs <= seconds)
         return int(fitting[0]) if len(fitting) else None
 
-    def priced(self, rows: Rows) -> Rows:
+    def priced(self, rows: Mask) -> Mask:
         """Those of the rows that have been priced."""
-        return rows[self._is_priced[rows]] if self._many else rows
+        return rows & self._is_priced if self._many else rows
 
     def least_seconds(self, rows: Rows) -> Numbers:
         """Seconds of the shortest option of each task."""
@@ -175,7 +172,7 @@ class PassOptions:
             due[changed] = stale[changed]
         self._changed.clear()
         due[np.flatnonzero(stale & self._is_priced)[:BATCH]] = True
-        first = table.pending & ~table.busy & (table.waves == 0)
+        first = table.pending & ~table.busy & table.first
         outside = first & ~self._is_priced
         left = int(np.count_nonzero(outside))
         lacking = min(left, AT_ONCE - int(np.count_nonzero(first)) + left)
@@ -195,11 +192,11 @@ class PassOptions:
             self._totals[:], self._summed[:] = 0.0, False
         self._add(np.flatnonzero(self._summed & ~wanted), -1)
         new = np.flatnonzero(wanted & ~self._summed)
-        self._group[new] = table.waves[new] > 0
+        self._group[new] = ~table.first[new]
         self._add(new, 1)
         self._summed = wanted
-        first = table.pending & (table.waves == 0)
-        self.scale = float(first.sum() / max(1, int((first & wanted).sum())))
+        first = table.pending & table.first
+        self.scale = int(np.count_nonzero(first)) / max(1, int(np.count_nonzero(first & wanted)))
 
     def _add(self, rows: Rows, sign: int) -> None:
         for group in (0, 1):

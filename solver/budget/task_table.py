@@ -73,6 +73,7 @@ class TaskTable:
             task = tasks[row]
             self.pending[row], self.busy[row] = self._is_pending(task), task.busy
             self.waves[row], self.losses[row], self.cut[row] = task.waves, task.losses, task.status == "cut"
+            self.first[row] = not task.waves
             self.node[row] = self._nodes.setdefault(task.node, len(self._nodes))
             self._order[row] = ((task.waves << _DIGITS) + task.losses) << _DIGITS
         return changed
@@ -117,6 +118,7 @@ class TaskTable:
         count = len(tasks)
         self.pending: Mask = np.zeros(count, bool)
         self.busy: Mask = np.zeros(count, bool)
+        self.first: Mask = np.zeros(count, bool)  # whether it has had no pass
         self.cut: Mask = np.zeros(count, bool)  # whether the last pass was cut
         self.waves: Rows = np.zeros(count, np.int64)
         self.losses: Rows = np.zeros(count, np.int64)

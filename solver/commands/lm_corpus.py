@@ -19,10 +19,11 @@ from solver.pretrain.lm_generators.writing import WritingOptions
 
 def make_corpus(
     out: Path,
+    *,
     model: str | None,
     completions: int,
     pairs: int,
-    ways: str,
+    prompts: str,
     shots: int,
     temperature: float,
     max_new_tokens: int,
@@ -39,11 +40,12 @@ def make_corpus(
     options = LmCorpusOptions(
         completions=completions,
         pairs=pairs,
-        writing=WritingOptions(parse_ways(ways), shots, temperature, max_new_tokens, seed),
+        writing=WritingOptions(parse_ways(prompts), shots, temperature, max_new_tokens, seed),
         form=sandbox,
         processes=processes,
         model=ModelSettings(device=device),
         infer=InferSettings.model_validate({"engine": engine}),
     )
     threads.govern()
-    return f"{out}: {make_lm_corpus(out, model_named(model) or EMBEDDED, options, evaluation_guard, report).line()}"
+    funnel = make_lm_corpus(out, model_named(model) or EMBEDDED, options, evaluation_guard, report)
+    return f"{out}: {funnel.line()}"

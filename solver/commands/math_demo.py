@@ -37,7 +37,7 @@ from solver.types import NEVER, Deadline
 from solver.verify.ablations import Outcome, Variant, run_variant, run_variants, split_problems, table, usual_variants
 from solver.verify.choice import Procedure, best_procedure
 from solver.verify.compare import Point, over_samples, over_votes, solved
-from solver.verify.pictures import plot, token_texts, write_page
+from solver.verify.pictures import plot, token_texts, write_solutions
 from solver.verify.ranking import majority
 from solver.verify.samples import SampleSet, read_samples
 from solver.verify.scoring import score_samples
@@ -196,7 +196,9 @@ class DemoRun:
             f"all stages: {seconds:.0f} s",
         )
         draw(main.scored, "last", out, self.report)
-        write_page(main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier")
+        write_solutions(
+            main.scored, token_texts(self.generator.base.path), "last", out / "solutions.html", "Values of a verifier"
+        )
         procedure = asdict(self.procedure) | {"right": chosen}
         results = measured.results | {"procedure": procedure, "greedy": right, "seconds": seconds}
         curves = _curves(main)

@@ -7,7 +7,6 @@ on disk that is not complete and valid.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +33,7 @@ from solver.commands.simulated_executor import SimulatedClock, SimulatedExecutor
 from solver.commands.simulated_programs import SimulatedPrograms
 from solver.config import Settings
 from solver.errors import InputError
+from solver.host import cores
 from solver.report.observer import SilentObserver
 from solver.run.executors.base import Executor
 from solver.run.ledger import LEDGER, Ledger
@@ -97,7 +97,7 @@ def rehearse(options: RehearseOptions, tell: Callable[[int], None] = lambda _: N
     profile, warnings = _profile(options)
     scene = scene_of(options, profile)
     records: list[RunRecord] = []
-    for record in _records(scene, options.runs, options.processes or _cores()):
+    for record in _records(scene, options.runs, options.processes or cores()):
         records.append(record)
         tell(len(records))
     return {
@@ -259,7 +259,3 @@ def _records(scene: SharedScene, runs: int, processes: int) -> Iterator[RunRecor
     run = partial(one_run, replace(scene, good_grids={}))  # its keys are identities of objects in this process
     with ProcessPoolExecutor(min(processes, -(-runs // CHUNK)), context) as pool:
         yield from pool.map(run, range(runs), chunksize=CHUNK)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from solver.arc.datasets import Answers, load_solutions
-from solver.arc.jsonfile import compact_json, read_json, replace_file
+from solver.arc.jsonfile import compact_json, read_json
 from solver.arc.selection import agreement
 from solver.arc.submission import Submission, load_submission
 from solver.arc.task import Task
 from solver.commands.shown_runs import ShownRun, damage_told, read_shown_run, shown_tasks
 from solver.errors import InputError
+from solver.report.html_page import write_page
 from solver.report.results import summary_from_json, task_results
 from solver.report.run_report import ReportedRun, WaveAgreement, report_page
 from solver.report.scores import hardware_text
@@ -38,8 +39,6 @@ def report(folders: Sequence[Path], solutions: str | None, html: Path, tell: Cal
     The answers are those of `solutions`, else of the solutions or the task set that the runs were started with. Raises InputError
     if a run or `solutions` cannot be read, two runs hold different tasks of the same id, or the page cannot be written.
     """
-    if html.is_dir():
-        raise InputError(f"--html {html}: is a folder")
     given = load_solutions(solutions) if solutions is not None else {}
     runs = []
     for folder in folders:
@@ -49,19 +48,8 @@ def report(folders: Sequence[Path], solutions: str | None, html: Path, tell: Cal
     _check_same_tasks(runs)
     known = {id_: answer for run in reversed(runs) for id_, answer in run.answers.items()}
     reported = [_reported(run, name, known, given) for run, name in zip(runs, _names(folders), strict=True)]
-    page = report_page(reported)
-    write_page(html, page)
-    return f"{html}: {len(runs)} run{'s' * (len(runs) > 1)}, {len(page.encode()) / 1e6:.2f} MB"
-
-
-def write_page(path: Path, page: str) -> None:
-    """Replace the file `path`. Raises InputError if it cannot be written."""
-    if path.is_dir():
-        raise InputError(f"--html {path}: is a folder")
-    try:
-        replace_file(path, page.encode(errors="backslashreplace"))  # a lone surrogate in an id is no character of UTF-8
-    except OSError as error:
-        raise InputError(f"--html {path}: cannot be written: {error.strerror or error}") from None
+    size = write_page(html, report_page(reported), "--html")
+    return f"{html}: {len(runs)} run{'s' * (len(runs) > 1)}, {size / 1e6:.2f} MB"
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -86,14 +74,14 @@ def _reported(run: ShownRun, name: str, known: Answers, given: Answers) -> Repor
     notes += note
     submission, note = _submission(run)
     notes += note
-    facts, note = _facts(folder)
-    notes += note
     run = replace(run, submission=submission, answers=answers)
     with damage_told(folder), closing(Ledger.read(folder / LEDGER)) as ledger:
         phases, identity, of_run = phase_seconds(ledger), ledger.identity(), ledger.facts()
+        facts, note = _facts(folder, of_run.starts in ledger.processes())
+        notes += note
         bad = sorted(id_ for id_, status in ledger.statuses().items() if status == "bad")
     if bad:
-        notes.append(f"{len(bad)} tasks could not be read and got fallback answers: {', '.join(bad)}.")
+        notes.append(f"Tasks that could not be read and got fallback answers: {', '.join(bad)}.")
     programs = {outcome.task_id: outcome for outcome in run.past.programs}
     return ReportedRun(
         name=name,
@@ -141,8 +129,11 @@ def _submission(run: ShownRun) -> tuple[Submission, list[str]]:
     return written, []
 
 
-def _facts(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """What the summary of a run says, by name; none, with a note, if it cannot be read."""
+def _facts(folder: Path, ended: bool) -> tuple[list[tuple[str, str]], list[str]]:
+    """What the summary of a run says, by name; none, with a note, if it cannot be read.
+
+    `ended`: the latest process of the run came to its end by itself, so the summary is its own.
+    """
     path = folder / SUMMARY
     if not path.exists():
         return [], [f"There is no {SUMMARY}: the run has not ended, or it was killed. Its speed and memory are not known."]
@@ -150,10 +141,11 @@ def _facts(folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
         summary = summary_from_json(read_json(path, "summary"))
         source = [("commit", summary.commit)] if summary.commit else []
         machine = ("hardware", hardware_text(summary.hardware))
-        return [("result", summary_head(summary)), *summary_facts(summary), machine, *source], []
+        stale = [] if ended else [f"{SUMMARY} is of an earlier process: the latest one has not ended, or it was killed."]
+        return [("result", summary_head(summary)), *summary_facts(summary), machine, *source], stale
     except InputError as error:
         return [], [f"{error}."]
-    except (TypeError, ValueError, LookupError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, OverflowError) as error:
         return [], [f"{path}: is no summary of this version: {error}."]
 
 
@@ -206,9 +198,9 @@ def _time_lines(run: ShownRun) -> Iterator[TimeLine]:
     works: dict[int, list[tuple[str, Work]]] = {}
     for done in run.work_log:
         process = run.process_of(done.at)
-        lane = f"worker {done.process}" if done.item else f"programs {done.process}"
+        kind = "worker" if done.item else "programs"
         phases: Mapping[str, float] = run.seconds.get((done.task, done.wave), {})
-        works.setdefault(process, []).append((done.item, Work(lane, done.at - run.starts[process], phases)))
+        works.setdefault(process, []).append((done.item, Work(kind, done.process, done.at - run.starts[process], phases)))
     for process, mine in sorted(works.items()):
         start = run.starts[process]
         events = [event for event in run.events if run.process_of(event.at) == process]

@@ -78,7 +78,9 @@ def reproduce_data(
         measure_losses(done.runs, rows, report)
     experiment = Experiment("data", "What fine-tuning data is worth before test-time training", MIT, (table,))
     tables = reports(experiment, subjects, done, rows, words, REFERENCE)
-    return Reproduced(tuple(tables), write_tables(common.out, experiment, tables, "", report), done.exit_code)
+    left_out = [arm.name for arm in arms if arm.name not in folders]
+    extra = f"Not trained, because the budget was too short: {'; '.join(left_out)}.\n" if left_out else ""
+    return Reproduced(tuple(tables), write_tables(common.out, experiment, tables, extra, report), done.exit_code)
 
 
 def _trained(arms: Sequence[DataArm], options: DataOptions, report: Report, began: float) -> dict[str, Path]:

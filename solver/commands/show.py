@@ -38,11 +38,11 @@ def show(names: Sequence[str], run: Path | None, html: Path | None, console: Con
         for one in shown:
             console.print(in_terminal(one, console.width, CANDIDATES))
         return
-    from solver.commands.report import write_page
+    from solver.report.html_page import write_page
     from solver.report.shown_html import tasks_page
 
     title = f"solver: {run.name or run}" if run is not None else "solver: tasks"
-    write_page(html, tasks_page(title, _head(shown, known), shown))
+    write_page(html, tasks_page(title, _head(shown, known), shown), "--html")
     tell(f"{html}: {len(shown)} tasks")
 
 

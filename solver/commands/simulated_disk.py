@@ -17,6 +17,7 @@ from solver.arc.submission import Attempts, Submission, entry_flaws, submission_
 from solver.budget.rehearsal import Faults
 from solver.commands.simulated_executor import SimulatedClock
 from solver.run.ledger import Event, LedgerError
+from solver.run.ledger_work import WorkDone
 from solver.types import Fit, ProgramOutcome, TaskOutcome, TaskPlan
 
 
@@ -125,7 +126,7 @@ class SimulatedLedger:
         """Nothing to count."""
         self._write()
 
-    def worked(self, task: str, wave: int, process: int, item: str) -> None:
+    def worked(self, done: WorkDone) -> None:
         """Nothing to count."""
         self._write()
 

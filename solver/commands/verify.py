@@ -16,7 +16,7 @@ from solver.report.paired import Paired
 from solver.report.scores import share_text
 from solver.types import NEVER, Deadline
 from solver.verify.compare import RULES, Group, any_right, over_samples, over_votes, pair_order, solved
-from solver.verify.pictures import plot, token_texts, write_page
+from solver.verify.pictures import plot, token_texts, write_solutions
 from solver.verify.pooling import POOLINGS
 from solver.verify.ranking import best
 from solver.verify.samples import read_samples
@@ -97,7 +97,7 @@ def score(
     measured = measure(scored, pooling)
     write_json(out / "results.json", measured.results | {"problems_not_scored": total - len(scored)})
     draw(scored, pooling, out, report)
-    write_page(scored, token_texts(loaded.base.path), pooling, out / "solutions.html", f"Values by {verifier.name}")
+    write_solutions(scored, token_texts(loaded.base.path), pooling, out / "solutions.html", f"Values by {verifier.name}")
     return measured
 
 

@@ -187,9 +187,9 @@ def count_facts(tasks: Sequence[Task]) -> str:
     inputs = sum(len(task.test) for task in tasks)
     if not several:
         return f"{_counted(len(tasks), 'task has', 'tasks have')} one test input each, so both counts are the same."
-    more = _counted(several, "has", "have") if several < len(tasks) else "all have"
+    more = f"of which {_counted(several, 'has', 'have')}" if several < len(tasks) else "each of which has"
     return (
-        f"{inputs} test inputs belong to {_counted(len(tasks), 'task', 'tasks')}, of which {more} more than one. A test input "
+        f"{inputs} test inputs belong to {_counted(len(tasks), 'task', 'tasks')}, {more} more than one. A test input "
         "counts as solved if one of two attempts is right, a task if all its test inputs are solved. So the two shares differ, "
         "and a result has to say which one it is."
     )

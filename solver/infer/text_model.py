@@ -1,4 +1,4 @@
-"""A causal language model that writes text, ready to draw it: base, tokenizer and engine."""
+"""A causal language model that writes text, with its tokenizer and with an engine that draws completions of it."""
 
 from __future__ import annotations
 

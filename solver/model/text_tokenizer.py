@@ -9,7 +9,7 @@ from typing import Any
 from solver.model.load import text_only_codec_of
 from solver.types import TokenIds
 
-_INSIDE = "="  # a text after which tokens have the form that they have inside a text: at its beginning some get a space
+_INSIDE = "="  # stands before a token whose text is asked for, because at the beginning of a text tokenizers add or drop a space
 
 
 class TextTokenizer:

@@ -24,6 +24,7 @@ from typing import Any
 from solver.arc.grid import Grid, GridJson, grid_json, grid_key, parse_grid
 from solver.child_process import die_with
 from solver.errors import InputError
+from solver.host import cores
 from solver.pretrain.corpus_file import Pairs, check_name, write_families, writing
 
 # from a source of randomness and the lowest and highest difficulty (0 to 1) to a pair
@@ -59,7 +60,7 @@ def make_rearc(out: Path, pairs: int, seed: int, processes: int, report: Callabl
 def _families(names: list[str], pairs: int, seed: int, processes: int) -> Iterator[tuple[str, Pairs]]:
     """(name, pairs) of every family, in the order of the names."""
     orders = [(name, pairs, seed) for name in names]
-    workers = processes or os.cpu_count() or 1
+    workers = processes or cores()
     if workers == 1:
         yield from zip(names, map(_family, orders), strict=True)
         return

@@ -15,8 +15,6 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 460, 280  # of a chart, in units of its own coordinates
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 42  # margins around the plane; a line of the key takes KEY_LINE more
 KEY_LINE, CHARACTER = 18, 8.2  # height of a line of the key; mean width of a character in narrow windows
-ROW = 24  # height of a row of an interval chart
-LABELS = 215  # width of the labels of an interval chart
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "1 4")
 COLOURS = len(DASHES)  # that the style sheet has: classes s0, s1, ...
 
@@ -91,30 +89,6 @@ def xy_chart(text: str, x: Axis, y: Axis, curves: Sequence[Curve], diagonal: boo
             middle = TOP + KEY_LINE * line + 4
             sample = _drawn(number, Curve(name, [(left, middle), (left + 24, middle)], curves[number].line), lambda at: at)
             parts.append(sample + Markup('<text x="{:.0f}" y="{:.0f}">{}</text>').format(left + 32, middle + 4, name))
-    return _svg(text, height, parts)
-
-
-def interval_chart(text: str, axis: Axis, rows: Sequence[tuple[str, float, float, float]]) -> Markup:
-    """A row for each label with its value and the ends of its interval, and a line at 0 if the axis has it."""
-    height = TOP + ROW * len(rows) + BOTTOM
-
-    def across(value: float) -> float:
-        return LABELS + axis.share(value) * (WIDTH - LABELS - RIGHT)
-
-    parts = []
-    for tick in axis.ticks():
-        at = across(tick)
-        parts.append(
-            Markup('<path class="{}" d="M{:.1f} {}V{}"/>').format("axis" if tick == 0 else "rule", at, TOP, height - BOTTOM)
-        )
-        parts.append(_label(at, height - BOTTOM + 16, axis.text(tick), "middle"))
-    for number, (label, value, low, high) in enumerate(rows):
-        middle = TOP + ROW * number + ROW / 2
-        shown = label if len(label) * CHARACTER <= LABELS else f"{label[: int(LABELS / CHARACTER) - 1]}\u2026"
-        parts.append(_label(0, middle + 4, shown, "start"))
-        interval = Markup('<path class="curve" d="M{:.1f} {:.1f}H{:.1f}"/>').format(across(low), middle, across(high))
-        parts.append(Markup('<g class="s0">{}{}</g>').format(interval, _marker(0, across(value), middle)))
-    parts.append(_label((LABELS + WIDTH - RIGHT) / 2, height - 6, axis.label, "middle"))
     return _svg(text, height, parts)
 
 

@@ -6,7 +6,6 @@ whatever loads the embedded model, and on a CUDA device an installed vllm, becau
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import solver
 from solver.errors import InputError, one_line
+from solver.host import cores
 
 if TYPE_CHECKING:
     from solver.config import Settings
@@ -91,11 +91,10 @@ def _python() -> Finding:
 
 
 def _cpu() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
     flags = cpu_flags(text)
-    yield Finding("cpu", f"{cores} cores", why=f"has {', '.join(flags)}" if flags else "features unknown")
+    yield Finding("cpu", f"{cores()} cores", why=f"has {', '.join(flags)}" if flags else "features unknown")
     if memory := _memory():
         yield Finding("memory", memory)
 

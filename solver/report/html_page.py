@@ -14,11 +14,14 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from solver.arc.jsonfile import replace_file
+from solver.errors import InputError
 from solver.report.palette import COLOURS, LINES
 
 Cell = str | Markup
@@ -73,6 +76,19 @@ def html_page(title: str, lines: Sequence[str], sections: Sequence[Section], wit
             colours=" ".join((*COLOURS, LINES)),
         )
     )
+
+
+def write_page(path: Path, page: str, option: str = "") -> int:
+    """Replace the file `path`, which the user named by an `option`, by a page. Gives its size in bytes. Raises InputError."""
+    named = f"{option} {path}".lstrip()
+    data = page.encode(errors="backslashreplace")  # names of files and texts of JSON may hold lone surrogates, which UTF-8 lacks
+    try:
+        if path.is_dir():
+            raise InputError(f"{named}: is a folder")
+        replace_file(path, data)
+    except OSError as error:
+        raise InputError(f"{named}: cannot be written: {error.strerror or error}") from None
+    return len(data)
 
 
 def chart(svg: Markup, caption: str, numbers: HtmlTable | None = None) -> Markup:

@@ -18,16 +18,17 @@ from solver.report.shown_html import anchor, tasks_html
 from solver.report.tables import SCORE_NAMES
 from solver.report.time_line import TimeLine
 
-# What became of a test input whose answer is known, in the order of the table.
-FATES = (
-    "solved by the network and a program",
-    "solved by the network alone",
-    "solved by a program alone",
-    "solved by the fallback answer",
-    "right candidate found, not among the two attempts",
-    "right answer not found",
-    "no candidates",
-)
+# What became of a test input whose answer is known.
+SOLVED_BY = {  # by the origin of its right candidate
+    "network and program": "solved by the network and a program",
+    "network": "solved by the network alone",
+    "program": "solved by a program alone",
+}
+SOLVED_BY_FALLBACK = "solved by the fallback answer"
+NOT_CHOSEN = "right candidate found, not among the two attempts"
+NOT_FOUND = "right answer not found"
+NO_CANDIDATES = "no candidates"
+FATES = (*SOLVED_BY.values(), SOLVED_BY_FALLBACK, NOT_CHOSEN, NOT_FOUND, NO_CANDIDATES)  # in the order of the table
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def report_page(runs: Sequence[ReportedRun]) -> str:
 
 def _headline(run: ReportedRun, named: bool) -> str:
     tests = sum(result.tests for result in run.results)
-    head = f"{run.name}: " * named + f"{len(run.results)} tasks with {tests} test inputs"
+    tasks = len(run.results)
+    head = f"{run.name}: " * named + f"{tasks} task{'s' * (tasks != 1)} with {tests} test input{'s' * (tests != 1)}"
     if not run.scores:
         return f"{head}; no answers are known, so there are no scores."
     score = run.scores["per_prediction"]
@@ -123,58 +125,71 @@ def fates(tasks: Iterable[ShownTask]) -> Counter[str]:
 
 
 def _fate(query: ShownQuery, right: int | None, solved: bool) -> str:
-    if solved:
-        if right is None:
-            return FATES[3]
-        return FATES[{"network and program": 0, "network": 1, "program": 2}[query.candidates[right].origin]]
     if right is not None:
-        return FATES[4]
-    return FATES[5] if query.candidates else FATES[6]
+        return SOLVED_BY[query.candidates[right].origin] if solved else NOT_CHOSEN
+    if solved:
+        return SOLVED_BY_FALLBACK
+    return NOT_FOUND if query.candidates else NO_CANDIDATES
 
 
 def _comparison(runs: Sequence[ReportedRun], links: Mapping[str, str]) -> Iterator[Markup]:
     first, *others = runs
-    rows, lists = [], []
-    for other in others:
-        pairs = [
-            (id_, theirs, ours)
-            for id_ in first.tasks
-            if id_ in other.tasks
-            for theirs, ours in zip(first.tasks[id_].solved(), other.tasks[id_].solved(), strict=True)
-            if theirs is not None and ours is not None
-        ]
-        ids = list(dict.fromkeys(id_ for id_, _, _ in pairs))
-        before = {id_: all(theirs for one, theirs, _ in pairs if one == id_) for id_ in ids}
-        after = {id_: all(ours for one, _, ours in pairs if one == id_) for id_ in ids}
-        of_tests = PairedShares.of([ours for _, _, ours in pairs], [theirs for _, theirs, _ in pairs])
-        of_tasks = PairedShares.of([after[id_] for id_ in ids], [before[id_] for id_ in ids])
-        for what, paired in (("test inputs", of_tests), ("tasks", of_tasks)):
-            signs, (low, high) = paired.signs, paired.interval()
-            difference = f"{100 * paired.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-            counts = [str(signs.total), str(signs.better), str(signs.worse)]
-            rows.append([other.name, what, *counts, difference, f"{paired.p():.2g}"])
-        lists.append(subheading(f"{other.name} against {first.name}"))
-        gained = [id_ for id_ in ids if after[id_] and not before[id_]]
-        lost = [id_ for id_ in ids if before[id_] and not after[id_]]
-        for what, found in (("Tasks gained", gained), ("Tasks lost", lost)):
-            named = Markup(", ").join(Markup('<a href="#{}">{}</a>').format(links[id_], id_) for id_ in found)
-            lists.append(paragraph(Markup("{}: {}. {}").format(what, len(found), named)))
-    if not any(int(row[2]) for row in rows):
+    compared = [(other, _solved_in_both(first, other)) for other in others]
+    if not any(both for _, both in compared):
         yield paragraph("The runs share no test input whose answer is known, so they cannot be compared.")
         return
     columns = ("run", "counted", "n", "gained", "lost", "difference (95 % interval)", "p")
-    caption = f"Against {first.name}, on what both runs answered"
-    yield HtmlTable(caption, columns, rows, words=("counted",)).html()
-    names = dict.fromkeys(name for run in runs for name in run.settings)
-    values = [[name, *(run.settings.get(name, "-") for run in runs)] for name in names]
-    if changed := [row for row in values if len(set(row[1:])) > 1]:
-        yield HtmlTable("Settings in which the runs differ", ("setting", *(run.name for run in runs)), changed).html()
-    else:
-        yield paragraph("The runs have the same model, budget and settings.")
+    rows = [row for other, both in compared for row in _difference_rows(other.name, both)]
+    yield HtmlTable(f"Against {first.name}, on what both runs answered", columns, rows, words=("counted",)).html()
+    yield _changed_settings(runs)
     several = f" The {len(others)} comparisons are not corrected for each other." if len(others) > 1 else ""
     test = "p: exact sign test over pairs (McNemar's test in its exact form), two-sided. Interval: Agresti and Min 2005."
     yield paragraph(test + several)
-    yield from lists
+    for other, both in compared:
+        yield subheading(f"{other.name} against {first.name}")
+        yield from _gained_and_lost(both, links)
+
+
+def _solved_in_both(first: ReportedRun, other: ReportedRun) -> dict[str, list[tuple[bool, bool]]]:
+    """By task: which of the test inputs, whose answer both runs know, the first and the other run solved."""
+    both: dict[str, list[tuple[bool, bool]]] = {}
+    for id_ in first.tasks:
+        if id_ in other.tasks:
+            for before, after in zip(first.tasks[id_].solved(), other.tasks[id_].solved(), strict=True):
+                if before is not None and after is not None:
+                    both.setdefault(id_, []).append((before, after))
+    return both
+
+
+def _task_solved(inputs: Sequence[tuple[bool, bool]]) -> tuple[bool, bool]:
+    """Whether the first and the other run solved all test inputs of a task."""
+    return all(before for before, _ in inputs), all(after for _, after in inputs)
+
+
+def _difference_rows(name: str, both: Mapping[str, Sequence[tuple[bool, bool]]]) -> Iterator[list[str]]:
+    """Rows for test inputs and for tasks: how many there are, those gained and lost, and the paired difference."""
+    inputs = [pair for pairs in both.values() for pair in pairs]
+    for what, pairs in (("test inputs", inputs), ("tasks", [_task_solved(pairs) for pairs in both.values()])):
+        paired = PairedShares.of([after for _, after in pairs], [before for before, _ in pairs])
+        signs, (low, high) = paired.signs, paired.interval()
+        difference = f"{100 * paired.difference:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+        yield [name, what, str(signs.total), str(signs.better), str(signs.worse), difference, f"{paired.p():.2g}"]
+
+
+def _changed_settings(runs: Sequence[ReportedRun]) -> Markup:
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    values = [[name, *(run.settings.get(name, "-") for run in runs)] for name in names]
+    if changed := [row for row in values if len(set(row[1:])) > 1]:
+        return HtmlTable("Settings in which the runs differ", ("setting", *(run.name for run in runs)), changed).html()
+    return paragraph("The runs have the same model, budget and settings.")
+
+
+def _gained_and_lost(both: Mapping[str, Sequence[tuple[bool, bool]]], links: Mapping[str, str]) -> Iterator[Markup]:
+    solved = {id_: _task_solved(inputs) for id_, inputs in both.items()}
+    for what, wanted in (("Tasks gained", (False, True)), ("Tasks lost", (True, False))):
+        found = [id_ for id_, change in solved.items() if change == wanted]
+        named = Markup(", ").join(Markup('<a href="#{}">{}</a>').format(links[id_], id_) for id_ in found)
+        yield paragraph(Markup("{}: {}. {}").format(what, len(found), named))
 
 
 def _run(run: ReportedRun) -> Iterator[Markup]:

@@ -97,14 +97,12 @@ class ShownTask:
 
     def solved(self) -> list[bool | None]:
         """By query whether an attempt is right; None where the answer is not known or there is no run."""
-        return (
-            [
-                None if pair.output is None or not query.attempts else any(same(one, pair.output) for one in query.attempts)
-                for pair, query in zip(self.task.test, self.queries, strict=True)
-            ]
-            if self.queries
-            else []
-        )
+        if not self.queries:
+            return []
+        return [
+            None if pair.output is None or not query.attempts else any(same(one, pair.output) for one in query.attempts)
+            for pair, query in zip(self.task.test, self.queries, strict=True)
+        ]
 
 
 def same(one: Grid, other: Grid) -> bool:

@@ -14,16 +14,22 @@ from solver.report.html_page import HtmlTable, render
 PHASES = {"prepare": 0.3, "fit": 1.0, "infer": 0.7, "score": 0.5, "programs": 0.85}
 LENGTH, LANE = 1000, 20  # of a lane, in units of its own coordinates
 UNITS = ((3600, "h"), (60, "min"), (1, "s"))
-LEAST = 0.1  # of these units: a shorter phase is not drawn
+MIN_WIDTH = 0.1  # of these units: a shorter phase is not drawn
 
 
 @dataclass(frozen=True)
 class Work:
     """A work item, a program search or the shared fit. Times are seconds since the start of the supervisor's process."""
 
-    lane: str  # who did it
+    kind: str  # of the process that did it
+    number: int  # of this process among those of its kind
     ended: float
     phases: Mapping[str, float]  # seconds, by phase
+
+    @property
+    def process(self) -> tuple[str, int]:
+        """The kind and the number of its process."""
+        return self.kind, self.number
 
     @property
     def seconds(self) -> float:
@@ -50,7 +56,10 @@ class TimeLine:
 
     def html(self) -> Markup:
         """Lanes with the phases of all work in them, a key, a table of the same seconds, and the marks."""
-        lanes = {name: [work for work in self.works if work.lane == name] for name in sorted({one.lane for one in self.works})}
+        by_process: dict[tuple[str, int], list[Work]] = {}
+        for work in self.works:
+            by_process.setdefault(work.process, []).append(work)
+        lanes = {f"{kind} {number}": works for (kind, number), works in sorted(by_process.items())}
         length = max(self.seconds, 1e-3)
         unit, name = next((unit, name) for unit, name in UNITS if length >= 3 * unit or unit == 1)
         ticks = Axis(name, 0.0, length / unit).ticks()
@@ -79,7 +88,7 @@ def _outlines(works: Sequence[Work], length: float) -> list[tuple[int, str]]:
         for phase, height in PHASES.items():
             seconds = work.phases.get(phase, 0.0) * shrink
             left, width = at / length * LENGTH, seconds / length * LENGTH
-            if width >= LEAST:
+            if width >= MIN_WIDTH:
                 tall = height * LANE
                 outlines.setdefault(phase, []).append(f"M{left:.1f} {LANE - tall:g}h{width:.1f}v{tall:g}h-{width:.1f}z")
             at += seconds

@@ -119,7 +119,7 @@ class Records(Protocol):
     def timing(self, phase: str, planned: float | None, used: float, start: int) -> None:  # noqa: D102
         ...
 
-    def worked(self, task: str, wave: int, process: int, item: str) -> None:  # noqa: D102
+    def worked(self, done: WorkDone) -> None:  # noqa: D102
         ...
 
 
@@ -247,10 +247,10 @@ class Ledger:
         with self._transaction():
             self._put("timings", ("task", "wave", "phase", "planned", "used"), [(SHARED, start, phase, planned, used)])
 
-    def worked(self, task: str, wave: int, process: int, item: str) -> None:
-        """Record which process ended a pass, a program search (wave `BEFORE`) or the shared fit (task `SHARED`) just now."""
+    def worked(self, done: WorkDone) -> None:
+        """Record which process ended a pass, a program search (wave `BEFORE`) or the shared fit (task `SHARED`)."""
         with self._transaction():
-            ledger_work.write(self._db, task, wave, process, item)
+            ledger_work.write(self._db, done)
 
     # -- reading
 

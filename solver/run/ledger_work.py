@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from dataclasses import dataclass
 
 SCHEMA = """
@@ -23,9 +22,9 @@ class WorkDone:
     at: float  # when the supervisor heard of its end, in seconds since 1970
 
 
-def write(db: sqlite3.Connection, task: str, wave: int, process: int, item: str) -> None:
-    """Replace the row of (task, wave), within a transaction of the caller."""
-    row = (task, wave, process, item, time.time())
+def write(db: sqlite3.Connection, done: WorkDone) -> None:
+    """Replace the row of its task and wave, within a transaction of the caller."""
+    row = (done.task, done.wave, done.process, done.item, done.at)
     db.execute("INSERT OR REPLACE INTO work_log (task, wave, process, item, at) VALUES (?, ?, ?, ?, ?)", row)
 
 

@@ -200,10 +200,6 @@ class Supervisor:
             return None
         return Ending("no worker", f"there was no worker for {waited:.0f} s, a tenth of the budget: {away[0].error}")
 
-    def _kind(self, number: int, facts: WorkerFacts) -> str:
-        """The kind of a worker's device: costs are kept for each. On one machine all processors are alike."""
-        return facts.kind if self._disk.node_of(number) else facts.device
-
     def _pending(self, id_: str) -> bool:
         return self._policy.pending(self._run_state.state(id_))
 
@@ -297,7 +293,9 @@ class Supervisor:
                 self._writer.event("cluster", detail)
                 self._writer.note(f"cluster: {detail}")
             case Ready(parts, facts) if worker.state in ("starting", "given up"):  # a late start is welcome too
-                worker.state, worker.failed_starts, worker.activity, worker.kind = "idle", 0, "", self._kind(result.worker, facts)
+                worker.state, worker.failed_starts, worker.activity = "idle", 0, ""
+                # of one machine all processors are alike, however many threads a worker has at the moment
+                worker.kind = facts.kind if self._disk.node_of(result.worker) else facts.device
                 self.facts = facts
                 self._chunks.meet(facts.turns or Turns())
                 costs = self._dealer.costs.of(worker.kind)
@@ -323,9 +321,10 @@ class Supervisor:
             case TaskOutcome() as outcome:
                 if outcome.final:  # a worker that is lost while it scores is charged to the task
                     worker.reported |= {outcome.task_id}
-                self._take_outcome(worker, outcome)
                 self._writer.worked(number, worker.item.id, outcome.task_id, outcome.wave)
+                self._take_outcome(worker, outcome)
             case SharedFit(fit, events):
+                self._writer.worked(number, worker.item.id)
                 worker.reported |= {SHARED}
                 self._shared = fit.adapter
                 if fit.adapter is None:
@@ -334,7 +333,6 @@ class Supervisor:
                 for kind, detail in events:
                     self._writer.event(kind, detail)
                 self._writer.save(lambda: self._ledger.record_shared(fit))
-                self._writer.worked(number, worker.item.id)
                 self._writer.note(f"shared adapter: {fit.steps} steps in {fit.seconds:.1f} s, stopped by {fit.reason}")
             case Warned(kind, detail):
                 (task,) = [work.task.id for work in worker.item.tasks] if len(worker.item.tasks) == 1 else [SHARED]
@@ -355,10 +353,10 @@ class Supervisor:
             self._writer.note(f"{outcome.task_id}: {kind}: {detail}")
 
     def _take_programs(self, outcome: ProgramOutcome, process: int) -> None:
+        self._writer.worked(process, "", outcome.task_id)
         self._run_state.add_programs(outcome)
         self._writer.outdate()
         self._writer.save(lambda: self._ledger.record_programs(outcome))
-        self._writer.worked(process, "", outcome.task_id)
         self._writer.note(describe_programs(outcome))
         if self._workers:
             self._tidy_adapters([outcome.task_id])  # the network's answers may be confirmed

@@ -7,12 +7,14 @@ submission is written again at the next chance.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from solver.arc.submission import Submission
 from solver.report.observer import Observer
 from solver.run.ledger import BEFORE, SHARED, Event, LedgerError, Records, UnfitError
+from solver.run.ledger_work import WorkDone
 
 SHARE = 0.05  # of the time that writing the submission may take: that of 100,000 tasks takes a second
 
@@ -72,13 +74,15 @@ class Writer:
 
     def event(self, kind: str, detail: str, task: str = SHARED, wave: int = BEFORE) -> None:
         """Record an event. Events of a task are also shown as a line."""
-        self.save(lambda: self._ledger.event(Event(kind, detail, task, wave)))
+        event = Event(kind, detail, task, wave, time.time())
+        self.save(lambda: self._ledger.event(event))
         if task != SHARED:
             self.note(f"{task}: {kind}: {detail}")
 
     def worked(self, process: int, item: str, task: str = SHARED, wave: int = BEFORE) -> None:
         """Record which process ended a pass, a program search (of no item) or the shared fit just now."""
-        self.save(partial(self._ledger.worked, task, wave, process, item))
+        done = WorkDone(task, wave, process, item, time.time())
+        self.save(lambda: self._ledger.worked(done))
 
     def note(self, line: str) -> None:
         """Show a line to people."""
@@ -102,4 +106,5 @@ class Writer:
         if line not in self._complaints:
             self._complaints.add(line)
             self.note(line)
-            self._unsaved.append(lambda: self._ledger.event(Event(kind, line)))
+            event = Event(kind, line, at=time.time())
+            self._unsaved.append(lambda: self._ledger.event(event))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from solver.arc.jsonfile import replace_file
 from solver.model.load import load_tokenizer
 from solver.report.curves import SharePoint, plot_shares
+from solver.report.html_page import write_page
 from solver.report.token_values import ShownProblem, ShownSolution, as_page
 from solver.verify.compare import Point
 from solver.verify.pooling import pool
@@ -29,17 +29,17 @@ def token_texts(folder: Path) -> TextOf:
     return lambda ids: tuple(tokenizer.decode([id_], skip_special_tokens=False) for id_ in ids)
 
 
-def write_page(
+def write_solutions(
     scored: Sequence[ScoredProblem], texts: TextOf, pooling: str, path: Path, title: str, problems: int = 20, solutions: int = 6
 ) -> None:
-    """Write the page of the first problems: of each the highest and the lowest scored different solutions."""
+    """Write a page of the first problems: of each the highest and the lowest scored different solutions. Raises InputError."""
     shown = [_shown(one, texts, pooling, solutions) for one in scored[:problems]]
     head = (
         "Every token is coloured by the verifier's value after it: the chance, as the verifier sees it, that the solution ends "
         "with the right answer. The bar beside a solution is green if its answer is right, and dashed and red if it is not.",
         f"Score of a solution: {pooling}. Of each problem the solutions with the highest and the lowest scores are shown.",
     )
-    replace_file(path, as_page(title, head, shown).encode())
+    write_page(path, as_page(title, head, shown))
 
 
 def _shown(one: ScoredProblem, texts: TextOf, pooling: str, solutions: int) -> ShownProblem:

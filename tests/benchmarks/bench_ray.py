@@ -35,8 +35,8 @@ def cpu_seconds(mark: str) -> dict[int, tuple[str, float]]:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes():
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
                 words = (folder / "cmdline").read_bytes().split(b"\0")
-                name = next((word.decode() for word in words if b"solver" in word or b"ray" in word), "?")
-                found[int(folder.name)] = (Path(name).name, (int(fields[11]) + int(fields[12])) / TICK)
+                name = words[words.index(b"-m") + 1].decode() if b"-m" in words else "ray"
+                found[int(folder.name)] = (name, (int(fields[11]) + int(fields[12])) / TICK)
         except (OSError, IndexError, ValueError):
             continue
     return found
@@ -57,7 +57,7 @@ def run(arguments: list[str], mark: str) -> tuple[float, dict[int, tuple[str, fl
 def main() -> None:
     """Print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", default="66e6c45b,be03b35f,17cae0c1,59341089,c48954ff,7953d61e")
+    parser.add_argument("--tasks", default="00576224,4cd1b7b2,66e6c45b,be03b35f,ca8de6ea,e633a9e5")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--repetitions", type=int, default=1)
     options = parser.parse_args()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from page_checks import Element, check_page
+from page_checks import Element, check_page, rows
 from report_helpers import summary
 from run_helpers import make_tasks, outcome, program_outcome, write_challenges, write_solutions
 from simulated_run import simulated_run
@@ -21,6 +22,7 @@ from solver.cli import app
 from solver.commands.shown_runs import read_shown_run, shown_tasks
 from solver.config import Settings
 from solver.run.ledger import BEFORE, ENDED, RESUMED, SHARED, TOTAL, Event, Ledger
+from solver.run.ledger_work import WorkDone
 from solver.run.run_facts import Identity, RunFacts
 from solver.types import TaskPlan
 
@@ -36,11 +38,6 @@ def page_of(*arguments: str | Path) -> Element:
     result = run(*arguments, "--html", out)
     assert result.exit_code == 0, result.output
     return check_page(out.read_text(encoding="utf-8"))
-
-
-def rows(root: Element, caption: str) -> list[list[str]]:
-    (table,) = [one for one in root.every("table") if one.children[0].text() == caption]
-    return [[cell.text() for cell in row.children] for row in table.every("tbody")[0].every("tr")]
 
 
 @pytest.fixture
@@ -60,11 +57,11 @@ def folder(tmp_path: Path) -> Path:
     assert right[1] is not None
     ledger.plan("task000", 0, TaskPlan(5, 8, 1), 2.0, "all at once")
     ledger.record(outcome("task000", grids=(WRONG, WRONG, right[0]), nlls=(3.0, 2.0, 1.0), views=4))
-    ledger.worked("task000", 0, 1, "r1i1")
+    ledger.worked(WorkDone("task000", 0, 1, "r1i1", time.time()))
     ledger.record(outcome("task000", 1, grids=(WRONG, right[0])))
-    ledger.worked("task000", 1, 0, "r1i2")
+    ledger.worked(WorkDone("task000", 1, 0, "r1i2", time.time()))
     ledger.record_programs(program_outcome("task001", right[1]))
-    ledger.worked("task001", BEFORE, 0, "")
+    ledger.worked(WorkDone("task001", BEFORE, 0, "", time.time()))
     ledger.event(Event("oom", "backed off", SHARED))
     ledger.close()
     return out
@@ -98,6 +95,25 @@ def test_the_summary_of_the_run_is_shown(folder: Path) -> None:
     assert facts["hardware"] == "2 of 4 cores, some cpu"
 
 
+def test_a_summary_of_an_earlier_process_is_told(folder: Path) -> None:
+    (folder / "summary.json").write_text(json.dumps(summary().to_json()))
+    told = "summary.json is of an earlier process"
+    assert told in page_of(folder).text()
+    tasks = make_tasks(3)
+    ledger = Ledger.open(folder / "run.db", Identity(tasks.fingerprint, "m", 0, "default", {}), tasks)
+    ledger.timing(TOTAL, 60.0, 42.0, 1)
+    ledger.close()
+    assert told not in page_of(folder).text()
+
+
+def test_names_that_utf_8_cannot_hold_are_written_in_another_way(folder: Path) -> None:
+    strange = folder.rename(folder.parent / "run\udcff")
+    (strange / "summary.json").write_text(json.dumps(summary(reason="\ud800").to_json()))
+    text = page_of(strange).text()
+    assert "run\\udcff" in text
+    assert "\\ud800" in text
+
+
 BAD_SUMMARIES = [
     "{",
     "[]",
@@ -106,6 +122,7 @@ BAD_SUMMARIES = [
     '{"results": [{"id": 1}]}',
     json.dumps(summary(steps="many").to_json()),
     json.dumps(summary(settings=3).to_json()),
+    json.dumps(summary(seconds=float("inf")).to_json()),
 ]
 
 
@@ -167,8 +184,7 @@ def test_each_process_of_a_resumed_run_has_a_time_line(folder: Path) -> None:
     ledger.event(Event(ENDED, "stopped", at=now + 1))
     ledger.event(Event(RESUMED, "process 2 of this run begins", at=now + 3600))
     ledger.record_programs(program_outcome("task002", WRONG))
-    with sqlite3.connect(folder / "run.db") as db:
-        db.execute("INSERT INTO work_log VALUES ('task002', ?, 0, '', ?)", (BEFORE, now + 3605))
+    ledger.worked(WorkDone("task002", BEFORE, 0, "", now + 3605))
     ledger.close()
     run_ = read_shown_run(folder)
     assert run_.starts == pytest.approx([now + 1 - 42, now + 3600])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from run_helpers import make_tasks, write_challenges
@@ -11,10 +13,11 @@ from typer.testing import CliRunner
 
 from solver.cli import app
 from solver.commands import reproduce as command
+from solver.commands import reproduce_data as reproduce_data_module
 from solver.commands.reproduce import ReproduceOptions, chosen_tasks, reproduce
 from solver.commands.reproduce_data import DataOptions, reproduce_data
 from solver.errors import InputError
-from solver.experiments.pretrainings import Training, data_arms
+from solver.experiments.pretrainings import DataArm, Training, data_arms, train
 from solver.experiments.rows import LOSSES, RESULTS
 from solver.report.observer import SilentObserver
 
@@ -100,15 +103,29 @@ def test_a_sweep_from_end_to_end(tasks_file: Path, tiny_base: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_data_trains_models_and_compares_them(tasks_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("solver.commands.reproduce_data.data_arms", lambda sources: DATA_ARMS)
+def test_data_compares_models(tasks_file: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(arm: DataArm, training: Training, out: Path, report: Any) -> Path:
+        folder = tmp_path / arm.name
+        if not folder.exists():
+            shutil.copytree(tiny_base, folder)
+            (folder / "special_tokens_map.json").write_text(json.dumps({"model": arm.name}))  # another identity
+        return folder
+
+    monkeypatch.setattr(reproduce_data_module, "train", trained)
+    monkeypatch.setattr(reproduce_data_module, "data_arms", lambda sources: DATA_ARMS)
     common = ReproduceOptions("data", tmp_path / "out", on=str(tasks_file), overrides=(*FAST, "train.steps=1"))
-    training = Training(steps=2, batch_tokens=512, max_tokens=512)
-    lines: list[str] = []
-    done = reproduce_data(DataOptions(common, training), SilentObserver, lines.append)
+    done = reproduce_data(DataOptions(common, Training()), SilentObserver, lambda line: None)
     (table,) = done.reports
     assert [(line.model, line.tasks) for line in table.lines] == [(arm.name, 2) for arm in DATA_ARMS for _ in range(2)]
     assert {line.compared.against for line in table.lines if line.compared} == {DATA_ARMS[0].name}
-    again: list[str] = []
-    reproduce_data(DataOptions(common, training), SilentObserver, again.append)
-    assert not any(line.startswith("training:") for line in again)
+    assert all(line.nats is not None for line in table.lines)
+
+
+@pytest.mark.slow
+def test_a_training_is_done_once(tmp_path: Path) -> None:
+    training = Training(steps=1, batch_tokens=512, max_tokens=512)
+    lines: list[str] = []
+    folder = train(DATA_ARMS[1], training, tmp_path, lines.append)
+    assert (folder / "config.json").is_file()
+    assert train(DATA_ARMS[1], training, tmp_path, lines.append) == folder
+    assert lines == [f"training: {DATA_ARMS[1].name}, 1 steps"]

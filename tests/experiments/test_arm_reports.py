@@ -45,7 +45,7 @@ def test_counts_pairs_and_verdicts(tmp_path: Path) -> None:
     assert (compared.against, compared.total, compared.better, compared.worse) == ("usual", 6, 0, 3)
     assert compared.difference == pytest.approx(-0.5)
     assert lines["less"].verdict == AGREES
-    assert any("12 test inputs belong to 6 tasks, of which all have more than one." in fact for fact in report.facts)
+    assert any("12 test inputs belong to 6 tasks, each of which has more than one." in fact for fact in report.facts)
     agreeing = "less, p = 0.25 (may be chance); oracle, p = 0.5 (may be chance)."
     assert report.statements[0] == f"The direction agrees with the source: {agreeing}"
 

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 from solver.arc.task import Pair, Task
 from solver.cli import app
 from solver.codec import cut_tokenizer, text_codec
+from solver.commands import lm_corpus
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
 from solver.infer.text_model import load_text_model
@@ -35,9 +36,9 @@ from solver.pretrain.command import MIXTURE, evaluation_guard, load_store, with_
 from solver.pretrain.guard import Guard
 from solver.pretrain.lm_generators import corpus, prompts, writing
 from solver.pretrain.lm_generators.corpus import LmCorpusOptions, make_lm_corpus, record_file, summary_file
+from solver.pretrain.lm_generators.examples import Example, load_examples
 from solver.pretrain.lm_generators.filters import Known, judge
 from solver.pretrain.lm_generators.sandbox.process import Sandbox, open_sandbox
-from solver.pretrain.lm_generators.seeds import Seed, load_seeds
 from solver.pretrain.lm_generators.verdicts import KEPT, REASONS, STAGES, Funnel, Refused
 from solver.pretrain.lm_generators.writing import Writer, WritingOptions, program_tokenizer
 from solver.types import Completion, Deadline, Result, SampleRequest
@@ -63,22 +64,33 @@ def sandbox() -> Iterator[Sandbox]:
     manager.__exit__(None, None, None)
 
 
+@pytest.fixture(scope="module")
+def guard() -> Guard:
+    """The guard that the command makes, once for all tests."""
+    return evaluation_guard()
+
+
+@pytest.fixture
+def shared_guard(guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lm_corpus, "evaluation_guard", lambda: guard)
+
+
 # --- examples
 
 
-def test_the_examples_pass_the_filters_and_differ(sandbox: Sandbox) -> None:
-    seeds, known, guard = load_seeds(), Known(), evaluation_guard()
-    assert len(seeds) >= 12
-    assert len({seed.description for seed in seeds}) == len(seeds)
-    for seed in seeds:
-        assert "def generate(rng):" in seed.code
-        assert '"""' not in seed.code
-        assert known.add(judge(sandbox, seed.code, 12, guard)), seed.name
+def test_the_examples_pass_the_filters_and_differ(sandbox: Sandbox, guard: Guard) -> None:
+    examples, known = load_examples(), Known()
+    assert len(examples) >= 12
+    assert len({example.description for example in examples}) == len(examples)
+    for example in examples:
+        assert "def generate(rng):" in example.code
+        assert '"""' not in example.code
+        assert known.add(judge(sandbox, example.code, 12, guard)), example.name
 
 
 # --- prompts
 
-EXAMPLES = (Seed("a", "Rule a.", "def generate(rng):\n    return 1"), Seed("b", "Rule b.", "x = 2"))
+EXAMPLES = (Example("a", "Rule a.", "def generate(rng):\n    return 1"), Example("b", "Rule b.", "x = 2"))
 
 
 def test_prompts_end_where_the_completion_begins() -> None:
@@ -232,7 +244,7 @@ def test_the_funnel_counts_every_verdict_once() -> None:
 # --- the command, with canned completions
 
 CANNED = {
-    "code": [shifted(1) + "\n```\n### Puzzle 6", load_seeds()[0].code + "\n```", "import os\n```", "x = 1\n``"],
+    "code": [shifted(1) + "\n```\n### Puzzle 6", load_examples()[0].code + "\n```", "import os\n```", "x = 1\n``"],
     "joint": [
         f" Add three.\n```python\n{shifted(3)}\n```",
         f" Add one.\n```python\n{shifted(1)}\n```",
@@ -284,7 +296,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer examples to run."""
-    monkeypatch.setattr(corpus, "load_seeds", lambda: load_seeds()[:2])
+    monkeypatch.setattr(corpus, "load_examples", lambda: load_examples()[:2])
 
 
 @pytest.fixture
@@ -376,7 +388,7 @@ def invoke(*arguments: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-@pytest.mark.usefixtures("sandbox", "few_examples")
+@pytest.mark.usefixtures("sandbox", "few_examples", "shared_guard")
 def test_a_random_model_writes_no_generator_and_the_command_says_so(random_model: Path, tmp_path: Path) -> None:
     out = tmp_path / "lm.json"
     few = ["--completions", 12, "--shots", 1, "--max-new-tokens", 12, "--device", "cpu", "--pairs", 3]
@@ -414,7 +426,7 @@ def test_the_same_prompt_gives_the_same_completions(random_model: Path) -> None:
         (["there.json/lm.json", "--model", "MODEL"], "lm.completions.ndjson: cannot be written: "),
     ],
 )
-@pytest.mark.usefixtures("sandbox")
+@pytest.mark.usefixtures("sandbox", "shared_guard")
 def test_bad_input_is_one_line(
     arguments: list[str], told: str, random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -377,9 +377,16 @@ def test_processes_end_with_the_command(tmp_path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("filtered")
 def test_a_sandbox_that_holds_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_PROBE", GOOD)
-    with pytest.raises(InputError, match="the sandbox no-namespaces does not hold here"), open_sandbox("no-namespaces"):
+    with pytest.raises(InputError, match="could open a file"), open_sandbox("no-namespaces"):
+        pass
+    monkeypatch.setattr(process, "_PROBE", "1 / 0")
+    with pytest.raises(InputError, match="failed otherwise: error: ZeroDivisionError"), open_sandbox("no-namespaces"):
+        pass
+    monkeypatch.setattr(process, "_HARMLESS", "import os")
+    with pytest.raises(InputError, match="harmless code in it failed: import: "), open_sandbox("no-namespaces"):
         pass
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from page_checks import parsed
 
-from solver.report.charts import DASHES, WIDTH, Axis, Curve, interval_chart, round_step, xy_chart
+from solver.report.charts import DASHES, WIDTH, Axis, Curve, round_step, xy_chart
 
 values = st.floats(-1e6, 1e6)
 points = st.lists(st.tuples(values, values), min_size=1, max_size=8)
@@ -65,17 +65,6 @@ def test_shares_of_an_axis() -> None:
     assert [Axis("a", 10, 20).share(value) for value in (5, 10, 15, 20, 99)] == [0, 0, 0.5, 1, 1]
     assert Axis("a", 1, 100, logarithmic=True).share(10) == pytest.approx(0.5)
     assert Axis("a", 3, 3).share(3) == 0.5
-
-
-def test_intervals_have_a_row_each_and_a_line_at_zero() -> None:
-    rows = [("first", 1.0, -1.0, 3.0), ("<b>", -2.0, -4.0, 0.5), ("a label that is much too long for its place", 0.0, -1.0, 1.0)]
-    (svg,) = parsed(str(interval_chart("three differences", Axis("points", -5, 5), rows))).every("svg")
-    assert svg.attributes["aria-label"] == "three differences"
-    texts = [one.text() for one in svg.every("text")]
-    assert {"first", "<b>", "points", "0"} <= set(texts)
-    assert [text for text in texts if text.endswith("\u2026")]
-    assert len([one for one in svg.every("path") if one.has_class("mark")]) == 3
-    assert len([one for one in svg.every("path") if one.has_class("axis")]) == 1
 
 
 def test_curves_differ_in_more_than_colour() -> None:

@@ -11,14 +11,24 @@ from arc_strategies import grids
 from arc_strategies import tasks as any_task
 from hypothesis import given
 from hypothesis import strategies as st
-from page_checks import Element, check_page
+from page_checks import Element, check_page, rows
 from run_helpers import grid, make_task
 
 from solver.arc.grid import Grid
 from solver.arc.submission import score
 from solver.arc.task import Task
 from solver.report.results import TaskResult
-from solver.report.run_report import FATES, ReportedRun, WaveAgreement, fates, report_page
+from solver.report.run_report import (
+    NO_CANDIDATES,
+    NOT_CHOSEN,
+    NOT_FOUND,
+    SOLVED_BY,
+    SOLVED_BY_FALLBACK,
+    ReportedRun,
+    WaveAgreement,
+    fates,
+    report_page,
+)
 from solver.report.shown import ShownCandidate, ShownPass, ShownQuery, ShownTask, ViewAnswers
 from solver.report.shown_html import ANSWERS, CANDIDATES, VIEWS, tasks_page
 from solver.report.time_line import Mark, TimeLine, Work
@@ -51,7 +61,7 @@ def run_of(name: str, tasks: Sequence[ShownTask], **changes: object) -> Reported
         "phases": {"fit": {"planned": 2.0, "used": 3.0, "error": 0.25}, "validate": {"planned": 0.0, "used": 0.5}},
         "passes": [(1.0, 2.0), (3.0, 2.5)],
         "waves": [WaveAgreement(0, 3, 0.5, 0.25, 0.75, None, 0.5), WaveAgreement(1, 2, 0.4, 0.3, 0.5, 0.2, 0.6)],
-        "time_lines": [TimeLine("the run", 60.0, (Work("worker 0", 30.0, {"fit": 20.0}),), (Mark(5.0, "oom"),))],
+        "time_lines": [TimeLine("the run", 60.0, (Work("worker", 0, 30.0, {"fit": 20.0}),), (Mark(5.0, "oom"),))],
         "tasks": {one.task.id: one for one in tasks},
     }
     return ReportedRun(**{**fields, **changes})  # type: ignore[arg-type]
@@ -78,12 +88,6 @@ def four_tasks(second: bool = False) -> list[ShownTask]:
     ]
 
 
-def rows(root: Element, caption: str) -> list[list[str]]:
-    """The cells of the table with this caption."""
-    (table,) = [one for one in root.every("table") if one.children[0].text() == caption]
-    return [[cell.text() for cell in row.children] for row in table.every("tbody")[0].every("tr")]
-
-
 def view_lines(root: Element) -> list[str]:
     (lines,) = [one for one in root.every("pre") if not one.has_class("grid")]
     return lines.text().split("\n")
@@ -101,10 +105,10 @@ def test_scores_and_what_became_of_the_test_inputs() -> None:
     assert table[0][5] == "15.0% to 85.0%"
     counts = dict(rows(root, "What became of the test inputs whose answer is known"))
     assert {fate: int(count) for fate, count in counts.items() if int(count)} == {
-        FATES[0]: 1,
-        FATES[3]: 1,
-        FATES[4]: 1,
-        FATES[5]: 1,
+        SOLVED_BY["network and program"]: 1,
+        SOLVED_BY_FALLBACK: 1,
+        NOT_CHOSEN: 1,
+        NOT_FOUND: 1,
         "all": 4,
     }
     assert "2 of 4 test inputs solved (50.0%)" in root.every("header")[0].text()
@@ -116,13 +120,13 @@ def test_fates_tell_the_origins_apart() -> None:
     assert right is not None
     program = ShownCandidate(right, (), -math.inf, None, Program("turn", 1.0, True, 1.0))
     queries = {
-        FATES[0]: candidate(right, 1, "turn"),
-        FATES[1]: candidate(right),
-        FATES[2]: program,
+        SOLVED_BY["network and program"]: candidate(right, 1, "turn"),
+        SOLVED_BY["network"]: candidate(right),
+        SOLVED_BY["program"]: program,
     }
     for fate, found in queries.items():
         assert fates([shown(task, (right, wrong(1)), found)]) == {fate: 1}
-    assert fates([shown(task, (wrong(2), wrong(1)))]) == {FATES[6]: 1}
+    assert fates([shown(task, (wrong(2), wrong(1)))]) == {NO_CANDIDATES: 1}
     assert fates([shown(task.without_answers(), (wrong(2), wrong(1)))]) == {}
 
 
@@ -243,7 +247,7 @@ def test_hostile_names_are_text() -> None:
     right = task.test[0].output
     assert right is not None
     made = replace(shown(task, (right, wrong(1)), candidate(right, 1, EVIL)), note=EVIL, events=(EVIL,))
-    lines = [TimeLine(EVIL, 9.0, (Work(EVIL, 3.0, {"fit": 2.0}),), (Mark(1.0, EVIL),))]
+    lines = [TimeLine(EVIL, 9.0, (Work(EVIL, 0, 3.0, {"fit": 2.0}),), (Mark(1.0, EVIL),))]
     names = {"facts": [(EVIL, EVIL)], "notes": [EVIL], "time_lines": lines}
     runs = [run_of(f"{EVIL}{number}", [made], settings={EVIL: f"{EVIL}{number}"}, **names) for number in range(2)]
     page = report_page(runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from solver.errors import InputError
 from solver.run.ledger import Ledger
 
 pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
 
 TASKS = make_tasks(8)
 MANY = make_tasks(18)
@@ -32,9 +34,14 @@ def cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    head = {"num_cpus": 1, "include_dashboard": False, "ray_client_server_port": port}
+    made = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(2):
         made.add_node(num_cpus=1)
+    made.client_address = f"ray://127.0.0.1:{port}"
     yield made
     made.shutdown()
 
@@ -146,6 +153,16 @@ def test_a_supervisor_that_is_killed_is_resumed(cluster: Any, tmp_path: Path, ch
     for task in TASKS:  # the second pass goes on where the adapter of the first lies
         first, second = (fits[task.id, wave].adapter.path.parent for wave in (0, 1))
         assert first == second
+    assert_nothing_left(tmp_path)
+
+
+def test_a_cluster_is_used_from_outside(cluster: Any, tmp_path: Path, challenges: Path, tiny_base: Path) -> None:
+    settings = on_ray(cluster.client_address, "train.steps=1")
+    done = run_it(tmp_path, {}, challenges=str(challenges), model=str(tiny_base), set=settings, budget=100.0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_valid(tmp_path / "out", challenges)
+    assert set(ledger(tmp_path).statuses().values()) == {"complete"}
+    assert len(worked(tmp_path)) == len(TASKS)
     assert_nothing_left(tmp_path)
 
 

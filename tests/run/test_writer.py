@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+
+import pytest
 
 from solver.arc.submission import Submission
 from solver.report.observer import SilentObserver
 from solver.run.ledger import Event, LedgerError, UnfitError
+from solver.run.ledger_work import WorkDone
 from solver.run.writer import Writer
 
 
@@ -17,9 +21,14 @@ class Disk:
     full: bool = False
     now: float = 0.0
     rows: list[str] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # of events
     submissions: int = 0
 
+    def worked(self, done: WorkDone) -> None:
+        self.put(f"{done.item} ended at {done.at:g}")
+
     def event(self, event: Event) -> None:
+        self.times.append(event.at)
         self.put(f"{event.kind}: {event.detail}")
 
     def timing(self, phase: str, planned: float, used: float, start: int) -> None:
@@ -90,6 +99,19 @@ def test_what_a_full_disk_refuses_is_written_in_order_once_it_takes_something_ag
     assert disk.submissions == 1
     assert [row for row in disk.rows if not row.startswith("disk: ")] == ["one", "two"]
     assert len(disk.rows) == 4
+
+
+def test_what_waited_for_the_disk_has_the_time_at_which_it_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(full=True)
+    writer = writer_on(disk)
+    for at, happened in ((100.0, lambda: writer.worked(0, "r1i1", "task")), (200.0, lambda: writer.event("retry", "why"))):
+        monkeypatch.setattr(time, "time", lambda at=at: at)
+        happened()
+    monkeypatch.setattr(time, "time", lambda: 900.0)
+    disk.full = False
+    writer.flush({})
+    assert "r1i1 ended at 100" in disk.rows
+    assert dict(zip(disk.rows[1:], disk.times, strict=True))["retry: why"] == 200.0
 
 
 def test_a_row_that_can_never_be_written_holds_up_no_other() -> None:

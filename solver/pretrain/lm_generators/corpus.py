@@ -12,7 +12,6 @@ written by a language model made their results 5 % worse.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -24,14 +23,15 @@ from solver.arc.layouts import stem
 from solver.arc.task import Pair
 from solver.config import InferSettings, ModelSettings
 from solver.errors import InputError
+from solver.host import cores
 from solver.model.folder import check_folder, folder_identity
 from solver.pretrain.corpora import LM_FAMILY
 from solver.pretrain.corpus_file import Pairs, check_name, write_families, writing
 from solver.pretrain.guard import Guard
+from solver.pretrain.lm_generators.examples import load_examples
 from solver.pretrain.lm_generators.filters import Known, judge
 from solver.pretrain.lm_generators.record import Judged, Record, pairs_json
 from solver.pretrain.lm_generators.sandbox.process import Form, Sandbox, open_sandbox
-from solver.pretrain.lm_generators.seeds import load_seeds
 from solver.pretrain.lm_generators.verdicts import KEPT, Funnel, Refused
 from solver.pretrain.lm_generators.writing import SAMPLES, Writer, WritingOptions, Written
 
@@ -69,7 +69,7 @@ def make_lm_corpus(out: Path, model: Path, options: LmCorpusOptions, make_guard:
     with (
         open_sandbox(options.form) as sandbox,
         Record(record_file(out), folder_identity(model), _identity(options)) as record,
-        ThreadPoolExecutor(options.processes or os.cpu_count() or 1) as threads,
+        ThreadPoolExecutor(options.processes or cores()) as threads,
     ):
         missing = [number for number in range(prompts) if number not in record.done]
         if record.done:
@@ -82,7 +82,7 @@ def make_lm_corpus(out: Path, model: Path, options: LmCorpusOptions, make_guard:
 
         if writer is not None:
             _write_missing(missing, writer, judged, record, report)
-        examples = judged(Written("code", (), code=seed.code) for seed in load_seeds())
+        examples = judged(Written("code", (), code=example.code) for example in load_examples())
         return _finish(out, record, prompts, examples, report)
 
 
@@ -99,7 +99,7 @@ def summary_file(out: Path) -> Path:
 def _identity(options: LmCorpusOptions) -> dict[str, Any]:
     """The options on which the completions of a prompt, and their pairs, depend."""
     chosen = asdict(options.writing) | {"ways": list(options.writing.ways), "pairs": options.pairs}
-    return chosen | {"examples": [seed.name for seed in load_seeds()]}
+    return chosen | {"examples": [example.name for example in load_examples()]}
 
 
 def _write_missing(

@@ -41,7 +41,7 @@ def _check_deterministic(sandbox: Sandbox, code: str, drawn: dict[int, Pair]) ->
     try:
         again = sandbox.draw(code, list(reversed(drawn)), len(drawn))
     except Refused as refused:
-        raise Refused("random", f"{refused.reason} {refused.detail}".strip()) from None
+        raise Refused("random", refused.told) from None
     if any(_key(again[seed]) != _key(pair) for seed, pair in drawn.items()):
         raise Refused("random")
 

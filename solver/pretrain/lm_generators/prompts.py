@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from solver.errors import InputError
+from solver.pretrain.lm_generators.examples import Example
 from solver.pretrain.lm_generators.sandbox.child import MODULES
-from solver.pretrain.lm_generators.seeds import Seed
 from solver.pretrain.lm_generators.verdicts import Refused
 
 Way = Literal["code", "joint", "two-stage"]
@@ -49,25 +49,25 @@ def parse_ways(text: str) -> tuple[Way, ...]:
     return ways
 
 
-def code_prompt(examples: Sequence[Seed]) -> str:
+def code_prompt(examples: Sequence[Example]) -> str:
     """A prompt for code; the examples have no descriptions."""
-    shown = [_example(n, code=seed.code) for n, seed in enumerate(examples, 1)]
+    shown = [_example(n, code=example.code) for n, example in enumerate(examples, 1)]
     return "\n".join([_RULES, _CODE, *shown, f"{_heading(len(shown) + 1)}{OPENING}"])
 
 
-def joint_prompt(examples: Sequence[Seed]) -> str:
+def joint_prompt(examples: Sequence[Example]) -> str:
     """A prompt for a description and code for it."""
     return f"{_described(examples)}{_heading(len(examples) + 1)}Rule:"
 
 
-def described_prompt(examples: Sequence[Seed], description: str) -> str:
+def described_prompt(examples: Sequence[Example], description: str) -> str:
     """A prompt for code for a description."""
     return f"{_described(examples)}{_heading(len(examples) + 1)}Rule: {description}\n{OPENING}"
 
 
-def description_prompt(examples: Sequence[Seed]) -> str:
+def description_prompt(examples: Sequence[Example]) -> str:
     """A prompt for a description."""
-    shown = [f"{_heading(n)}Rule: {seed.description}\n" for n, seed in enumerate(examples, 1)]
+    shown = [f"{_heading(n)}Rule: {example.description}\n" for n, example in enumerate(examples, 1)]
     return "\n".join([_RULES, *shown, f"{_heading(len(shown) + 1)}Rule:"])
 
 
@@ -113,8 +113,8 @@ def description_ended(completion: str) -> bool:
     return "\n" in completion.lstrip()
 
 
-def _described(examples: Sequence[Seed]) -> str:
-    shown = [_example(n, f"Rule: {seed.description}\n", seed.code) for n, seed in enumerate(examples, 1)]
+def _described(examples: Sequence[Example]) -> str:
+    shown = [_example(n, f"Rule: {example.description}\n", example.code) for n, example in enumerate(examples, 1)]
     return "\n".join([_RULES, _CODE, *shown, ""])
 
 

@@ -50,6 +50,11 @@ class Refused(Exception):
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
 
+    @property
+    def told(self) -> str:
+        """The reason with its detail."""
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+
 
 @dataclass(frozen=True)
 class Funnel:

@@ -16,8 +16,8 @@ from solver.errors import InputError
 from solver.infer.text_model import load_text_model
 from solver.model.text_tokenizer import TextTokenizer
 from solver.pretrain.lm_generators import prompts
+from solver.pretrain.lm_generators.examples import Example, load_examples
 from solver.pretrain.lm_generators.prompts import Way
-from solver.pretrain.lm_generators.seeds import Seed, load_seeds
 from solver.pretrain.lm_generators.verdicts import Refused
 from solver.types import NEVER, SampleRequest
 
@@ -58,7 +58,7 @@ class _Prompt:
 class _Question:
     """What the first prompt of a way asks for, and how its completions are read."""
 
-    prompt: Callable[[Sequence[Seed]], str]  # from the examples
+    prompt: Callable[[Sequence[Example]], str]  # from the examples
     ended: Callable[[str], bool]  # as in _Prompt
     read: Callable[[str, bool], tuple[str, str]]  # from a completion, and whether it is finished, to description and code
 
@@ -77,7 +77,7 @@ class Writer:
 
     def __init__(self, folder: Path, model: ModelSettings, infer: InferSettings, options: WritingOptions) -> None:
         """Raises InputError if the model cannot be used, or cannot write programs."""
-        self._seeds = load_seeds()
+        self._all_examples = load_examples()
         self._model = load_text_model(folder, model, program_tokenizer)
         self._engine = self._model.engine(infer)
         self._options = options
@@ -125,9 +125,10 @@ class Writer:
 
         return {n: [completed(n, place, one) for place, one in enumerate(stage)] for n, stage in described.items()}
 
-    def _examples(self, number: int) -> list[Seed]:
+    def _examples(self, number: int) -> list[Example]:
         """The examples of a prompt, in random order."""
-        return Random(f"{self._options.seed}/{number}").sample(self._seeds, min(self._options.shots, len(self._seeds)))
+        shots = min(self._options.shots, len(self._all_examples))
+        return Random(f"{self._options.seed}/{number}").sample(self._all_examples, shots)
 
     def _draw(self, asked: Sequence[_Prompt]) -> dict[str, list[tuple[str, bool]]]:
         """For each prompt its completions, each with whether the model ended it."""
@@ -158,7 +159,7 @@ def program_tokenizer(tokenizer: Any, source: str) -> TextTokenizer:
 
     Raises InputError if it cannot write what prompts hold, like the tokenizer of a model whose vocabulary is that of grids.
     """
-    text = prompts.joint_prompt(load_seeds())
+    text = prompts.joint_prompt(load_examples())
     try:
         ids = tokenizer.encode(text, add_special_tokens=False)
         kept = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -170,9 +171,9 @@ def program_tokenizer(tokenizer: Any, source: str) -> TextTokenizer:
 
 
 def _written(
-    way: Way, examples: Sequence[Seed], read: Callable[[str, bool], tuple[str, str]], completion: str, finished: bool
+    way: Way, examples: Sequence[Example], read: Callable[[str, bool], tuple[str, str]], completion: str, finished: bool
 ) -> Written:
-    shown = tuple(seed.name for seed in examples)
+    shown = tuple(example.name for example in examples)
     try:
         return Written(way, shown, *read(completion, finished))
     except Refused as refused:

@@ -162,7 +162,6 @@ class RayCluster:
             if thread.name == LEAVING:  # of an earlier run in this process
                 thread.join()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of what its core prints to the standard error of this process
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # without it, Ray warns about workers without a GPU
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "namespace": "solver"}
         if address == LOCAL:

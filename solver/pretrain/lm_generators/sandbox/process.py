@@ -89,8 +89,7 @@ class Sandbox:
 
     def _run(self, job: Mapping[str, Any], max_bytes: int) -> bytes:
         """The answer that a locked process wrote, without its first line. Raises as `draw`, and OSError."""
-        with _started() as process:
-            _give(process, json.dumps(job).encode())
+        with _started(json.dumps(job).encode()) as process:
             written, end = self._read(process, max_bytes)
             code = process.returncode
         first, _, answer = written.partition(b"\n")
@@ -148,38 +147,45 @@ def open_sandbox(form: Form) -> Iterator[Sandbox]:
     with tempfile.TemporaryDirectory(prefix="solver-sandbox-") as folder:
         Path(folder).chmod(0o555)
         sandbox = Sandbox(LAYERS[form], Path(folder))
-        sandbox.draw(_HARMLESS, range(2), 2)
-        with contextlib.suppress(Refused):
-            sandbox.draw(_PROBE, range(1), 1)
-            raise InputError(f"the sandbox {form} does not hold here: code in it could open a file")
+        _try_out(sandbox)
         yield sandbox
 
 
+def _try_out(sandbox: Sandbox) -> None:
+    """Raises InputError unless harmless code runs in the sandbox, and the filter ends code that opens a file."""
+    try:
+        sandbox.draw(_HARMLESS, range(2), 2)
+    except Refused as refused:
+        raise InputError(f"the sandbox does not work here: harmless code in it failed: {refused.told}") from None
+    try:
+        sandbox.draw(_PROBE, range(1), 1)
+    except Refused as refused:
+        if refused.reason == "system call":
+            return
+        told = f"code that opens a file failed otherwise: {refused.told}"
+        raise InputError(f"the sandbox was not seen to hold here: {told}") from None
+    raise InputError("the sandbox does not hold here: code in it could open a file")
+
+
 @contextlib.contextmanager
-def _started() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that waits for its job. It is ended with the block."""
+def _started(job: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that reads its job from a file, because a pipe would be waited for. It is ended with the block."""
     command = [sys.executable, "-I", "-S", "-B", "-W", "ignore", "-c", _BOOT, str(Path(solver.__file__).parents[1])]
-    with subprocess.Popen(
-        command,
-        bufsize=0,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        env={},
-        start_new_session=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def _give(process: subprocess.Popen[bytes], job: bytes) -> None:
-    """Write the job to a process. If that has ended already, how it ended says why."""
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):
-        while job:
-            job = job[process.stdin.write(job) :]
-    process.stdin.close()
+    with tempfile.TemporaryFile() as job_file:
+        job_file.write(job)
+        job_file.seek(0)
+        with subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=job_file,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Seed:
+class Example:
     """A task generator to show."""
 
     name: str
@@ -19,16 +19,16 @@ class Seed:
     code: str  # defines generate(rng), which gives an input and its output
 
 
-def load_seeds() -> tuple[Seed, ...]:
+def load_examples() -> tuple[Example, ...]:
     """All of them, in the order of their names."""
     files = sorted(file for file in Path(__file__).parent.glob("*.py") if file.name != "__init__.py")
     return tuple(_read(file) for file in files)
 
 
-def _read(file: Path) -> Seed:
+def _read(file: Path) -> Example:
     text = file.read_text(encoding="utf-8")
     tree = ast.parse(text)
     description = ast.get_docstring(tree)
     assert description is not None, file
     lines = text.splitlines()[tree.body[0].end_lineno :]
-    return Seed(file.stem, " ".join(description.split()), "\n".join(lines).strip())
+    return Example(file.stem, " ".join(description.split()), "\n".join(lines).strip())
